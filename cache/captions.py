@@ -1,0 +1,111 @@
+"""Captions: which texts describe which utterances, and which prompts ask for them.
+
+`captions.jsonl` in the stores' folder has one line per (style, use, text). Row j of `text.h5` is the j-th distinct
+text of that file, so the texts are their own index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import StoreCorrupt
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One text of one style and the utterances (manifest rows) it describes."""
+
+    style: str
+    text: str
+    rows: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text that asks for a point of the valence-arousal plane; `variant` counts its paraphrases."""
+
+    style: str
+    text: str
+    valence: float
+    arousal: float
+    variant: int
+
+
+@dataclass(frozen=True)
+class Links:
+    """The captions of each utterance: text rows `text[offsets[i]:offsets[i + 1]]` describe utterance i."""
+
+    offsets: NDArray[np.int64]  # (N + 1,)
+    text: NDArray[np.int64]  # (M,) rows of text.h5
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Every caption and prompt of a folder of stores."""
+
+    captions: list[Caption] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+
+    def texts(self) -> list[str]:
+        """The distinct texts, in order of first appearance: row j of `text.h5` is `texts()[j]`."""
+        return list(dict.fromkeys([c.text for c in self.captions] + [p.text for p in self.prompts]))
+
+    def styles(self) -> list[str]:
+        """The caption styles present."""
+        return list(dict.fromkeys(c.style for c in self.captions))
+
+    def links(self, style: str, utterances: int) -> Links:
+        """The captions of `style` by utterance, each utterance's in order of appearance."""
+        row_of = {text: row for row, text in enumerate(self.texts())}
+        chosen = [c for c in self.captions if c.style == style]
+        counts = [len(c.rows) for c in chosen]
+        owner = np.concatenate([np.asarray(c.rows, dtype=np.int64) for c in chosen] or [np.empty(0, np.int64)])
+        text = np.repeat(np.array([row_of[c.text] for c in chosen], dtype=np.int64), counts)
+        order = np.argsort(owner, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=utterances))])
+        return Links(offsets=offsets.astype(np.int64), text=text[order])
+
+
+def write_captions(captions: Captions, path: Path) -> None:
+    """Write `captions` as JSONL, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(captions))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_captions(path: Path) -> Captions:
+    """Read what `write_captions` wrote. Raises StoreCorrupt, naming the line, for anything else."""
+    captions = Captions()
+    number = 0
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                entry = json.loads(line)
+                use = entry.pop("use")
+                if use == "caption":
+                    captions.captions.append(Caption(**entry))
+                else:
+                    captions.prompts.append(Prompt(**entry))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorrupt(
+            f"{path}:{number}", f"cannot be read ({error})", "the captions that extract-features wrote", "Run extract-features again."
+        ) from None
+    return captions
+
+
+def _lines(captions: Captions) -> Iterable[dict[str, Any]]:
+    for c in captions.captions:
+        yield {"use": "caption", "style": c.style, "text": c.text, "rows": [int(row) for row in c.rows]}
+    for p in captions.prompts:
+        yield {"use": "prompt", "style": p.style, "text": p.text, "valence": p.valence, "arousal": p.arousal, "variant": p.variant}

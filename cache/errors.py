@@ -1,0 +1,72 @@
+"""The exception family: every error names its subject, what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EmotionRankError(Exception):
+    """A failure that the user can act on. Printed as one line; `exit_code` is the command's exit status."""
+
+    exit_code = 1
+
+    def __init__(self, subject: object, found: str, expected: str, action: str) -> None:
+        self.subject, self.found, self.expected, self.action = str(subject), found, expected, action
+        super().__init__(f"{subject}: {found}; expected {expected}. {action}")
+
+
+class UsageError(EmotionRankError):
+    """A command line, config or manifest that cannot be used (exit 2)."""
+
+    exit_code = 2
+
+
+class ManyProblems(UsageError):
+    """All problems of one input at once, a line each (exit 2). `problems` holds every line, `str` the first 50."""
+
+    shown = 50
+
+    def __init__(self, subject: object, problems: Sequence[str], action: str) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        super().__init__(subject, f"{count} problem{'s' if count != 1 else ''}", "none", action)
+
+    def __str__(self) -> str:
+        lines = self.problems[: self.shown]
+        rest = len(self.problems) - len(lines)
+        more = [f"... and {rest} more"] if rest else []
+        return "\n".join([*lines, *more, f"{self.subject}: {self.found}. {self.action}"])
+
+
+class QuarantinedRows(EmotionRankError):
+    """Everything is done, but rows failed and `--strict` was asked for (exit 3)."""
+
+    exit_code = 3
+
+
+class StoreMismatch(EmotionRankError):
+    """A store made with another fingerprint or another manifest; nothing is mixed (exit 4)."""
+
+    exit_code = 4
+
+
+class StoreCorrupt(EmotionRankError):
+    """A file that is no store of this format, or whose bytes do not match their checksums (exit 5)."""
+
+    exit_code = 5
+
+
+class StoreLocked(EmotionRankError):
+    """Another process writes to the same stores (exit 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class Interrupted(EmotionRankError):
+    """SIGINT or SIGTERM after a clean commit (exit 130 or 143)."""
+
+    def __init__(self, subject: object, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(
+            subject, f"stopped by signal {signal_number}", "to run to the end", "All finished rows are safe; run it again to go on."
+        )

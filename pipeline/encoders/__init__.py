@@ -1,0 +1,1 @@
+"""The frozen encoders: waveforms or sentences in, one vector each out."""

@@ -1,0 +1,23 @@
+"""The exceptions of `cache.errors`, under the pipeline's own roof."""
+
+from cache.errors import (
+    EmotionRankError,
+    Interrupted,
+    ManyProblems,
+    QuarantinedRows,
+    StoreCorrupt,
+    StoreLocked,
+    StoreMismatch,
+    UsageError,
+)
+
+__all__ = [
+    "EmotionRankError",
+    "Interrupted",
+    "ManyProblems",
+    "QuarantinedRows",
+    "StoreCorrupt",
+    "StoreLocked",
+    "StoreMismatch",
+    "UsageError",
+]
