@@ -99,7 +99,10 @@ def read_captions(path: Path) -> Captions:
                     captions.prompts.append(Prompt(**entry))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorrupt(
-            f"{path}:{number}", f"cannot be read ({error})", "the captions that extract-features wrote", "Run extract-features again."
+            f"{path}:{number}",
+            f"cannot be read ({error})",
+            "the captions that extract-features wrote",
+            "Run extract-features again.",
         ) from None
     return captions
 
@@ -108,4 +111,11 @@ def _lines(captions: Captions) -> Iterable[dict[str, Any]]:
     for c in captions.captions:
         yield {"use": "caption", "style": c.style, "text": c.text, "rows": [int(row) for row in c.rows]}
     for p in captions.prompts:
-        yield {"use": "prompt", "style": p.style, "text": p.text, "valence": p.valence, "arousal": p.arousal, "variant": p.variant}
+        yield {
+            "use": "prompt",
+            "style": p.style,
+            "text": p.text,
+            "valence": p.valence,
+            "arousal": p.arousal,
+            "variant": p.variant,
+        }

@@ -68,5 +68,8 @@ class Interrupted(EmotionRankError):
     def __init__(self, subject: object, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
         super().__init__(
-            subject, f"stopped by signal {signal_number}", "to run to the end", "All finished rows are safe; run it again to go on."
+            subject,
+            f"stopped by signal {signal_number}",
+            "to run to the end",
+            "All finished rows are safe; run it again to go on.",
         )

@@ -199,7 +199,9 @@ def _named(name: str, kind: str) -> Tree:
         known = presets(kind)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Presets: {', '.join(known)}."
-        raise UsageError(name, "no such preset or file", "a preset's name, a YAML file or a manifest (.csv, .jsonl)", hint)
+        raise UsageError(
+            name, "no such preset or file", "a preset's name, a YAML file or a manifest (.csv, .jsonl)", hint
+        )
     return _with_bases(read_yaml(preset), preset)
 
 
