@@ -60,7 +60,9 @@ class AudioConfig(Model):
     )
     max_seconds: float = Field(10.0, gt=0, le=30.0)
     crop: Literal["start", "center"] = "start"
-    batch_seconds: float = Field(80.0, gt=0, description="padded seconds of audio in one batch")
+    batch_seconds: float | Literal["auto"] = Field(
+        "auto", description="padded seconds of audio in one batch; auto: one clip on a CPU, 160 s on CUDA"
+    )
 
 
 class TextConfig(Model):
@@ -128,15 +130,20 @@ class EvaluateConfig(Model):
 M = TypeVar("M", bound=Model)
 
 
-def load_config(model: type[M], name: str | Path | None, overrides: Sequence[str] = (), *, kind: str) -> M:
-    """Resolve `name` (preset, YAML or manifest path) and `overrides` (`a.b=value`) into a `model`.
+def load_config(
+    model: type[M], name: str | Path | Sequence[str] | None, overrides: Sequence[str] = (), *, kind: str
+) -> M:
+    """Resolve `name` (presets, YAML or manifest paths, later ones on top) and `overrides` (`a.b=value`) into a `model`.
 
     `kind` is the folder of `configs/` that presets are looked up in. Raises UsageError with all problems at once.
     """
-    tree = _named(str(name), kind) if name is not None else {}
+    names = [] if name is None else [str(name)] if isinstance(name, str | Path) else list(name)
+    tree: Tree = {}
+    for each in names:
+        tree = merge(tree, _named(each, kind))
     for override in overrides:
         tree = merge(tree, _override(override))
-    return validate(model, tree, subject=str(name or "the defaults"))
+    return validate(model, tree, subject=" + ".join(names) or "the defaults")
 
 
 def validate(model: type[M], tree: Mapping[str, Any], *, subject: str) -> M:

@@ -1,0 +1,77 @@
+"""A folder of stores: the manifest, the captions and one HDF5 file a modality."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.captions import Captions, read_captions
+from cache.errors import StoreCorrupt, UsageError
+from cache.manifest import Manifest, read_manifest
+from cache.reader import Store
+
+MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
+
+
+class Stores:
+    """What `extract-features` left in `folder`. Nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Row i of `audio` is utterance i of it; `root` is the folder of the audio as it was at extraction."""
+        return read_manifest(self.folder / MANIFEST, root=Path())
+
+    @cached_property
+    def captions(self) -> Captions:
+        """Row j of `text` is `captions.texts()[j]`."""
+        return read_captions(self.folder / CAPTIONS)
+
+    @cached_property
+    def audio(self) -> Store:
+        """One row an utterance. Raises StoreCorrupt when its rows are not the manifest's."""
+        return self._matching(self.folder / "audio.h5", self.manifest.id)
+
+    @cached_property
+    def text(self) -> Store:
+        """One row a distinct text. Raises StoreCorrupt when its rows are not the captions'."""
+        return self._matching(self.folder / "text.h5", self.captions.texts())
+
+    def speech(self, *splits: str) -> NDArray[np.floating[Any]]:
+        """(n, width) vectors of the done utterances of `splits` (of all, when none is named), in manifest order."""
+        rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
+        values, done = self.audio.read(rows)
+        return values[done]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The fingerprints of both modalities."""
+        return {"audio": self.audio.fingerprint, "text": self.text.fingerprint}
+
+    def _matching(self, path: Path, ids: list[str]) -> Store:
+        store = Store.open(path)
+        if store.ids != ids:
+            raise StoreCorrupt(
+                path,
+                "other rows than the folder's manifest and captions",
+                "one row each",
+                "Run extract-features again.",
+            )
+        return store
+
+
+def open_stores(folder: str | Path) -> Stores:
+    """Open the stores in `folder` for reading. Raises UsageError when there are none."""
+    folder = Path(folder)
+    missing = [name for name in (MANIFEST, CAPTIONS, "audio.h5", "text.h5") if not (folder / name).is_file()]
+    if missing:
+        found = f"no {' and no '.join(missing)}" if folder.is_dir() else "no such folder"
+        raise UsageError(
+            folder, found, "a folder of stores", "Run extract-features first, with --out naming this folder."
+        )
+    return Stores(folder)

@@ -1,0 +1,34 @@
+"""Emotional CLAP for speech: encode once, train heads in seconds.
+
+    from pipeline import extract, train, evaluate
+    extract("msp_podcast", out="stores/msp", audio_root="/data/MSP-PODCAST")
+    run = train("stores/msp", method="emotionrankclap", seeds=5, out="runs/erc")
+    print(evaluate(run))
+
+Names are imported when they are used: `--help` needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluate import evaluate as evaluate
+    from pipeline.extraction import extract as extract
+    from pipeline.retrieval import search as search
+    from pipeline.training import train as train
+
+_HOME = {
+    "evaluate": "pipeline.evaluation.evaluate",
+    "extract": "pipeline.extraction",
+    "search": "pipeline.retrieval",
+    "train": "pipeline.training",
+}
+__all__ = ["evaluate", "extract", "search", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

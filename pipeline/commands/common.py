@@ -1,0 +1,44 @@
+"""What every command shares: one line for an error, the promised exit codes, JSON or text on stdout."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import click
+
+from cache.errors import EmotionRankError
+
+P = ParamSpec("P")
+
+overrides_option = click.option("-o", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one setting.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn the errors a user can act on into one line on stderr and their exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except EmotionRankError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(1)
+
+    return wrapped
+
+
+def show(result: Any, text: str, as_json: bool) -> None:
+    """Print the result: one JSON object, or text for people."""
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else text)

@@ -1,0 +1,32 @@
+"""evaluate-heads: both tests of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.common import device_option, guarded, json_option, overrides_option, show
+
+
+@click.command()
+@click.argument("stores", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
+@overrides_option
+@device_option
+@json_option
+@guarded
+def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Alignment (MMD, Wasserstein) and ordinality (AOC, VOC) on the test split, as in the paper's two tables.
+
+    \b
+    evaluate-heads stores/msp runs/erc
+    evaluate-heads stores/msp runs/erc -o mmd_gamma=median -o trials=5 --json
+
+    Writes RUN/evaluation.json.
+    """
+    from pipeline.evaluation.evaluate import evaluate
+    from pipeline.evaluation.table import evaluation_table
+
+    result = evaluate(run, stores=stores, overrides=overrides, device=device)
+    show(result, evaluation_table(result), as_json)

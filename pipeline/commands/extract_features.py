@@ -1,0 +1,84 @@
+"""extract-features: the frozen encoders run once, into STORES."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+
+
+@click.command()
+@click.argument("config")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder of the stores.  [default: stores/NAME]")
+@click.option("--audio-root", type=click.Path(path_type=Path), help="The corpus folder on this machine.")
+@click.option("--encoders", help="A preset of configs/encoders: paper, embedded.")
+@overrides_option
+@device_option
+@click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
+@click.option("--retry-failed", is_flag=True, help="Give failed rows another chance.")
+@click.option("--strict", is_flag=True, help="Exit 3 when rows failed.")
+@fresh_option
+@click.option("--dry-run", is_flag=True, help="Read and check everything, say what would be done, write nothing.")
+@click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
+@click.option("--verify", is_flag=True, help="Check every byte of the stores against its checksum.")
+@json_option
+@guarded
+def main(
+    config: str,
+    out: Path | None,
+    audio_root: Path | None,
+    encoders: str | None,
+    overrides: tuple[str, ...],
+    device: str,
+    limit: int | None,
+    retry_failed: bool,
+    strict: bool,
+    fresh: bool,
+    dry_run: bool,
+    status: bool,
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Run the frozen encoders once over a corpus and its captions.
+
+    \b
+    extract-features msp_podcast --audio-root /data/MSP-PODCAST --out stores/msp
+    extract-features my/manifest.csv --out stores/mine           (embedded encoders)
+    extract-features my/manifest.csv --encoders paper --out stores/mine
+    extract-features msp_podcast --out stores/msp --status
+
+    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad), a YAML file or a manifest (.csv, .jsonl).
+    Doing it again goes on where it stopped.
+    """
+    folder = out or Path("stores") / Path(config).stem
+    if status or verify:
+        _inspect(folder, verify, as_json)
+        return
+    from pipeline.errors import QuarantinedRows
+    from pipeline.extraction import extract, foresee
+    from pipeline.status import status_table
+
+    chosen = {"audio_root": audio_root, "encoders": encoders, "overrides": overrides, "device": device}
+    if dry_run:
+        plan = foresee(config, out=folder, **chosen)
+        show(plan, "\n".join(f"{name}: {value}" for name, value in plan.items()), as_json)
+        return
+    result = extract(config, out=folder, limit=limit, retry_failed=retry_failed, fresh=fresh, **chosen)
+    show(result, status_table(result), as_json)
+    if strict and result["failures"]:
+        raise QuarantinedRows(
+            folder, f"{len(result['failures'])} failed rows", "none (--strict)", "See the list above."
+        )
+
+
+def _inspect(folder: Path, verify: bool, as_json: bool) -> None:
+    from pipeline import status as stores
+
+    found = stores.status_of(folder)
+    text = stores.status_table(found)
+    if verify:
+        found["verified"] = stores.verify(folder)
+        text += f"\n  verified: {found['verified']:,} rows and both headers match their checksums"
+    show(found, text, as_json)

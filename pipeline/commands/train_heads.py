@@ -1,0 +1,46 @@
+"""train-heads: projection heads from STORES, in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+
+
+@click.command()
+@click.argument("stores", type=click.Path(path_type=Path))
+@click.argument("config", default="emotionrankclap")
+@click.option("--out", type=click.Path(path_type=Path), help="The RUN folder.  [default: runs/STORES-CONFIG]")
+@click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
+@overrides_option
+@device_option
+@fresh_option
+@json_option
+@guarded
+def main(
+    stores: Path,
+    config: str,
+    out: Path | None,
+    seeds: int | None,
+    overrides: tuple[str, ...],
+    device: str,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Train projection heads from cached tensors.
+
+    \b
+    train-heads stores/msp --seeds 5 --out runs/erc
+    train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
+
+    CONFIG is a method's preset (emotionrankclap) or a YAML file. Doing it again goes on where it stopped.
+    """
+    from pipeline.training import train
+
+    folder = out or Path("runs") / f"{stores.name}-{Path(config).stem}"
+    run = train(stores, method=config, out=folder, seeds=seeds, overrides=overrides, device=device, fresh=fresh)
+    about = run.about
+    lines = [f"seed {seed}: epoch {r['epoch']}, dev loss {r['dev_loss']:.4f}" for seed, r in about["seeds"].items()]
+    show({"run": str(folder)} | about, "\n".join([*lines, f"heads: {folder / 'heads.safetensors'}"]), as_json)
