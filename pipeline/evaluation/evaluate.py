@@ -1,0 +1,122 @@
+"""Both tests of the paper for a RUN, seed by seed and pooled (F12, F13).
+
+evaluate-heads stores/msp runs/erc
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache.captions import Links, Prompt
+from cache.pairs import CachedPairs, cached_pairs
+from cache.stores import Stores
+from pipeline.config import EvaluateConfig, load_config
+from pipeline.device import pick_device
+from pipeline.errors import UsageError
+from pipeline.evaluation.alignment import alignment
+from pipeline.evaluation.ordinality import ordinality
+from pipeline.heads import Heads
+from pipeline.progress import Meter, say
+from pipeline.run import Run, open_run, write_text
+
+_VALUES = {"ordinality": "taus", "alignment": "values"}
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    stores: Stores | str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Alignment and ordinality of every seed of `run` on its stores' test split; written to RUN/evaluation.json.
+
+    The result holds `ordinality.{aoc,voc}` and `alignment.{mmd,wasserstein,sliced_wasserstein}`, each with `mean` and
+    `std` over the lists or trials of all seeds, `seed_std` over the seeds' means, and its `convention`; `seeds` holds
+    the same for each seed. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads.
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
+    opened = run.stores(stores.folder if isinstance(stores, Stores) else stores)
+    chosen = pick_device(device)
+    split = config.split or _test_split(opened)
+    style = run.config.style
+    pairs = cached_pairs(opened, split, style=style, device=chosen)
+    for note in pairs.notes:
+        say(note)
+    prompts, vectors = _prompts(opened, style, chosen)
+    with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter:
+        seeds = {
+            str(seed): _one(run.heads(seed).to(chosen), pairs, prompts, vectors, config, meter) for seed in run.seeds
+        }
+    result = {
+        "run": str(run.folder),
+        "stores": str(opened.folder),
+        "method": run.config.method,
+        "split": split,
+        "utterances": len(pairs),
+        **{test: _pooled([entry[test] for entry in seeds.values()], _VALUES[test]) for test in _VALUES},
+        "seeds": seeds,
+    }
+    write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def _one(
+    heads: Heads, pairs: CachedPairs, prompts: list[Prompt], vectors: torch.Tensor, config: EvaluateConfig, meter: Meter
+) -> dict[str, Any]:
+    with torch.no_grad():
+        speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
+        asked = heads.embed_text(vectors).cpu()
+    links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
+    labels = pairs.labels[:, :2].cpu().numpy()
+    return {
+        "ordinality": ordinality(speech, labels, prompts=prompts, vectors=asked, lists=config.lists),
+        "alignment": alignment(speech, text, links, config, lambda _done, _of: meter.advance(1)),
+    }
+
+
+def _pooled(seeds: Sequence[Mapping[str, Any]], values: str) -> dict[str, Any]:
+    """Mean and std over the lists (or trials) of all seeds together, for each figure of one test."""
+    pooled: dict[str, Any] = {}
+    for name, first in seeds[0].items():
+        if not isinstance(first, Mapping):
+            pooled[name] = first
+            continue
+        every = np.concatenate([seed[name][values] for seed in seeds])
+        means = [seed[name]["mean"] for seed in seeds]
+        pooled[name] = {
+            "mean": float(every.mean()),
+            "std": float(every.std(ddof=1)) if len(every) > 1 else 0.0,
+            "seed_std": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
+            values: every.tolist(),
+            "convention": first["convention"] + (f"; {len(seeds)} seeds pooled" if len(seeds) > 1 else ""),
+        }
+    return pooled
+
+
+def _prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:
+    """The prompts of `style` and their (P, Dt) vectors."""
+    prompts = [prompt for prompt in stores.captions.prompts if prompt.style == style]
+    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
+    vectors, done = stores.text.read(np.array([row_of[prompt.text] for prompt in prompts], dtype=np.int64))
+    if not prompts or not done.all():
+        found = f"{int((~done).sum())} prompts not encoded" if prompts else f"no prompts of style {style}"
+        raise UsageError(stores.folder, found, "all of them", "Run extract-features again.")
+    return prompts, torch.tensor(vectors, dtype=torch.float32, device=device)
+
+
+def _test_split(stores: Stores) -> str:
+    present = set(stores.manifest.split)
+    for split in ("test1", "test"):
+        if split in present:
+            return split
+    raise UsageError(
+        stores.folder, f"splits {', '.join(sorted(present))}", "test1 or test", "Name one with -o split=..."
+    )

@@ -1,0 +1,43 @@
+"""Small stores for the cache's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cache.carry import Plan, open_for_writing
+from cache.layout import Rows
+from cache.reader import Store
+from cache.writer import StoreWriter
+
+FINGERPRINT = {"store_version": 1, "encoder": {"name": "test", "weights": "sha256:0"}}
+
+
+def rows_of(count: int, *, prefix: str = "u", mtime: int = 1) -> Rows:
+    stamps = np.array([[100 + i, mtime] for i in range(count)], dtype=np.int64).reshape(-1, 2)
+    return Rows([f"{prefix}{i}" for i in range(count)], stamps, np.arange(count, dtype=np.int64))
+
+
+def vector_of(row: int, width: int) -> np.ndarray:
+    return np.random.default_rng(row).standard_normal(width).astype(np.float32)
+
+
+def digest_of(row: int) -> bytes:
+    return (row + 1).to_bytes(16, "little")
+
+
+def plan_of(path: Path, rows: Rows, *, width: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT) -> Plan:
+    return Plan(path, "audio", rows, width=width, dtype=dtype, fingerprint=fingerprint)
+
+
+def filled(path: Path, count: int = 9, *, width: int = 7, failed: tuple[int, ...] = ()) -> Store:
+    store, _ = open_for_writing(plan_of(path, rows_of(count), width=width))
+    with StoreWriter(store) as writer:
+        for row in range(count):
+            if row in failed:
+                writer.fail(row, f"reason {row}", digest_of(row))
+            else:
+                writer.commit(row, vector_of(row, width), digest_of(row))
+        writer.sync()
+    return store
