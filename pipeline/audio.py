@@ -81,6 +81,7 @@ class Decoding:
                 raise UnusableAudio("0 frames")
             keep = min(frames, int((self.max_seconds + 2 * _MARGIN_SECONDS) * rate) + 1)
             if self.crop == "center" and keep < frames:
+                keep -= (frames - keep) % 2  # as much is left out before as after
                 file.seek((frames - keep) // 2)
             wave = file.read(keep, dtype="float32", always_2d=True)
         if len(wave) < keep:

@@ -105,7 +105,7 @@ class TrainConfig(Model):
     width: int = Field(512, ge=1)
     activation: Literal["relu", "identity"] = "relu"
     standardise: Literal["auto", "always", "never"] = Field(
-        "auto", description="auto: only where a store has outlier channels (F36)"
+        "auto", description="auto: the embedded encoders' features only (F36); the paper has none"
     )
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)

@@ -127,14 +127,12 @@ def extract(
     return status_of(out) | {"seconds": spent}
 
 
-def foresee(
-    config: str | Path | ExtractConfig, *, out: str | Path, device: str = "auto", **choices: Any
-) -> dict[str, Any]:
+def foresee(config: str | Path | ExtractConfig, *, out: str | Path, device: str = "auto") -> dict[str, Any]:
     """What `extract` would do with the same arguments; nothing is written.
 
     Raises what `extract` would raise over the config, the corpus and the encoders.
     """
-    inputs = read_inputs(resolve(config, **choices), device=device)
+    inputs = read_inputs(resolve(config), device=device)
     rows = audio_rows(inputs, Path(out) / "audio.h5")
     texts = len(inputs.captions.texts())
     size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize

@@ -74,7 +74,7 @@ class Heads(nn.Module):
 
     @property
     def temperature(self) -> float:
-        return math.exp(-float(self.log_scale))
+        return math.exp(-self.log_scale.item())
 
     def clamp_scale(self) -> None:
         """Keep 1 / temperature at most MAX_SCALE; called after each step."""

@@ -32,7 +32,6 @@ from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
 from pipeline.threads import choose_threads, use_threads
 
-OUTLIER_RATIO = 10.0  # largest over median channel spread at which standardise=auto acts (F36)
 _STEPS_AHEAD = 64  # steps whose label orders are sorted in one call
 
 
@@ -84,7 +83,7 @@ def train(
     with writing(Path(out)), interruptible(out) as check:
         run = begin_run(Path(out), config, origin, fresh=fresh)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
-        _fit_standardisation(standard.to(chosen), pairs, config.standardise)
+        _fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
         say(f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
             if seed not in run.seeds:
@@ -222,22 +221,20 @@ def _steps(pairs: CachedPairs, size: int, generator: torch.Generator) -> Iterato
     rows = torch.randperm(len(pairs), generator=generator).to(device)
     rows = rows[: len(rows) // size * size].view(-1, size)
     captions = pairs.draw_captions(generator)
-    for chunk in rows.split(_STEPS_AHEAD):
+    for chunk in torch.split(rows, _STEPS_AHEAD):
         yield Batch(chunk, captions[chunk], rank_order(pairs.labels[chunk][..., :2]))
 
 
-def _fit_standardisation(heads: Heads, pairs: CachedPairs, when: str) -> None:
+def _fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
     """Set mean and spread of each channel from the training split, per modality, where `when` asks for it."""
     for name, values in (("audio", pairs.speech), ("text", pairs.text)):
+        embedded = stores.fingerprint()[name]["encoder"]["encoder"] == "embedded"
+        if when == "never" or (when == "auto" and not embedded):
+            continue
+        say(f"{name} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
         spread, mean = torch.std_mean(values.double(), dim=0)
-        ratio = float(spread.max() / spread.median().clamp_min(1e-12))
-        act = when == "always" or (when == "auto" and ratio > OUTLIER_RATIO)
-        if when == "auto":
-            verdict = "standardised" if act else "as they are"
-            say(f"{name} features {verdict} (largest channel spread is {ratio:.1f} times the median)")
-        if act:
-            getattr(heads, f"{name}_mean").copy_(mean)
-            getattr(heads, f"{name}_spread").copy_(spread.clamp_min(1e-6))
+        getattr(heads, f"{name}_mean").copy_(mean)
+        getattr(heads, f"{name}_spread").copy_(spread.clamp_min(1e-6))
 
 
 def _digest(pairs: CachedPairs, dev: CachedPairs) -> str:

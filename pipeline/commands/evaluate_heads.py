@@ -29,4 +29,4 @@ def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, as_js
     from pipeline.evaluation.table import evaluation_table
 
     result = evaluate(run, stores=stores, overrides=overrides, device=device)
-    show(result, evaluation_table(result), as_json)
+    show(result, evaluation_table({result["method"]: result}), as_json)

@@ -57,15 +57,15 @@ def main(
         _inspect(folder, verify, as_json)
         return
     from pipeline.errors import QuarantinedRows
-    from pipeline.extraction import extract, foresee
+    from pipeline.extraction import extract, foresee, resolve
     from pipeline.status import status_table
 
-    chosen = {"audio_root": audio_root, "encoders": encoders, "overrides": overrides, "device": device}
+    resolved = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     if dry_run:
-        plan = foresee(config, out=folder, **chosen)
+        plan = foresee(resolved, out=folder, device=device)
         show(plan, "\n".join(f"{name}: {value}" for name, value in plan.items()), as_json)
         return
-    result = extract(config, out=folder, limit=limit, retry_failed=retry_failed, fresh=fresh, **chosen)
+    result = extract(resolved, out=folder, device=device, limit=limit, retry_failed=retry_failed, fresh=fresh)
     show(result, status_table(result), as_json)
     if strict and result["failures"]:
         raise QuarantinedRows(

@@ -1,0 +1,105 @@
+"""Which texts describe which utterances: the styles of a config, laid out over a manifest.
+
+A style is a function of (manifest, config); registering it in `STYLES` is all that another one needs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.captions import Caption, Captions, Prompt
+from cache.manifest import Manifest
+from pipeline.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
+from pipeline.config import CaptionsConfig
+from pipeline.errors import UsageError
+
+Style = Callable[[Manifest, CaptionsConfig], Captions]
+
+_PHRASINGS: tuple[Phrasing, ...] = ("train", "test")
+_SHAPE = (len(_PHRASINGS), len(LEVELS), len(LEVELS), VARIANTS)  # every caption the grammar can write: 3,136
+
+
+def plan_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
+    """The captions and prompts of every style in `config`, in its order.
+
+    A function of its arguments alone: the same manifest and config give the same captions, line by line. Raises
+    UsageError for a style that is not registered or a label outside 0.5-7.
+    """
+    plans = [_style(name)(manifest, config) for name in dict.fromkeys(config.styles)]
+    return Captions(
+        captions=[caption for plan in plans for caption in plan.captions],
+        prompts=[prompt for plan in plans for prompt in plan.prompts],
+    )
+
+
+def plan_dimensional(manifest: Manifest, config: CaptionsConfig) -> Captions:
+    """The A-V style (F11): `per_utterance` distinct paraphrases for each utterance that has both labels.
+
+    Training and development utterances get the train phrasing; test utterances and the prompts, which are the whole
+    14 x 14 grid of F13, get the test phrasing. An utterance keeps its paraphrases when the manifest grows around it.
+    """
+    rows = np.flatnonzero(np.isfinite(manifest.valence) & np.isfinite(manifest.arousal))
+    phrasing = np.array([split.startswith("test") for split in manifest.split], dtype=np.int64)[rows]
+    valence = _levels(manifest, manifest.valence, rows, "valence")
+    arousal = _levels(manifest, manifest.arousal, rows, "arousal")
+    variants = _variants([manifest.id[row] for row in rows], config)  # (M, K)
+    keys = np.ravel_multi_index((phrasing[:, None], valence[:, None], arousal[:, None], variants), _SHAPE)  # (M, K)
+    return Captions(captions=_grouped(keys, rows), prompts=_prompts(config.prompt_variants))
+
+
+STYLES: dict[str, Style] = {"dimensional": plan_dimensional}
+
+
+def _style(name: str) -> Style:
+    if name not in STYLES:
+        raise UsageError(f"captions.styles: {name}", "no such style", ", ".join(STYLES), "Correct the config.")
+    return STYLES[name]
+
+
+def _levels(manifest: Manifest, labels: NDArray[np.float64], rows: NDArray[np.int64], axis: str) -> NDArray[np.int64]:
+    """(M,) the level of each labelled row: what `dimensional.level` says of one label."""
+    known = labels[rows]
+    wrong = np.flatnonzero((known < LEVELS[0]) | (known > LEVELS[-1]))
+    if wrong.size:
+        raise UsageError(
+            f"{manifest.id[rows[wrong[0]]]}: {axis}",
+            f"{known[wrong[0]]:g} ({wrong.size} such utterance{'s' * (wrong.size > 1)})",
+            f"a label from {LEVELS[0]} to {LEVELS[-1]}",
+            "Set corpus.scale to the lowest and highest label of the corpus.",
+        )
+    return np.floor(2 * known + 0.5).astype(np.int64) - 1
+
+
+def _variants(ids: list[str], config: CaptionsConfig) -> NDArray[np.int64]:
+    """(M, K) distinct variants, ascending in a row; chosen by the utterance's name and the seed, not by its place."""
+    choices = np.array(list(combinations(range(VARIANTS), config.per_utterance)), dtype=np.int64)
+    drawn = [zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape")) for name in ids]
+    return choices[np.array(drawn, dtype=np.int64) % len(choices)]
+
+
+def _grouped(keys: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Caption]:
+    """One caption per key present, ascending; `rows` are ascending, so a stable sort keeps them so in each caption."""
+    flat = keys.ravel()
+    owners = np.repeat(rows, keys.shape[1])[np.argsort(flat, kind="stable")]
+    present, counts = np.unique(flat, return_counts=True)
+    parts = np.split(owners, np.cumsum(counts)[:-1]) if present.size else []
+    return [Caption("dimensional", _text(key), part.tolist()) for key, part in zip(present, parts, strict=True)]
+
+
+def _text(key: np.int64) -> str:
+    phrasing, valence, arousal, variant = (int(part) for part in np.unravel_index(key, _SHAPE))
+    return describe(LEVELS[valence], LEVELS[arousal], phrasing=_PHRASINGS[phrasing], variant=variant)
+
+
+def _prompts(variants: int) -> list[Prompt]:
+    return [
+        Prompt("dimensional", describe(v, a, phrasing="test", variant=variant), v, a, variant)
+        for variant in range(variants)
+        for v in LEVELS
+        for a in LEVELS
+    ]

@@ -1,0 +1,29 @@
+"""Corpora as manifests: `read_corpus` turns a folder of labels and audio into rows that never move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cache.manifest import Manifest
+from pipeline.config import CorpusConfig
+from pipeline.corpora.acted import read_acted
+from pipeline.corpora.generic import read_generic
+from pipeline.corpora.iemocap import read_iemocap
+from pipeline.corpora.msp_podcast import read_msp_podcast
+
+_READERS: dict[str, Callable[[CorpusConfig], Manifest]] = {
+    "msp_podcast": read_msp_podcast,
+    "iemocap": read_iemocap,
+    "ravdess": read_acted,
+    "emodb": read_acted,
+    "cremad": read_acted,
+    "manifest": read_generic,
+}
+
+
+def read_corpus(config: CorpusConfig) -> Manifest:
+    """The utterances of the corpus that `config` names, labels on 1-7; `notes` says what was read and dropped.
+
+    Raises ManyProblems with every faulty row at once, UsageError when a file or folder is not there.
+    """
+    return _READERS[config.reader](config)

@@ -1,0 +1,137 @@
+"""Label tables as streams: CSV and JSON lines, a record at a time, every fault reported with its line.
+
+`report(line, path, text)` takes the faults (it is `ManifestBuilder.problem`); a faulty record is reported and passed
+over, so that one pass finds them all.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import IO
+
+from pipeline.corpora.places import opened
+from pipeline.corpora.spelling import closest
+
+Report = Callable[[int, Path, str], None]
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" let through
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are read."""
+
+    required: Sequence[str]
+    optional: Sequence[str] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        return (*self.required, *self.optional)
+
+
+def read_csv(path: Path, columns: Columns, report: Report, notes: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line, the known columns by name) of each record of a comma-separated file with a header, UTF-8.
+
+    Columns are found by name, in any order. Those that are not read are told in `notes`.
+    """
+    rows = _csv_rows(path, report)
+    line, header = next(rows, (1, []))
+    if header is None:
+        return
+    header = [name.strip() for name in header]
+    if not _check_header(header, columns, lambda text: report(line, path, text)):
+        return
+    notes.extend(unused_note(name, columns) for name in header if name and name not in columns.known)
+    used = [name for name in columns.known if name in header]
+    pick = itemgetter(*(header.index(name) for name in used), 0)  # 0 twice or more: always a tuple
+    for line, fields in rows:
+        if fields is None:
+            continue
+        if len(fields) == len(header):
+            yield line, dict(zip(used, pick(fields), strict=False))
+        else:
+            report(line, path, f"{len(fields)} fields; expected {len(header)}, as in the header")
+    if line == 1:
+        report(2, path, "no record after the header; expected one for each utterance")
+
+
+def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (line, object) of each line of a JSON-lines file in UTF-8; blank lines are passed over."""
+    line = 0
+    with opened(path, "rb") as file:
+        for line, raw in enumerate(file, start=1):
+            text = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
+            if text.isspace():
+                continue
+            try:
+                yield line, _json_object(text)
+            except ValueError as error:
+                report(line, path, f"{error}; expected one JSON object a line")
+    if not line:
+        report(1, path, "empty; expected one JSON object a line")
+
+
+def unused_note(name: str, columns: Columns) -> str:
+    """The note about a column that is not read."""
+    return f"column {name[:60]!r} is not used{closest(name.strip().lower(), columns.known)}"
+
+
+def _json_object(raw: bytes) -> dict[str, object]:
+    """The object that `raw` holds. Raises ValueError with the reason."""
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+    except ValueError as error:  # JSONDecodeError, or Python's own limit on digits
+        raise ValueError(f"not JSON ({getattr(error, 'msg', 'a number too long')})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}")
+    return value
+
+
+def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | None]]:
+    """Yield (first line, fields) of each record; None for fields that were reported."""
+    undecoded: list[int] = []
+    line = 1
+    with opened(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.reader(_watched(file, undecoded), strict=True)
+        try:
+            for fields in reader:
+                if undecoded:
+                    for bad in undecoded:
+                        report(bad, path, "not UTF-8; expected text in UTF-8")
+                    undecoded.clear()
+                    yield line, None
+                elif fields:
+                    yield line, fields
+                line = reader.line_num + 1
+        except csv.Error as error:
+            report(line, path, f"not CSV ({error}), and nothing after it was read; expected balanced quotes")
+            yield line, None
+
+
+def _watched(file: IO[str], undecoded: list[int]) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        if not line.isascii() and _UNDECODED.search(line):
+            undecoded.append(number)
+        yield line
+
+
+def _check_header(header: Sequence[str], columns: Columns, report: Callable[[str], None]) -> bool:
+    if not any(header):
+        report(f"empty; expected a header with {', '.join(columns.required)}")
+        return False
+    missing = [name for name in columns.required if name not in header]
+    for name in missing:
+        report(f"no column {name!r}{closest(name, header)}; expected {', '.join(columns.required)}")
+    twice = sorted({name for name in columns.known if header.count(name) > 1})
+    for name in twice:
+        report(f"column {name!r} stands {header.count(name)} times; expected once")
+    return not missing and not twice

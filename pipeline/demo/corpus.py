@@ -1,0 +1,135 @@
+"""Render the spoken corpus: `folder/audio/*.wav` and, last of all, `folder/manifest.csv`.
+
+Doing it again finishes what was interrupted: a file's name carries a digest of its recipe, so a file that is there is
+the right one, and a manifest that is there says that all of them are.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from pipeline.demo.manner import GRID, SAMPLE_RATE, colour, manner_of, rated
+from pipeline.demo.script import SENTENCES, SPEAKERS, Speaker
+from pipeline.demo.voice import Manner, Voice
+from pipeline.errors import UsageError
+
+_FORMAT = 1  # raise it when the same recipe gives other samples
+_COLUMNS = ("id", "audio", "split", "valence", "arousal", "emotion", "speaker", "gender")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A recipe: what is said, by whom and how (`truth`), and what the raters report of it (`rating`)."""
+
+    id: str
+    speaker: Speaker
+    sentence: str
+    truth: tuple[float, float]  # valence, arousal
+    rating: tuple[float, float]
+    manner: Manner
+
+    @property
+    def audio(self) -> str:
+        """Path within the folder; the digest covers everything that changes a sample."""
+        recipe = repr((_FORMAT, self.sentence, self.truth[0], self.manner))
+        return f"audio/{self.id}_{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.wav"
+
+
+def render_corpus(
+    folder: Path, *, seed: int = 0, utterances: int = 720, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Render `utterances` clips (16 kHz mono PCM16) into `folder`; returns the manifest's path.
+
+    The bytes depend on `seed` alone, and clip i on (seed, i). `progress` is told (done, total). Raises UsageError when
+    the `demo` extra is missing, the folder cannot be made, or there is less than one clip for each speaker.
+    """
+    if utterances < len(SPEAKERS):
+        raise UsageError("utterances", str(utterances), f"at least {len(SPEAKERS)}", "Every speaker says something.")
+    recipes = [_recipe(seed, number) for number in range(utterances)]
+    path, text = folder / "manifest.csv", _manifest(recipes)
+    if not _finished(path, text):
+        _render(folder, recipes, progress)
+        _replace(path, text.encode())
+    return path
+
+
+def _recipe(seed: int, number: int) -> Utterance:
+    draw = np.random.default_rng([seed, number])
+    speaker = SPEAKERS[number % len(SPEAKERS)]
+    valence, arousal = (float(value) for value in draw.choice(GRID, 2))
+    return Utterance(
+        id=f"{speaker.name}_{number // len(SPEAKERS):04d}",
+        speaker=speaker,
+        sentence=SENTENCES[draw.integers(len(SENTENCES))],
+        truth=(valence, arousal),
+        rating=(rated(valence, draw), rated(arousal, draw)),
+        manner=manner_of(speaker.voice, valence, arousal, draw),
+    )
+
+
+def _render(folder: Path, recipes: list[Utterance], progress: Callable[[int, int], None] | None) -> None:
+    try:
+        (folder / "audio").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            folder, f"cannot be made ({error.strerror})", "a folder to write to", "Choose another."
+        ) from None
+    voice = Voice()
+    for done, recipe in enumerate(recipes, start=1):
+        path = folder / recipe.audio
+        if not path.exists():
+            wave = colour(voice.say(recipe.sentence, recipe.manner), voice.sample_rate, recipe.truth[0])
+            _replace(path, _wav(wave))
+        if progress:
+            progress(done, len(recipes))
+
+
+def _manifest(recipes: list[Utterance]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(_row(recipe) for recipe in recipes)
+    return file.getvalue()
+
+
+def _row(recipe: Utterance) -> Iterator[str]:
+    valence, arousal = recipe.rating
+    speaker = recipe.speaker
+    yield from (recipe.id, recipe.audio, speaker.split, f"{valence:.1f}", f"{arousal:.1f}")
+    yield from (_emotion(valence, arousal), speaker.name, speaker.gender)
+
+
+def _emotion(valence: float, arousal: float) -> str:
+    """The category of the plane's quadrant; neutral within one point of neutral valence."""
+    if abs(valence - 4) <= 1:
+        return "neutral"
+    if valence > 4:
+        return "happy" if arousal > 4 else "calm"
+    return "angry" if arousal > 4 else "sad"
+
+
+def _finished(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def _wav(wave: NDArray[np.float32]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave, SAMPLE_RATE, "PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """`path` whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)

@@ -1,0 +1,103 @@
+"""Imports run one way, and each room imports only what its work needs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("pipeline/**/*.py")]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _imports(path: Path, *, everywhere: bool) -> set[str]:
+    """Modules named by import statements; at module level only, unless `everywhere`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_the_store_knows_nothing_of_the_pipeline() -> None:
+    for name, path in _modules().items():
+        if name.split(".")[0] == "cache":
+            wrong = {
+                i
+                for i in _imports(path, everywhere=True)
+                if i.split(".")[0] in ("pipeline", "soundfile", "transformers")
+            }
+            assert not wrong, name
+
+
+def test_only_the_store_knows_hdf5() -> None:
+    for name, path in _modules().items():
+        if name.split(".")[0] == "pipeline":
+            assert "h5py" not in _imports(path, everywhere=True), name
+
+
+def test_no_module_imports_itself_by_a_circle() -> None:
+    modules = _modules()
+    graph = {name: _imports(path, everywhere=False) & modules.keys() - {name} for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_parts_import_nothing_above_them() -> None:
+    stages = ("pipeline.extraction", "pipeline.training", "pipeline.retrieval", "pipeline.demo")
+    parts = ("pipeline.corpora", "pipeline.captions", "pipeline.encoders", "pipeline.objectives", "pipeline.heads")
+    for name, path in _modules().items():
+        imports = _imports(path, everywhere=True)
+        if not name.startswith("pipeline.commands"):
+            assert not any(i.startswith("pipeline.commands") for i in imports), name
+        if name.startswith(parts):
+            assert not any(i.startswith(stages) for i in imports), name
+
+
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        (
+            "import pipeline.training, pipeline.evaluation.evaluate",
+            ("transformers", "soundfile", "torchaudio", "pipeline.encoders"),
+        ),
+        ("import pipeline.extraction", ("pipeline.objectives", "pipeline.heads")),
+        ("import pipeline.commands.extract_features", ("torch", "transformers", "numpy", "pydantic", "h5py")),
+        ("import pipeline.commands.train_heads", ("torch", "transformers", "numpy", "pydantic", "h5py")),
+        ("import pipeline.commands.evaluate_heads", ("torch", "transformers", "numpy", "pydantic", "h5py")),
+        ("import pipeline.commands.run_demo", ("torch", "transformers", "numpy", "pydantic", "h5py")),
+    ],
+)
+def test_a_stage_loads_only_what_its_work_needs(program: str, absent: tuple[str, ...]) -> None:
+    check = f"{program}; import sys; print([name for name in {absent!r} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_no_file_is_long_and_none_is_named_utils() -> None:
+    for name, path in _modules().items():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, name
+        assert "util" not in path.stem, name
