@@ -34,7 +34,9 @@ class CorpusConfig(Model):
     reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "manifest"] = "manifest"
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
-    scale: tuple[float, float] = Field((1.0, 7.0), description="lowest and highest label; mapped to 1-7")
+    scale: tuple[float, float] | None = Field(
+        None, description="lowest and highest label, mapped to 1-7; none is the corpus's own, or 1-7 for a manifest"
+    )
     missing_audio: Literal["error", "drop"] = "error"
 
 

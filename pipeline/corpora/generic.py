@@ -18,6 +18,7 @@ from pipeline.corpora.places import corpus_root
 from pipeline.corpora.tables import Columns, read_csv, read_json_lines, unused_note
 from pipeline.errors import UsageError
 
+SCALE = (1.0, 7.0)  # unless the config declares another
 COLUMNS = Columns(
     required=("id", "audio", "split"),
     optional=tuple(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")),
@@ -31,7 +32,7 @@ def read_generic(config: CorpusConfig) -> Manifest:
     """
     path = _path(config)
     root = path.parent if config.root is None else corpus_root(config)
-    builder = ManifestBuilder(root, config.scale, missing_audio=config.missing_audio, source=path)
+    builder = ManifestBuilder(root, config.scale or SCALE, missing_audio=config.missing_audio, source=path)
     notes = _add_csv(builder, path) if path.suffix == ".csv" else _add_json_lines(builder, path)
     return builder.build(notes)
 

@@ -35,7 +35,7 @@ def first_existing(root: Path, names: Sequence[str], *, what: str) -> Path:
 
 def corpus_scale(config: CorpusConfig, own: Scale) -> Scale:
     """The corpus's `own` label scale. Raises UsageError when the config explicitly says another."""
-    if "scale" in config.model_fields_set and config.scale != own:
+    if config.scale is not None and config.scale != own:
         found = f"{config.scale[0]:g} to {config.scale[1]:g}"
         action = f"Leave it out or set -o corpus.scale=[{own[0]:g},{own[1]:g}]."
         raise UsageError("corpus.scale", found, f"{own[0]:g} to {own[1]:g}, the scale of {config.reader}", action)

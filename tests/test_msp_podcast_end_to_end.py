@@ -1,0 +1,71 @@
+"""A miniature MSP-Podcast tree through every stage, by the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.commands.evaluate_heads import main as evaluate_heads
+from pipeline.commands.extract_features import main as extract_features
+from pipeline.commands.train_heads import main as train_heads
+from tests.corpora.miniature import KEPT, write_miniature_msp
+from tests.speech import QUICK_OPTIONS
+
+
+def run(command, *arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.stderr
+    return result.stdout
+
+
+def test_msp_podcast_passes_through_both_stages(tmp_path: Path) -> None:
+    root, stores, out = tmp_path / "MSP-PODCAST", tmp_path / "stores", tmp_path / "run"
+    rows = write_miniature_msp(root)
+    spoiled = next(row["FileName"] for row in rows if row["Split_Set"] == "Development" and row["EmoClass"] not in "XO")
+    (root / "Audios" / spoiled).write_bytes(b"RIFF")
+    extract = ["msp_podcast", "--audio-root", root, "--encoders", "embedded", "--out", stores, *QUICK_OPTIONS]
+    counts = json.loads(run(extract_features, *extract, "--json", "--strict", code=3))
+    assert counts["audio"]["rows"] == sum(KEPT.values())
+    assert counts["audio"]["failed"] == len(counts["failures"]) == 1
+    assert counts["audio"]["pending"] == 0
+    text = run(extract_features, "msp_podcast", "--out", stores, "--verify")
+    assert "verified" in text
+    about = json.loads(run(train_heads, stores, "small_corpus", "--seeds", 2, "--out", out, "--json", "-o", "epochs=2"))
+    assert about["seeds"].keys() == {"0", "1"}
+    quick = ["-o", "trials=2", "-o", "lists=14", "--json"]
+    run(evaluate_heads, stores, out, *quick, code=2)  # its test1 has fewer utterances than a list has prompts
+    result = json.loads(run(evaluate_heads, stores, out, *quick, "-o", "split=train"))
+    assert json.loads((out / "evaluation.json").read_text()) == result
+    for test, names in {
+        "ordinality": ("aoc", "voc"),
+        "alignment": ("mmd", "wasserstein", "sliced_wasserstein"),
+    }.items():
+        for name in names:
+            assert {"mean", "std", "convention"} <= result[test][name].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["msp_podcats"], 2, "msp_podcats: no such preset or file"),
+        (["msp_podcast"], 2, "--audio-root"),
+        (["msp_podcast", "-o", "audio.poling=mean"], 2, "did you mean audio.pooling?"),
+        (["msp_podcast", "-o", "audio.pooling"], 2, "no `=`"),
+        (["nowhere.csv"], 2, "nowhere.csv"),
+        (["nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
+        (["msp_podcast", "--device", "nonsense"], 2, ""),
+        (["msp_podcast", "--status", "--out", "nowhere"], 2, "nowhere: no such folder"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(extract_features, arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
