@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import ManyProblems, UsageError
@@ -114,6 +114,9 @@ class TrainConfig(Model):
     batch_size: int = Field(64, ge=2)
     epochs: int = Field(15, ge=1)
     temperature: float = Field(1.0, gt=0, description="at the start (F8)")
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="CPU threads; auto measures. Equal bits need equal threads"
+    )
     seeds: tuple[int, ...] = (0,)
 
 

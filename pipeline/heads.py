@@ -22,6 +22,7 @@ from pipeline.errors import StoreCorrupt
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 EPSILON = 1e-8  # a ReLU row can be all zero (F7)
 FORMAT = "emotionrankclap-heads/1"
+_METADATA = "emotionrankclap"
 
 
 class Heads(nn.Module):
@@ -91,7 +92,7 @@ def save_heads(heads: Heads, path: Path, about: dict[str, Any]) -> None:
     """Write `heads` as safetensors, whole or not at all; `about` (JSON) goes into the file's metadata."""
     sizes = {"audio_width": heads.audio.in_features, "text_width": heads.text.in_features}
     shape = sizes | {"width": heads.audio.out_features, "activation": heads.activation}
-    save_tensors(heads.state_dict(), path, {"format": FORMAT, "heads": json.dumps(shape), "about": json.dumps(about)})
+    save_tensors(heads.state_dict(), path, {"format": FORMAT, "heads": shape, "about": about})
 
 
 def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
@@ -103,10 +104,10 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
     try:
         if metadata["format"] != FORMAT:
             raise ValueError(f"format {metadata['format']}")
-        heads = Heads(**json.loads(metadata["heads"]))
+        heads = Heads(**metadata["heads"])
         heads.load_state_dict(tensors, strict=True)
-        about: dict[str, Any] = json.loads(metadata["about"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        about: dict[str, Any] = dict(metadata["about"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         found = " ".join(str(error).split())[:160]
         raise StoreCorrupt(
             path, f"no heads of this release ({found})", "heads.safetensors", "Train them again."
@@ -114,20 +115,24 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
     return heads.eval(), about
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write safetensors, whole or not at all."""
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
+    """Write safetensors and JSON `metadata`, whole or not at all. Equal contents give equal bytes."""
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    said = {_METADATA: json.dumps(metadata)}  # one key: safetensors writes several in a random order
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, said)
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read safetensors and its metadata. Raises StoreCorrupt when it cannot be read."""
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read safetensors and its metadata. Raises StoreCorrupt when it cannot be read or is not ours."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})[_METADATA])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         found = " ".join(str(error).split())[:160]
-        raise StoreCorrupt(path, f"cannot be read ({found})", "a safetensors file", "Train the heads again.") from None
+        raise StoreCorrupt(
+            path, f"cannot be read ({found})", "a file of train-heads", "Train the heads again."
+        ) from None

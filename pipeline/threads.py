@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -35,3 +36,13 @@ def use_threads(count: int) -> int:
     """Set the thread count to `count`."""
     torch.set_num_threads(count)
     return count
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """Leave the process's thread count as it was."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

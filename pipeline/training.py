@@ -30,7 +30,7 @@ from pipeline.interrupt import interruptible
 from pipeline.objectives.ranking import RankOrder, rank_n_contrast, rank_order
 from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
-from pipeline.threads import choose_threads, use_threads
+from pipeline.threads import choose_threads, threads_restored, use_threads
 
 _STEPS_AHEAD = 64  # steps whose label orders are sorted in one call
 
@@ -80,7 +80,7 @@ def train(
     for note in pairs.notes + dev.notes:
         say(note)
     origin = {"stores": str(stores.folder.resolve()), "fingerprint": stores.fingerprint(), "data": _digest(pairs, dev)}
-    with writing(Path(out)), interruptible(out) as check:
+    with writing(Path(out)), interruptible(out) as check, threads_restored():
         run = begin_run(Path(out), config, origin, fresh=fresh)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
         _fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
@@ -109,24 +109,29 @@ class Trainer:
             self.heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         # the development set's batches never change: one draw, one order
-        self.dev_batches = list(_steps(dev, config.batch_size, torch.Generator().manual_seed(0)))
+        self.dev_batches = list(steps_of(dev, config.batch_size, torch.Generator().manual_seed(0)))
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
         self.folder.mkdir(parents=True, exist_ok=True)
         progress = self._resume()
         if self.speech.device.type == "cpu":
-            progress.threads = use_threads(progress.threads) if progress.threads else choose_threads(self._rehearse)
+            progress.threads = self._set_threads(progress.threads)
         start = time.perf_counter()
         while progress.epoch < self.config.epochs:
             losses = []
-            for batch in _steps(self.pairs, self.config.batch_size, self._generator(progress.epoch)):
+            for batch in steps_of(self.pairs, self.config.batch_size, epoch_generator(self.seed, progress.epoch)):
                 losses += [self._step(batch, step) for step in range(len(batch.rows))]
                 check()
             progress.epoch += 1
             self._end_epoch(progress, float(torch.stack(losses).mean()), start)
         self._write_best(progress)
-        return {"epoch": progress.best_epoch, "dev_loss": progress.best_loss}
+        return {"epoch": progress.best_epoch, "dev_loss": progress.best_loss, "threads": progress.threads}
+
+    def _set_threads(self, begun_with: int) -> int:
+        """The thread count of the run that is resumed, else the config's, else the fastest."""
+        wanted = begun_with or self.config.threads
+        return choose_threads(self._rehearse) if wanted == "auto" else use_threads(wanted)
 
     def dev_loss(self) -> float:
         """Mean loss over the development set's batches; all of it is projected in one wide product."""
@@ -188,7 +193,7 @@ class Trainer:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
         said = {name: value for name, value in vars(progress).items() if name != "best"}
-        save_tensors(tensors, self.folder / "checkpoint.safetensors", {"progress": json.dumps(said)})
+        save_tensors(tensors, self.folder / "checkpoint.safetensors", said)
 
     def _resume(self) -> Progress:
         path = self.folder / "checkpoint.safetensors"
@@ -196,7 +201,7 @@ class Trainer:
             return Progress()
         tensors, metadata = load_tensors(path)
         try:
-            progress = Progress(**json.loads(metadata["progress"]))
+            progress = Progress(**metadata)
             progress.best = _under(tensors, "best.")
             self.heads.load_state_dict(_under(tensors, "heads."))
             saved = self.optimiser.state_dict()
@@ -209,12 +214,14 @@ class Trainer:
         say(f"seed {self.seed}: going on after epoch {progress.epoch}")
         return progress
 
-    def _generator(self, epoch: int) -> torch.Generator:
-        mixed = hashlib.blake2b(f"{self.seed}:{epoch}".encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Every draw of one epoch: its order and its captions."""
+    mixed = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
 
 
-def _steps(pairs: CachedPairs, size: int, generator: torch.Generator) -> Iterator[Batch]:
+def steps_of(pairs: CachedPairs, size: int, generator: torch.Generator) -> Iterator[Batch]:
     """One epoch's batches, `_STEPS_AHEAD` at a time. Rows that fill no batch are left to the next shuffle."""
     size = min(size, len(pairs))
     device = pairs.speech.device

@@ -16,11 +16,16 @@ class AudioEncoder(Protocol):
     """A frozen speech encoder.
 
     The vector of a clip does not depend on the other clips of its batch beyond 1e-5 (F32), and is bit-equal for an
-    equal batch on one machine at one thread count.
+    equal batch on one machine at one thread count. A clip too short for one frame is zero-padded to one.
     """
 
-    width: int
-    sample_rate: int
+    @property
+    def width(self) -> int:
+        """Numbers in one vector."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the encoder that changes a vector (weights' hash, layer, pooling, normalisation)."""
@@ -32,7 +37,9 @@ class AudioEncoder(Protocol):
 class TextEncoder(Protocol):
     """A frozen text encoder, with the same promises."""
 
-    width: int
+    @property
+    def width(self) -> int:
+        """Numbers in one vector."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the encoder that changes a vector."""

@@ -1,0 +1,70 @@
+"""Any WavLM, HuBERT, wav2vec 2.0 or Whisper of transformers, by folder or hub name; heads are left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config import AudioConfig
+from pipeline.encoders import whisper
+from pipeline.encoders.base import AudioEncoder
+from pipeline.encoders.batches import Padding
+from pipeline.encoders.folders import feature_settings, find_folder
+from pipeline.encoders.pooling import plain_pooling
+from pipeline.encoders.skeleton import architecture, bare_model, read_config
+from pipeline.encoders.speech import SpeechEncoder, load_speech, stop_after
+from pipeline.encoders.weights import base_weights, read_state, sha256, weight_files
+from pipeline.errors import UsageError
+
+_FAMILIES = ("wavlm", "hubert", "wav2vec2")
+
+
+def load(config: AudioConfig, device: str) -> AudioEncoder:
+    """The model as an AudioEncoder: hidden state `layer` (None: the last), pooled over a clip's own frames.
+
+    Raises UsageError for another kind of model, or weights that do not fit it exactly.
+    """
+    folder = find_folder(config.model, config.revision)
+    shape = read_config(folder)
+    if shape.model_type == "whisper":
+        return whisper.load(config, device, folder, shape)
+    if shape.model_type not in _FAMILIES or getattr(shape, "add_adapter", False):
+        adapter = " with an adapter" if shape.model_type in _FAMILIES else ""
+        known = ", ".join((*_FAMILIES, "whisper"))
+        raise UsageError(folder, f"model_type {shape.model_type}{adapter}", known, "Choose another model.")
+    return _family(config, device, folder, shape)
+
+
+def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> SpeechEncoder:
+    model = bare_model(shape, folder)
+    files = weight_files(folder)
+    load_speech(model, base_weights(read_state(files), model.base_model_prefix), folder)
+    layer = stop_after(model, config.layer, folder)
+    features = feature_settings(folder)
+    rate, normalised = int(features.get("sampling_rate", 16000)), bool(features.get("do_normalize", True))
+    declared = {
+        "encoder": "transformers",
+        "weights_sha256": sha256(files),
+        "architecture": architecture(shape),
+        "layer": layer,
+        "pooling": config.pooling,
+        "padding": config.padding,
+        "do_normalize": normalised,
+        "sample_rate": rate,
+    }
+    width = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
+    prepare = standardise if normalised else _as_is
+    pool = plain_pooling(config.pooling, folder)
+    return SpeechEncoder(model.to(device), prepare, pool, Padding.of(config, rate), width, rate, declared)
+
+
+def standardise(wave: Tensor) -> Tensor:
+    """(samples,) -> zero mean and unit variance over the clip's own samples, as the published preprocessing does."""
+    return (wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7)
+
+
+def _as_is(wave: Tensor) -> Tensor:
+    return wave

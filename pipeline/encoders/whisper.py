@@ -1,0 +1,159 @@
+"""Whisper's encoder at a clip's native length: positions cut to it, no 30 s of silence (F35).
+
+transformers runs it on 30 s only, and without a mask; the walk over its layers here is our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from pipeline.config import AudioConfig
+from pipeline.encoders.base import Waveform
+from pipeline.encoders.batches import Padding, at_least, exact_inference, rectangle, tensors
+from pipeline.encoders.folders import feature_settings
+from pipeline.encoders.log_mel import LogMel
+from pipeline.encoders.pooling import Pool, frame_mask, plain_pooling
+from pipeline.encoders.skeleton import quietly, skeleton
+from pipeline.encoders.speech import layer_number
+from pipeline.encoders.weights import State, load_strictly, read_state, sha256, weight_files
+from pipeline.errors import UsageError
+
+_SHAPING = ("model_type", "d_model", "encoder_layers", "encoder_attention_heads", "activation_function")
+_PREFIXES = ("model.encoder.", "encoder.")  # with a decoder beside it, or alone
+
+
+@dataclass(frozen=True)
+class WhisperSpeech:
+    """An AudioEncoder around a WhisperEncoder of transformers."""
+
+    model: Any  # WhisperEncoder
+    mel: LogMel
+    layer: int
+    pool: Pool
+    padding: Padding
+    width: int
+    sample_rate: int
+    declared: dict[str, Any]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What was declared at load."""
+        return dict(self.declared)
+
+    def encode(self, waves: Sequence[Waveform]) -> Tensor:
+        """(B,) waveforms -> (B, width) float32 on the CPU. A clip under 400 samples is zero-padded to 400."""
+        if not len(waves):
+            return torch.empty(0, self.width)
+        with exact_inference():
+            rows = [at_least(wave, self.mel.window_size) for wave in tensors(waves)]
+            length = self.padding.length(max(len(row) for row in rows))
+            if self.padding.kind == "fixed":
+                rows = list(rectangle(rows, length))
+            mel, counts = self.mel(rows)
+            mel = torch.nn.functional.pad(mel, (0, length // self.mel.hop - mel.shape[-1]))
+            frames = hidden_state(self.model, mel, counts, self.layer)
+            return self.pool(frames, frame_mask((counts + 1) // 2, frames.shape[1])).cpu()
+
+
+def hidden_state(model: Any, mel: Tensor, counts: Tensor, layer: int) -> Tensor:
+    """Hidden state `layer` of a WhisperEncoder: mel (B, bins, M), (B,) own mel frames -> (B, ceil(M / 2), D).
+
+    0 is the input of the first layer; the last is taken after the final LayerNorm. What lies beyond a clip is zero
+    before either convolution, as if the clip ended there. Raises UsageError beyond the positions (30 s).
+    """
+    x = gelu(model.conv1(mel))  # (B, D, M)
+    x = gelu(model.conv2(x * frame_mask(counts, mel.shape[-1])[:, None])).transpose(1, 2)  # (B, T, D)
+    positions = model.embed_positions.weight
+    if x.shape[1] > len(positions):
+        raise UsageError("clip", f"{x.shape[1]} frames", f"at most {len(positions)} (30 s)", "Lower max_seconds.")
+    x = x + positions[: x.shape[1]]
+    mask = frame_mask((counts + 1) // 2, x.shape[1])  # (B, T)
+    keys = None if mask.all() else mask[:, None, None]
+    for block in model.layers[:layer]:
+        x = _block(block, x, keys)
+    last: Tensor = model.layer_norm(x) if layer == model.config.encoder_layers else x
+    return last
+
+
+def _block(block: Any, x: Tensor, keys: Tensor | None) -> Tensor:
+    attention = block.self_attn
+    normed = block.self_attn_layer_norm(x)
+    query, key, value = (
+        projection(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, H, T, D / H)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    mixed = scaled_dot_product_attention(query, key, value, attn_mask=keys)
+    x = x + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    step: Tensor = block.fc2(block.activation_fn(block.fc1(block.final_layer_norm(x))))
+    return x + step
+
+
+def load(config: AudioConfig, device: str, folder: Path, shape: Any) -> WhisperSpeech:
+    """A Whisper checkpoint of transformers; only its encoder is used. Raises UsageError for weights that do not fit."""
+    files = weight_files(folder)
+    features = feature_settings(folder)
+    state = _encoder_weights(read_state(files), folder)
+    declared = {"encoder": "transformers", "weights_sha256": sha256(files)}
+    return assemble(config, device, shape, state, features=features, declared=declared, subject=folder)
+
+
+def assemble(
+    config: AudioConfig,
+    device: str,
+    shape: Any,
+    state: State,
+    *,
+    features: dict[str, Any],
+    declared: dict[str, Any],
+    subject: object,
+) -> WhisperSpeech:
+    """A WhisperSpeech from a WhisperConfig, encoder weights under transformers' names and preprocessor settings."""
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    model = skeleton(lambda: WhisperEncoder(shape), subject)
+    load_strictly(model, state, subject)
+    layer = layer_number(config.layer, shape.encoder_layers, subject)
+    model.layers = model.layers[:layer]
+    extractor = _extractor(features)
+    rate = int(extractor.sampling_rate)
+    more = {
+        "architecture": {name: getattr(shape, name) for name in _SHAPING},
+        "layer": layer,
+        "pooling": config.pooling,
+        "padding": config.padding,
+        "mel": [extractor.feature_size, extractor.n_fft, extractor.hop_length],
+        "sample_rate": rate,
+    }
+    return WhisperSpeech(
+        model.to(device),
+        LogMel(extractor, device),
+        layer,
+        plain_pooling(config.pooling, subject),
+        Padding.of(config, rate),
+        shape.d_model * (2 if config.pooling == "mean_std" else 1),
+        rate,
+        declared | more,
+    )
+
+
+def _extractor(features: dict[str, Any]) -> Any:
+    import transformers
+
+    known = ("feature_size", "sampling_rate", "hop_length", "n_fft")
+    make: Any = transformers.WhisperFeatureExtractor
+    with quietly():
+        return make(**{name: features[name] for name in known if name in features})
+
+
+def _encoder_weights(state: State, subject: object) -> State:
+    for prefix in _PREFIXES:
+        inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if inside:
+            return inside
+    raise UsageError(subject, "no weights of an encoder", f"names under {_PREFIXES[0]}", "Download the model again.")

@@ -1,0 +1,201 @@
+"""Stage two: what is trained, selected, saved and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cache.pairs import cached_pairs
+from cache.stores import open_stores
+from pipeline.config import TrainConfig
+from pipeline.errors import StoreMismatch, UsageError
+from pipeline.heads import Heads, load_tensors
+from pipeline.objectives.ranking import rank_n_contrast, rank_order
+from pipeline.run import open_run
+from pipeline.training import epoch_generator, steps_of, train
+
+SMALL = TrainConfig(batch_size=4, epochs=4, width=16, learning_rate=1e-2, standardise="always", threads=1)
+
+
+def weights(folder: Path, seed: int = 0) -> bytes:
+    return (folder / "seeds" / str(seed) / "heads.safetensors").read_bytes()
+
+
+def test_a_run_holds_heads_config_and_a_metrics_line_an_epoch_and_seed(stores: Path, tmp_path: Path) -> None:
+    run = train(stores, method=SMALL, seeds=2, out=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["seed"], line["epoch"]) for line in lines] == [(s, e) for s in (0, 1) for e in (1, 2, 3, 4)]
+    assert open_run(tmp_path).config == SMALL.model_copy(update={"seeds": (0, 1)})
+    for seed in (0, 1):
+        own = [line for line in lines if line["seed"] == seed]
+        best = min(own, key=lambda line: line["dev_loss"])
+        assert run.about["seeds"][str(seed)] == {"epoch": best["epoch"], "dev_loss": best["dev_loss"], "threads": 1}
+    assert (tmp_path / "heads.safetensors").read_bytes() == weights(tmp_path, run.about["best_seed"])
+    assert not list(tmp_path.glob("**/checkpoint.safetensors"))
+
+
+def test_training_is_the_plain_loop_of_the_paper(stores: Path, tmp_path: Path) -> None:
+    """The oracle has nothing fast in it: autograd through the loops of Eq. 3-4, one row at a time."""
+    config = SMALL.model_copy(update={"epochs": 1, "standardise": "never"})
+    train(stores, method=config, seeds=1, out=tmp_path)
+    pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
+    heads = Heads(384, 384, width=16)
+    heads.initialise(0)
+    adam = torch.optim.Adam(heads.parameters(), lr=1e-2)
+    losses = []
+    for chunk in steps_of(pairs, 4, epoch_generator(0, 0)):
+        for rows, captions in zip(chunk.rows, chunk.captions, strict=True):
+            speech = torch.stack([heads.embed_speech(pairs.speech[row]) for row in rows])
+            text = torch.stack([heads.embed_text(pairs.text[row]) for row in captions])
+            logits = (speech @ text.T) * heads.log_scale.exp()
+            loss = _plain_loss(logits, pairs.labels[rows, :2])
+            losses.append(loss.item())
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["train_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    tensors, _ = load_tensors(tmp_path / "seeds/0/heads.safetensors")
+    for name, tensor in heads.state_dict().items():
+        assert torch.allclose(tensors[name], tensor, atol=1e-5), name
+
+
+def _plain_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    size = len(logits)
+    terms = []
+    for i in range(size):
+        far = ((labels - labels[i]) ** 2).sum(1)
+        for j in range(size):
+            others = [k for k in range(size) if far[k] >= far[j] - 1e-9]
+            terms.append(torch.logsumexp(logits[i, others], 0) - logits[i, j])
+    return torch.stack(terms).mean()
+
+
+def test_an_epoch_shows_every_pair_at_most_once_and_another_epoch_another_order(stores: Path) -> None:
+    pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
+    seen = [torch.cat([b.rows.flatten() for b in steps_of(pairs, 5, epoch_generator(0, epoch))]) for epoch in (0, 1, 0)]
+    assert len(seen[0]) == len(seen[0].unique()) == 10  # 12 pairs, two batches of five
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_a_batch_pairs_each_utterance_with_a_caption_of_its_own(stores: Path) -> None:
+    opened = open_stores(stores)
+    pairs = cached_pairs(opened, "train", style="dimensional")
+    links = opened.captions.links("dimensional", len(opened.manifest))
+    for batch in steps_of(pairs, 4, epoch_generator(0, 0)):
+        for row, caption in zip(batch.rows.flatten().tolist(), batch.captions.flatten().tolist(), strict=True):
+            utterance = pairs.rows[row]
+            own = links.text[links.offsets[utterance] : links.offsets[utterance + 1]]
+            vectors = torch.tensor(opened.text.read(own)[0])
+            assert any(torch.equal(pairs.text[caption], vector) for vector in vectors)
+        expected = rank_order(pairs.labels[batch.rows][..., :2])
+        assert torch.equal(batch.order.order, expected.order)
+
+
+def test_only_rows_of_the_named_splits_are_read(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_stores(stores)
+    read: set[int] = set()
+    original = type(opened.audio).read
+
+    def noted(self, rows):
+        if self.path.name == "audio.h5":
+            read.update(rows.tolist())
+        return original(self, rows)
+
+    monkeypatch.setattr(type(opened.audio), "read", noted)
+    cached_pairs(opened, "train", style="dimensional")
+    assert read == {row for row, split in enumerate(opened.manifest.split) if split == "train"}
+
+
+def test_learning_lowers_the_development_loss(stores: Path, tmp_path: Path) -> None:
+    train(stores, method=SMALL.model_copy(update={"epochs": 20}), seeds=1, out=tmp_path)
+    losses = [json.loads(line)["dev_loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert min(losses) < losses[0] - 0.05
+
+
+def test_standardisation_is_of_the_training_split_and_saved_with_the_heads(stores: Path, tmp_path: Path) -> None:
+    run = train(stores, method=SMALL, seeds=1, out=tmp_path)
+    speech = open_stores(stores).speech("train").astype(np.float64)
+    heads = run.heads()
+    assert np.allclose(heads.audio_mean.numpy(), speech.mean(0), atol=1e-4)
+    assert np.allclose(heads.audio_spread.numpy(), speech.std(0, ddof=1), rtol=1e-4, atol=1e-6)
+    never = train(stores, method=SMALL.model_copy(update={"standardise": "never"}), seeds=1, out=tmp_path / "n")
+    assert not never.heads().audio_mean.any()
+
+
+def test_one_seed_gives_one_result(stores: Path, tmp_path: Path) -> None:
+    train(stores, method=SMALL, seeds=[7], out=tmp_path / "a")
+    train(stores, method=SMALL, seeds=[7], out=tmp_path / "b")
+    train(stores, method=SMALL, seeds=[8], out=tmp_path / "c")
+    assert weights(tmp_path / "a", 7) == weights(tmp_path / "b", 7)
+    assert weights(tmp_path / "a", 7) != weights(tmp_path / "c", 8)
+
+
+def test_more_seeds_are_added_and_finished_ones_not_trained_again(stores: Path, tmp_path: Path) -> None:
+    train(stores, method=SMALL, seeds=1, out=tmp_path)
+    before = (tmp_path / "seeds/0/heads.safetensors").stat().st_mtime_ns
+    run = train(stores, method=SMALL, seeds=2, out=tmp_path)
+    assert run.seeds == [0, 1]
+    assert (tmp_path / "seeds/0/heads.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_config_or_other_data_is_refused(stores: Path, tmp_path: Path) -> None:
+    train(stores, method=SMALL, seeds=1, out=tmp_path / "run")
+    with pytest.raises(StoreMismatch, match=r"width: the run has 16, now 8"):
+        train(stores, method=SMALL.model_copy(update={"width": 8}), seeds=1, out=tmp_path / "run")
+    shutil.copytree(stores, tmp_path / "stores")
+    table = (tmp_path / "stores/manifest.csv").read_text().splitlines()
+    fields = table[1].split(",")
+    fields[8] = "6.9"  # one valence
+    (tmp_path / "stores/manifest.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]) + "\n")
+    with pytest.raises(StoreMismatch, match="the training data changed"):
+        train(tmp_path / "stores", method=SMALL, seeds=1, out=tmp_path / "run")
+    train(tmp_path / "stores", method=SMALL, seeds=1, out=tmp_path / "run", fresh=True)
+
+
+def test_nothing_to_train_on_is_said(stores: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no captions of style acoustic"):
+        train(stores, method=SMALL.model_copy(update={"style": "acoustic"}), out=tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        train(tmp_path / "nowhere", out=tmp_path)
+    with pytest.raises(UsageError, match="no trained heads"):
+        open_run(tmp_path / "nowhere")
+
+
+def test_a_killed_training_goes_on_with_the_same_bits(stores: Path, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"epochs": 400})
+    overrides = ["batch_size=4", "epochs=400", "width=16", "learning_rate=1e-2", "standardise=always", "threads=1"]
+    train(stores, method=config, seeds=1, out=tmp_path / "whole")
+    command = [sys.executable, "-c", "from pipeline.commands.train_heads import main; main()", str(stores)]
+    options = [word for override in overrides for word in ("-o", override)]
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "cut"), *options], stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "cut/seeds/0/checkpoint.safetensors"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.002)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    epoch = load_tensors(checkpoint)[1]["epoch"]
+    assert 0 < epoch < 400
+    train(stores, method=config, seeds=1, out=tmp_path / "cut")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_the_losses_of_a_batch_of_batches_are_their_mean() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 5, 5), torch.rand(3, 5, 2)
+    orders = rank_order(labels)
+    each = [rank_n_contrast(logits[i], orders[i]) for i in range(3)]
+    assert torch.allclose(rank_n_contrast(logits, orders), torch.stack(each).mean())
