@@ -28,9 +28,7 @@ class Plan:
     fingerprint: Mapping[str, Any]
 
 
-def open_for_writing(
-    plan: Plan, digest_of: Callable[[int], bytes | None] = lambda _: None
-) -> tuple[Store, int]:
+def open_for_writing(plan: Plan, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
     """The store of `plan` and how many of its rows were carried over from one with another manifest.
 
     A row is carried over when its id is the same and its source unchanged: equal size and mtime, or equal size and

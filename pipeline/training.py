@@ -32,6 +32,7 @@ from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
+SAY_SECONDS = 2.0  # between two lines about epochs
 _STEPS_AHEAD = 64  # steps whose label orders are sorted in one call
 
 
@@ -98,6 +99,7 @@ class Trainer:
         self, config: TrainConfig, standard: Heads, pairs: CachedPairs, dev: CachedPairs, folder: Path, seed: int
     ) -> None:
         self.config, self.pairs, self.dev, self.folder, self.seed = config, pairs, dev, folder, seed
+        self.said = time.perf_counter()
         self.heads = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
         self.heads.load_state_dict(standard.state_dict())
         self.heads.initialise(seed, config.temperature)
@@ -174,10 +176,13 @@ class Trainer:
             "temperature": self.heads.temperature,
         }
         progress.metrics.append(line)
-        say(
-            f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, dev {loss:.4f}, "
-            f"temperature {self.heads.temperature:.3f}, {time.perf_counter() - start:.1f} s"
-        )
+        now = time.perf_counter()
+        if now - self.said > SAY_SECONDS or progress.epoch == self.config.epochs:
+            self.said = now
+            say(
+                f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, dev {loss:.4f}, "
+                f"temperature {self.heads.temperature:.3f}, {now - start:.1f} s"
+            )
         self._checkpoint(progress)
 
     def _write_best(self, progress: Progress) -> None:

@@ -25,14 +25,16 @@ SENTENCES = (
 )
 
 
-def run_demo(out: Path, *, seeds: int = 3, fresh: bool = False) -> tuple[dict[str, Any], str]:
+def run_demo(
+    out: Path, *, seeds: int = 3, fresh: bool = False, utterances: int = UTTERANCES
+) -> tuple[dict[str, Any], str]:
     """Render, extract, train, evaluate, search and draw into `out`; returns the results and their text.
 
     Doing it again goes on where it stopped. Raises UsageError when the `demo` extra is not installed.
     """
     say("1/5 rendering a spoken corpus")
-    with Meter("render", UTTERANCES, unit="utterances") as meter:
-        manifest = render_corpus(out / "corpus", utterances=UTTERANCES, progress=lambda _done, _total: meter.advance(1))
+    with Meter("render", utterances, unit="utterances") as meter:
+        manifest = render_corpus(out / "corpus", utterances=utterances, progress=lambda _done, _total: meter.advance(1))
     say("2/5 running the frozen encoders")
     extract(manifest, out=out / "stores", fresh=fresh)
     say("3/5 training the heads")

@@ -1,0 +1,34 @@
+"""A wheel works outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = (
+        "import cache, pipeline, sys\n"
+        "from pipeline.config import ExtractConfig, load_config, presets\n"
+        "assert pipeline.__file__.startswith(sys.argv[1]), pipeline.__file__\n"
+        "print(load_config(ExtractConfig, 'msp_podcast', kind='corpora').audio.encoder, *presets('methods'))"
+    )
+    site = str(tmp_path / "site")
+    environment = os.environ | {"PYTHONPATH": site}
+    ended = subprocess.run(
+        [sys.executable, "-c", program, site], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["wavlm_ser", "emotionrankclap", "small_corpus"]
+    [points] = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
+    for command in ("extract-features", "train-heads", "evaluate-heads", "run-demo"):
+        assert f"{command} = pipeline.commands." in points.read_text()
+    assert not list((tmp_path / "site").glob("tests*"))
