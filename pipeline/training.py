@@ -180,8 +180,8 @@ class Trainer:
         if now - self.said > SAY_SECONDS or progress.epoch == self.config.epochs:
             self.said = now
             say(
-                f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, dev {loss:.4f}, "
-                f"temperature {self.heads.temperature:.3f}, {now - start:.1f} s"
+                f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, "
+                f"dev {loss:.4f}, temperature {self.heads.temperature:.3f}, {now - start:.1f} s"
             )
         self._checkpoint(progress)
 
