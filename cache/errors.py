@@ -71,5 +71,5 @@ class Interrupted(EmotionRankError):
             subject,
             f"stopped by signal {signal_number}",
             "to run to the end",
-            "All finished rows are safe; run it again to go on.",
+            "What is finished is safe; run it again to go on.",
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
 from cache.writer import StoreWriter
-from pipeline.audio import Decoding, UnusableAudio, digest_of
+from pipeline.audio import Decoding, digest_of
 from pipeline.captions import plan_captions
 from pipeline.config import ExtractConfig, dump, load_config, merge, validate
 from pipeline.corpora import read_corpus
-from pipeline.device import cores, pick_device
+from pipeline.device import pick_device
 from pipeline.encode_rows import Job, encode_rows
 from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.encoders.base import AudioEncoder, TextEncoder, Waveform
@@ -38,6 +37,7 @@ from pipeline.errors import UsageError
 from pipeline.interrupt import interruptible
 from pipeline.plan import batches
 from pipeline.progress import clock, say
+from pipeline.sources import content_of, sources_of
 from pipeline.status import status_of
 
 CUDA_BATCH_SECONDS = 160.0
@@ -133,7 +133,7 @@ def foresee(config: str | Path | ExtractConfig, *, out: str | Path, device: str 
     Raises what `extract` would raise over the config, the corpus and the encoders.
     """
     inputs = read_inputs(resolve(config), device=device)
-    rows = audio_rows(inputs, Path(out) / "audio.h5")
+    rows = sources_of(inputs.manifest, inputs.decoding, Path(out) / "audio.h5")
     texts = len(inputs.captions.texts())
     size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize
     return {
@@ -158,7 +158,7 @@ def _open_stores(inputs: Inputs, out: Path) -> tuple[Store, Store]:
         Plan(
             out / "audio.h5",
             "audio",
-            audio_rows(inputs, out / "audio.h5"),
+            sources_of(inputs.manifest, inputs.decoding, out / "audio.h5"),
             width=inputs.audio.width,
             dtype=dtype,
             fingerprint=inputs.fingerprint(inputs.audio),
@@ -173,7 +173,7 @@ def _open_stores(inputs: Inputs, out: Path) -> tuple[Store, Store]:
         ),
     ]
     manifest = inputs.manifest
-    audio, carried = open_for_writing(plans[0], lambda row: _content(manifest.path(row)))
+    audio, carried = open_for_writing(plans[0], lambda row: content_of(manifest.path(row)))
     if carried:
         say(f"{audio.path}: the manifest changed; {carried:,} of {len(audio):,} rows carried over")
     write_manifest(manifest, out / MANIFEST)
@@ -181,18 +181,6 @@ def _open_stores(inputs: Inputs, out: Path) -> tuple[Store, Store]:
     write_captions(inputs.captions, out / CAPTIONS)
     (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
     return audio, text
-
-
-def audio_rows(inputs: Inputs, path: Path) -> Rows:
-    """Stamp every file and look up its length: from the store where it is unchanged, else from its header."""
-    manifest, decoding = inputs.manifest, inputs.decoding
-    paths = [manifest.path(row) for row in range(len(manifest))]
-    with ThreadPoolExecutor(4 * cores()) as pool:
-        stamps = np.array(list(pool.map(_stamp, paths, chunksize=256)), dtype=np.int64).reshape(-1, 2)
-        lengths = _known_lengths(path, manifest.id, stamps)
-        new = np.flatnonzero(lengths < 0)
-        lengths[new] = list(pool.map(lambda row: decoding.samples(paths[row]), new.tolist()))
-    return Rows(manifest.id, stamps, lengths)
 
 
 def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -258,34 +246,6 @@ def _spread(plan: list[NDArray[np.int64]], states: NDArray[np.uint8], limit: int
 def _retry(store: Store) -> None:
     with StoreWriter(store) as writer:
         writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
-
-
-def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) lengths that an existing store knows of unchanged files; -1 elsewhere."""
-    lengths = np.full(len(ids), -1, dtype=np.int64)
-    if not path.exists():
-        return lengths
-    old = Store.open(path).rows
-    row_of = {name: row for row, name in enumerate(old.ids)}
-    was = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
-    same = (was >= 0) & (old.stamps[was] == stamps).all(axis=1) if len(old) else was >= 0
-    lengths[same] = old.lengths[was[same]]
-    return lengths
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (-1, 0)
-    return (found.st_size, found.st_mtime_ns)
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return digest_of(path.read_bytes())
-    except (OSError, UnusableAudio):
-        return None
 
 
 def _with_absolute_root(inputs: Inputs) -> ExtractConfig:

@@ -206,7 +206,7 @@ def test_sigterm_commits_what_is_done_and_exits_143(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
-    assert "All finished rows are safe" in said
+    assert "What is finished is safe" in said
     assert "Traceback" not in said
     status = status_of(tmp_path / "stores")
     assert 2 <= status["audio"]["done"] < 60

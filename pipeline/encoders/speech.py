@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from pipeline.encoders.batches import Padding, at_least, exact_inference, rectan
 from pipeline.encoders.pooling import Pool, frame_mask
 from pipeline.encoders.weights import State, load_strictly, renamed
 from pipeline.errors import UsageError
+
+# transformers hands WavLM's attention a boolean padding mask beside a float bias, which torch means to refuse one day.
+# Set here once: a filter set and restored around each batch would race between the threads that encode.
+warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
 
 # torch renamed the two halves of a normalised weight; files carry either (F20)
 POSITIONS = (

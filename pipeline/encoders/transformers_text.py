@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from pipeline.encoders.skeleton import architecture, bare_model, quietly, read_c
 from pipeline.encoders.weights import State, base_weights, load_strictly, read_state, renamed, sha256, weight_files
 from pipeline.errors import UsageError
 
+_TOKENIZING = Lock()  # a tokenizer keeps its truncation and padding inside: "Already borrowed" from a second thread
 _STALE = "embeddings.position_ids"  # 0, 1, 2, ...: older versions saved it (F3)
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # BERT's first files
 _VOCABULARIES = (
@@ -50,10 +52,12 @@ class TextModel:
         """(B,) sentences, cut at `max_tokens` -> (B, width) float32 on the CPU, not normalised."""
         if not len(texts):
             return torch.empty(0, self.width)
-        with exact_inference(), quietly():
+        with _TOKENIZING, quietly():
             tokens = self.tokenizer(
                 list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-            ).to(self.model.device)
+            )
+        with exact_inference():
+            tokens = tokens.to(self.model.device)
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
             pooled = frames[:, 0] if self.pooling == "cls" else mean(frames, uniform(tokens["attention_mask"]))
             return pooled.cpu()

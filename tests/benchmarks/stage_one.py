@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from pipeline.device import cores
-from pipeline.extraction import Inputs, audio_plan, audio_rows, extract, read_inputs, resolve
+from pipeline.extraction import Inputs, audio_plan, extract, read_inputs, resolve
+from pipeline.sources import sources_of
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -57,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     inputs = read_inputs(resolve(arguments.manifest), device="cpu")
     waves = [inputs.decoding.load(inputs.manifest.path(row)).wave for row in range(len(inputs.manifest))]
-    plan = audio_plan(inputs, audio_rows(inputs, Path("no-store.h5")).lengths)
+    plan = audio_plan(inputs, sources_of(inputs.manifest, inputs.decoding, Path("no-store.h5")).lengths)
     seconds = sum(len(wave) for wave in waves) / inputs.audio.sample_rate
     times: dict[str, list[float]] = {}
     for _ in range(arguments.repeats):
