@@ -21,6 +21,7 @@ from pipeline.config import EvaluateConfig
 from pipeline.errors import EmotionRankError, UsageError
 
 BLOCK_ROWS = 1024  # of a distance matrix held at once: 20 MB of float32 against 5,000 points
+SINKHORN_DEPTH, SINKHORN_STEPS = 80.0, 50
 MEDIAN_POINTS = 1000  # subsample of the median heuristic: 5e5 distances
 
 
@@ -107,16 +108,40 @@ def median_gamma(x: Tensor, y: Tensor, *, seed: int) -> float:
 def wasserstein(x: Tensor, y: Tensor) -> float:
     """Exact 1-Wasserstein distance of two clouds of n points each, Euclidean ground cost.
 
-    With equal weights the optimal plan is an assignment (F44: 4.9 s for 5,000 points, the value `ot.emd2` gives).
-    Costs are float64: from float32 products, coincident points would lie 5e-4 apart.
+    With equal weights the optimal plan is an assignment (F44: the value `ot.emd2` gives). Costs are float64: from
+    float32 products, coincident points would lie 5e-4 apart.
     """
     x, y = x.double().cpu(), y.double().cpu()
     cost = torch.empty(len(x), len(y), dtype=torch.float64)
     for start in range(0, len(x), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         cost[block] = _squared_distances(x[block], y).sqrt_()
-    rows, columns = linear_sum_assignment(cost.numpy())
+    rows, columns = linear_sum_assignment(_reduced(cost).numpy())
     return float(cost.numpy()[rows, columns].mean())
+
+
+def _reduced(cost: Tensor) -> Tensor:
+    """`cost` less a potential for each row and column: the same assignments are optimal, and found sooner.
+
+    The potentials are Sinkhorn's, near the optimal ones; any others would do, so nothing of the result is approximate.
+    scipy's search is short where the best entries are near zero: 3 s in place of 50 for 5,000 trained embeddings.
+    """
+    lowest = cost.min(1, keepdim=True).values
+    above = (cost - lowest).float()
+    width = above.max() / SINKHORN_DEPTH  # the kernel spans what float32 can hold
+    if not width > 0:
+        return cost
+    kernel = above.div_(-width).exp_()
+    column = torch.ones(cost.shape[1])
+    for _ in range(SINKHORN_STEPS):
+        row = (kernel @ column).reciprocal()
+        column = (row @ kernel).reciprocal()
+    potentials = [(width * scaling.log()).double() for scaling in (row, column)]
+    if not all(potential.isfinite().all() for potential in potentials):
+        return cost
+    left = cost - lowest - potentials[0][:, None] - potentials[1]
+    left -= left.min(1, keepdim=True).values
+    return left - left.min(0, keepdim=True).values
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int, seed: int) -> float:

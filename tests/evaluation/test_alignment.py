@@ -9,6 +9,9 @@ import numpy as np
 import ot
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cache.captions import Links
@@ -227,3 +230,25 @@ def test_vectors_that_are_not_finite_are_refused_by_name(broken):
     {"speech": speech, "text": text}[broken][3, 0] = math.nan
     with pytest.raises(EmotionRankError, match=f"{broken} vectors: 1 of 40 are not finite"):
         alignment(speech, text, links, EvaluateConfig(trials=1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 12),
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([1e-6, 1.0, 1e4]),
+    kind=st.sampled_from(["cloud", "few points", "one point", "far apart"]),
+)
+def test_the_reduced_costs_lead_to_the_same_assignment_value(count: int, seed: int, scale: float, kind: str) -> None:
+    draw = np.random.default_rng(seed)
+    x, y = draw.standard_normal((2, count, 3))
+    if kind == "few points":
+        x, y = x.round(), y.round()
+    elif kind == "one point":
+        x[:], y[:] = x[0], x[0]
+    elif kind == "far apart":
+        y[0] += 1e6
+    x, y = torch.from_numpy(x * scale), torch.from_numpy(y * scale)
+    cost = np.linalg.norm(x.numpy()[:, None] - y.numpy(), axis=2)
+    expected = cost[linear_sum_assignment(cost)].mean()
+    assert wasserstein(x, y) == pytest.approx(expected, rel=1e-7, abs=1e-6 * scale)
