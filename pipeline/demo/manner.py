@@ -42,8 +42,9 @@ def colour(wave: NDArray[np.float32], rate: int, valence: float) -> NDArray[np.f
     """`wave` (samples,) at `rate` -> (samples,) at 16 kHz, formants moved by `smile`, spectrum tilted, RMS kept."""
     moved = resample(wave, round(len(wave) * SAMPLE_RATE / (rate * smile(valence))))
     tilt = 0.5 * _centred(valence)
-    tilted = lfilter([1.0, -tilt], [1.0], moved) if tilt > 0 else lfilter([1.0], [1.0, tilt], moved)
-    return np.clip(tilted * (_rms(wave) / max(_rms(tilted), 1e-9)), -1, 1).astype(np.float32)
+    tilted = np.asarray(lfilter([1.0, -tilt], [1.0], moved) if tilt > 0 else lfilter([1.0], [1.0, tilt], moved))
+    scaled = np.asarray(tilted * (_rms(wave) / max(_rms(tilted), 1e-9)), dtype=np.float32)
+    return scaled.clip(-1, 1)
 
 
 def rated(truth: float, draw: np.random.Generator) -> float:
