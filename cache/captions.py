@@ -40,6 +40,15 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class ClassPrompt:
+    """One text that asks for an emotion category, from a template such as "this person is feeling {emotion}."."""
+
+    template: str
+    text: str
+    emotion: str
+
+
+@dataclass(frozen=True)
 class Links:
     """The captions of each utterance: text rows `text[offsets[i]:offsets[i + 1]]` describe utterance i."""
 
@@ -53,10 +62,12 @@ class Captions:
 
     captions: list[Caption] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
+    classes: list[ClassPrompt] = field(default_factory=list)
 
     def texts(self) -> list[str]:
         """The distinct texts, in order of first appearance: row j of `text.h5` is `texts()[j]`."""
-        return list(dict.fromkeys([c.text for c in self.captions] + [p.text for p in self.prompts]))
+        entries: list[Caption | Prompt | ClassPrompt] = [*self.captions, *self.prompts, *self.classes]
+        return list(dict.fromkeys(entry.text for entry in entries))
 
     def styles(self) -> list[str]:
         """The caption styles present."""
@@ -92,11 +103,8 @@ def read_captions(path: Path) -> Captions:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 entry = json.loads(line)
-                use = entry.pop("use")
-                if use == "caption":
-                    captions.captions.append(Caption(**entry))
-                else:
-                    captions.prompts.append(Prompt(**entry))
+                kind, place = _USES[entry.pop("use")]
+                getattr(captions, place).append(kind(**entry))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorrupt(
             f"{path}:{number}",
@@ -107,15 +115,15 @@ def read_captions(path: Path) -> Captions:
     return captions
 
 
+_USES: dict[str, tuple[type[Caption | Prompt | ClassPrompt], str]] = {
+    "caption": (Caption, "captions"),
+    "prompt": (Prompt, "prompts"),
+    "class": (ClassPrompt, "classes"),
+}
+
+
 def _lines(captions: Captions) -> Iterable[dict[str, Any]]:
-    for c in captions.captions:
-        yield {"use": "caption", "style": c.style, "text": c.text, "rows": [int(row) for row in c.rows]}
-    for p in captions.prompts:
-        yield {
-            "use": "prompt",
-            "style": p.style,
-            "text": p.text,
-            "valence": p.valence,
-            "arousal": p.arousal,
-            "variant": p.variant,
-        }
+    for use, (_, place) in _USES.items():
+        for entry in getattr(captions, place):
+            line = {"use": use, **vars(entry)}
+            yield line | {"rows": [int(row) for row in entry.rows]} if use == "caption" else line

@@ -43,9 +43,12 @@ class CorpusConfig(Model):
 class CaptionsConfig(Model):
     """Which texts describe each utterance."""
 
-    styles: tuple[Literal["dimensional"], ...] = ("dimensional",)
+    styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = ("dimensional",)
+    files: tuple[Path, ...] = Field((), description="captions of write-captions or one's own, in place of the built-in")
     per_utterance: int = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
     prompt_variants: int = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
+    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
+    quantiles: tuple[float, float] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     seed: int = 0
 
 

@@ -26,7 +26,7 @@ from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
 from cache.writer import StoreWriter
 from pipeline.audio import Decoding, digest_of
-from pipeline.captions import plan_captions
+from pipeline.captions import Source, plan_captions
 from pipeline.config import ExtractConfig, dump, load_config, merge, validate
 from pipeline.corpora import read_corpus
 from pipeline.device import pick_device
@@ -91,7 +91,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto") -> Inputs:
         raise UsageError(
             config.corpus.manifest or config.corpus.root, "no utterances", "at least one", "Check the corpus."
         )
-    captions = plan_captions(manifest, config.captions)
+    captions = plan_captions(Source(manifest), config.captions)
     chosen = pick_device(device)
     text = load_text_encoder(config.text, str(chosen))
     return Inputs(config, manifest, captions, chosen, load_audio_encoder(config.audio, str(chosen)), text)

@@ -12,7 +12,7 @@ from cache.layout import Rows
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreWriter
-from pipeline.captions import plan_captions
+from pipeline.captions import Source, plan_captions
 from pipeline.config import CaptionsConfig
 
 MSP_PODCAST = {"train": 90_022, "dev": 25_258, "test1": 34_963}  # F10
@@ -41,7 +41,7 @@ def plant(
         valence=labels[:, 0], arousal=labels[:, 1], dominance=np.full(count, np.nan), emotion=blank, speaker=blank,
         gender=blank, intensity=blank, caption=blank,
     )  # fmt: skip
-    captions = plan_captions(manifest, CaptionsConfig())
+    captions = plan_captions(Source(manifest), CaptionsConfig())
     texts = captions.texts()
     meant = np.full((len(texts), 2), np.nan)
     row_of = {text: row for row, text in enumerate(texts)}

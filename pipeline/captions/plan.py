@@ -1,13 +1,15 @@
 """Which texts describe which utterances: the styles of a config, laid out over a manifest.
 
-A style is a function of (manifest, config); registering it in `STYLES` is all that another one needs.
+A style is a function of a `Source` and the config; registering it in `STYLES` is all that another one needs.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +20,50 @@ from pipeline.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
 from pipeline.config import CaptionsConfig
 from pipeline.errors import UsageError
 
-Style = Callable[[Manifest, CaptionsConfig], Captions]
+
+@dataclass(frozen=True)
+class Acoustics:
+    """Acoustic features of every utterance: `values` is (N, F), NaN where a row is not done."""
+
+    names: tuple[str, ...]
+    values: NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What captions are written from. `acoustics` is there only for styles that need it."""
+
+    manifest: Manifest
+    acoustics: Acoustics | None = None
+
+
+Style = Callable[[Source, CaptionsConfig], Captions]
 
 _PHRASINGS: tuple[Phrasing, ...] = ("train", "test")
 _SHAPE = (len(_PHRASINGS), len(LEVELS), len(LEVELS), VARIANTS)  # every caption the grammar can write: 3,136
 
 
-def plan_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
+def plan_captions(source: Source, config: CaptionsConfig) -> Captions:
     """The captions and prompts of every style in `config`, in its order.
 
     A function of its arguments alone: the same manifest and config give the same captions, line by line. Raises
     UsageError for a style that is not registered or a label outside 0.5-7.
     """
-    plans = [_style(name)(manifest, config) for name in dict.fromkeys(config.styles)]
+    plans = [_style(name)(source, config) for name in dict.fromkeys(config.styles)]
     return Captions(
         captions=[caption for plan in plans for caption in plan.captions],
         prompts=[prompt for plan in plans for prompt in plan.prompts],
+        classes=[prompt for plan in plans for prompt in plan.classes],
     )
 
 
-def plan_dimensional(manifest: Manifest, config: CaptionsConfig) -> Captions:
+def plan_dimensional(source: Source, config: CaptionsConfig) -> Captions:
     """The A-V style (F11): `per_utterance` distinct paraphrases for each utterance that has both labels.
 
     Training and development utterances get the train phrasing; test utterances and the prompts, which are the whole
     14 x 14 grid of F13, get the test phrasing. An utterance keeps its paraphrases when the manifest grows around it.
     """
+    manifest = source.manifest
     rows = np.flatnonzero(np.isfinite(manifest.valence) & np.isfinite(manifest.arousal))
     phrasing = np.array([split.startswith("test") for split in manifest.split], dtype=np.int64)[rows]
     valence = _levels(manifest, manifest.valence, rows, "valence")

@@ -10,12 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.captions import read_captions, write_captions
+from cache.captions import Captions, read_captions, write_captions
 from cache.manifest import SPLITS, Manifest
-from pipeline.captions import STYLES, plan_captions
+from pipeline.captions import STYLES, Source
+from pipeline.captions import plan_captions as plan_source
 from pipeline.captions.dimensional import describe
 from pipeline.config import CaptionsConfig
 from pipeline.errors import UsageError
+
+
+def plan_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
+    return plan_source(Source(manifest), config)
 
 
 def corpus(valence, arousal, split=None, names=None):
@@ -119,7 +124,7 @@ def test_the_seed_changes_the_paraphrases_and_all_are_used_alike():
 
 def test_a_plan_does_not_depend_on_the_hash_seed():
     code = (
-        "from tests.captions.test_plan import corpus; from pipeline.captions import plan_captions;"
+        "from tests.captions.test_plan import corpus, plan_captions;"
         "from pipeline.config import CaptionsConfig;"
         "print(plan_captions(corpus([1, 3.2, 6], [2, 5.1, 6]), CaptionsConfig()))"
     )
