@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,10 @@ class CachedPairs:
     text: torch.Tensor  # (T, text width) float32, only texts that these utterances use
     offsets: torch.Tensor  # (n + 1,) int64
     caption: torch.Tensor  # (M,) int64
-    labels: torch.Tensor  # (n, 3) float64: valence, arousal, dominance on 1-7
+    labels: torch.Tensor  # (n, 3) float64: valence, arousal, dominance on 1-7; NaN where unlabelled
+    emotion: torch.Tensor  # (n,) int64 codes of the manifest's categories; -1 where unknown
+    gender: torch.Tensor  # (n,) int64, likewise
+    acoustic: torch.Tensor | None  # (n, F) float32 acoustic features, where the stores have them
     notes: list[str]  # rows left out and why, to be said aloud
 
     def __len__(self) -> int:
@@ -40,41 +44,59 @@ class CachedPairs:
         return self.caption[self.offsets[:-1] + (draws * counts).long()]
 
 
-def cached_pairs(stores: Stores, *splits: str, style: str, device: str | torch.device = "cpu") -> CachedPairs:
-    """The labelled pairs of `splits` whose speech and captions are done, as tensors on `device`.
+def cached_pairs(
+    stores: Stores, *splits: str, style: str, require: Sequence[str] = (), device: str | torch.device = "cpu"
+) -> CachedPairs:
+    """The pairs of `splits` whose speech and captions are done, as tensors on `device`.
 
-    Only rows of `splits` are read. Raises UsageError when nothing is left or `style` has no captions.
+    Utterances that lack one of the labels in `require` ("valence", ...) are left out. Only rows of `splits` are read.
+    Raises UsageError when nothing is left or `style` has no captions.
     """
     manifest, captions = stores.manifest, stores.captions
     name = f"{stores.folder} ({', '.join(splits)})"
     if style not in captions.styles():
         known = ", ".join(captions.styles()) or "none"
-        raise UsageError(stores.folder, f"no captions of style {style}", f"one of: {known}", "Name another style.")
-    links = captions.links(style, len(manifest))
+        action = f"Name another style, or run extract-features with -o captions.styles=[{style}, ...]."
+        raise UsageError(stores.folder, f"no captions of style {style}", f"one of: {known}", action)
     chosen = manifest.rows(*splits)
-    labelled = chosen[np.isfinite(manifest.valence[chosen]) & np.isfinite(manifest.arousal[chosen])]
-    speech, done = stores.audio.read(labelled)
-    owner, caption = _captions_of(links, labelled)
+    labels = np.stack([getattr(manifest, column)[chosen] for column in LABEL_COLUMNS], axis=1)
+    labelled = np.isfinite(labels[:, [LABEL_COLUMNS.index(column) for column in require]]).all(axis=1)
+    rows, labels = chosen[labelled], labels[labelled]
+    speech, done = stores.audio.read(rows)
+    acoustic, featured = stores.acoustic.read(rows) if stores.acoustic else (None, done)
+    done = done & featured
+    owner, caption = _captions_of(captions.links(style, len(manifest)), rows)
     used, caption = np.unique(caption, return_inverse=True)
     text, text_done = stores.text.read(used)
     usable = done[owner] & text_done[caption]
-    keep = np.zeros(len(labelled), dtype=bool)
+    keep = np.zeros(len(rows), dtype=bool)
     keep[owner[usable]] = True
-    notes = _left_out(name, len(chosen) - len(labelled), int((~done).sum()), int((done & ~keep).sum()))
+    left_out = {
+        f"without {' and '.join(require)}": len(chosen) - len(rows),
+        "failed or pending (see extract-features --status)": int((~done).sum()),
+        f"without a caption of style {style} that is done": int((done & ~keep).sum()),
+    }
     if not keep.any():
         raise UsageError(name, "no labelled pair that is done", "at least one", "See extract-features --status.")
-    counts = np.bincount(owner[usable], minlength=len(labelled))[keep]
-    rows = labelled[keep]
-    labels = np.stack([getattr(manifest, column)[rows] for column in LABEL_COLUMNS], axis=1)
+    counts = np.bincount(owner[usable], minlength=len(rows))[keep]
     return CachedPairs(
-        rows=rows,
+        rows=rows[keep],
         speech=_tensor(speech[keep], device),
         text=_tensor(text, device),
         offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts)]), device=device),
         caption=torch.tensor(caption[usable], device=device),
-        labels=torch.tensor(labels, dtype=torch.float64, device=device),
-        notes=notes,
+        labels=torch.tensor(labels[keep], dtype=torch.float64, device=device),
+        emotion=_codes(manifest.emotion, rows[keep], device),
+        gender=_codes(manifest.gender, rows[keep], device),
+        acoustic=None if acoustic is None else _tensor(acoustic[keep], device),
+        notes=[f"{name}: {count} utterances left out: {why}" for why, count in left_out.items() if count],
     )
+
+
+def _codes(names: list[str], rows: NDArray[np.int64], device: str | torch.device) -> torch.Tensor:
+    """(n,) a number for each category of the whole manifest, so that splits agree; -1 where there is none."""
+    code_of = {name: code for code, name in enumerate(sorted(set(names) - {""}))}
+    return torch.tensor([code_of.get(names[row], -1) for row in rows.tolist()], dtype=torch.int64, device=device)
 
 
 def _captions_of(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -87,12 +109,3 @@ def _captions_of(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int6
 
 def _tensor(values: NDArray[np.floating[Any]], device: str | torch.device) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)  # a copy, aligned by torch
-
-
-def _left_out(name: str, unlabelled: int, undone: int, captionless: int) -> list[str]:
-    reasons = {
-        "without valence and arousal": unlabelled,
-        "failed or pending (see extract-features --status)": undone,
-        "without a caption that is done": captionless,
-    }
-    return [f"{name}: {count} utterances left out: {why}" for why, count in reasons.items() if count]

@@ -43,6 +43,12 @@ class Stores:
         """One row a distinct text. Raises StoreCorrupt when its rows are not the captions'."""
         return self._matching(self.folder / "text.h5", self.captions.texts())
 
+    @cached_property
+    def acoustic(self) -> Store | None:
+        """One row an utterance, of acoustic features; None where none were extracted."""
+        path = self.folder / "acoustic.h5"
+        return self._matching(path, self.manifest.id) if path.is_file() else None
+
     def speech(self, *splits: str) -> NDArray[np.floating[Any]]:
         """(n, width) vectors of the done utterances of `splits` (of all, when none is named), in manifest order."""
         rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
@@ -50,7 +56,7 @@ class Stores:
         return values[done]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The fingerprints of both modalities."""
+        """The fingerprints of the two encoders."""
         return {"audio": self.audio.fingerprint, "text": self.text.fingerprint}
 
     def _matching(self, path: Path, ids: list[str]) -> Store:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import ManyProblems, UsageError
@@ -91,14 +91,40 @@ class ExtractConfig(Model):
     store_dtype: Literal["float32", "float16"] = "float32"
 
 
-class ObjectiveConfig(Model):
-    """Rank-N-Contrast over the valence-arousal plane (F4-F8)."""
+class RankingConfig(Model):
+    """Rank-N-Contrast over any labels; the paper's are valence and arousal in the plane (F4-F8)."""
 
     name: Literal["rank_n_contrast"] = "rank_n_contrast"
+    labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(("valence", "arousal"), min_length=1)
+    weights: tuple[PositiveFloat, ...] | None = Field(None, description="of the labels, in their order; none is equal")
+    distance: Literal["l2", "l1"] = "l2"
     denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
         "at_least", description="which texts stand against the positive: d >= , d > , or d > and the positive (F5)"
     )
     symmetric: bool = Field(False, description="text -> audio as well")
+
+    @model_validator(mode="after")
+    def _a_weight_a_label(self) -> RankingConfig:
+        if self.weights is not None and len(self.weights) != len(self.labels):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.labels)} labels")
+        return self
+
+
+class SoftTargetsConfig(Model):
+    """One similarity matrix, one target matrix, one divergence (F23-F27)."""
+
+    name: Literal["soft_targets"]
+    targets: Literal["identity", "same_emotion", "gemo", "smooth"] = "identity"
+    divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
+    alpha: float = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
+    mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
+    beta: float = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
+    gamma: float = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
+    temperature: float = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
+
+
+ObjectiveConfig = Annotated[RankingConfig | SoftTargetsConfig, Field(discriminator="name")]
+_TAGS = ("rank_n_contrast", "soft_targets")  # pydantic puts them into the path of an error
 
 
 class TrainConfig(Model):
@@ -106,7 +132,7 @@ class TrainConfig(Model):
 
     method: str = "emotionrankclap"
     style: str = "dimensional"
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveConfig = RankingConfig()
     width: int = Field(512, ge=1)
     activation: Literal["relu", "identity"] = "relu"
     standardise: Literal["auto", "always", "never"] = Field(
@@ -127,6 +153,7 @@ class EvaluateConfig(Model):
     """Both tests of the paper (F12, F13)."""
 
     split: str | None = Field(None, description="test1 where there is one, else test")
+    style: str = Field("dimensional", description="whose captions are aligned and whose prompts are asked")
     trials: int = Field(30, ge=1)
     pairs: int = Field(5000, ge=2)
     mmd_gamma: float | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
@@ -247,7 +274,7 @@ def _override(text: str) -> Tree:
 
 
 def _explain(model: type[Model], detail: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in detail["loc"])
+    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS)
     if detail["type"] != "extra_forbidden":
         return f"{path} = {detail['input']!r}: {detail['msg'].lower()}"
     known = list(_fields(model))

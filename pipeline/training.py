@@ -27,13 +27,13 @@ from pipeline.device import pick_device
 from pipeline.errors import StoreCorrupt
 from pipeline.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
-from pipeline.objectives.ranking import RankOrder, rank_n_contrast, rank_order
+from pipeline.objectives.objective import Objective, Prepared, needed_labels, objective_of
 from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
 SAY_SECONDS = 2.0  # between two lines about epochs
-_STEPS_AHEAD = 64  # steps whose label orders are sorted in one call
+_STEPS_AHEAD = 64  # steps whose orders or targets are made in one call
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Batch:
 
     rows: Tensor  # (S, B) of pairs.speech
     captions: Tensor  # (S, B) of pairs.text
-    order: RankOrder  # (S, B, B)
+    prepared: Prepared  # what the loss needs beside the similarities
 
 
 @dataclass
@@ -57,11 +57,28 @@ class Progress:
     threads: int = 0  # on a CPU; a run goes on with the count it began with, for the same bits
 
 
+def resolve(
+    method: str | Path | TrainConfig,
+    *,
+    training: str | None = None,
+    seeds: int | Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainConfig:
+    """The config of a method's preset or file, a training preset's (`small_corpus`) and overrides on top."""
+    if not isinstance(method, TrainConfig):
+        names = [str(method), *([f"training/{training}"] if training else [])]
+        method = load_config(TrainConfig, names, overrides, kind="methods")
+    if seeds is None:
+        return method
+    return method.model_copy(update={"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)})
+
+
 def train(
     stores: Stores | str | Path,
     *,
     method: str | Path | TrainConfig = "emotionrankclap",
     out: str | Path,
+    training: str | None = None,
     seeds: int | Sequence[int] | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
@@ -72,12 +89,12 @@ def train(
     Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
     """
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
-    config = method if isinstance(method, TrainConfig) else load_config(TrainConfig, method, overrides, kind="methods")
-    if seeds is not None:
-        config = config.model_copy(update={"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)})
+    config = resolve(method, training=training, seeds=seeds, overrides=overrides)
     chosen = pick_device(device)
-    pairs = cached_pairs(stores, "train", style=config.style, device=chosen)
-    dev = cached_pairs(stores, "dev", style=config.style, device=chosen)
+    require = needed_labels(config.objective)
+    pairs, dev = (
+        cached_pairs(stores, split, style=config.style, require=require, device=chosen) for split in ("train", "dev")
+    )
     for note in pairs.notes + dev.notes:
         say(note)
     origin = {"stores": str(stores.folder.resolve()), "fingerprint": stores.fingerprint(), "data": _digest(pairs, dev)}
@@ -110,8 +127,9 @@ class Trainer:
         self.optimiser = torch.optim.Adam(
             self.heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self.objective = objective_of(config.objective, pairs)
         # the development set's batches never change: one draw, one order
-        self.dev_batches = list(steps_of(dev, config.batch_size, torch.Generator().manual_seed(0)))
+        self.dev_batches = list(steps_of(dev, config.batch_size, torch.Generator().manual_seed(0), self.objective))
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
@@ -122,7 +140,8 @@ class Trainer:
         start = time.perf_counter()
         while progress.epoch < self.config.epochs:
             losses = []
-            for batch in steps_of(self.pairs, self.config.batch_size, epoch_generator(self.seed, progress.epoch)):
+            generator = epoch_generator(self.seed, progress.epoch)
+            for batch in steps_of(self.pairs, self.config.batch_size, generator, self.objective):
                 losses += [self._step(batch, step) for step in range(len(batch.rows))]
                 check()
             progress.epoch += 1
@@ -139,28 +158,26 @@ class Trainer:
         """Mean loss over the development set's batches; all of it is projected in one wide product."""
         with torch.no_grad():
             speech, text = self.heads.project(self.dev_speech, self.dev_text)
-            losses = [self._loss(speech[b.rows], text[b.captions], b.order) * len(b.rows) for b in self.dev_batches]
+            losses = [self._loss(speech[b.rows], text[b.captions], b.prepared) * len(b.rows) for b in self.dev_batches]
             return float(torch.stack(losses).sum()) / sum(len(b.rows) for b in self.dev_batches)
 
     def _step(self, batch: Batch, step: int) -> Tensor:
         speech, text = self.heads.project(self.speech[batch.rows[step]], self.text[batch.captions[step]])
-        loss = self._loss(speech, text, batch.order[step])
+        loss = self._loss(speech, text, batch.prepared[step])
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.heads.clamp_scale()
         return loss.detach()
 
-    def _loss(self, speech: Tensor, text: Tensor, order: RankOrder) -> Tensor:
-        logits = speech @ text.mT * self.heads.log_scale.exp()
-        objective = self.config.objective
-        return rank_n_contrast(logits, order, denominator=objective.denominator, symmetric=objective.symmetric)
+    def _loss(self, speech: Tensor, text: Tensor, prepared: Any) -> Tensor:
+        return self.objective.loss(speech @ text.mT * self.heads.log_scale.exp(), prepared)
 
     def _rehearse(self) -> None:
         """A step's forward and backward pass that changes nothing."""
         batch = self.dev_batches[0]
         speech, text = self.heads.project(self.dev_speech[batch.rows[0]], self.dev_text[batch.captions[0]])
-        self._loss(speech, text, batch.order[0]).backward()  # type: ignore[no-untyped-call]
+        self._loss(speech, text, batch.prepared[0]).backward()  # type: ignore[no-untyped-call]
         self.optimiser.zero_grad()
 
     def _end_epoch(self, progress: Progress, train_loss: float, start: float) -> None:
@@ -226,7 +243,7 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
 
 
-def steps_of(pairs: CachedPairs, size: int, generator: torch.Generator) -> Iterator[Batch]:
+def steps_of(pairs: CachedPairs, size: int, generator: torch.Generator, objective: Objective) -> Iterator[Batch]:
     """One epoch's batches, `_STEPS_AHEAD` at a time. Rows that fill no batch are left to the next shuffle."""
     size = min(size, len(pairs))
     device = pairs.speech.device
@@ -234,7 +251,7 @@ def steps_of(pairs: CachedPairs, size: int, generator: torch.Generator) -> Itera
     rows = rows[: len(rows) // size * size].view(-1, size)
     captions = pairs.draw_captions(generator)
     for chunk in torch.split(rows, _STEPS_AHEAD):
-        yield Batch(chunk, captions[chunk], rank_order(pairs.labels[chunk][..., :2]))
+        yield Batch(chunk, captions[chunk], objective.prepare(pairs, chunk, captions[chunk]))
 
 
 def _fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
@@ -253,7 +270,7 @@ def _digest(pairs: CachedPairs, dev: CachedPairs) -> str:
     """Identifies the data of a run: which rows, which labels, which vectors."""
     state = hashlib.blake2b(digest_size=16)
     for part in (pairs, dev):
-        for tensor in (part.labels, part.offsets, part.caption, part.speech, part.text):
+        for tensor in (part.labels, part.emotion, part.gender, part.offsets, part.caption, part.speech, part.text):
             state.update(tensor.cpu().numpy().data)
     return state.hexdigest()
 

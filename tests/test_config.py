@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.config import EvaluateConfig, ExtractConfig, TrainConfig, dump, load_config, presets
 from pipeline.errors import UsageError
+from pipeline.training import resolve
 
 
 @pytest.mark.parametrize("name", presets("corpora"))
@@ -18,7 +19,21 @@ def test_every_corpus_preset_resolves_to_its_reader(name: str) -> None:
 
 @pytest.mark.parametrize("name", presets("methods"))
 def test_every_method_preset_resolves(name: str) -> None:
-    assert load_config(TrainConfig, name, kind="methods").method == "emotionrankclap"
+    assert load_config(TrainConfig, name, kind="methods").method == name
+
+
+def test_a_training_preset_changes_how_any_method_is_trained_and_nothing_else() -> None:
+    one, other = (resolve("supcon", training=name) for name in ("paper", "small_corpus"))
+    assert one == resolve("supcon")
+    assert other.epochs == 30
+    assert other.model_copy(update={"epochs": one.epochs, "learning_rate": one.learning_rate}) == one
+
+
+def test_leftover_settings_of_another_objective_are_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"objective\.denominator: no such setting"):
+        resolve("supcon", overrides=["objective.denominator=beyond"])
+    with pytest.raises(UsageError, match="2 weights for 1 labels"):
+        resolve("emotionrankclap", overrides=["objective.labels=[valence]", "objective.weights=[1,2]"])
 
 
 def test_the_method_of_the_paper_is_the_default_everywhere() -> None:

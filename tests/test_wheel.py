@@ -20,14 +20,14 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
         "import cache, pipeline, sys\n"
         "from pipeline.config import ExtractConfig, load_config, presets\n"
         "assert pipeline.__file__.startswith(sys.argv[1]), pipeline.__file__\n"
-        "print(load_config(ExtractConfig, 'msp_podcast', kind='corpora').audio.encoder, *presets('methods'))"
+        "print(load_config(ExtractConfig, 'msp_podcast', kind='corpora').audio.encoder, *presets('training'))"
     )
     site = str(tmp_path / "site")
     environment = os.environ | {"PYTHONPATH": site}
     ended = subprocess.run(
         [sys.executable, "-c", program, site], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert ended.stdout.split() == ["wavlm_ser", "emotionrankclap", "small_corpus"]
+    assert ended.stdout.split() == ["wavlm_ser", "paper", "small_corpus"]
     [points] = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
     for command in ("extract-features", "train-heads", "evaluate-heads", "run-demo"):
         assert f"{command} = pipeline.commands." in points.read_text()

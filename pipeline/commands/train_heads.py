@@ -13,6 +13,7 @@ from pipeline.commands.common import device_option, fresh_option, guarded, json_
 @click.argument("stores", type=click.Path(path_type=Path))
 @click.argument("config", default="emotionrankclap")
 @click.option("--out", type=click.Path(path_type=Path), help="The RUN folder.  [default: runs/STORES-CONFIG]")
+@click.option("--training", help="A preset of configs/training: paper, small_corpus.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
 @overrides_option
 @device_option
@@ -23,6 +24,7 @@ def main(
     stores: Path,
     config: str,
     out: Path | None,
+    training: str | None,
     seeds: int | None,
     overrides: tuple[str, ...],
     device: str,
@@ -34,13 +36,24 @@ def main(
     \b
     train-heads stores/msp --seeds 5 --out runs/erc
     train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
+    train-heads stores/mine supcon --training small_corpus
 
-    CONFIG is a method's preset (emotionrankclap) or a YAML file. Doing it again goes on where it stopped.
+    CONFIG is a method's preset (emotionrankclap, clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap,
+    ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Doing it again goes on where it stopped.
     """
     from pipeline.training import train
 
     folder = out or Path("runs") / f"{stores.name}-{Path(config).stem}"
-    run = train(stores, method=config, out=folder, seeds=seeds, overrides=overrides, device=device, fresh=fresh)
+    run = train(
+        stores,
+        method=config,
+        out=folder,
+        training=training,
+        seeds=seeds,
+        overrides=overrides,
+        device=device,
+        fresh=fresh,
+    )
     about = run.about
     lines = [f"seed {seed}: epoch {r['epoch']}, dev loss {r['dev_loss']:.4f}" for seed, r in about["seeds"].items()]
     show({"run": str(folder)} | about, "\n".join([*lines, f"heads: {folder / 'heads.safetensors'}"]), as_json)

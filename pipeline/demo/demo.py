@@ -38,7 +38,7 @@ def run_demo(
     say("2/5 running the frozen encoders")
     extract(manifest, out=out / "stores", fresh=fresh)
     say("3/5 training the heads")
-    run = train(out / "stores", method="small_corpus", seeds=seeds, out=out / "run", fresh=fresh)
+    run = train(out / "stores", training="small_corpus", seeds=seeds, out=out / "run", fresh=fresh)
     say("4/5 evaluating")
     result = evaluate(run)
     say("5/5 searching and drawing")

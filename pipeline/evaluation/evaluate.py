@@ -46,7 +46,7 @@ def evaluate(
     opened = run.stores(stores.folder if isinstance(stores, Stores) else stores)
     chosen = pick_device(device)
     split = config.split or _test_split(opened)
-    style = run.config.style
+    style = config.style
     pairs = cached_pairs(opened, split, style=style, device=chosen)
     for note in pairs.notes:
         say(note)

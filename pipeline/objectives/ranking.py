@@ -46,16 +46,17 @@ class RankOrder:
         return RankOrder(self.order[batch], self.first_tie[batch], self.last_tie[batch])
 
 
-def rank_order(labels: Tensor) -> RankOrder:
-    """Sort the candidates of every anchor by squared L2 distance of the labels (..., N, K), farthest first.
+def rank_order(labels: Tensor, *, distance: Literal["l2", "l1"] = "l2") -> RankOrder:
+    """Sort the candidates of every anchor by L2 (squared) or L1 distance of the labels (..., N, K), farthest first.
 
     Labels must be finite. Ties are found by gaps in the sorted row, not by rounding, so none is split at the edge of
     a bin. Both directions share one order, since text j carries the label of utterance j.
     """
     size = labels.shape[-2]
     columns = labels.double().unbind(-1)
-    squared = torch.stack([(c[..., :, None] - c[..., None, :]).square() for c in columns]).sum(0)  # (..., N, N)
-    units = (squared * UNITS).round().long()
+    apart = [c[..., :, None] - c[..., None, :] for c in columns]
+    far = torch.stack([d.square() if distance == "l2" else d.abs() for d in apart]).sum(0)  # (..., N, N)
+    units = (far * UNITS).round().long()
     position = torch.arange(size, device=labels.device)
     keys = _sorted(-units << _INDEX_BITS | position)
     units = keys >> _INDEX_BITS  # negative, ascending

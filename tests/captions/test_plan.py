@@ -163,5 +163,5 @@ def test_another_style_plugs_in_by_its_name_and_an_unknown_one_is_a_usage_error(
     config = CaptionsConfig.model_construct(styles=("other", "dimensional"), per_utterance=1, prompt_variants=1, seed=0)
     with pytest.raises(UsageError, match="other: no such style; expected dimensional"):
         plan_captions(corpus([4], [4]), config)
-    monkeypatch.setitem(STYLES, "other", lambda manifest, config: STYLES["dimensional"](manifest.head(0), config))
+    monkeypatch.setitem(STYLES, "other", lambda source, config: STYLES["dimensional"](Source(source.manifest.head(0)), config))
     assert len(plan_captions(corpus([4], [4]), config).prompts) == 2 * 14 * 14

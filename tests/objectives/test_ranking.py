@@ -261,3 +261,18 @@ def test_the_order_is_three_plain_tensors():
     assert isinstance(order, RankOrder)
     assert {t.dtype for t in (order.order, order.first_tie, order.last_tie)} == {torch.int64}
     assert {t.shape for t in (order.order, order.first_tie, order.last_tie)} == {(2, 5, 5)}
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 0.5, 1.0)])
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+def test_any_labels_weights_and_either_distance_give_the_order_of_a_plain_sort(distance: str, weights: tuple) -> None:
+    labels = torch.randint(5, 36, (9, 3), generator=torch.Generator().manual_seed(1)).double() / 5
+    scaled = (labels * torch.tensor(weights)).tolist()
+    order = rank_order(labels * torch.tensor(weights, dtype=torch.float64), distance=distance)
+    for i, anchor in enumerate(scaled):
+        apart = [[abs(a - b) for a, b in zip(anchor, other, strict=True)] for other in scaled]
+        far = [round(sum(apart_k) if distance == "l1" else sum(d * d for d in apart_k), 6) for apart_k in apart]
+        assert [far[j] for j in order.order[i].tolist()] == sorted(far, reverse=True)
+        for place, j in enumerate(order.order[i].tolist()):
+            assert sum(f > far[j] for f in far) == order.first_tie[i, place]
+            assert sum(f >= far[j] for f in far) - 1 == order.last_tie[i, place]

@@ -1,0 +1,102 @@
+"""An objective as training sees it: what it needs of the labels, made ahead of the steps, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cache.manifest import LABEL_COLUMNS
+from cache.pairs import CachedPairs
+from pipeline.config import RankingConfig, SoftTargetsConfig
+from pipeline.errors import UsageError
+from pipeline.objectives.ranking import RankOrder, rank_n_contrast, rank_order
+from pipeline.objectives.soft_targets import Targets, gemo, identity, same_class, smooth, soft_target_loss
+
+
+class Prepared(Protocol):
+    """What a loss needs beside the logits, for S batches; `prepared[s]` is that of one."""
+
+    def __getitem__(self, batch: int) -> Any: ...
+
+
+class Objective(Protocol):
+    """A loss of one method."""
+
+    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor, /) -> Any:
+        """For (S, B) rows of `pairs` and their captions: from labels and frozen features alone, no gradient."""
+
+    def loss(self, logits: Tensor, prepared: Any) -> Tensor:
+        """(..., B, B) cosine / tau and what was prepared for them -> a scalar."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rank-N-Contrast (pipeline.objectives.ranking)."""
+
+    config: RankingConfig
+
+    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> RankOrder:
+        columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
+        weights = torch.tensor(self.config.weights or [1.0] * len(columns), dtype=torch.float64, device=rows.device)
+        return rank_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
+
+    def loss(self, logits: Tensor, prepared: RankOrder) -> Tensor:
+        config = self.config
+        return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """One of the soft-target family (pipeline.objectives.soft_targets)."""
+
+    config: SoftTargetsConfig
+    make: Callable[[CachedPairs, Tensor, Tensor], Targets]
+
+    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
+        return self.make(pairs, rows, captions)
+
+    def loss(self, logits: Tensor, prepared: Targets) -> Tensor:
+        return soft_target_loss(logits, prepared, divergence=self.config.divergence)
+
+
+def needed_labels(config: RankingConfig | SoftTargetsConfig) -> Sequence[str]:
+    """The numeric labels without which a row cannot be trained on. Categories may be unknown (soft_targets)."""
+    return config.labels if isinstance(config, RankingConfig) else ()
+
+
+def objective_of(config: RankingConfig | SoftTargetsConfig, train: CachedPairs) -> Objective:
+    """The objective of `config`; what it fits (SmoothCLAP's standardisation), it fits on the training pairs.
+
+    Raises UsageError when the stores lack what it compares (acoustic features).
+    """
+    if isinstance(config, RankingConfig):
+        return Ranking(config)
+    return SoftTargets(config, _maker(config, train))
+
+
+def _maker(config: SoftTargetsConfig, train: CachedPairs) -> Callable[[CachedPairs, Tensor, Tensor], Targets]:
+    if config.targets == "identity":
+        return lambda _, rows, __: identity(rows.shape[-1], batches=tuple(rows.shape[:-1]), device=rows.device)
+    if config.targets == "same_emotion":
+        return lambda pairs, rows, _: same_class(pairs.emotion[rows])
+    if config.targets == "gemo":
+        return lambda pairs, rows, _: gemo(pairs.emotion[rows], pairs.gender[rows], alpha=config.alpha, mix=config.mix)
+    if train.acoustic is None:
+        raise UsageError(
+            "targets smooth", "stores without acoustic.h5", "acoustic features",
+            "Run extract-features with the style acoustic: -o captions.styles=[dimensional,template,acoustic].",
+        )  # fmt: skip
+    spread, mean = torch.std_mean(train.acoustic, dim=0)
+    spread = spread.clamp_min(1e-6)
+
+    def smoothed(pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
+        assert pairs.acoustic is not None
+        acoustic = (pairs.acoustic[rows] - mean) / spread
+        texts = pairs.text[captions]
+        return smooth(acoustic, texts, beta=config.beta, gamma=config.gamma, temperature=config.temperature)
+
+    return smoothed
