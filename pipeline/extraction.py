@@ -25,8 +25,9 @@ from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
 from cache.writer import StoreWriter
+from pipeline.acoustic import NAMES, load_praat
 from pipeline.audio import Decoding, digest_of
-from pipeline.captions import Source, plan_captions
+from pipeline.captions import Acoustics, Source, plan_captions
 from pipeline.config import ExtractConfig, dump, load_config, merge, validate
 from pipeline.corpora import read_corpus
 from pipeline.device import pick_device
@@ -41,6 +42,7 @@ from pipeline.sources import content_of, sources_of
 from pipeline.status import status_of
 
 CUDA_BATCH_SECONDS = 160.0
+ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
 _DTYPES = {"float32": "<f4", "float16": "<f2"}
 
 
@@ -50,19 +52,27 @@ class Inputs:
 
     config: ExtractConfig
     manifest: Manifest
-    captions: Captions
     device: torch.device
     audio: AudioEncoder
     text: TextEncoder
+    acoustic: AudioEncoder | None  # Praat's features, where a caption style needs them
 
-    @property
-    def decoding(self) -> Decoding:
+    def decoding(self, encoder: AudioEncoder) -> Decoding:
         chosen = self.config.audio
-        return Decoding(self.audio.sample_rate, chosen.max_seconds, chosen.crop)
+        return Decoding(encoder.sample_rate, chosen.max_seconds, chosen.crop)
 
-    def fingerprint(self, encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
-        own: dict[str, Any] = {"store_version": VERSION, "encoder": encoder.fingerprint()}
-        return own | ({"decoding": self.decoding.fingerprint()} if encoder is self.audio else {})
+    def captions(self, acoustics: Acoustics | None) -> Captions:
+        """The captions of every style; without `acoustics`, of those that need none."""
+        config = self.config.captions
+        if acoustics is None:
+            config = config.model_copy(update={"styles": tuple(s for s in config.styles if s != ACOUSTIC)})
+        return plan_captions(Source(self.manifest, acoustics), config)
+
+    def speech_fingerprint(self, encoder: AudioEncoder) -> dict[str, Any]:
+        return self.text_fingerprint(encoder) | {"decoding": self.decoding(encoder).fingerprint()}
+
+    def text_fingerprint(self, encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
+        return {"store_version": VERSION, "encoder": encoder.fingerprint()}
 
 
 def resolve(
@@ -82,19 +92,23 @@ def resolve(
     return config
 
 
-def read_inputs(config: ExtractConfig, *, device: str = "auto") -> Inputs:
-    """Read the corpus, plan the captions, load both encoders; say aloud what was found."""
+def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None = None) -> Inputs:
+    """Read the corpus, check that its captions can be planned, load the encoders; say aloud what was found.
+
+    Acoustic features are extracted for the style `acoustic`, and kept up to date in an `out` that has them.
+    """
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
         say(note)
     if not len(manifest):
-        raise UsageError(
-            config.corpus.manifest or config.corpus.root, "no utterances", "at least one", "Check the corpus."
-        )
-    captions = plan_captions(Source(manifest), config.captions)
+        subject = config.corpus.manifest or config.corpus.root
+        raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
     chosen = pick_device(device)
-    text = load_text_encoder(config.text, str(chosen))
-    return Inputs(config, manifest, captions, chosen, load_audio_encoder(config.audio, str(chosen)), text)
+    text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
+    wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
+    inputs = Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
+    inputs.captions(None)
+    return inputs
 
 
 def extract(
@@ -115,15 +129,22 @@ def extract(
     over, `retry_failed` gives failed rows another chance. Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
-    inputs = read_inputs(resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides), device=device)
+    config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    inputs = read_inputs(config, device=device, out=out)
     with writing(out), interruptible(out) as check:
         if fresh:
-            for name in ("audio.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
+            for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
                 (out / name).unlink(missing_ok=True)
-        audio, text = _open_stores(inputs, out)
-        if retry_failed:
-            _retry(audio)
-        spent = {"text": _encode_text(inputs, text, check), "audio": _encode_audio(inputs, audio, limit, check)}
+        audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
+        acoustic = _open_speech(inputs, inputs.acoustic, out / "acoustic.h5", retry_failed) if inputs.acoustic else None
+        write_manifest(inputs.manifest, out / MANIFEST)
+        (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
+        spent = {}
+        if inputs.acoustic and acoustic:
+            spent["acoustic"] = _encode_speech(inputs, inputs.acoustic, acoustic, limit, check)
+        text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
+        spent["text"] = _encode_text(inputs, text, check)
+        spent["audio"] = _encode_speech(inputs, inputs.audio, audio, limit, check)
     return status_of(out) | {"seconds": spent}
 
 
@@ -132,9 +153,9 @@ def foresee(config: str | Path | ExtractConfig, *, out: str | Path, device: str 
 
     Raises what `extract` would raise over the config, the corpus and the encoders.
     """
-    inputs = read_inputs(resolve(config), device=device)
-    rows = sources_of(inputs.manifest, inputs.decoding, Path(out) / "audio.h5")
-    texts = len(inputs.captions.texts())
+    inputs = read_inputs(resolve(config), device=device, out=Path(out))
+    rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
+    texts = len(inputs.captions(None).texts())
     size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize
     return {
         "stores": str(out),
@@ -142,45 +163,47 @@ def foresee(config: str | Path | ExtractConfig, *, out: str | Path, device: str 
         "audio_hours": round(float(rows.lengths.sum()) / inputs.audio.sample_rate / 3600, 3),
         "headers_unreadable": int((rows.lengths == 0).sum()),
         "batches": len(audio_plan(inputs, rows.lengths)),
-        "texts": texts,
-        "audio_encoder": inputs.fingerprint(inputs.audio),
-        "text_encoder": inputs.fingerprint(inputs.text),
+        "texts": texts,  # acoustic captions are not known before the features are
+        "audio_encoder": inputs.speech_fingerprint(inputs.audio),
+        "text_encoder": inputs.text_fingerprint(inputs.text),
         "bytes": size * (len(rows) * inputs.audio.width + texts * inputs.text.width),
     }
 
 
-def _open_stores(inputs: Inputs, out: Path) -> tuple[Store, Store]:
-    """Lay out or take up both stores, and put the manifest, captions and resolved config beside them."""
-    dtype = _DTYPES[inputs.config.store_dtype]
-    texts = inputs.captions.texts()
-    plain = Rows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
-    plans = [
-        Plan(
-            out / "audio.h5",
-            "audio",
-            sources_of(inputs.manifest, inputs.decoding, out / "audio.h5"),
-            width=inputs.audio.width,
-            dtype=dtype,
-            fingerprint=inputs.fingerprint(inputs.audio),
-        ),
-        Plan(
-            out / "text.h5",
-            "text",
-            plain,
-            width=inputs.text.width,
-            dtype=dtype,
-            fingerprint=inputs.fingerprint(inputs.text),
-        ),
-    ]
+def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed: bool) -> Store:
+    """Lay out or take up a store of one row an utterance."""
     manifest = inputs.manifest
-    audio, carried = open_for_writing(plans[0], lambda row: content_of(manifest.path(row)))
+    rows = sources_of(manifest, inputs.decoding(encoder), path)
+    kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
+    fingerprint = inputs.speech_fingerprint(encoder)
+    plan = Plan(path, kind, rows, width=encoder.width, dtype=dtype, fingerprint=fingerprint)
+    store, carried = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
     if carried:
-        say(f"{audio.path}: the manifest changed; {carried:,} of {len(audio):,} rows carried over")
-    write_manifest(manifest, out / MANIFEST)
-    text, _ = open_for_writing(plans[1])
-    write_captions(inputs.captions, out / CAPTIONS)
-    (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
-    return audio, text
+        say(f"{path}: the manifest changed; {carried:,} of {len(store):,} rows carried over")
+    if retry_failed:
+        with StoreWriter(store) as writer:
+            writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
+    return store
+
+
+def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
+    """Lay out or take up the store of one row a distinct text, and put the captions beside it."""
+    texts = captions.texts()
+    rows = Rows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
+    dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
+    store, _ = open_for_writing(
+        Plan(out / "text.h5", "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    )
+    write_captions(captions, out / CAPTIONS)
+    return store
+
+
+def _acoustics(store: Store | None) -> Acoustics | None:
+    if store is None:
+        return None
+    values, done = store.read(np.arange(len(store)))
+    values[~done] = np.nan
+    return Acoustics(NAMES, values)
 
 
 def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -207,8 +230,8 @@ def _encode_text(inputs: Inputs, store: Store, check: Any) -> float:
     return _run(store, job, plan, inputs.device, check)
 
 
-def _encode_audio(inputs: Inputs, store: Store, limit: int | None, check: Any) -> float:
-    manifest, decoding, rate = inputs.manifest, inputs.decoding, inputs.audio.sample_rate
+def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, check: Any) -> float:
+    manifest, decoding = inputs.manifest, inputs.decoding(encoder)
     lengths = store.column("length")
 
     def load(row: int) -> tuple[Waveform, bytes]:
@@ -216,11 +239,11 @@ def _encode_audio(inputs: Inputs, store: Store, limit: int | None, check: Any) -
         return clip.wave, clip.digest
 
     job = Job[Waveform](
-        name="audio",
+        name=store.layout.kind,
         load=load,
         stand_in=lambda row: np.zeros(max(1, int(lengths[row])), np.float32),
-        encode=inputs.audio.encode,
-        seconds=lambda row: lengths[row] / rate,
+        encode=encoder.encode,
+        seconds=lambda row: lengths[row] / encoder.sample_rate,
     )
     plan = audio_plan(inputs, lengths)
     if limit is not None:
@@ -241,11 +264,6 @@ def _spread(plan: list[NDArray[np.int64]], states: NDArray[np.uint8], limit: int
     size = np.mean([len(rows) for rows in waiting]) if waiting else 1.0
     count = min(len(waiting), max(1, round(limit / size)))
     return [waiting[i] for i in np.linspace(0, len(waiting) - 1, count).astype(int)] if waiting else []
-
-
-def _retry(store: Store) -> None:
-    with StoreWriter(store) as writer:
-        writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
 
 
 def _with_absolute_root(inputs: Inputs) -> ExtractConfig:

@@ -42,7 +42,7 @@ def bare_audio(inputs: Inputs, waves: list[np.ndarray], plan: list[np.ndarray], 
 
 def bare_text(inputs: Inputs, workers: int) -> None:
     """The text encoder over every distinct text, longest first, in the config's batches."""
-    texts = sorted(inputs.captions.texts(), key=len, reverse=True)
+    texts = sorted(inputs.captions(None).texts(), key=len, reverse=True)
     size = inputs.config.text.batch_size
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     inputs = read_inputs(resolve(arguments.manifest), device="cpu")
-    waves = [inputs.decoding.load(inputs.manifest.path(row)).wave for row in range(len(inputs.manifest))]
-    plan = audio_plan(inputs, sources_of(inputs.manifest, inputs.decoding, Path("no-store.h5")).lengths)
+    waves = [inputs.decoding(inputs.audio).load(inputs.manifest.path(row)).wave for row in range(len(inputs.manifest))]
+    plan = audio_plan(inputs, sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path("no-store.h5")).lengths)
     seconds = sum(len(wave) for wave in waves) / inputs.audio.sample_rate
     times: dict[str, list[float]] = {}
     for _ in range(arguments.repeats):
@@ -75,7 +75,9 @@ def main() -> None:
             times.setdefault("stage one, whole command", []).append(time.perf_counter() - start)
         times.setdefault("stage one, speech", []).append(spent["audio"])
         times.setdefault("stage one, text", []).append(spent["text"])
-    print(f"{len(waves):,} clips, {seconds / 3600:.2f} h, {len(inputs.captions.texts()):,} texts, {cores()} cores")
+    print(
+        f"{len(waves):,} clips, {seconds / 3600:.2f} h, {len(inputs.captions(None).texts()):,} texts, {cores()} cores"
+    )
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, values in times.items():
         spread = f"{min(values):.1f}-{max(values):.1f}"
