@@ -111,7 +111,8 @@ def articulation_rate(intensity: Any, pitch: Any) -> float:
     speaking = np.flatnonzero(loudness >= threshold)
     pauses = np.diff(speaking) - 1  # frames
     frames = len(speaking) + pauses[pauses * intensity.dx < _PAUSE].sum()
-    seconds = (intensity.xmax - intensity.xmin) * frames / len(loudness)
+    edge = intensity.x1 - intensity.xmin - intensity.dx / 2  # s before the first frame; as many follow the last
+    seconds = frames * intensity.dx + (loudness[[0, -1]] >= threshold).sum() * edge
     times = [intensity.x1 + peak * intensity.dx for peak in _peaks(loudness.tolist()) if loudness[peak] >= threshold]
     return float(np.isfinite([pitch.get_value_at_time(time) for time in times]).sum() / seconds)
 
@@ -127,4 +128,4 @@ def _peaks(loudness: list[float]) -> list[int]:
         elif past <= -_DIP:
             peaks += [turn] if rising else []
             turn, rising = frame, not rising
-    return peaks + [turn] if rising else peaks
+    return [*peaks, turn] if rising else peaks

@@ -6,10 +6,7 @@ A style is a function of a `Source` and the config; registering it in `STYLES` i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +14,9 @@ from numpy.typing import NDArray
 from cache.captions import Caption, Captions, Prompt
 from cache.manifest import Manifest
 from pipeline.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
+from pipeline.captions.source import Source, Style
 from pipeline.config import CaptionsConfig
 from pipeline.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Acoustics:
-    """Acoustic features of every utterance: `values` is (N, F), NaN where a row is not done."""
-
-    names: tuple[str, ...]
-    values: NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What captions are written from. `acoustics` is there only for styles that need it."""
-
-    manifest: Manifest
-    acoustics: Acoustics | None = None
-
-
-Style = Callable[[Source, CaptionsConfig], Captions]
 
 _PHRASINGS: tuple[Phrasing, ...] = ("train", "test")
 _SHAPE = (len(_PHRASINGS), len(LEVELS), len(LEVELS), VARIANTS)  # every caption the grammar can write: 3,136
