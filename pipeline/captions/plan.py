@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from cache.captions import Caption, Captions, Prompt
 from cache.manifest import Manifest
+from pipeline.captions.acoustic import plan_acoustic
+from pipeline.captions.category import plan_clap4emo, plan_template
 from pipeline.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
 from pipeline.captions.source import Source, Style
 from pipeline.config import CaptionsConfig
@@ -52,7 +54,12 @@ def plan_dimensional(source: Source, config: CaptionsConfig) -> Captions:
     return Captions(captions=_grouped(keys, rows), prompts=_prompts(config.prompt_variants))
 
 
-STYLES: dict[str, Style] = {"dimensional": plan_dimensional}
+STYLES: dict[str, Style] = {
+    "dimensional": plan_dimensional,
+    "template": plan_template,
+    "clap4emo": plan_clap4emo,
+    "acoustic": plan_acoustic,
+}
 
 
 def _style(name: str) -> Style:

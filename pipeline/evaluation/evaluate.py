@@ -59,6 +59,8 @@ def evaluate(
         "run": str(run.folder),
         "stores": str(opened.folder),
         "method": run.config.method,
+        "settings": config.model_dump(mode="json"),
+        "trained": run.about["seeds"],
         "split": split,
         "utterances": len(pairs),
         **{test: _pooled([entry[test] for entry in seeds.values()], _VALUES[test]) for test in _VALUES},
@@ -66,6 +68,18 @@ def evaluate(
     }
     write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
+
+
+def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
+    """What an earlier `evaluate` of the same heads, stores and settings found; None where there is nothing such."""
+    config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
+    try:
+        found: dict[str, Any] = json.loads((run.folder / "evaluation.json").read_text(encoding="utf-8"))
+        then = found["settings"], found["trained"], found["stores"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    now = config.model_dump(mode="json"), run.about["seeds"], str(stores.folder)
+    return found if then == now else None
 
 
 def _one(

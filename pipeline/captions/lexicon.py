@@ -1,0 +1,169 @@
+"""Words of an emotion: a small lexicon of our own, or the user's NRC file (F14, F40).
+
+Each category has words for the train phrasing and others for the test phrasing, so that no test caption is made of
+words that the heads saw with its emotion.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.errors import ManyProblems, UsageError
+
+Words = tuple[tuple[str, ...], tuple[str, ...]]  # of the train and of the test phrasing
+
+MINIMUM = 6  # words a phrasing needs: 30 ordered pairs
+STEM = 5  # letters: words that share them (abandon, abandoned) fall into the same phrasing
+
+
+def _words(train: str, test: str) -> Words:
+    return tuple(train.split()), tuple(test.split())
+
+
+OWN: dict[str, Words] = {  # nouns, written for this project; NRC's lexicons may not be redistributed (F40)
+    "angry": _words(
+        "rage wrath outrage hostility resentment indignation bitterness aggression",
+        "fury anger ire temper spite vengeance hatred animosity",
+    ),
+    "bored": _words(
+        "tedium monotony dullness weariness listlessness yawning apathy drabness",
+        "boredom ennui sameness lethargy disinterest drowsiness repetition drudgery",
+    ),
+    "calm": _words(
+        "serenity composure ease stillness restfulness quietude mildness gentleness",
+        "tranquillity peace placidity relaxation repose poise softness patience",
+    ),
+    "contempt": _words(
+        "scorn disdain arrogance mockery haughtiness condescension superiority belittlement",
+        "derision sneering ridicule disrespect snobbery sarcasm loftiness dismissal",
+    ),
+    "disgust": _words(
+        "revulsion nausea loathing distaste foulness filth queasiness rot",
+        "repugnance aversion abhorrence sickness grossness stench squeamishness slime",
+    ),
+    "excited": _words(
+        "thrill enthusiasm eagerness elation exhilaration anticipation energy buzz",
+        "excitement fervour zest adrenaline euphoria exuberance passion fever",
+    ),
+    "fearful": _words(
+        "terror panic dread fright worry alarm trembling menace",
+        "horror anxiety apprehension nervousness danger unease threat trepidation",
+    ),
+    "frustrated": _words(
+        "annoyance irritation exasperation vexation obstruction impatience setback grievance",
+        "frustration aggravation thwarting dissatisfaction hindrance disappointment discouragement nuisance",
+    ),
+    "happy": _words(
+        "joy delight cheer laughter gladness merriment bliss sunshine",
+        "happiness pleasure glee mirth smiling contentment jollity celebration",
+    ),
+    "neutral": _words(
+        "routine plainness fact information evenness objectivity ordinariness neutrality",
+        "normality impartiality description balance dispassion regularity convention moderation",
+    ),
+    "sad": _words(
+        "grief sorrow tears mourning loneliness melancholy heartbreak despair",
+        "sadness misery weeping gloom regret woe dejection loss",
+    ),
+    "surprised": _words(
+        "astonishment amazement wonder shock disbelief suddenness startle bewilderment",
+        "surprise unexpectedness awe incredulity revelation stupefaction marvel jolt",
+    ),
+}
+EMOTIONS = tuple(OWN)  # the categories known, in alphabetical order
+
+AFFECTS = frozenset(
+    ("anger", "anticipation", "disgust", "fear", "joy", "negative", "positive", "sadness", "surprise", "trust")
+)
+_ANY = AFFECTS
+# category: (affects a word must have, affects it may have). NRC has no neutral: those words stay ours.
+RULES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "angry": (frozenset({"anger"}), _ANY),
+    "bored": (frozenset({"negative"}), frozenset({"negative"})),  # displeasure without any of the eight emotions
+    "calm": (frozenset({"positive"}), frozenset({"positive", "trust"})),  # pleasure without joy or anticipation
+    "contempt": (frozenset({"anger", "disgust"}), _ANY),  # Plutchik's dyad, as is the next
+    "excited": (frozenset({"anticipation", "joy"}), _ANY),
+    "disgust": (frozenset({"disgust"}), _ANY),
+    "fearful": (frozenset({"fear"}), _ANY),
+    "frustrated": (frozenset({"anger", "sadness"}), _ANY),
+    "happy": (frozenset({"joy"}), _ANY),
+    "sad": (frozenset({"sadness"}), _ANY),
+    "surprised": (frozenset({"surprise"}), _ANY),
+}
+
+
+def words_of(emotions: Iterable[str], path: Path | None) -> dict[str, Words]:
+    """The words of each of `emotions`, from the NRC word-level file at `path`, or our own without one.
+
+    Raises UsageError for an emotion outside `EMOTIONS`, or one that the file has fewer than `MINIMUM` words a phrasing
+    for; ManyProblems (a UsageError) with every malformed line of the file.
+    """
+    wanted = list(emotions)
+    unknown = [emotion for emotion in wanted if emotion not in OWN]
+    if unknown:
+        raise UsageError(
+            f"emotion {', '.join(map(repr, unknown))}",
+            "no words for it in the emotion lexicon",
+            ", ".join(EMOTIONS),
+            "Name the emotions so in the manifest, or leave the style clap4emo out.",
+        )
+    lexicon = OWN if path is None else OWN | read_lexicon(path)
+    poor = [emotion for emotion in wanted if min(map(len, lexicon[emotion])) < MINIMUM]
+    if poor:
+        found = "; ".join(f"{len(lexicon[e][0])} train and {len(lexicon[e][1])} test words for {e}" for e in poor)
+        raise UsageError(
+            f"captions.lexicon: {path}", found, f"at least {MINIMUM} of each", "Give NRC's whole word-level file."
+        )
+    return {emotion: lexicon[emotion] for emotion in wanted}
+
+
+def read_lexicon(path: Path) -> dict[str, Words]:
+    """The words of each category of `RULES` in an NRC EmoLex file: lines `word<TAB>affect<TAB>0 or 1`, blanks skipped.
+
+    Raises ManyProblems with `file:line` of every malformed line, UsageError when the file cannot be read.
+    """
+    affects: dict[str, set[str]] = {}
+    problems: list[str] = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                parts = [part.strip() for part in line.split("\t")]
+                problem = _problem(parts)
+                if problem:
+                    problems.append(f"{path}:{number}: {problem}")
+                elif len(parts) == 3 and parts[2] == "1":
+                    affects.setdefault(parts[0], set()).add(parts[1])
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            path, f"cannot be read ({error})", "NRC's word-level file, as UTF-8", "Correct captions.lexicon."
+        ) from None
+    if problems:
+        raise ManyProblems(path, problems, "Give NRC's word-level file, unchanged, as captions.lexicon.")
+    return {emotion: _split(sorted(_fitting(affects, *rule))) for emotion, rule in RULES.items()}
+
+
+def _problem(parts: list[str]) -> str:
+    if parts == [""]:
+        return ""
+    if len(parts) != 3:
+        return f"{len(parts)} columns; expected word<TAB>emotion<TAB>0 or 1"
+    word, affect, value = parts
+    if not word:
+        return "no word; expected word<TAB>emotion<TAB>0 or 1"
+    if affect not in AFFECTS:
+        return f"emotion {affect[:40]!r}; expected one of {', '.join(sorted(AFFECTS))}"
+    return "" if value in ("0", "1") else f"value {value[:40]!r}; expected 0 or 1"
+
+
+def _fitting(affects: dict[str, set[str]], must: frozenset[str], may: frozenset[str]) -> Iterator[str]:
+    return (word for word, has in affects.items() if must <= has <= may)
+
+
+def _split(words: Iterable[str]) -> Words:
+    """Train and test words: a stem's first letters decide, so that inflections stay together."""
+    parts: tuple[list[str], list[str]] = ([], [])
+    for word in words:
+        parts[zlib.crc32(word[:STEM].encode()) & 1].append(word)
+    return tuple(parts[0]), tuple(parts[1])

@@ -1,0 +1,110 @@
+"""Cross-validation folds in which no speaker is on both sides (F26): by session for IEMOCAP, by speaker for the rest.
+
+The development set of a fold is what the next fold tests, so it is made of training speakers' data and never of the
+fold's test speakers. It serves to pick an epoch or a setting, nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import Manifest
+from pipeline.errors import UsageError
+
+Rows = NDArray[np.int64]
+SMALLEST = 3  # folds: one to test, one for development, one to train on
+_SESSION = re.compile(r"Ses\d\d")  # of the speaker Ses01F, or the turn Ses01F_impro01_F000 (F31)
+
+
+class Fold(NamedTuple):
+    """Manifest rows of one fold, ascending; the three parts are disjoint and together are the whole manifest."""
+
+    name: str
+    train: Rows
+    dev: Rows
+    test: Rows
+
+
+def session_folds(manifest: Manifest) -> list[Fold]:
+    """Leave one session out (F26): fold k tests session k, develops on the next one (the last: on the first).
+
+    A session is both its speakers with all their dialogues. It is read from the speaker, or from the id where there is
+    none. Raises UsageError for an utterance without one, or fewer than three sessions.
+    """
+    named = zip(manifest.speaker, manifest.id, strict=True)
+    found = [_SESSION.match(speaker or name) for speaker, name in named]
+    lost = [manifest.id[row] for row, match in enumerate(found) if match is None]
+    if lost:
+        raise UsageError(
+            "session folds",
+            f"{len(lost)} utterances without a session, the first {lost[0]}",
+            "speakers or ids such as Ses01F, as in IEMOCAP",
+            "Use folds by speaker for another corpus.",
+        )
+    session = [match[0] for match in found if match]
+    names = sorted(set(session))
+    _refuse_few(len(names), "sessions")
+    return _folds(names, np.array([names.index(name) for name in session], dtype=np.int64))
+
+
+def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold]:
+    """`folds` folds of whole speakers, as equal in utterances as taking the largest speaker first makes them.
+
+    Every utterance is tested once. `seed` decides between speakers of equal size. Raises UsageError for utterances
+    without a speaker (they might be anyone's, a test speaker's too), fewer speakers than folds, or fewer than three
+    folds.
+    """
+    _refuse_few(folds, "folds")
+    unknown = manifest.speaker.count("")
+    if unknown:
+        raise UsageError(
+            "speaker folds",
+            f"{unknown} of {len(manifest)} utterances without a speaker",
+            "one for each, since an unknown speaker may be one that is tested",
+            "Give each a speaker in the manifest, or leave those utterances out of it.",
+        )
+    speakers, of, sizes = np.unique(np.array(manifest.speaker, dtype=object), return_inverse=True, return_counts=True)
+    if len(speakers) < folds:
+        raise UsageError("speaker folds", f"{len(speakers)} speakers", f"{folds} or more, one a fold", "Ask for fewer.")
+    width = len(str(folds))
+    return _folds([f"fold{k:0{width}}" for k in range(1, folds + 1)], _homes(sizes, folds, seed)[of])
+
+
+def _homes(sizes: Rows, folds: int, seed: int) -> Rows:
+    """The fold of each speaker: the largest speaker left goes to the emptiest fold."""
+    shuffled = np.random.default_rng(seed).permutation(len(sizes))
+    filled = np.zeros(folds, dtype=np.int64)
+    home = np.empty(len(sizes), dtype=np.int64)
+    for speaker in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        home[speaker] = filled.argmin()
+        filled[home[speaker]] += sizes[speaker]
+    return home
+
+
+def _folds(names: Sequence[str], part: Rows) -> list[Fold]:
+    """Fold k tests the rows of part k and develops on those of the next part."""
+    numbers = [(k, (k + 1) % len(names)) for k in range(len(names))]
+    return [
+        Fold(
+            name=names[test],
+            train=np.flatnonzero((part != test) & (part != dev)),
+            dev=np.flatnonzero(part == dev),
+            test=np.flatnonzero(part == test),
+        )
+        for test, dev in numbers
+    ]
+
+
+def _refuse_few(count: int, what: str) -> None:
+    if count < SMALLEST:
+        raise UsageError(
+            "cross-validation",
+            f"{count} {what}",
+            f"at least {SMALLEST}: one to test, one for development, one to train on",
+            "Use the manifest's own split.",
+        )

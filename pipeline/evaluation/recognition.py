@@ -1,0 +1,147 @@
+"""Zero-shot recognition (F29): which category's prompt lies nearest to an utterance?
+
+    recognition(speech, emotions, prompts=prompts, vectors=vectors, classes=IEMOCAP_CLASSES, merge=IEMOCAP_MERGE)
+
+WAR (weighted average recall) is the accuracy, UAR (unweighted) the mean of the classes' recalls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache.captions import ClassPrompt
+from pipeline.errors import EmotionRankError, UsageError
+
+IEMOCAP_CLASSES = ("angry", "happy", "neutral", "sad")
+IEMOCAP_MERGE = {"excited": "happy"}  # F26
+
+
+def recognition(
+    speech: Tensor,
+    emotions: Sequence[str],
+    *,
+    prompts: Sequence[ClassPrompt],
+    vectors: Tensor,
+    classes: Sequence[str] | None = None,
+    template: str | None = None,
+    merge: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """WAR, UAR and confusion of the nearest class prompt by cosine.
+
+    Args:
+        speech: (n, d) unit vectors.
+        emotions: (n,) true categories; "" is none.
+        prompts: class prompts; those of one template and of `classes` are asked.
+        vectors: (P, d) unit vectors of `prompts`.
+        classes: the choice; without it, the categories among `emotions`, in alphabetical order.
+        template: of the prompts; without it, that of the first.
+        merge: a category -> the one it counts as (`IEMOCAP_MERGE`). The prompts of the former are not asked.
+
+    Returns:
+        `{"war", "uar", "chance", "majority", "confusion", "per_class_recall", "classes", "template", "n", "left_out",
+        "convention"}`. confusion[i][j] counts utterances of class i taken for class j; a class without utterances has
+        no recall (None) and no part in UAR. chance is WAR and UAR of a blind guess, majority the WAR of always saying
+        the most frequent class. Rows without an emotion or outside the classes take no part: `left_out`.
+
+    Raises:
+        UsageError: no utterance takes part, a class or the template has no prompt, lengths that differ.
+        EmotionRankError: a vector is not finite.
+    """
+    _refuse_lengths(len(speech), len(emotions), len(vectors), len(prompts))
+    counts_as = merge or {}
+    truth = [counts_as.get(emotion, emotion) for emotion in emotions]
+    chosen = list(dict.fromkeys(counts_as.get(name, name) for name in classes or sorted(set(truth) - {""})))
+    place = {name: i for i, name in enumerate(chosen)}
+    rows = np.array([row for row, name in enumerate(truth) if name in place], dtype=np.int64)
+    if not rows.size:
+        raise UsageError(
+            "recognition",
+            f"no utterance of {', '.join(chosen) or 'any emotion'}",
+            "at least one in the split",
+            "Evaluate a split with emotion labels, or name other classes.",
+        )
+    asked_in = template if template is not None else prompts[0].template if prompts else ""
+    asked = _asked(prompts, chosen, asked_in)
+    similarity = speech[torch.from_numpy(rows)] @ vectors[torch.tensor(asked, device=vectors.device)].T  # (m, prompts)
+    if not similarity.isfinite().all():
+        raise EmotionRankError("recognition", "similarities not finite", "unit vectors", "Train the heads again.")
+    said = np.array([place[prompts[row].emotion] for row in asked])[similarity.argmax(1).cpu().numpy()]
+    confusion = np.zeros((len(chosen), len(chosen)), dtype=np.int64)
+    np.add.at(confusion, (np.array([place[truth[row]] for row in rows]), said), 1)
+    return _summary(confusion, chosen, asked_in, left_out=len(truth) - len(rows), merge=counts_as)
+
+
+def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of several folds (or seeds) as one: confusions are summed, so every utterance weighs the same.
+
+    Takes and returns what `recognition` returns. Raises UsageError when classes or template are not the same.
+    """
+    settings = {(tuple(result["classes"]), result["template"], result["convention"]) for result in results}
+    if len(settings) != 1:
+        raise UsageError(
+            "recognition",
+            f"{len(settings)} different settings of classes, template and merging in {len(results)} results",
+            "one",
+            "Name the same classes for every fold.",
+        )
+    confusion = np.sum([result["confusion"] for result in results], axis=0)
+    first = results[0]
+    left_out = sum(result["left_out"] for result in results)
+    summary = _summary(confusion, first["classes"], first["template"], left_out=left_out, merge={})
+    return {**summary, "convention": f"{first['convention']}; confusions of {len(results)} summed"}
+
+
+def _refuse_lengths(speech: int, emotions: int, vectors: int, prompts: int) -> None:
+    if speech != emotions or vectors != prompts:
+        raise UsageError(
+            "recognition",
+            f"{speech} speech vectors for {emotions} emotions, {vectors} prompt vectors for {prompts} prompts",
+            "one each",
+            "Pass the labels and prompts of these vectors.",
+        )
+
+
+def _asked(prompts: Sequence[ClassPrompt], classes: Sequence[str], template: str) -> list[int]:
+    """Which rows of `prompts` are asked."""
+    rows = [i for i, prompt in enumerate(prompts) if prompt.template == template and prompt.emotion in classes]
+    silent = [name for name in classes if name not in {prompts[row].emotion for row in rows}]
+    if silent:
+        templates = ", ".join(map(repr, dict.fromkeys(prompt.template for prompt in prompts))) or "none"
+        raise UsageError(
+            "recognition",
+            f"no prompt {template!r} for {', '.join(silent)} (templates: {templates})",
+            "one for each class",
+            "Run extract-features with captions.styles that hold template, or name other classes.",
+        )
+    return rows
+
+
+def _summary(
+    confusion: NDArray[np.int64], classes: Sequence[str], template: str, *, left_out: int, merge: Mapping[str, str]
+) -> dict[str, Any]:
+    per_class = confusion.sum(1)
+    there = per_class > 0
+    recall = np.diag(confusion) / np.maximum(per_class, 1)
+    merged = "".join(f", {old} counted as {new}" for old, new in merge.items())
+    return {
+        "war": float(np.trace(confusion) / confusion.sum()),
+        "uar": float(recall[there].mean()),
+        "chance": 1 / len(classes),
+        "majority": float(per_class.max() / confusion.sum()),
+        "confusion": confusion.tolist(),
+        "per_class_recall": {name: float(r) if t else None for name, r, t in zip(classes, recall, there, strict=True)},
+        "classes": list(classes),
+        "template": template,
+        "n": int(confusion.sum()),
+        "left_out": left_out,
+        "convention": (
+            f"zero-shot: nearest of {len(classes)} prompts {template!r} by cosine ({', '.join(classes)}{merged}); "
+            "WAR is accuracy, UAR the mean recall of the classes present"
+        ),
+    }

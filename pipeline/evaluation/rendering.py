@@ -1,0 +1,161 @@
+"""A comparison of methods as Markdown, LaTeX (booktabs), CSV or JSON. Built by `comparison.comparison_tables`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.evaluation.significance import Better, PairedTest
+
+MARK = "†"
+_ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓"}
+_LATEX = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "|": r"\textbar{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        '"': r"\textquotedbl{}",
+        "±": r"$\pm$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "†": r"$^\dagger$",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure: its key in a result, its header, which direction is better, and the decimals shown."""
+
+    key: str
+    header: str
+    better: Better
+    digits: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """mean ± std of one method, whether it is the column's best, and the test of it against the best."""
+
+    mean: float
+    std: float | None = None
+    seed_std: float | None = None
+    best: bool = False
+    test: PairedTest | None = None
+    worse: bool = False  # significantly worse than the best
+
+
+@dataclass(frozen=True)
+class Table:
+    """One test of all methods: `rows[method][column.key]`, absent where it was not run. `name` is the test's."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: Mapping[str, Mapping[str, Cell]]
+    notes: tuple[str, ...]
+
+    def headers(self) -> list[str]:
+        """`method` and each measure with an arrow to its better side."""
+        return ["method", *(f"{column.header} {_ARROWS[column.better]}" for column in self.columns)]
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        """Each row's texts, the method's name first: `0.552 ± 0.120`, the best in `bold`, † where it is worse."""
+        return [[name, *(_shown(row.get(c.key), c, bold) for c in self.columns)] for name, row in self.rows.items()]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tables of several methods, with every convention in their notes."""
+
+    tables: tuple[Table, ...]
+
+    def markdown(self) -> str:
+        """GitHub's tables, the notes as a list below each."""
+        return "\n\n".join(_markdown(table) for table in self.tables) + "\n"
+
+    def latex(self) -> str:
+        """A `table` float for each; needs `\\usepackage{booktabs}`. Names and notes are escaped."""
+        return "\n\n".join(_latex(table) for table in self.tables) + "\n"
+
+    def csv(self) -> str:
+        """One line per table, method and measure, in full precision, with the test against the best."""
+        file = io.StringIO()
+        fields = ["table", "method", "measure", "mean", "std", "seed_std", "best", "worse", *_TESTED]
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {"table": table.name, "method": method, "measure": key, **_flat(cell)}
+            for table in self.tables
+            for method, row in table.rows.items()
+            for key, cell in row.items()
+        )
+        return file.getvalue()
+
+    def as_json(self) -> dict[str, Any]:
+        """`{table: {"title", "rows": {method: {measure: {...}}}, "notes"}}`, for `json.dumps`."""
+        return {
+            table.name: {
+                "title": table.title,
+                "rows": {method: {key: _flat(cell) for key, cell in row.items()} for method, row in table.rows.items()},
+                "notes": list(table.notes),
+            }
+            for table in self.tables
+        }
+
+
+_TESTED = ("against", "difference", "p", "p_corrected", "pairs")
+
+
+def _flat(cell: Cell) -> dict[str, Any]:
+    test = cell.test
+    found = (test.baseline, test.difference, test.p, test.corrected, test.n) if test else (None,) * len(_TESTED)
+    plain = {name: getattr(cell, name) for name in ("mean", "std", "seed_std", "best", "worse")}
+    return {**plain, **dict(zip(_TESTED, found, strict=True))}
+
+
+def _shown(cell: Cell | None, column: Column, bold: Callable[[str], str]) -> str:
+    if cell is None:
+        return "-"
+    text = f"{cell.mean:.{column.digits}f}" + (f" ± {cell.std:.{column.digits}f}" if cell.std is not None else "")
+    return (bold(text) if cell.best else text) + (f" {MARK}" if cell.worse else "")
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.headers(), ["---", *("---:" for _ in table.columns)]]
+    escaped = [[name.replace("|", "\\|"), *cells] for name, *cells in table.cells(lambda text: f"**{text}**")]
+    grid = [f"| {' | '.join(cells)} |" for cells in [*lines, *escaped]]
+    return "\n".join([f"**{table.title}**", "", *grid, "", *(f"- {note}" for note in table.notes)])
+
+
+def _latex(table: Table) -> str:
+    # a cell's text is escaped as a whole, so bold is put in as marks that escaping leaves alone
+    cells = [
+        [text.translate(_LATEX).replace("\x02", r"\textbf{").replace("\x03", "}") for text in row]
+        for row in table.cells(lambda text: f"\x02{text}\x03")
+    ]
+    header = [text.translate(_LATEX) for text in table.headers()]
+    return "\n".join(
+        [
+            r"\begin{table}[t]",
+            r"  \centering",
+            rf"  \caption{{{table.title.translate(_LATEX)}}}",
+            rf"  \label{{tab:{table.name}}}",
+            rf"  \begin{{tabular}}{{l{'c' * len(table.columns)}}}",
+            r"    \toprule",
+            f"    {' & '.join(header)} \\\\",
+            r"    \midrule",
+            *(f"    {' & '.join(row)} \\\\" for row in cells),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            *(rf"  \par{{\footnotesize {note.translate(_LATEX)}\par}}" for note in table.notes),
+            r"\end{table}",
+        ]
+    )

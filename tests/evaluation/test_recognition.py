@@ -1,0 +1,151 @@
+"""Zero-shot recognition by prompts; scikit-learn is the oracle."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, recall_score
+
+from cache.captions import ClassPrompt
+from pipeline.errors import EmotionRankError, UsageError
+from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition
+
+FEELING, BARE = "this person is feeling {emotion}.", "{emotion}"
+NAMES = ("angry", "calm", "excited", "happy", "neutral", "sad")
+
+
+def prompts_of(names=NAMES, templates=(FEELING, BARE)):
+    return [ClassPrompt(t, t.format(emotion=name), name) for t in templates for name in names]
+
+
+def units(count, width=6, seed=0):
+    drawn = np.random.default_rng(seed).standard_normal((count, width))
+    return torch.tensor(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+
+
+def nearest(speech, vectors, prompts, template, classes):
+    """The obvious way: the class of the prompt with the highest dot product, one utterance at a time."""
+    said = []
+    for x in speech.numpy():
+        scores = {
+            p.emotion: float(np.dot(x, v))
+            for p, v in zip(prompts, vectors.numpy(), strict=True)
+            if p.template == template and p.emotion in classes
+        }
+        said.append(max(scores, key=scores.__getitem__))
+    return np.array(said)
+
+
+def assert_equals_scikit_learn(found, truth, said):
+    classes = found["classes"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's, of classes never true and of a single class
+        confusion = confusion_matrix(truth, said, labels=classes).tolist()
+        balanced = balanced_accuracy_score(truth, said)
+    assert found["confusion"] == confusion
+    assert found["war"] == pytest.approx(accuracy_score(truth, said), abs=1e-12)
+    assert found["uar"] == pytest.approx(balanced, abs=1e-12)
+    recalls = recall_score(truth, said, labels=classes, average=None, zero_division=0)
+    for name, recall in zip(classes, recalls, strict=True):
+        if name in truth:
+            assert found["per_class_recall"][name] == pytest.approx(recall, abs=1e-12)
+        else:
+            assert found["per_class_recall"][name] is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=60), st.integers(0, 999), st.sampled_from([FEELING, BARE]))
+def test_it_equals_scikit_learn_over_the_classes_present(truth, seed, template):
+    prompts = prompts_of()
+    speech, vectors = units(len(truth), seed=seed), units(len(prompts), seed=seed + 1)
+    found = recognition(speech, truth, prompts=prompts, vectors=vectors, template=template)
+    assert found["classes"] == sorted(set(truth))
+    assert_equals_scikit_learn(found, truth, nearest(speech, vectors, prompts, template, set(truth)))
+    assert found["n"] == len(truth)
+    assert found["left_out"] == 0
+
+
+def test_given_classes_keep_their_order_and_may_be_absent_from_the_truth():
+    truth = ["sad", "angry", "sad", "calm", ""] * 9
+    prompts, classes = prompts_of(), ["sad", "happy", "angry"]
+    speech, vectors = units(45), units(12, seed=5)
+    found = recognition(speech, truth, prompts=prompts, vectors=vectors, classes=classes)
+    rows = [i for i, name in enumerate(truth) if name in classes]
+    assert found["classes"] == classes
+    assert found["n"] == len(rows) == 27
+    assert found["left_out"] == 18  # 9 calm, 9 without an emotion
+    said = nearest(speech[rows], vectors, prompts, FEELING, classes)
+    assert_equals_scikit_learn(found, [truth[row] for row in rows], said)
+
+
+def test_excited_counts_as_happy_and_its_own_prompt_is_not_asked():
+    prompts = prompts_of()
+    vectors = torch.eye(6).repeat(2, 1)
+    speech = torch.eye(6)[[2, 3, 3, 5]] * 0.9 + torch.eye(6)[[3, 3, 5, 5]] * 0.3
+    found = recognition(
+        speech,
+        ["excited", "happy", "happy", "sad"],
+        prompts=prompts,
+        vectors=vectors,
+        classes=IEMOCAP_CLASSES,
+        merge=IEMOCAP_MERGE,
+    )
+    assert found["classes"] == ["angry", "happy", "neutral", "sad"]
+    assert found["confusion"] == [[0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert "excited counted as happy" in found["convention"]
+
+
+def test_perfect_prompts_give_one_and_chance_is_said_beside_it():
+    found = recognition(
+        torch.eye(6)[[0, 0, 0, 5]], ["angry"] * 3 + ["sad"], prompts=prompts_of(), vectors=torch.eye(6).repeat(2, 1)
+    )
+    assert (found["war"], found["uar"], found["chance"], found["majority"]) == (1, 1, 0.5, 0.75)
+    assert found["template"] == FEELING
+
+
+def test_pooled_folds_weigh_every_utterance_alike():
+    prompts, vectors = prompts_of(), units(12, seed=3)
+    classes = ["angry", "sad"]
+    parts = [["angry"] * 5 + ["sad"] * 2, ["angry"] * 3 + ["sad"] * 20, ["sad", ""]]
+    speech = [units(len(part), seed=9 + i) for i, part in enumerate(parts)]
+    folds = [
+        recognition(x, part, prompts=prompts, vectors=vectors, classes=classes)
+        for x, part in zip(speech, parts, strict=True)
+    ]
+    whole = recognition(
+        torch.cat(speech), [name for part in parts for name in part], prompts=prompts, vectors=vectors, classes=classes
+    )
+    pooled = pooled_recognition(folds)
+    assert pooled.pop("convention") == whole.pop("convention") + "; confusions of 3 summed"
+    assert pooled == whole
+    assert pooled["left_out"] == 1
+
+
+def test_folds_of_other_classes_are_not_pooled():
+    prompts, vectors = prompts_of(), units(12)
+    folds = [recognition(units(2), [name, "sad"], prompts=prompts, vectors=vectors) for name in ("angry", "calm")]
+    with pytest.raises(UsageError, match="2 different settings"):
+        pooled_recognition(folds)
+
+
+def test_what_cannot_be_recognised_is_a_usage_error():
+    prompts, vectors, speech = prompts_of(), units(12), units(2)
+    with pytest.raises(UsageError, match="no utterance of any emotion"):
+        recognition(speech, ["", ""], prompts=prompts, vectors=vectors)
+    with pytest.raises(UsageError, match="no utterance of calm"):
+        recognition(speech, ["sad", "sad"], prompts=prompts, vectors=vectors, classes=["calm"])
+    with pytest.raises(UsageError, match=r"no prompt .* for zealous"):
+        recognition(speech, ["sad", "zealous"], prompts=prompts, vectors=vectors)
+    with pytest.raises(UsageError, match=r"no prompt 'a \{emotion\} voice' for sad"):
+        recognition(speech, ["sad", "sad"], prompts=prompts, vectors=vectors, template="a {emotion} voice")
+    with pytest.raises(UsageError, match=r"templates: none"):
+        recognition(speech, ["sad", "sad"], prompts=[], vectors=vectors[:0])
+    with pytest.raises(UsageError, match="2 speech vectors for 1 emotions"):
+        recognition(speech, ["sad"], prompts=prompts, vectors=vectors)
+    with pytest.raises(EmotionRankError, match="not finite"):
+        recognition(speech * torch.nan, ["sad", "sad"], prompts=prompts, vectors=vectors)
