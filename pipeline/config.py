@@ -43,7 +43,10 @@ class CorpusConfig(Model):
 class CaptionsConfig(Model):
     """Which texts describe each utterance."""
 
-    styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = ("dimensional",)
+    styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = (
+        "dimensional",
+        "template",
+    )
     files: tuple[Path, ...] = Field((), description="captions of write-captions or one's own, in place of the built-in")
     per_utterance: int = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
     prompt_variants: int = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")

@@ -22,3 +22,13 @@ def stores(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stores")
     extract(corpus, out=out, overrides=QUICK)
     return out
+
+
+@pytest.fixture(scope="session")
+def all_styles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores that every method can be trained from: 64 utterances, all caption styles, acoustic features."""
+    folder = tmp_path_factory.mktemp("all-styles")
+    manifest = write_corpus(folder / "c", 64)
+    styles = "captions.styles=[dimensional,template,clap4emo,acoustic]"
+    extract(manifest, out=folder / "stores", overrides=[*QUICK, styles])
+    return folder / "stores"

@@ -26,13 +26,15 @@ def write_corpus(folder: Path, count: int = 24) -> Path:
     draw = np.random.default_rng(0)
     with open(folder / "manifest.csv", "w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["id", "audio", "split", "valence", "arousal", "speaker"])
+        table.writerow(["id", "audio", "split", "valence", "arousal", "emotion", "speaker", "gender"])
         for i in range(count):
             split = ("train", "train", "dev", "test")[i % 4]
             valence, arousal = draw.integers(5, 36, 2) / 5
             wave = tone(0.4 + 0.05 * (i % 7), pitch=90 + 30 * arousal, loud=0.05 * valence)
             soundfile.write(folder / f"audio/u{i:02}.wav", wave, RATE)
-            table.writerow([f"u{i:02}", f"audio/u{i:02}.wav", split, valence, arousal, f"s{i % 5}"])
+            emotion = "" if i % 8 == 7 else ("sad", "calm", "angry", "happy")[2 * (arousal > 4) + (valence > 4)]
+            gender = ("male", "female", "Unknown")[i % 3]
+            table.writerow([f"u{i:02}", f"audio/u{i:02}.wav", split, valence, arousal, emotion, f"s{i % 5}", gender])
     return folder / "manifest.csv"
 
 

@@ -16,6 +16,7 @@ from cache.manifest import Manifest
 from pipeline.captions.acoustic import plan_acoustic
 from pipeline.captions.category import plan_clap4emo, plan_template
 from pipeline.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
+from pipeline.captions.files import plan_files
 from pipeline.captions.source import Source, Style
 from pipeline.config import CaptionsConfig
 from pipeline.errors import UsageError
@@ -30,7 +31,8 @@ def plan_captions(source: Source, config: CaptionsConfig) -> Captions:
     A function of its arguments alone: the same manifest and config give the same captions, line by line. Raises
     UsageError for a style that is not registered or a label outside 0.5-7.
     """
-    plans = [_style(name)(source, config) for name in dict.fromkeys(config.styles)]
+    written = plan_files(source, config)
+    plans = [_planned(name, source, config, written) for name in dict.fromkeys(config.styles)]
     return Captions(
         captions=[caption for plan in plans for caption in plan.captions],
         prompts=[prompt for plan in plans for prompt in plan.prompts],
@@ -60,11 +62,26 @@ STYLES: dict[str, Style] = {
     "clap4emo": plan_clap4emo,
     "acoustic": plan_acoustic,
 }
+FILE = "file"  # the style of a file's lines that name none
+_WITH_PROMPTS = ("dimensional", "template")
+
+
+def _planned(name: str, source: Source, config: CaptionsConfig, written: Captions) -> Captions:
+    """One style: the captions `written` in files where they have it, with the built-in prompts they lack."""
+    own = [caption for caption in written.captions if caption.style == name]
+    if not own:
+        return _style(name)(source, config)
+    prompts = [prompt for prompt in written.prompts if prompt.style == name]
+    built_in = STYLES[name](source, config) if name in _WITH_PROMPTS else Captions()
+    return Captions(own, prompts or built_in.prompts, built_in.classes)
 
 
 def _style(name: str) -> Style:
+    if name == FILE:
+        found = f"no captions of style {FILE} in captions.files"
+        raise UsageError("captions.styles", found, "a file that has them", "Name it: -o captions.files=[mine.jsonl].")
     if name not in STYLES:
-        raise UsageError(f"captions.styles: {name}", "no such style", ", ".join(STYLES), "Correct the config.")
+        raise UsageError(f"captions.styles: {name}", "no such style", ", ".join((*STYLES, FILE)), "Correct the config.")
     return STYLES[name]
 
 

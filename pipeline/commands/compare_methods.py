@@ -18,7 +18,11 @@ from pipeline.commands.common import device_option, fresh_option, guarded, json_
 @overrides_option
 @click.option("-e", "evaluation", multiple=True, metavar="A=VALUE", help="Change one setting of the evaluation.")
 @click.option(
-    "--zero-shot", "others", multiple=True, type=click.Path(path_type=Path), help="Stores of another corpus; repeatable."
+    "--zero-shot",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Stores of another corpus; repeatable.",
 )
 @device_option
 @fresh_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ def zero_shot(
     *,
     split: str | None = None,
     template: str = TEMPLATE,
+    classes: Sequence[str] | None = None,
+    merge: Mapping[str, str] | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """WAR, UAR and confusion of every seed of `run` on the utterances of `split` (of all, when none is named).
 
+    `classes` and `merge` are those of `recognition`, e.g. IEMOCAP's four classes with excited counted as happy (F26).
     `war` and `uar` hold `mean` and `std` over seeds, `confusion` is summed over seeds, `seeds` holds each seed's own.
     Raises StoreMismatch when the stores' encoders are not those of the heads, UsageError when there are no class
     prompts (extract-features with the style `template`) or no utterance has a category.
@@ -53,8 +57,10 @@ def zero_shot(
     for seed in run.seeds:
         heads = run.heads(seed).to(chosen)
         with torch.no_grad():
-            embedded, classes = heads.embed_speech(tensors[0]).cpu(), heads.embed_text(tensors[1]).cpu()
-        seeds[str(seed)] = recognition(embedded, emotions, prompts=prompts, vectors=classes, template=template)
+            embedded, named = heads.embed_speech(tensors[0]).cpu(), heads.embed_text(tensors[1]).cpu()
+        seeds[str(seed)] = recognition(
+            embedded, emotions, prompts=prompts, vectors=named, classes=classes, template=template, merge=merge
+        )
     first = next(iter(seeds.values()))
     return {
         "stores": str(opened.folder),

@@ -163,5 +163,24 @@ def test_another_style_plugs_in_by_its_name_and_an_unknown_one_is_a_usage_error(
     config = CaptionsConfig.model_construct(styles=("other", "dimensional"), per_utterance=1, prompt_variants=1, seed=0)
     with pytest.raises(UsageError, match="other: no such style; expected dimensional"):
         plan_captions(corpus([4], [4]), config)
-    monkeypatch.setitem(STYLES, "other", lambda source, config: STYLES["dimensional"](Source(source.manifest.head(0)), config))
+    monkeypatch.setitem(
+        STYLES, "other", lambda source, config: STYLES["dimensional"](Source(source.manifest.head(0)), config)
+    )
     assert len(plan_captions(corpus([4], [4]), config).prompts) == 2 * 14 * 14
+
+
+def test_captions_of_a_file_take_the_place_of_the_built_in_and_keep_its_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        '{"use":"caption","style":"dimensional","id":"u0","text":"The person is speaking as I say."}\n'
+        '{"use":"caption","id":"u1","text":"A caption of my own."}\n'
+    )
+    manifest = corpus([4, 5], [4, 5])
+    plan = plan_captions(manifest, CaptionsConfig(files=(path,), styles=("dimensional", "file")))
+    assert [(c.style, c.text, list(c.rows)) for c in plan.captions] == [
+        ("dimensional", "The person is speaking as I say.", [0]),
+        ("file", "A caption of my own.", [1]),
+    ]
+    assert plan.prompts == plan_captions(manifest, CaptionsConfig()).prompts
+    with pytest.raises(UsageError, match="no captions of style file"):
+        plan_captions(manifest, CaptionsConfig(styles=("file",)))

@@ -1,0 +1,139 @@
+"""Captions out of files: what write-captions wrote, what a user wrote, and the published CLAP4Emo captions.
+
+A `.jsonl` file has one caption or prompt a line (docs/captions.md); a `.json` file is an object of lists of captions
+by emotion category, and is the clap4emo style.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cache.captions import Caption, Captions, Prompt
+from pipeline.captions.asks import DECIMALS, phrasing_of
+from pipeline.captions.file_lines import CaptionLine, PromptLine, parse_file
+from pipeline.captions.source import Source
+from pipeline.config import CaptionsConfig
+from pipeline.errors import ManyProblems, UsageError
+from pipeline.progress import say
+
+_ALIASES = {  # nouns and other corpora's words, as the readers say them
+    "anger": "angry",
+    "sadness": "sad",
+    "happiness": "happy",
+    "joy": "happy",
+    "surprise": "surprised",
+    "fear": "fearful",
+    "disgusted": "disgust",
+    "boredom": "bored",
+    "frustration": "frustrated",
+    "excitement": "excited",
+    "neutrality": "neutral",
+}
+_Group = tuple[object, ...]
+
+
+def read_caption_files(paths: Iterable[Path]) -> list[CaptionLine | PromptLine]:
+    """Every line of `paths`, in their order. Raises ManyProblems with every faulty line of all of them, file:line."""
+    paths = list(paths)
+    problems: list[str] = []
+    lines: list[CaptionLine | PromptLine] = []
+    asked: dict[tuple[object, ...], str] = {}
+    for path in paths:
+        for where, line in parse_file(path, problems):
+            if isinstance(line, PromptLine):
+                place = (line.style, round(line.valence, DECIMALS), round(line.arousal, DECIMALS), line.variant)
+                if place in asked:
+                    problems.append(f"{where}: the same style, place and variant as {asked[place]}")
+                asked.setdefault(place, where)
+            lines.append(line)
+    if problems:
+        raise ManyProblems(", ".join(map(str, paths)), problems, "Correct the files.")
+    return lines
+
+
+def plan_files(source: Source, config: CaptionsConfig) -> Captions:
+    """The captions and prompts of every style in `config.files`, linked to the utterances of `source`.
+
+    A caption describes an utterance by its id, by its (valence, arousal) at two decimals or by its emotion; a line
+    with a phrasing describes only the utterances of its splits. Of more than `per_utterance` captions an utterance
+    gets that many, chosen by its id and the seed. Utterances without a caption are counted aloud. Raises ManyProblems
+    for faulty lines, UsageError for a style whose captions describe no utterance.
+    """
+    lines = read_caption_files(config.files)
+    captions: list[Caption] = []
+    for style in dict.fromkeys(line.style for line in lines if isinstance(line, CaptionLine)):
+        own = [line for line in lines if isinstance(line, CaptionLine) and line.style == style]
+        captions += _linked(style, own, source, config)
+    prompts = [
+        Prompt(line.style, line.text, line.valence, line.arousal, line.variant)
+        for line in lines
+        if isinstance(line, PromptLine)
+    ]
+    return Captions(captions=captions, prompts=prompts)
+
+
+def _linked(style: str, lines: list[CaptionLine], source: Source, config: CaptionsConfig) -> list[Caption]:
+    texts: dict[_Group, dict[str, None]] = defaultdict(dict)
+    for line in lines:
+        texts[_group_of(line)][line.text] = None
+    rows: dict[str, list[int]] = {line.text: [] for line in lines}
+    met: Counter[_Group] = Counter()
+    bare = 0
+    for row, groups in enumerate(_groups(source)):
+        present = [group for group in groups if group in texts]
+        met.update(present)
+        mine = list(dict.fromkeys(text for group in present for text in texts[group]))
+        for text in _some(mine, source.manifest.id[row], config):
+            rows[text].append(row)
+        bare += not mine
+    _report(style, bare, [group for group in texts if not met[group]], source, config)
+    return [Caption(style, text, owners) for text, owners in rows.items() if owners]
+
+
+def _group_of(line: CaptionLine) -> _Group:
+    if line.id is not None:
+        return ("id", line.id)
+    if line.emotion is not None:
+        return ("emotion", line.phrasing, _category(line.emotion))
+    return ("pair", line.phrasing, *(round(label, DECIMALS) for label in (line.valence, line.arousal) if label))
+
+
+def _groups(source: Source) -> Iterable[list[_Group]]:
+    """For each utterance, in order, the groups of captions that describe it."""
+    manifest = source.manifest
+    labels = zip(manifest.valence.tolist(), manifest.arousal.tolist(), strict=True)
+    for name, split, emotion, pair in zip(manifest.id, manifest.split, manifest.emotion, labels, strict=True):
+        about: list[_Group] = [("pair", *(round(label, DECIMALS) for label in pair)), ("emotion", _category(emotion))]
+        yield [("id", name), *((kind, of, *rest) for of in (phrasing_of(split), None) for kind, *rest in about)]
+
+
+def _some(texts: Sequence[str], name: str, config: CaptionsConfig) -> Sequence[str]:
+    """At most `per_utterance` of `texts`, by the utterance's name, not by its place."""
+    if len(texts) <= config.per_utterance:
+        return texts
+    start = zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape"))
+    return [texts[(start + step) % len(texts)] for step in range(config.per_utterance)]
+
+
+def _report(style: str, bare: int, unmet: list[_Group], source: Source, config: CaptionsConfig) -> None:
+    total = len(source.manifest)
+    if bare == total:
+        raise UsageError(
+            ", ".join(map(str, config.files)),
+            f"no {style} caption describes an utterance of this corpus",
+            "its ids, its (valence, arousal) or its emotions",
+            "Check captions.files.",
+        )
+    if bare:
+        say(f"captions.files: {bare:,} of {total:,} utterances have no {style} caption")
+    if unmet:
+        shown = ", ".join(" ".join(str(part) for part in group if part is not None) for group in unmet[:5])
+        say(f"captions.files: {style} captions of nothing in this corpus: {len(unmet):,} ({shown}, ...)"[:300])
+
+
+def _category(emotion: str) -> str:
+    name = emotion.strip().casefold()
+    return _ALIASES.get(name, name)
