@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.extraction import extract as extract
+    from pipeline.method_comparison import compare as compare
     from pipeline.retrieval import search as search
     from pipeline.training import train as train
 
 _HOME = {
+    "compare": "pipeline.method_comparison",
     "evaluate": "pipeline.evaluation.evaluate",
     "extract": "pipeline.extraction",
     "search": "pipeline.retrieval",
     "train": "pipeline.training",
 }
-__all__ = ["evaluate", "extract", "search", "train"]
+__all__ = ["compare", "evaluate", "extract", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:
