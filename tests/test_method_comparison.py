@@ -15,7 +15,9 @@ from pipeline.config import presets
 from pipeline.errors import StoreMismatch, UsageError
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.method_comparison import compare
-from pipeline.training import train
+from pipeline.objectives.objective import objective_of
+from pipeline.objectives.soft_targets import smooth
+from pipeline.training import resolve, train
 from tests.planted import plant
 
 QUICK = ["width=16", "batch_size=8", "epochs=2", "threads=1"]
@@ -60,6 +62,8 @@ def test_all_ten_methods_are_compared_in_both_tables_and_on_another_corpus(all_s
     assert heads == {name: (tmp_path / name / "heads.safetensors").stat().st_mtime_ns for name in TEN}
     changed = {name for name in TEN if evaluations[name] != (tmp_path / name / "evaluation.json").stat().st_mtime_ns}
     assert changed == {"supcon"}
+    other, _ = compare(all_styles, **arguments | {"evaluation": [*EVALUATION[:1], "lists=7"], "methods": ["supcon"]})
+    assert len(other["methods"]["supcon"]["ordinality"]["aoc"]["taus"]) == 2 * 7
 
 
 def test_methods_that_the_stores_cannot_serve_are_left_out_or_refused_by_name(tmp_path: Path) -> None:
@@ -118,3 +122,15 @@ def test_acoustic_features_are_a_store_like_any_other(all_styles: Path) -> None:
     assert sum(len(caption.rows) for caption in captions) == 64
     assert all(" and " in caption.text for caption in captions)
     assert json.loads((all_styles / "captions.jsonl").read_text().splitlines()[-1])["use"] == "class"
+
+
+def test_smoothclaps_features_are_standardised_over_the_training_split(all_styles: Path) -> None:
+    opened = open_stores(all_styles)
+    training, dev = (cached_pairs(opened, split, style="acoustic") for split in ("train", "dev"))
+    config = resolve("smoothclap").objective
+    rows, captions = torch.arange(6)[None], dev.caption[:6][None]
+    found = objective_of(config, training).prepare(dev, rows, captions)
+    features = opened.acoustic.read(training.rows)[0].astype(np.float64)
+    standard = (dev.acoustic[:6].double().numpy() - features.mean(0)) / features.std(0, ddof=1)
+    expected = smooth(torch.tensor(standard), dev.text[captions[0]].double(), beta=0.5, gamma=0.1, temperature=0.07)
+    assert torch.allclose(found.rows[0].double(), expected.rows, atol=1e-4)

@@ -23,6 +23,7 @@ from pipeline.objectives.objective import Ranking
 from pipeline.objectives.ranking import rank_n_contrast, rank_order
 from pipeline.run import open_run
 from pipeline.training import epoch_generator, steps_of, train
+from tests.planted import plant
 
 RANKING = Ranking(RankingConfig())
 SMALL = TrainConfig(batch_size=4, epochs=4, width=16, learning_rate=1e-2, standardise="always", threads=1)
@@ -41,6 +42,9 @@ def test_a_run_holds_heads_config_and_a_metrics_line_an_epoch_and_seed(stores: P
         own = [line for line in lines if line["seed"] == seed]
         best = min(own, key=lambda line: line["dev_loss"])
         assert run.about["seeds"][str(seed)] == {"epoch": best["epoch"], "dev_loss": best["dev_loss"], "threads": 1}
+    losses = {int(seed): found["dev_loss"] for seed, found in run.about["seeds"].items()}
+    assert losses[0] != losses[1]
+    assert run.about["best_seed"] == min(losses, key=losses.__getitem__)
     assert (tmp_path / "heads.safetensors").read_bytes() == weights(tmp_path, run.about["best_seed"])
     assert not list(tmp_path.glob("**/checkpoint.safetensors"))
 
@@ -136,6 +140,35 @@ def test_standardisation_is_of_the_training_split_and_saved_with_the_heads(store
     assert np.allclose(heads.audio_spread.numpy(), speech.std(0, ddof=1), rtol=1e-4, atol=1e-6)
     never = train(stores, method=SMALL.model_copy(update={"standardise": "never"}), seeds=1, out=tmp_path / "n")
     assert not never.heads().audio_mean.any()
+
+
+def test_the_epoch_of_the_lowest_development_loss_is_kept_and_not_the_last(stores: Path, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"epochs": 150, "learning_rate": 3e-2})  # overfits twelve pairs
+    run = train(stores, method=config, seeds=1, out=tmp_path)
+    losses = [json.loads(line)["dev_loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    best = int(np.argmin(losses))
+    assert best < 149
+    assert run.about["seeds"]["0"]["epoch"] == best + 1
+    again = train(stores, method=config.model_copy(update={"epochs": best + 1}), seeds=1, out=tmp_path / "short")
+    for one, other in zip(run.heads().parameters(), again.heads().parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_temperature_never_falls_below_one_hundredth(stores: Path, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"temperature": 0.0102, "learning_rate": 0.5, "epochs": 6})
+    train(stores, method=config, seeds=1, out=tmp_path)
+    found = [json.loads(line)["temperature"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert min(found) >= 0.01 - 1e-8
+
+
+def test_captions_are_drawn_from_all_of_an_utterances_own(tmp_path: Path) -> None:
+    pairs = cached_pairs(plant(tmp_path, {"train": 30}, audio_width=4, text_width=4), "train", style="dimensional")
+    assert pairs.offsets.diff().tolist() == [4] * 30
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([pairs.draw_captions(generator) for _ in range(60)])
+    for row in range(30):
+        own = pairs.caption[pairs.offsets[row] : pairs.offsets[row + 1]]
+        assert set(draws[:, row].tolist()) == set(own.tolist())
 
 
 def test_one_seed_gives_one_result(stores: Path, tmp_path: Path) -> None:
