@@ -19,6 +19,7 @@ from pipeline.config import SoftTargetsConfig, TrainConfig, presets
 from pipeline.errors import UsageError
 from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.evaluate import evaluate, evaluated
+from pipeline.evaluation.paper import paper_tables
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.progress import say
 from pipeline.run import Run, write_text
@@ -53,7 +54,7 @@ def compare(
         results[name] = _measured(run, stores, others, evaluation, device)
     comparison = comparison_tables(results)
     text = "\n\n".join([comparison.markdown(), *_recognition_tables(results)])
-    write_text(out / "comparison.md", text + "\n")
+    write_text(out / "comparison.md", f"{text}\n\n{paper_tables().markdown()}\n")
     write_text(out / "comparison.tex", comparison.latex() + "\n")
     write_text(out / "comparison.csv", comparison.csv())
     summary = {"tables": comparison.as_json(), "methods": results}

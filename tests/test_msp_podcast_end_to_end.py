@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from cache.lock import writing
+from cache.reader import Store
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.extract_features import main as extract_features
 from pipeline.commands.train_heads import main as train_heads
@@ -71,3 +74,21 @@ def test_bad_input_is_one_clear_error_and_no_traceback(
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals_have_their_exit_codes_and_change_nothing(corpus: Path, stores: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stores"
+    shutil.copytree(stores, out)
+    before = (out / "audio.h5").read_bytes()
+    again = [corpus, "--out", out, *QUICK_OPTIONS]
+    run(extract_features, *again, "-o", "audio.layer=1", code=4)
+    with writing(out):
+        run(extract_features, *again, code=75)
+    assert (out / "audio.h5").read_bytes() == before
+    layout = Store.open(out / "audio.h5").layout
+    damaged = bytearray(before)
+    damaged[layout.extents["vectors"].offset] ^= 1
+    (out / "audio.h5").write_bytes(damaged)
+    run(extract_features, *again, "--verify", code=5)
+    run(extract_features, *again)  # the damaged row alone is encoded again
+    assert (out / "audio.h5").read_bytes() == before
