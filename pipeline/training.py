@@ -8,11 +8,13 @@ comes from (seed, epoch), so a run that was stopped goes on with the same bits.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +26,17 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
 from pipeline.config import TrainConfig, load_config
 from pipeline.device import pick_device
+from pipeline.epochs import Batches, Material, epoch_generator, steps_of
 from pipeline.errors import StoreCorrupt
 from pipeline.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
-from pipeline.objectives.objective import Objective, Prepared, needed_labels, objective_of
+from pipeline.objectives.objective import Objective, needed_labels, objective_of
 from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
+from pipeline.stack import TRAINED, Member, Stack
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
 SAY_SECONDS = 2.0  # between two lines about epochs
-_STEPS_AHEAD = 64  # steps whose orders or targets are made in one call
-
-
-@dataclass(frozen=True)
-class Batch:
-    """S steps' worth of batches: rows, their captions and the order of their labels."""
-
-    rows: Tensor  # (S, B) of pairs.speech
-    captions: Tensor  # (S, B) of pairs.text
-    prepared: Prepared  # what the loss needs beside the similarities
 
 
 @dataclass
@@ -102,95 +96,75 @@ def train(
         run = begin_run(Path(out), config, origin, fresh=fresh)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
         _fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
+        material = Material(pairs, dev, config.batch_size, standard)
+        shared = _Shared(config, material, objective_of(config.objective, pairs))
         say(f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
             if seed not in run.seeds:
-                run.finish(seed, Trainer(config, standard, pairs, dev, run.seed_folder(seed), seed).train(check))
+                run.finish(seed, Trainer(shared, run.seed_folder(seed), seed).train(check))
     return run
 
 
-class Trainer:
-    """One seed: heads, optimiser, and the tensors they see, standardised once."""
+class _Shared:
+    """What the seeds of a run share."""
 
-    def __init__(
-        self, config: TrainConfig, standard: Heads, pairs: CachedPairs, dev: CachedPairs, folder: Path, seed: int
-    ) -> None:
-        self.config, self.pairs, self.dev, self.folder, self.seed = config, pairs, dev, folder, seed
+    def __init__(self, config: TrainConfig, material: Material, objective: Objective) -> None:
+        self.config, self.material, self.objective = config, material, objective
+        self.dev_batches = material.dev_batches([objective])
+
+    def stack(self, seed: int) -> Stack:
+        """Fresh heads of `seed`, as a stack of one."""
+        config, heads = self.config, copy.deepcopy(self.material.standard)
+        heads.initialise(seed, config.temperature)
+        return Stack([Member(heads, self.objective, config.learning_rate, config.weight_decay)])
+
+    @cached_property
+    def threads(self) -> int:
+        """The config's thread count, else the fastest; measured once."""
+        if self.config.threads != "auto":
+            return self.config.threads
+        stack, batches = self.stack(0), next(iter(self.rehearsal()))
+        return choose_threads(lambda: self.material.step(stack, batches, 0))
+
+    def rehearsal(self) -> Iterator[Batches]:
+        """Batches of the training set that no seed sees."""
+        return steps_of(self.material.pairs, self.config.batch_size, epoch_generator(-1, 0), [self.objective])
+
+
+class Trainer:
+    """One seed of a run."""
+
+    def __init__(self, shared: _Shared, folder: Path, seed: int) -> None:
+        self.config, self.material, self.folder, self.seed = shared.config, shared.material, folder, seed
+        self.shared, self.stack = shared, shared.stack(seed)
         self.said = time.perf_counter()
-        self.heads = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
-        self.heads.load_state_dict(standard.state_dict())
-        self.heads.initialise(seed, config.temperature)
-        self.heads.to(pairs.speech.device)
-        with torch.no_grad():
-            self.speech, self.text = self.heads.standardise(pairs.speech, pairs.text)
-            self.dev_speech, self.dev_text = self.heads.standardise(dev.speech, dev.text)
-        self.optimiser = torch.optim.Adam(
-            self.heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.objective = objective_of(config.objective, pairs)
-        # the development set's batches never change: one draw, one order
-        self.dev_batches = list(steps_of(dev, config.batch_size, torch.Generator().manual_seed(0), self.objective))
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
         self.folder.mkdir(parents=True, exist_ok=True)
         progress = self._resume()
-        if self.speech.device.type == "cpu":
-            progress.threads = self._set_threads(progress.threads)
+        if self.material.speech.device.type == "cpu":
+            progress.threads = use_threads(progress.threads or self.shared.threads)
         start = time.perf_counter()
         while progress.epoch < self.config.epochs:
-            losses = []
-            generator = epoch_generator(self.seed, progress.epoch)
-            for batch in steps_of(self.pairs, self.config.batch_size, generator, self.objective):
-                losses += [self._step(batch, step) for step in range(len(batch.rows))]
-                check()
+            losses = self.material.train_epoch(self.stack, self.seed, progress.epoch, check)
             progress.epoch += 1
-            self._end_epoch(progress, float(torch.stack(losses).mean()), start)
+            self._end_epoch(progress, float(losses), start)
         self._write_best(progress)
         return {"epoch": progress.best_epoch, "dev_loss": progress.best_loss, "threads": progress.threads}
 
-    def _set_threads(self, begun_with: int) -> int:
-        """The thread count of the run that is resumed, else the config's, else the fastest."""
-        wanted = begun_with or self.config.threads
-        return choose_threads(self._rehearse) if wanted == "auto" else use_threads(wanted)
-
-    def dev_loss(self) -> float:
-        """Mean loss over the development set's batches; all of it is projected in one wide product."""
-        with torch.no_grad():
-            speech, text = self.heads.project(self.dev_speech, self.dev_text)
-            losses = [self._loss(speech[b.rows], text[b.captions], b.prepared) * len(b.rows) for b in self.dev_batches]
-            return float(torch.stack(losses).sum()) / sum(len(b.rows) for b in self.dev_batches)
-
-    def _step(self, batch: Batch, step: int) -> Tensor:
-        speech, text = self.heads.project(self.speech[batch.rows[step]], self.text[batch.captions[step]])
-        loss = self._loss(speech, text, batch.prepared[step])
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.heads.clamp_scale()
-        return loss.detach()
-
-    def _loss(self, speech: Tensor, text: Tensor, prepared: Any) -> Tensor:
-        return self.objective.loss(speech @ text.mT * self.heads.log_scale.exp(), prepared)
-
-    def _rehearse(self) -> None:
-        """A step's forward and backward pass that changes nothing."""
-        batch = self.dev_batches[0]
-        speech, text = self.heads.project(self.dev_speech[batch.rows[0]], self.dev_text[batch.captions[0]])
-        self._loss(speech, text, batch.prepared[0]).backward()  # type: ignore[no-untyped-call]
-        self.optimiser.zero_grad()
-
     def _end_epoch(self, progress: Progress, train_loss: float, start: float) -> None:
-        loss = self.dev_loss()
+        (loss,) = self.material.dev_losses(self.stack, self.shared.dev_batches)
+        (temperature,) = self.stack.temperatures()
         if loss < progress.best_loss:
             progress.best_epoch, progress.best_loss = progress.epoch, loss
-            progress.best = {name: tensor.clone() for name, tensor in self.heads.state_dict().items()}
+            progress.best = self.stack.state(0)
         line = {
             "seed": self.seed,
             "epoch": progress.epoch,
             "train_loss": train_loss,
             "dev_loss": loss,
-            "temperature": self.heads.temperature,
+            "temperature": temperature,
         }
         progress.metrics.append(line)
         now = time.perf_counter()
@@ -198,22 +172,20 @@ class Trainer:
             self.said = now
             say(
                 f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, "
-                f"dev {loss:.4f}, temperature {self.heads.temperature:.3f}, {now - start:.1f} s"
+                f"dev {loss:.4f}, temperature {temperature:.3f}, {now - start:.1f} s"
             )
         self._checkpoint(progress)
 
     def _write_best(self, progress: Progress) -> None:
-        self.heads.load_state_dict(progress.best)
+        heads = copy.deepcopy(self.material.standard)
+        heads.load_state_dict(progress.best, strict=False)  # the standardisation is the material's
         about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
-        save_heads(self.heads, self.folder / "heads.safetensors", about | {"dev_loss": progress.best_loss})
+        save_heads(heads, self.folder / "heads.safetensors", about | {"dev_loss": progress.best_loss})
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def _checkpoint(self, progress: Progress) -> None:
-        tensors = {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        tensors = self.stack.checkpoint() | {f"best.{name}": tensor for name, tensor in progress.best.items()}
         said = {name: value for name, value in vars(progress).items() if name != "best"}
         save_tensors(tensors, self.folder / "checkpoint.safetensors", said)
 
@@ -224,34 +196,13 @@ class Trainer:
         tensors, metadata = load_tensors(path)
         try:
             progress = Progress(**metadata)
-            progress.best = _under(tensors, "best.")
-            self.heads.load_state_dict(_under(tensors, "heads."))
-            saved = self.optimiser.state_dict()
-            count = len(saved["param_groups"][0]["params"])
-            saved["state"] = {index: _under(tensors, f"adam.{index}.") for index in range(count)}
-            self.optimiser.load_state_dict(saved)
+            progress.best = {name: tensors[f"best.{name}"] for name in TRAINED}
+            self.stack.restore(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             found = " ".join(str(error).split())[:160]
             raise StoreCorrupt(path, f"no checkpoint of this run ({found})", "one", "Run with --fresh.") from None
         say(f"seed {self.seed}: going on after epoch {progress.epoch}")
         return progress
-
-
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Every draw of one epoch: its order and its captions."""
-    mixed = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
-
-
-def steps_of(pairs: CachedPairs, size: int, generator: torch.Generator, objective: Objective) -> Iterator[Batch]:
-    """One epoch's batches, `_STEPS_AHEAD` at a time. Rows that fill no batch are left to the next shuffle."""
-    size = min(size, len(pairs))
-    device = pairs.speech.device
-    rows = torch.randperm(len(pairs), generator=generator).to(device)
-    rows = rows[: len(rows) // size * size].view(-1, size)
-    captions = pairs.draw_captions(generator)
-    for chunk in torch.split(rows, _STEPS_AHEAD):
-        yield Batch(chunk, captions[chunk], objective.prepare(pairs, chunk, captions[chunk]))
 
 
 def _fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
@@ -273,7 +224,3 @@ def _digest(pairs: CachedPairs, dev: CachedPairs) -> str:
         for tensor in (part.labels, part.emotion, part.gender, part.offsets, part.caption, part.speech, part.text):
             state.update(tensor.cpu().numpy().data)
     return state.hexdigest()
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,21 +1,44 @@
-"""Planted stores: embeddings generated from known valence and arousal plus noise, at the real corpus's size."""
+"""Planted stores: embeddings generated from known valence and arousal plus noise, at the real corpus's size.
+
+What is planted, so that a result can be read (docs/planted.md):
+
+- Each utterance has a true point of the plane; five raters hear it with noise and answer in whole numbers; the label
+  is their mean, as in MSP-Podcast (F10).
+- The encoder perceives the true point with noise too: `reliability` is the correlation of the best estimate from the
+  speech vector with the label. The vector is a fixed random nonlinear map of the perceived point, of nuisances (the
+  voice, the words) as strong as it, and noise in every channel.
+- The text vector is the same kind of map of what the caption says, perceived with an R^2 of about .9, which is what
+  MiniLM's embedding of the built-in captions gives.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cache.captions import write_captions
+from cache.captions import Captions, write_captions
 from cache.carry import Plan, open_for_writing
 from cache.layout import Rows
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreWriter
+from pipeline.acoustic import NAMES
 from pipeline.captions import Source, plan_captions
+from pipeline.captions.source import Acoustics
 from pipeline.config import CaptionsConfig
+from pipeline.corpora.circumplex import NOMINAL
+
+Values = NDArray[np.float64]
 
 MSP_PODCAST = {"train": 90_022, "dev": 25_258, "test1": 34_963}  # F10
+EVERY_STYLE = ("dimensional", "template", "clap4emo", "acoustic")
+SPREAD = 1.1  # of the true points; raters hear with RATER's noise
+RATERS, RATER = 5, 0.8
+NUISANCES = 32
+_CATEGORIES = ("angry", "sad", "happy", "surprised", "fearful", "disgust", "neutral", "calm")
 
 
 def plant(
@@ -25,45 +48,103 @@ def plant(
     audio_width: int = 1024,
     text_width: int = 768,
     noise: float = 1.0,
+    reliability: float | None = None,
+    styles: Sequence[str] = ("dimensional", "template"),
     seed: int = 0,
 ) -> Stores:
-    """Write stores whose speech and text vectors are a fixed random map of (valence, arousal) plus unit `noise`."""
+    """Write stores of planted vectors; `noise` is each channel's, beside a signal of about .7.
+
+    Without a `reliability` the encoder perceives the true point. With the style `acoustic` in `styles` (or any other of
+    a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
     split = [name for name, count in splits.items() for _ in range(count)]
     count = len(split)
-    truth = np.clip(draw.normal(4.0, 1.1, (count, 2)), 1, 7)
-    ratings = np.clip(np.rint(truth[:, None, :] + draw.normal(0, 0.8, (count, 5, 2))), 1, 7)
-    labels = ratings.mean(1)  # five raters
+    truth = np.clip(draw.normal(4.0, SPREAD, (count, 2)), 1, 7)
+    ratings = np.clip(np.rint(truth[:, None, :] + draw.normal(0, RATER, (count, RATERS, 2))), 1, 7)
+    labels = ratings.mean(1)
     blank = [""] * count
+    rich = "acoustic" in styles
+    female = draw.random(count) < 0.5
     manifest = Manifest(
         root=folder, id=[f"u{i}" for i in range(count)], audio=[f"{i}.wav" for i in range(count)], split=split,
-        valence=labels[:, 0], arousal=labels[:, 1], dominance=np.full(count, np.nan), emotion=blank, speaker=blank,
-        gender=blank, intensity=blank, caption=blank,
+        valence=labels[:, 0], arousal=labels[:, 1], dominance=np.full(count, np.nan),
+        emotion=_emotions(truth + draw.normal(0, RATER, truth.shape)) if rich else blank, speaker=blank,
+        gender=np.where(female, "female", "male").tolist() if rich else blank, intensity=blank, caption=blank,
     )  # fmt: skip
-    captions = plan_captions(Source(manifest), CaptionsConfig())
+    acoustics = _acoustics(truth, female, draw) if rich else None
+    captions = plan_captions(
+        Source(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None), CaptionsConfig(styles=styles)
+    )
     texts = captions.texts()
-    meant = np.full((len(texts), 2), np.nan)
-    row_of = {text: row for row, text in enumerate(texts)}
-    for caption in captions.captions:
-        meant[row_of[caption.text]] = labels[caption.rows].mean(0)
-    for prompt in captions.prompts:
-        meant[row_of[prompt.text]] = prompt.valence, prompt.arousal
-    speech = _vectors(truth, audio_width, noise, np.random.default_rng(1))
+    perceived = truth + draw.normal(0, _blur(labels, truth, reliability), truth.shape)
+    said = _said(captions, texts, labels)
+    said += draw.normal(0, 0.33 * SPREAD, said.shape)  # R^2 about .9
+    nuisance = draw.standard_normal((count, NUISANCES))
+    nuisance[:, 0] = np.where(female, 1, -1)
     write_manifest(manifest, folder / "manifest.csv")
     write_captions(captions, folder / "captions.jsonl")
+    speech = _vectors(perceived, nuisance, audio_width, noise, np.random.default_rng(1))
+    words = _vectors(said, np.zeros((len(said), 1)), text_width, noise / 2, np.random.default_rng(2))
     _store(folder / "audio.h5", "audio", manifest.id, speech)
-    _store(folder / "text.h5", "text", texts, _vectors(meant, text_width, noise / 2, np.random.default_rng(2)))
+    _store(folder / "text.h5", "text", texts, words)
+    if acoustics is not None:
+        _store(folder / "acoustic.h5", "audio", manifest.id, acoustics.astype(np.float32))
     return open_stores(folder)
 
 
-def _vectors(points: np.ndarray, width: int, noise: float, draw: np.random.Generator) -> np.ndarray:
+def _blur(labels: Values, truth: Values, reliability: float | None) -> float:
+    """The encoder's noise about the true point, for this correlation of what it perceives with the labels."""
+    if reliability is None:
+        return 0.0
+    rated = np.mean([np.corrcoef(labels[:, axis], truth[:, axis])[0, 1] for axis in range(2)])
+    return float(truth.std() * np.sqrt((rated / reliability) ** 2 - 1))
+
+
+def _emotions(felt: Values) -> list[str]:
+    """The nearest category of the circumplex."""
+    points = np.array([NOMINAL[name] for name in _CATEGORIES])
+    nearest = ((felt[:, None] - points) ** 2).sum(-1).argmin(1)
+    return [_CATEGORIES[i] for i in nearest]
+
+
+def _acoustics(truth: Values, female: NDArray[np.bool_], draw: np.random.Generator) -> Values:
+    """(N, F) features that lean on arousal, pitch on gender as well; the last is the duration."""
+    leaning = (truth[:, 1:] - 4) * np.array([0.5, 0.6, 0.8, 0.2, -0.2, 0.5, 0.0])
+    values = leaning + draw.standard_normal((len(truth), len(NAMES)))
+    values[:, 0] += 2 * female
+    return np.asarray(values - values.min(0))
+
+
+def _said(captions: Captions, texts: list[str], labels: Values) -> Values:
+    """(T, 2) the point that each text is about: its own for a prompt, the mean of its utterances for a caption.
+
+    An acoustic caption of few utterances says little of them: their mean is drawn in to the centre.
+    """
+    said = np.full((len(texts), 2), 4.0)
+    row_of = {text: row for row, text in enumerate(texts)}
+    for caption in captions.captions:
+        known = len(caption.rows) / (len(caption.rows) + 20) if caption.style == "acoustic" else 1.0
+        said[row_of[caption.text]] = 4 + known * (labels[caption.rows].mean(0) - 4)
+    for prompt in captions.prompts:
+        said[row_of[prompt.text]] = prompt.valence, prompt.arousal
+    for named in captions.classes:
+        said[row_of[named.text]] = NOMINAL.get(named.emotion, (4.0, 4.0))
+    return said
+
+
+def _vectors(
+    points: Values, nuisance: Values, width: int, noise: float, draw: np.random.Generator
+) -> NDArray[np.float32]:
     hidden = np.tanh((points - 4) / 3 @ draw.normal(0, 1, (2, 64)) + draw.normal(0, 1, 64))
-    signal = hidden @ draw.normal(0, 1 / 8, (64, width))
-    return (signal + noise * draw.standard_normal((len(points), width))).astype(np.float32)
+    vectors = (hidden @ draw.normal(0, 1 / 8, (64, width))).astype(np.float32)
+    vectors += (nuisance @ draw.normal(0, 0.7 / np.sqrt(nuisance.shape[1]), (nuisance.shape[1], width))).astype("f4")
+    vectors += np.float32(noise) * draw.standard_normal(vectors.shape, dtype=np.float32)
+    return vectors
 
 
-def _store(path: Path, kind: str, ids: list[str], vectors: np.ndarray) -> None:
+def _store(path: Path, kind: str, ids: list[str], vectors: NDArray[np.float32]) -> None:
     rows = Rows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
     fingerprint = {"store_version": 1, "encoder": {"encoder": "planted"}}
     store, _ = open_for_writing(Plan(path, kind, rows, width=vectors.shape[1], dtype="<f4", fingerprint=fingerprint))

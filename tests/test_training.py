@@ -17,12 +17,13 @@ import torch
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.config import RankingConfig, TrainConfig
+from pipeline.epochs import epoch_generator, steps_of
 from pipeline.errors import StoreMismatch, UsageError
 from pipeline.heads import Heads, load_tensors
 from pipeline.objectives.objective import Ranking
 from pipeline.objectives.ranking import rank_n_contrast, rank_order
 from pipeline.run import open_run
-from pipeline.training import epoch_generator, steps_of, train
+from pipeline.training import train
 from tests.planted import plant
 
 RANKING = Ranking(RankingConfig())
@@ -58,7 +59,7 @@ def test_training_is_the_plain_loop_of_the_paper(stores: Path, tmp_path: Path) -
     heads.initialise(0)
     adam = torch.optim.Adam(heads.parameters(), lr=1e-2)
     losses = []
-    for chunk in steps_of(pairs, 4, epoch_generator(0, 0), RANKING):
+    for chunk in steps_of(pairs, 4, epoch_generator(0, 0), [RANKING]):
         for rows, captions in zip(chunk.rows, chunk.captions, strict=True):
             speech = torch.stack([heads.embed_speech(pairs.speech[row]) for row in rows])
             text = torch.stack([heads.embed_text(pairs.text[row]) for row in captions])
@@ -89,7 +90,7 @@ def _plain_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def test_an_epoch_shows_every_pair_at_most_once_and_another_epoch_another_order(stores: Path) -> None:
     pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
     seen = [
-        torch.cat([b.rows.flatten() for b in steps_of(pairs, 5, epoch_generator(0, epoch), RANKING)])
+        torch.cat([b.rows.flatten() for b in steps_of(pairs, 5, epoch_generator(0, epoch), [RANKING])])
         for epoch in (0, 1, 0)
     ]
     assert len(seen[0]) == len(seen[0].unique()) == 10  # 12 pairs, two batches of five
@@ -101,14 +102,14 @@ def test_a_batch_pairs_each_utterance_with_a_caption_of_its_own(stores: Path) ->
     opened = open_stores(stores)
     pairs = cached_pairs(opened, "train", style="dimensional")
     links = opened.captions.links("dimensional", len(opened.manifest))
-    for batch in steps_of(pairs, 4, epoch_generator(0, 0), RANKING):
+    for batch in steps_of(pairs, 4, epoch_generator(0, 0), [RANKING]):
         for row, caption in zip(batch.rows.flatten().tolist(), batch.captions.flatten().tolist(), strict=True):
             utterance = pairs.rows[row]
             own = links.text[links.offsets[utterance] : links.offsets[utterance + 1]]
             vectors = torch.tensor(opened.text.read(own)[0])
             assert any(torch.equal(pairs.text[caption], vector) for vector in vectors)
         expected = rank_order(pairs.labels[batch.rows][..., :2])
-        assert torch.equal(batch.prepared.order, expected.order)
+        assert torch.equal(batch.prepared[0].order, expected.order)
 
 
 def test_only_rows_of_the_named_splits_are_read(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,16 @@ from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
 from pipeline.config import RankingConfig, SoftTargetsConfig
 from pipeline.errors import UsageError
-from pipeline.objectives.ranking import RankOrder, rank_n_contrast, rank_order
-from pipeline.objectives.soft_targets import Targets, gemo, identity, same_class, smooth, soft_target_loss
+from pipeline.objectives.ranking import RankOrder, rank_n_contrast, rank_n_contrast_gradient, rank_order
+from pipeline.objectives.soft_targets import (
+    Targets,
+    gemo,
+    identity,
+    same_class,
+    smooth,
+    soft_target_gradient,
+    soft_target_loss,
+)
 
 
 class Prepared(Protocol):
@@ -30,7 +38,11 @@ class Objective(Protocol):
         """For (S, B) rows of `pairs` and their captions: from labels and frozen features alone, no gradient."""
 
     def loss(self, logits: Tensor, prepared: Any) -> Tensor:
-        """(..., B, B) cosine / tau and what was prepared for them -> a scalar."""
+        """(..., B, B) cosine / tau and what was prepared for them -> a scalar that flows gradient to them."""
+
+    def gradient(self, logits: Tensor, prepared: Any, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        """Each batch's own loss (...) and its gradient (..., B, B), without autograd; leading dimensions that
+        `prepared` lacks share it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,15 @@ class Ranking:
         config = self.config
         return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
 
+    def gradient(self, logits: Tensor, prepared: RankOrder, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        return rank_n_contrast_gradient(
+            logits,
+            prepared,
+            denominator=self.config.denominator,
+            symmetric=self.config.symmetric,
+            with_gradient=with_gradient,
+        )
+
 
 @dataclass(frozen=True)
 class SoftTargets:
@@ -61,6 +82,9 @@ class SoftTargets:
 
     def loss(self, logits: Tensor, prepared: Targets) -> Tensor:
         return soft_target_loss(logits, prepared, divergence=self.config.divergence)
+
+    def gradient(self, logits: Tensor, prepared: Targets, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        return soft_target_gradient(logits, prepared, divergence=self.config.divergence, with_gradient=with_gradient)
 
 
 def needed_labels(config: RankingConfig | SoftTargetsConfig) -> Sequence[str]:

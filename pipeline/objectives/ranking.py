@@ -74,7 +74,7 @@ def rank_n_contrast(
 
     Args:
         logits: (..., N, N) cosine / tau; row i is the anchor (audio i), column j the candidate (text j).
-        order: `rank_order` of the labels of the N pairs; leading dimensions broadcast against those of `logits`.
+        order: `rank_order` of the labels of the N pairs; its dimensions are the last ones of `logits`.
         denominator: which candidates k stand in the denominator of pair (i, j), d being the label distance (F5):
             `at_least`: d_ik >= d_ij, j and its ties among them. The original Rank-N-Contrast and the default.
             `beyond`: d_ik > d_ij, as printed. Pairs with an empty set are dropped and the mean is over the pairs
@@ -91,82 +91,106 @@ def rank_n_contrast(
     Sums are float64 about each row's mid-range: exact for rows that span up to 1,380 (cosine / .01 spans 200).
     References: Zha et al., "Rank-N-Contrast", NeurIPS 2023 (F15); Chandra et al., Interspeech 2025 (F4).
     """
-    order = RankOrder(*(t.expand_as(logits) for t in (order.order, order.first_tie, order.last_tie)))
-    loss = _one_direction(logits, order, denominator)
+    loss: Tensor = _Ranking.apply(logits, order, denominator, symmetric)
+    return loss
+
+
+def rank_n_contrast_gradient(
+    logits: Tensor,
+    order: RankOrder,
+    *,
+    denominator: Denominator = "at_least",
+    symmetric: bool = False,
+    with_gradient: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Each batch's own loss (...) and its gradient (..., N, N), without autograd; arguments of `rank_n_contrast`.
+
+    Without `with_gradient` the gradient is empty.
+    """
+    losses, gradient = _one_direction(logits, order, denominator, with_gradient)
     if symmetric:
-        loss = (loss + _one_direction(logits.mT, order, denominator)) / 2
-    return loss
+        other, turned = _one_direction(logits.mT, order, denominator, with_gradient)
+        losses = (losses + other) / 2
+        gradient = (gradient + turned.mT) / 2 if with_gradient else gradient
+    return losses, gradient
 
 
-def _one_direction(logits: Tensor, order: RankOrder, denominator: Denominator) -> Tensor:
+class _Ranking(torch.autograd.Function):
+    """The gradient is made on the way forward."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, order: RankOrder, denominator: Denominator, symmetric: bool) -> Tensor:
+        needed = ctx.needs_input_grad[0]
+        losses, gradient = rank_n_contrast_gradient(
+            logits, order, denominator=denominator, symmetric=symmetric, with_gradient=needed
+        )
+        if needed:
+            ctx.save_for_backward(gradient)
+        return losses.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        batches = gradient.shape[:-2].numel()
+        return grad_output * gradient / batches, None, None, None
+
+
+def _one_direction(
+    logits: Tensor, order: RankOrder, denominator: Denominator, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Losses (...) and gradient (..., N, N), or an empty one. Leading dimensions that `order` lacks share it."""
     size = logits.shape[-1]
-    weight = _pair_weight(order, denominator)
-    rows = RankOrder(*(t.reshape(-1, size) for t in (order.order, order.first_tie, order.last_tie)))
-    loss: Tensor = _Ranking.apply(logits.reshape(-1, size), rows, weight, denominator)
-    return loss
+    flat = logits.reshape(-1, order.order.shape[:-1].numel(), size)  # (C, R, N)
+    rows = RankOrder(*(t.reshape(-1, size) for t in (order.order, order.first_tie, order.last_tie)))  # (R, N)
+    weight = _pair_weight(order, denominator)  # (R, 1)
+    losses = torch.empty(flat.shape[:2], dtype=torch.float64, device=logits.device)
+    gradient = torch.empty_like(flat) if with_gradient else flat.new_empty(0)
+    step = max(1, _BLOCK // (flat.shape[0] * size)) if logits.device.type == "cpu" else flat.shape[1]
+    for start in range(0, flat.shape[1], step):
+        block = slice(start, start + step)
+        part = RankOrder(*(t[block].expand(flat.shape[0], -1, -1) for t in (rows.order, rows.first_tie, rows.last_tie)))
+        pairs, slope = _block(flat[:, block], part, denominator, with_gradient)
+        losses[:, block] = (pairs * weight[block]).squeeze(-1)
+        if slope is not None:
+            gradient[:, block].scatter_(-1, part.order, slope.mul_(weight[block]).to(logits.dtype))
+    return losses.view(logits.shape[:-1]).sum(-1).to(logits.dtype), gradient.view(logits.shape if with_gradient else 0)
 
 
 def _pair_weight(order: RankOrder, denominator: Denominator) -> Tensor:
-    """What one pair of each row counts: 1 / (batches x pairs kept in its batch). (rows, 1) float64."""
+    """What one pair of each row counts: 1 / (pairs kept in its batch). (rows, 1) float64."""
     *batches, size, _ = order.order.shape
     if denominator == "beyond":
         kept = (order.first_tie > 0).sum((-2, -1), keepdim=True).clamp(min=1)  # (..., 1, 1)
     else:
         kept = torch.full((*batches, 1, 1), size * size, device=order.order.device)
-    kept = kept.expand(*batches, size, 1).reshape(-1, 1)
-    return size / (kept.double() * kept.shape[0])
-
-
-class _Ranking(torch.autograd.Function):
-    """Rows (R, N) of logits to the weighted sum of their pairs' losses; the gradient is made on the way."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, order: RankOrder, weight: Tensor, denominator: Denominator) -> Tensor:
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        loss = weight.new_zeros(())
-        step = max(1, _BLOCK // logits.shape[1]) if logits.device.type == "cpu" else max(1, logits.shape[0])
-        for start in range(0, logits.shape[0], step):
-            block = slice(start, start + step)
-            part = RankOrder(order.order[block], order.first_tie[block], order.last_tie[block])
-            pairs, slope = _block(logits[block], part, denominator, gradient is not None)
-            loss += (pairs * weight[block]).sum()
-            if gradient is not None and slope is not None:
-                slope.mul_(weight[block])
-                gradient[block].scatter_(1, part.order, slope.to(logits.dtype))
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return loss.to(logits.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
-        return grad_output * ctx.saved_tensors[0], None, None, None
+    return kept.expand(*batches, size, 1).reshape(-1, 1).double().reciprocal()
 
 
 def _block(
     logits: Tensor, order: RankOrder, denominator: Denominator, with_slope: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Each row's sum of losses (R, 1), and d(sum)/d(logit) in sorted order (R, N). Both float64."""
-    shifted = logits.gather(1, order.order).double()
-    low, high = shifted.aminmax(dim=1, keepdim=True)
+    """Each row's sum of losses (C, R, 1), and d(sum)/d(logit) in sorted order (C, R, N). Both float64."""
+    shifted = logits.gather(-1, order.order).double()
+    low, high = shifted.aminmax(dim=-1, keepdim=True)
     shifted -= (low + high) / 2
     power = shifted.exp()
-    running = power.cumsum(1)
+    running = power.cumsum(-1)
     if denominator == "at_least":
         own = None
-        total = running.gather(1, order.last_tie)
+        total = running.gather(-1, order.last_tie)
     else:
         # A dropped pair of `beyond` gets itself as its set: log(e_j / e_j) = 0, and its slope 1 - 1 = 0.
         own = power if denominator == "beyond_and_self" else power * (order.first_tie == 0)
-        total = pad(running, (1, 0)).gather(1, order.first_tie) + own
-    pairs = total.log().sum(1, keepdim=True) - shifted.sum(1, keepdim=True)
+        total = pad(running, (1, 0)).gather(-1, order.first_tie) + own
+    pairs = total.log().sum(-1, keepdim=True) - shifted.sum(-1, keepdim=True)
     if not with_slope:
         return pairs, None
     share = total.reciprocal()
-    nearer = share.flip(1).cumsum(1).flip(1)  # position p: sum of 1/denominator of p and all nearer (F16)
+    nearer = share.flip(-1).cumsum(-1).flip(-1)  # position p: sum of 1/denominator of p and all nearer (F16)
     if own is None:
-        return pairs, nearer.gather(1, order.first_tie).mul_(power).sub_(1)
-    slope = pad(nearer, (0, 1)).gather(1, order.last_tie + 1).mul_(power)
+        return pairs, nearer.gather(-1, order.first_tie).mul_(power).sub_(1)
+    slope = pad(nearer, (0, 1)).gather(-1, order.last_tie + 1).mul_(power)
     return pairs, slope.add_(own * share).sub_(1)
 
 

@@ -57,6 +57,26 @@ def soft_target_loss(logits: Tensor, targets: Targets, *, divergence: Divergence
     return loss.mean()
 
 
+def soft_target_gradient(
+    logits: Tensor, targets: Targets, *, divergence: Divergence, with_gradient: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Each batch's own loss (...) and its gradient (..., N, N), without autograd; arguments of `soft_target_loss`.
+
+    The targets' rows sum to 1, so a direction's gradient is its softmax less the targets. Without `with_gradient` it is
+    empty.
+    """
+    size = logits.shape[-1]
+    toward_text, toward_audio = logits.log_softmax(-1), logits.log_softmax(-2)
+    turned = targets.rows.mT
+    losses = -(targets.rows * toward_text + turned * toward_audio).sum((-2, -1)) / (2 * size)
+    if divergence == "kl":
+        losses = losses - targets.entropy
+    if not with_gradient:
+        return losses, logits.new_empty(0)
+    gradient = (toward_text.exp_() + toward_audio.exp_()).sub_(targets.rows).sub_(turned).div_(2 * size)
+    return losses, gradient
+
+
 def identity(size: int, *, batches: tuple[int, ...] = (), device: torch.device | str = "cpu") -> Targets:
     """Each audio's own text, and nothing else (F24)."""
     return _targets(torch.eye(size, device=device).expand(*batches, size, size))

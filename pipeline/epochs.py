@@ -1,0 +1,98 @@
+"""What every training sees, and one epoch of it: shuffled batches, a stack's steps, the development losses.
+
+Every draw of an epoch comes from (seed, epoch), so a training that was stopped goes on with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cache.pairs import CachedPairs
+from pipeline.heads import Heads
+from pipeline.objectives.objective import Objective
+from pipeline.stack import Stack
+
+_STEPS_AHEAD = 64  # steps whose orders or targets are made in one call
+
+
+@dataclass(frozen=True)
+class Batches:
+    """S steps' worth of batches: rows, their captions, and what each objective wants to know of them."""
+
+    rows: Tensor  # (S, B) of pairs.speech
+    captions: Tensor  # (S, B) of pairs.text
+    prepared: list[Any]  # by objective; `prepared[g][s]` is that of one batch
+
+
+@dataclass
+class Material:
+    """Training and development pairs with their vectors standardised, once for all who train on them."""
+
+    pairs: CachedPairs
+    dev: CachedPairs
+    batch_size: int
+    standard: Heads  # whose mean and spread are those of the training pairs
+    speech: Tensor = field(init=False)
+    text: Tensor = field(init=False)
+    dev_speech: Tensor = field(init=False)
+    dev_text: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        with torch.no_grad():
+            self.speech, self.text = self.standard.standardise(self.pairs.speech, self.pairs.text)
+            self.dev_speech, self.dev_text = self.standard.standardise(self.dev.speech, self.dev.text)
+
+    def train_epoch(self, stack: Stack, seed: int, epoch: int, check: Callable[[], None]) -> Tensor:
+        """Step through one epoch; returns each member's mean loss, (C,). `check` raises when it is time to stop."""
+        losses = []
+        for batches in steps_of(self.pairs, self.batch_size, epoch_generator(seed, epoch), stack.objectives):
+            losses += [self.step(stack, batches, s) for s in range(len(batches.rows))]
+            check()
+        return torch.stack(losses).mean(0)
+
+    def step(self, stack: Stack, batches: Batches, s: int) -> Tensor:
+        """One step of every member; returns their losses before it, (C,)."""
+        speech, text = self.speech[batches.rows[s]], self.text[batches.captions[s]]
+        return stack.step(speech, text, [prepared[s] for prepared in batches.prepared])
+
+    def dev_batches(self, objectives: Sequence[Objective]) -> list[Batches]:
+        """The development set's batches, which never change: one draw, one order."""
+        return list(steps_of(self.dev, self.batch_size, torch.Generator().manual_seed(0), objectives))
+
+    def dev_losses(self, stack: Stack, batches: Sequence[Batches]) -> list[float]:
+        """Each member's mean loss over the development set's batches; the set is projected in one wide product."""
+        count = sum(len(part.rows) for part in batches)
+        means = []
+        for c in range(stack.count):
+            speech, text = stack.project(c, self.dev_speech, self.dev_text)
+            sums = [
+                stack.losses(c, speech[part.rows] @ text[part.captions].mT, part.prepared).sum() for part in batches
+            ]
+            means.append(float(torch.stack(sums).sum()) / count)
+        return means
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Every draw of one epoch: its order and its captions."""
+    mixed = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
+
+
+def steps_of(
+    pairs: CachedPairs, size: int, generator: torch.Generator, objectives: Sequence[Objective]
+) -> Iterator[Batches]:
+    """One epoch's batches, `_STEPS_AHEAD` at a time. Rows that fill no batch are left to the next shuffle."""
+    size = min(size, len(pairs))
+    device = pairs.speech.device
+    rows = torch.randperm(len(pairs), generator=generator).to(device)
+    rows = rows[: len(rows) // size * size].view(-1, size)
+    captions = pairs.draw_captions(generator)
+    for chunk in torch.split(rows, _STEPS_AHEAD):
+        own = captions[chunk]
+        yield Batches(chunk, own, [objective.prepare(pairs, chunk, own) for objective in objectives])

@@ -1,0 +1,170 @@
+"""The training step by hand: the heads of C configurations side by side in wide matrices, over shared batches.
+
+One product projects a batch for all of them and one makes all gradients of a weight; the loss's gradient comes out of
+its forward pass; the optimiser is torch's fused Adam, with a group of its own for each configuration. A single training
+is a stack of one. Under autograd, `Heads.project` and `Objective.loss` are the reference (tests/test_stack.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+from torch.optim.adam import adam
+
+from pipeline.heads import EPSILON, MAX_SCALE, Heads
+from pipeline.objectives.objective import Objective
+
+TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One configuration of a stack: its heads as they are at the start, and how it trains."""
+
+    heads: Heads
+    objective: Objective
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
+class Stack:
+    """C members of one width and activation, which see the same batches; all else is their own."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        first = members[0].heads
+        self.count, self.width, self.activation = len(members), first.audio.out_features, first.activation
+        self.wide = {name: _joined([member.heads.state_dict()[name] for member in members]) for name in TRAINED}
+        self._gradients = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
+        self._first = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}  # Adam's moments
+        self._second = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
+        self._steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
+        self._adams = self._by_rate(members)
+        self.objectives: list[Objective] = []  # the distinct ones, in the order that `prepared` has
+        self._members_of: list[list[int]] = []
+        for c, member in enumerate(members):
+            if member.objective not in self.objectives:
+                self.objectives.append(member.objective)
+                self._members_of.append([])
+            self._members_of[self.objectives.index(member.objective)].append(c)
+
+    def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
+        """Train every member on one batch of standardised vectors, (B, Da) and (B, Dt); `prepared` by objective.
+
+        Returns the losses before the step, (C,).
+        """
+        audio_unit, audio_length = self._projected("audio", speech)
+        text_unit, text_length = self._projected("text", text)
+        scale = self.wide["log_scale"].exp().view(-1, 1, 1)
+        logits = (audio_unit @ text_unit.mT).mul_(scale)  # (C, B, B)
+        losses, slope = self._losses(logits, prepared)
+        torch.sum(slope * logits, (1, 2), out=self._gradients["log_scale"])
+        slope.mul_(scale)
+        self._backward("audio", slope @ text_unit, audio_unit, audio_length, speech)
+        self._backward("text", slope.mT @ audio_unit, text_unit, text_length, text)
+        for state in self._adams:
+            adam(**state)
+        self.wide["log_scale"].clamp_(max=math.log(MAX_SCALE))
+        return losses
+
+    def project(self, c: int, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Member c's unit vectors (n, width) of standardised vectors, as `Heads.project` makes them."""
+        own = self._part(self.wide, c)
+        return (
+            self._unit(linear(speech, own["audio.weight"], own["audio.bias"]))[0],
+            self._unit(linear(text, own["text.weight"], own["text.bias"]))[0],
+        )
+
+    def losses(self, c: int, logits: Tensor, prepared: Sequence[Any]) -> Tensor:
+        """Member c's loss of each batch, (S,), for (S, B, B) cosines."""
+        group = next(g for g, members in enumerate(self._members_of) if c in members)
+        scaled = logits * self.wide["log_scale"][c].exp()
+        return self.objectives[group].gradient(scaled, prepared[group], with_gradient=False)[0]
+
+    def state(self, c: int) -> dict[str, Tensor]:
+        """A copy of what member c has learnt: part of a state dict of `Heads`."""
+        shapes = {"log_scale": ()}
+        own = self._part(self.wide, c)
+        return {name: tensor.clone().view(shapes.get(name, tensor.shape)) for name, tensor in own.items()}
+
+    def temperatures(self) -> list[float]:
+        return [math.exp(-scale) for scale in self.wide["log_scale"].tolist()]
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Everything that another `Stack` of the same members needs to go on with the same bits; no copies."""
+        kinds = {"heads": self.wide, "first": self._first, "second": self._second}
+        tensors = {f"{kind}.{name}": tensor for kind, wide in kinds.items() for name, tensor in wide.items()}
+        return tensors | {"steps": self._steps}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up a `checkpoint`. Raises KeyError or ValueError, before anything is changed, where it does not fit."""
+        own = self.checkpoint()
+        for name, tensor in own.items():
+            if tensor.shape != tensors[name].shape:
+                raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+    def _by_rate(self, members: Sequence[Member]) -> list[dict[str, Any]]:
+        """What `adam` is called with, once for all members of one learning rate and weight decay."""
+        rates: dict[tuple[float, float], list[int]] = {}
+        for c, member in enumerate(members):
+            rates.setdefault((member.learning_rate, member.weight_decay), []).append(c)
+        kinds = {
+            "params": self.wide, "grads": self._gradients, "exp_avgs": self._first, "exp_avg_sqs": self._second
+        }  # fmt: skip
+        fixed = {"amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "fused": True}
+        return [
+            {
+                **{kind: [part for c in own for part in self._part(wide, c).values()] for kind, wide in kinds.items()},
+                "max_exp_avg_sqs": [],
+                "state_steps": [step for c in own for step in self._steps[c].unbind()],
+                "lr": rate,
+                "weight_decay": decay,
+                **fixed,
+            }
+            for (rate, decay), own in rates.items()
+        ]
+
+    def _part(self, wide: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
+        """Member c's part of each wide tensor, as views."""
+        sizes = {name: 1 if name == "log_scale" else self.width for name in wide}
+        return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in wide.items()}
+
+    def _projected(self, side: str, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors (C, B, width) of every member, and the lengths (C, B, 1) they had."""
+        wide = linear(vectors, self.wide[f"{side}.weight"], self.wide[f"{side}.bias"])
+        return self._unit(wide.view(-1, self.count, self.width).transpose(0, 1))
+
+    def _unit(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        if self.activation == "relu":
+            projected = projected.relu_()
+        length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True).clamp_min_(EPSILON)
+        return projected.div_(length), length
+
+    def _losses(self, logits: Tensor, prepared: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """(C,) losses and their (C, B, B) gradient."""
+        if len(self.objectives) == 1:
+            return self.objectives[0].gradient(logits, prepared[0])
+        losses, gradient = logits.new_empty(self.count), torch.empty_like(logits)
+        for objective, members, own in zip(self.objectives, self._members_of, prepared, strict=True):
+            losses[members], gradient[members] = objective.gradient(logits[members], own)
+        return losses, gradient
+
+    def _backward(self, side: str, slope: Tensor, unit: Tensor, length: Tensor, vectors: Tensor) -> None:
+        """From the gradient (C, B, width) of the unit vectors to that of the weight and the bias."""
+        slope = slope.sub_(unit * (slope * unit).sum(-1, keepdim=True)).div_(length)
+        if self.activation == "relu":
+            slope.mul_(unit > 0)
+        wide = slope.transpose(0, 1).reshape(len(vectors), -1)
+        torch.mm(wide.mT, vectors, out=self._gradients[f"{side}.weight"])
+        torch.sum(wide, 0, out=self._gradients[f"{side}.bias"])
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1, *tensor.shape[1:]) for tensor in tensors])
