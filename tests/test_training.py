@@ -10,24 +10,27 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
-from pipeline.config import RankingConfig, TrainConfig
+from pipeline.config import RankingConfig, TrainConfig, presets
 from pipeline.epochs import epoch_generator, steps_of
 from pipeline.errors import StoreMismatch, UsageError
 from pipeline.heads import Heads, load_tensors
 from pipeline.objectives.objective import Ranking
 from pipeline.objectives.ranking import rank_n_contrast, rank_order
 from pipeline.run import open_run
-from pipeline.training import train
+from pipeline.training import resolve, train
 from tests.planted import plant
 
 RANKING = Ranking(RankingConfig())
 SMALL = TrainConfig(batch_size=4, epochs=4, width=16, learning_rate=1e-2, standardise="always", threads=1)
+
+QUICK_TRAINING = ["epochs=2", "batch_size=8", "width=16", "threads=1"]
 
 
 def weights(folder: Path, seed: int = 0) -> bytes:
@@ -125,6 +128,36 @@ def test_only_rows_of_the_named_splits_are_read(stores: Path, monkeypatch: pytes
     monkeypatch.setattr(type(opened.audio), "read", noted)
     cached_pairs(opened, "train", style="dimensional")
     assert read == {row for row, split in enumerate(opened.manifest.split) if split == "train"}
+
+
+def test_no_row_of_the_test_split_is_read_before_evaluation(all_styles: Path, tmp_path: Path) -> None:
+    """Every vector, feature, caption's vector and label that only test utterances have is replaced by rubbish."""
+    for name in presets("methods"):
+        train(all_styles, method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "before" / name)
+    shutil.copytree(all_styles, tmp_path / "stores")
+    opened = open_stores(tmp_path / "stores")
+    test = [row for row, split in enumerate(opened.manifest.split) if split.startswith("test")]
+    seen = {caption.text for caption in opened.captions.captions if set(caption.rows) - set(test)}
+    unseen = [row for row, text in enumerate(opened.captions.texts()) if text not in seen]
+    for store, rows in (("audio.h5", test), ("acoustic.h5", test), ("text.h5", unseen)):
+        assert rows
+        with h5py.File(tmp_path / "stores" / store, "r+") as file:
+            vectors = file["vectors"][:]
+            vectors[rows] = 1e30
+            file["vectors"][:] = vectors
+    lines = (tmp_path / "stores/manifest.csv").read_text().splitlines()
+    fields = lines[0].split(",")
+    for row in test:
+        values = lines[row + 1].split(",")
+        values[fields.index("valence")] = values[fields.index("arousal")] = "1"
+        values[fields.index("emotion")] = "neutral"
+        lines[row + 1] = ",".join(values)
+    (tmp_path / "stores/manifest.csv").write_text("\n".join(lines) + "\n")
+    for name in presets("methods"):
+        train(
+            tmp_path / "stores", method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "after" / name
+        )
+        assert weights(tmp_path / "before" / name) == weights(tmp_path / "after" / name), name
 
 
 def test_learning_lowers_the_development_loss(stores: Path, tmp_path: Path) -> None:

@@ -7,10 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from pipeline.objectives.ranking import rank_n_contrast, rank_order
-from pipeline.objectives.soft_targets import Targets, gemo, identity, same_class, smooth, soft_target_loss
+from pipeline.objectives.soft_targets import (
+    Divergence,
+    Targets,
+    gemo,
+    identity,
+    same_class,
+    smooth,
+    soft_target_gradient,
+    soft_target_loss,
+)
 
 N = 7
 EMOTION = [0, 1, 0, -1, 2, 1, -1]
@@ -168,3 +179,29 @@ def test_batches_of_targets_are_independent_and_their_losses_averaged() -> None:
     for i in range(3):
         assert torch.equal(targets[i].rows, same_class(codes[i]).rows)
     assert identity(N, batches=(3,))[1].rows.tolist() == torch.eye(N).tolist()
+
+
+@pytest.mark.parametrize("codes", [[0, 1, 0, 2, 2, 1, 0], list(range(N))])
+def test_supcon_equals_pytorch_metric_learnings_in_each_direction(codes: list[int]) -> None:
+    """Their loss takes anchors of one modality and references of the other; ours is half of either direction."""
+    generator, temperature = torch.Generator().manual_seed(3), 0.3
+    speech, text = (normalize(torch.randn(N, 5, generator=generator)) for _ in range(2))
+    labels = torch.tensor(codes)
+    theirs = SupConLoss(temperature=temperature)
+    expected = sum(theirs(one, labels, ref_emb=other, ref_labels=labels.clone()) for one, other in
+                   ((speech, text), (text, speech))) / 2  # fmt: skip
+    ours = soft_target_loss(speech @ text.T / temperature, same_class(labels), divergence="cross_entropy")
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-10)
+
+
+@pytest.mark.parametrize("divergence", ["cross_entropy", "kl"])
+def test_the_gradient_without_autograd_is_autograds(divergence: Divergence) -> None:
+    batches = torch.stack([logits(seed) for seed in range(3)]).requires_grad_()
+    targets = smooth(torch.randn(3, N, 4), torch.randn(3, N, 4), beta=0.5, gamma=0.1, temperature=0.07)
+    soft_target_loss(batches, targets, divergence=divergence).backward()
+    losses, gradient = soft_target_gradient(batches.detach(), targets, divergence=divergence)
+    assert batches.grad is not None
+    assert torch.allclose(gradient / 3, batches.grad, rtol=0, atol=1e-12)
+    alone = [soft_target_loss(batches[s], targets[s], divergence=divergence).item() for s in range(3)]
+    assert losses.tolist() == pytest.approx(alone, abs=1e-12)
+    assert losses.equal(soft_target_gradient(batches.detach(), targets, divergence=divergence, with_gradient=False)[0])
