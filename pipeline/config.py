@@ -31,13 +31,17 @@ class Model(BaseModel):
 class CorpusConfig(Model):
     """Where the labels are and how they are read."""
 
-    reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "manifest"] = "manifest"
+    reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = "manifest"
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
     scale: tuple[float, float] | None = Field(
         None, description="lowest and highest label, mapped to 1-7; none is the corpus's own, or 1-7 for a manifest"
     )
     missing_audio: Literal["error", "drop"] = "error"
+    merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
+    keep: tuple[str, ...] | None = Field(
+        None, min_length=1, description="only utterances of these emotions, after merging; none keeps all"
+    )
 
 
 class CaptionsConfig(Model):
@@ -52,6 +56,9 @@ class CaptionsConfig(Model):
     prompt_variants: int = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
     lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
     quantiles: tuple[float, float] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
+    acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
+        ("emotion", "gender"), description="what the acoustic style says beside the voice; () is the voice alone"
+    )
     seed: int = 0
 
 

@@ -1,11 +1,12 @@
-"""ParaCLAP's captions: what is low, normal or high about a voice, as its measurements say (F14, F28).
+"""ParaCLAP's captions: whose voice it is and what is low, normal or high about it, by measurement (F14, F28).
 
-"low pitch and normal pitch variation and high intensity and ... and long duration"
+"emotion is angry and speaker is female and low pitch and normal pitch variation and ... and long duration"
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,27 @@ from pipeline.errors import UsageError
 
 _WORDS = ("low", "normal", "high")
 _LENGTHS = ("short", "normal", "long")
+_SAID = {"emotion": "emotion is {}", "gender": "speaker is {}"}
 
 
 def plan_acoustic(source: Source, config: CaptionsConfig) -> Captions:
     """The acoustic style: one caption for each utterance whose features are there.
+
+    It says the labels of `config.acoustic_labels` in that order, then the voice. A blank label has no phrase. Test
+    captions say their labels too, as ParaCLAP's do, so to match clips with them is in part to tell emotions apart.
 
     A feature is low at or below the first of `config.quantiles`, high at or above the second, over the training
     utterances alone. Where both are one value, that value is normal: a feature that never changes says nothing.
     Raises UsageError without features, or without a training utterance that has them.
     """
     acoustics = _acoustics(source)
-    # paper: ParaCLAP's code measures with openSMILE, ranks over all its files and adds category, gender and labels
+    # paper: ParaCLAP's code measures with openSMILE, ranks over all its files, puts valence, arousal and dominance into
+    # words too, says "annotators disagree" where no category won, and "a female is speaking"
     levels = _levels(acoustics.values, _limits(source, acoustics, config))  # (N, F)
+    labels = _labels(source, config)
     rows_of: defaultdict[str, list[int]] = defaultdict(list)
     for row in np.flatnonzero(_done(acoustics)).tolist():
-        rows_of[_text(acoustics.names, levels[row])].append(row)
+        rows_of[" and ".join([*labels(row), *_voice(acoustics.names, levels[row])])].append(row)
     return Captions(captions=[Caption("acoustic", text, rows) for text, rows in sorted(rows_of.items())])
 
 
@@ -74,8 +81,14 @@ def _levels(values: NDArray[np.floating], limits: NDArray[np.float64]) -> NDArra
     return np.asarray(1 + is_high.astype(np.int64) - is_low)
 
 
-def _text(names: tuple[str, ...], levels: NDArray[np.int64]) -> str:
-    return " and ".join(_phrase(name, level) for name, level in zip(names, levels.tolist(), strict=True))
+def _labels(source: Source, config: CaptionsConfig) -> Callable[[int], list[str]]:
+    """row -> the phrases of its labels, such as "emotion is angry"."""
+    columns = [(_SAID[name], getattr(source.manifest, name)) for name in dict.fromkeys(config.acoustic_labels)]
+    return lambda row: [phrase.format(column[row]) for phrase, column in columns if column[row]]
+
+
+def _voice(names: tuple[str, ...], levels: NDArray[np.int64]) -> list[str]:
+    return [_phrase(name, level) for name, level in zip(names, levels.tolist(), strict=True)]
 
 
 def _phrase(name: str, level: int) -> str:

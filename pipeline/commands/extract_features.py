@@ -49,7 +49,7 @@ def main(
     extract-features my/manifest.csv --encoders paper --out stores/mine
     extract-features msp_podcast --out stores/msp --status
 
-    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad), a YAML file or a manifest (.csv, .jsonl).
+    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).
     Doing it again goes on where it stopped.
     """
     folder = out or Path("stores") / Path(config).stem

@@ -31,8 +31,8 @@ def main(
     write-captions my/manifest.csv -o llm.base_url=http://127.0.0.1:8080/v1 -o llm.model=mine
     extract-features msp_podcast -o captions.files=[captions/msp/captions.jsonl]
 
-    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad), a YAML file or a manifest (.csv, .jsonl). The
-    key is read from the environment (OPENAI_API_KEY, or the variable that llm.key_env names) and never written.
+    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).
+    The key is read from the environment (OPENAI_API_KEY, or the variable that llm.key_env names) and never written.
     Doing it again goes on where it stopped; no prompt is paid twice. Exit 1: some prompts got no usable answer.
     """
     from pipeline.captions.writing import foresee_writing, write_captions

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cache.manifest import Manifest
 from pipeline.config import CorpusConfig
 from pipeline.corpora.acted import read_acted
+from pipeline.corpora.categories import with_categories
 from pipeline.corpora.generic import read_generic
 from pipeline.corpora.iemocap import read_iemocap
 from pipeline.corpora.msp_podcast import read_msp_podcast
@@ -17,6 +18,7 @@ _READERS: dict[str, Callable[[CorpusConfig], Manifest]] = {
     "ravdess": read_acted,
     "emodb": read_acted,
     "cremad": read_acted,
+    "tess": read_acted,
     "manifest": read_generic,
 }
 
@@ -24,6 +26,7 @@ _READERS: dict[str, Callable[[CorpusConfig], Manifest]] = {
 def read_corpus(config: CorpusConfig) -> Manifest:
     """The utterances of the corpus that `config` names, labels on 1-7; `notes` says what was read and dropped.
 
-    Raises ManyProblems with every faulty row at once, UsageError when a file or folder is not there.
+    Raises ManyProblems with every faulty row at once, UsageError when a file or folder is not there, or `config.merge`
+    or `config.keep` names an emotion that no utterance has.
     """
-    return _READERS[config.reader](config)
+    return with_categories(_READERS[config.reader](config), config)

@@ -1,4 +1,4 @@
-"""How RAVDESS, EmoDB and CREMA-D write their labels into file names, and how this project splits their speakers.
+"""How RAVDESS, EmoDB, CREMA-D and TESS write their labels into file names, and how their speakers are split here.
 
 Splits are by speaker, so that no voice of the test was heard in training:
 
@@ -7,6 +7,10 @@ Splits are by speaker, so that no voice of the test was heard in training:
 | RAVDESS | actors 1-16            | 17-20     | 21-24     |
 | EmoDB   | 03 08 09 10 11 12      | 13 14     | 15 16     |
 | CREMA-D | 1001-1063              | 1064-1077 | 1078-1091 |
+| TESS    |                        |           | OAF YAF   |
+
+TESS is two women, 64 and 26 years old: one voice for training and one for the test would tell voices apart as much as
+emotions, and nobody would be left for dev. It is a corpus of zero-shot recognition (F29), where all of it is the test.
 """
 
 from __future__ import annotations
@@ -72,6 +76,10 @@ _CREMAD_WOMEN = {
     *(1061, 1063, 1072, 1073, 1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091),
 }
 
+# Pichora-Fuller & Dupuis (2020), doi 10.5683/SP2/E8H2MF: actress, word, emotion
+_TESS = re.compile(r"(?P<speaker>OAF?|YAF)_[a-z]+_(?P<emotion>angry|disgust|fear|happy|neutral|ps|sad)")
+_TESS_EMOTIONS = {"fear": "fearful", "ps": "surprised"}  # ps: pleasant surprise; the others are called as here
+
 
 def _split(number: int, last_train: int, last_dev: int) -> str:
     return "train" if number <= last_train else "dev" if number <= last_dev else "test"
@@ -111,8 +119,18 @@ def _read_cremad(name: re.Match[str]) -> Labels:
     }
 
 
+def _read_tess(name: re.Match[str]) -> Labels:
+    return {
+        "emotion": _TESS_EMOTIONS.get(name["emotion"], name["emotion"]),
+        "speaker": "YAF" if name["speaker"] == "YAF" else "OAF",  # one file of the release says OA
+        "gender": "female",
+        "split": "test",
+    }
+
+
 NAMINGS = {
     "ravdess": Naming("RAVDESS", _RAVDESS, "03-01-05-01-02-01-12.wav", _read_ravdess, unused="song or silent video"),
     "emodb": Naming("EmoDB", _EMODB, "03a01Fa.wav", _read_emodb),
     "cremad": Naming("CREMA-D", _CREMAD, "1001_DFA_ANG_XX.wav", _read_cremad),
+    "tess": Naming("TESS", _TESS, "OAF_back_angry.wav", _read_tess),
 }

@@ -1,4 +1,4 @@
-"""Acoustic captions: levels from the training split, phrases joined by "and"."""
+"""Acoustic captions: labels, levels from the training split, phrases joined by "and"."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from cache.manifest import Manifest
 from pipeline.acoustic import NAMES
 from pipeline.captions import Acoustics, Source
 from pipeline.captions.acoustic import plan_acoustic
-from pipeline.config import CaptionsConfig
+from pipeline.config import CaptionsConfig, ExtractConfig, load_config
 from pipeline.errors import UsageError
 
 CONFIG = CaptionsConfig()
 
 
-def manifest(split):
+def manifest(split, emotion=None, gender=None):
     count = len(split)
     blank, absent = [""] * count, np.full(count, np.nan)
     return Manifest(
         root=Path("."), id=[f"u{i}" for i in range(count)], audio=[f"{i}.wav" for i in range(count)], split=list(split),
-        valence=absent, arousal=absent, dominance=absent, emotion=blank, speaker=blank, gender=blank, intensity=blank,
-        caption=blank,
+        valence=absent, arousal=absent, dominance=absent, emotion=list(emotion or blank), speaker=blank,
+        gender=list(gender or blank), intensity=blank, caption=blank,
     )  # fmt: skip
 
 
-def plan(values, split=None, *, names=("pitch_mean",), config=CONFIG):
+def plan(values, split=None, *, names=("pitch_mean",), config=CONFIG, **labels):
     values = np.asarray(values, dtype=np.float32).reshape(-1, len(names))
-    return plan_acoustic(Source(manifest(split or ["train"] * len(values)), Acoustics(tuple(names), values)), config)
+    corpus = manifest(split or ["train"] * len(values), **labels)
+    return plan_acoustic(Source(corpus, Acoustics(tuple(names), values)), config)
 
 
 def texts(*arguments, **options):
@@ -76,6 +77,69 @@ def test_every_feature_has_its_phrase_and_and_joins_them():
         " and low articulation rate and short duration"
     ]
     assert all(phrase.startswith("normal ") for phrase in found[5][0].split(" and "))
+
+
+FIVE = {"emotion": ["angry", "disgust", "", "sad", ""], "gender": ["female", "", "male", "female", ""]}
+
+
+def only_texts(config=CONFIG, split=None, **labels):
+    """The only caption of each of five utterances, whose voices are all alike."""
+    found = texts(np.zeros(5), split, config=config, **labels)
+    assert all(len(captions) == 1 for captions in found.values())
+    return [found[row][0] for row in range(5)]
+
+
+def test_the_emotion_and_the_gender_come_before_the_voice_and_the_unknown_is_not_said():
+    assert only_texts(**FIVE) == [
+        "emotion is angry and speaker is female and normal pitch",
+        "emotion is disgust and normal pitch",
+        "speaker is male and normal pitch",
+        "emotion is sad and speaker is female and normal pitch",
+        "normal pitch",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "first"),
+    [
+        ((), "normal pitch"),
+        (("emotion",), "emotion is angry and normal pitch"),
+        (("gender",), "speaker is female and normal pitch"),
+        (("gender", "emotion"), "speaker is female and emotion is angry and normal pitch"),
+        (("emotion", "emotion"), "emotion is angry and normal pitch"),
+    ],
+)
+def test_a_config_chooses_the_labels_and_their_order(labels, first):
+    assert only_texts(CaptionsConfig(acoustic_labels=labels), **FIVE)[0] == first
+
+
+def test_without_labels_a_caption_is_the_voice_alone():
+    config = CaptionsConfig(acoustic_labels=())
+    assert only_texts(config, **FIVE) == only_texts(config) == only_texts() == ["normal pitch"] * 5
+
+
+def test_captions_of_every_split_carry_the_label():
+    split = ["train", "dev", "test", "test1", "test3"]
+    assert only_texts(split=split, emotion=["sad"] * 5) == ["emotion is sad and normal pitch"] * 5
+
+
+def test_utterances_share_a_caption_only_if_labels_and_voice_agree():
+    emotion, gender = ["sad", "sad", "sad", "angry", "sad"], ["male", "male", "female", "male", "male"]
+    captions = plan([0.0, 0.0, 0.0, 0.0, 9.0], emotion=emotion, gender=gender).captions
+    assert sorted(list(caption.rows) for caption in captions) == [[0, 1], [2], [3], [4]]
+
+
+def test_labels_move_no_quantile():
+    values = np.random.default_rng(0).normal(size=30)
+    labelled = texts(values, emotion=["happy", "sad", ""] * 10, gender=["male", "female"] * 15)
+    assert {row: found[0].split(" and ")[-1] for row, found in labelled.items()} == {
+        row: found[0] for row, found in texts(values).items()
+    }
+
+
+def test_only_an_emotion_and_a_gender_can_be_said():
+    with pytest.raises(UsageError, match=r"acoustic_labels\.0 = 'speaker'"):
+        load_config(ExtractConfig, None, ["captions.acoustic_labels=[speaker]"], kind="corpora")
 
 
 @pytest.mark.parametrize("other", ["dev", "test", "test1", "test3"])

@@ -1,4 +1,4 @@
-"""RAVDESS, EmoDB and CREMA-D: labels read off the file names, checked against manifests made elsewhere."""
+"""RAVDESS, EmoDB, CREMA-D and TESS: labels read off the file names, checked against manifests made elsewhere."""
 
 from __future__ import annotations
 
@@ -100,8 +100,38 @@ def test_cremad_has_forty_three_women() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("OAF_angry/OAF_back_angry", ("test", "angry", "", "OAF", "female", 1.9, 5.8)),
+        ("YAF_disgust/YAF_bar_disgust", ("test", "disgust", "", "YAF", "female", 2.1, 4.4)),
+        ("OAF_Fear/OAF_food_fear", ("test", "fearful", "", "OAF", "female", 2.2, 5.3)),
+        ("YAF_happy/YAF_third_happy", ("test", "happy", "", "YAF", "female", 5.9, 5.2)),
+        ("OAF_neutral/OA_bite_neutral", ("test", "neutral", "", "OAF", "female", 4.0, 3.2)),  # the release's odd name
+        ("YAF_pleasant_surprised/YAF_youth_ps", ("test", "surprised", "", "YAF", "female", 4.9, 5.4)),
+        ("OAF_Sad/OAF_yes_sad", ("test", "sad", "", "OAF", "female", 2.2, 2.6)),
+    ],
+)
+def test_a_tess_name_is_read_field_by_field(tmp_path: Path, name: str, expected: tuple[object, ...]) -> None:
+    fields = only(read(tmp_path, "tess", f"{name}.wav"))
+    assert fields["id"] == name.split("/")[1]
+    assert tuple(list(fields.values())[2:]) == expected
+
+
+def test_tess_is_two_voices_and_all_of_it_is_the_test(tmp_path: Path) -> None:
+    emotions = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
+    manifest = read(tmp_path, "tess", *(f"{who}_back_{emotion}.wav" for who in ("OAF", "YAF") for emotion in emotions))
+    assert set(manifest.split) == {"test"}
+    assert manifest.speaker == ["OAF"] * 7 + ["YAF"] * 7
+    assert len(set(manifest.emotion)) == 7  # as F29 counts them
+
+
+@pytest.mark.parametrize(
     ("reader", "name"),
     [
+        ("tess", "OAF_back_joy"),
+        ("tess", "MAF_back_sad"),
+        ("tess", "YA_back_sad"),  # only the older voice's name is ever cut short
+        ("tess", "OAF_sad"),
         ("ravdess", "03-01-09-01-01-01-01"),  # no ninth emotion
         ("ravdess", "03-01-01-01-01-01-25"),
         ("ravdess", "03-01-01-01-01-01"),
@@ -125,9 +155,35 @@ def test_hidden_files_and_other_kinds_are_no_part_of_the_corpus(tmp_path: Path) 
     assert read(tmp_path, "emodb", *names).audio == ["03a01Fa.WAV"]
 
 
-def test_a_corpus_copied_twice_under_one_root_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManyProblems, match=r"b/03a01Fa\.wav: id '03a01Fa': already at .*a/03a01Fa\.wav; expected"):
-        read(tmp_path, "emodb", "a/03a01Fa.wav", "b/03a01Fa.wav")
+def problems(root: Path, reader: str, *names: str) -> list[str]:
+    with pytest.raises(ManyProblems) as caught:
+        read(root, reader, *names)
+    return [problem.replace(f"{root}", "ROOT") for problem in caught.value.problems]
+
+
+ONCE = "expected each clip once (pass one copy as --audio-root)"
+
+
+@pytest.mark.parametrize("copy", ["AAA", "TESS Toronto", "ZZZ", "archive/TESS"])  # before, among and behind the folders
+def test_a_corpus_copied_inside_itself_is_one_line_however_many_clips(tmp_path: Path, copy: str) -> None:
+    clips = [f"{who}_{emotion}/{who}_back_{emotion}.wav" for who in ("OAF", "YAF") for emotion in ("angry", "sad")]
+    doubled = [*clips, *(f"{copy}/{clip}" for clip in clips)]
+    assert problems(tmp_path, "tess", *doubled) == [f"ROOT/{copy}: 4 of its clips lie in ROOT too; {ONCE}"]
+    assert len(read(tmp_path / copy, "tess")) == 4  # what the line tells one to do
+
+
+def test_each_pair_of_folders_that_share_clips_is_a_line_beside_the_other_problems(tmp_path: Path) -> None:
+    names = ("a/03a01Fa.wav", "a/03a01Na.wav", "b/03a01Fa.wav", "c/d/03a01Na.flac", "c/x.wav")
+    assert sorted(problems(tmp_path, "emodb", *names)) == [
+        f"ROOT/b: 1 of its clips lie in ROOT/a too; {ONCE}",
+        f"ROOT/c/d: 1 of its clips lie in ROOT/a too; {ONCE}",
+        "ROOT/c/x.wav: no name of EmoDB; expected one like 03a01Fa.wav",
+    ]
+
+
+def test_one_clip_in_two_formats_is_refused_by_its_id(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "emodb", "a/03a01Fa.flac", "a/03a01Fa.wav")
+    assert line == "ROOT/a/03a01Fa.wav: id '03a01Fa': already at ROOT/a/03a01Fa.flac; expected ids that differ"
 
 
 def test_rows_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
