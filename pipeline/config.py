@@ -156,6 +156,7 @@ class TrainConfig(Model):
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU threads; auto measures. Equal bits need equal threads"
     )
+    shuffle_seed: int | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
     seeds: tuple[int, ...] = (0,)
 
 

@@ -48,10 +48,20 @@ class Material:
             self.speech, self.text = self.standard.standardise(self.pairs.speech, self.pairs.text)
             self.dev_speech, self.dev_text = self.standard.standardise(self.dev.speech, self.dev.text)
 
-    def train_epoch(self, stack: Stack, seed: int, epoch: int, check: Callable[[], None]) -> Tensor:
-        """Step through one epoch; returns each member's mean loss, (C,). `check` raises when it is time to stop."""
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return max(1, len(self.pairs) // self.batch_size)
+
+    def train(
+        self, stack: Stack, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
+    ) -> Tensor:
+        """Step through an epoch, or its steps `part.start` to `part.stop`; each member's mean loss, (C,).
+
+        `seed` is of the batches. `check` raises when it is time to stop.
+        """
         losses = []
-        for batches in steps_of(self.pairs, self.batch_size, epoch_generator(seed, epoch), stack.objectives):
+        for batches in steps_of(self.pairs, self.batch_size, epoch_generator(seed, epoch), stack.objectives, part):
             losses += [self.step(stack, batches, s) for s in range(len(batches.rows))]
             check()
         return torch.stack(losses).mean(0)
@@ -85,13 +95,20 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def steps_of(
-    pairs: CachedPairs, size: int, generator: torch.Generator, objectives: Sequence[Objective]
+    pairs: CachedPairs,
+    size: int,
+    generator: torch.Generator,
+    objectives: Sequence[Objective],
+    part: slice = slice(None),
 ) -> Iterator[Batches]:
-    """One epoch's batches, `_STEPS_AHEAD` at a time. Rows that fill no batch are left to the next shuffle."""
+    """The batches of one epoch, or of `part` of its steps, `_STEPS_AHEAD` at a time.
+
+    Rows that fill no batch are left to the next shuffle.
+    """
     size = min(size, len(pairs))
     device = pairs.speech.device
     rows = torch.randperm(len(pairs), generator=generator).to(device)
-    rows = rows[: len(rows) // size * size].view(-1, size)
+    rows = rows[: len(rows) // size * size].view(-1, size)[part]
     captions = pairs.draw_captions(generator)
     for chunk in torch.split(rows, _STEPS_AHEAD):
         own = captions[chunk]

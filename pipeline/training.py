@@ -137,6 +137,7 @@ class Trainer:
     def __init__(self, shared: _Shared, folder: Path, seed: int) -> None:
         self.config, self.material, self.folder, self.seed = shared.config, shared.material, folder, seed
         self.shared, self.stack = shared, shared.stack(seed)
+        self.batch_seed = seed if self.config.shuffle_seed is None else self.config.shuffle_seed
         self.said = time.perf_counter()
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class Trainer:
             progress.threads = use_threads(progress.threads or self.shared.threads)
         start = time.perf_counter()
         while progress.epoch < self.config.epochs:
-            losses = self.material.train_epoch(self.stack, self.seed, progress.epoch, check)
+            losses = self.material.train(self.stack, self.batch_seed, progress.epoch, check)
             progress.epoch += 1
             self._end_epoch(progress, float(losses), start)
         self._write_best(progress)

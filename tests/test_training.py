@@ -101,6 +101,26 @@ def test_an_epoch_shows_every_pair_at_most_once_and_another_epoch_another_order(
     assert torch.equal(seen[0], seen[2])
 
 
+def test_an_epoch_in_parts_is_the_whole_epoch(stores: Path) -> None:
+    pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
+    whole, *parts = (
+        list(steps_of(pairs, 3, epoch_generator(0, 0), [RANKING], part))
+        for part in (slice(None), slice(0, 1), slice(1, 3), slice(3, None))
+    )
+    for name in ("rows", "captions"):
+        joined = torch.cat([getattr(batches, name) for part in parts for batches in part])
+        assert torch.equal(torch.cat([getattr(batches, name) for batches in whole]), joined)
+
+
+def test_seeds_of_one_shuffle_see_the_same_batches_from_other_heads(stores: Path, tmp_path: Path) -> None:
+    still = SMALL.model_copy(update={"epochs": 1, "learning_rate": 1e-12, "shuffle_seed": 5})
+    one = train(stores, method=still, seeds=[5], out=tmp_path / "one")
+    own = train(stores, method=still.model_copy(update={"shuffle_seed": None}), seeds=[5], out=tmp_path / "own")
+    other = train(stores, method=still, seeds=[6], out=tmp_path / "other")
+    lines = [json.loads((run.folder / "metrics.jsonl").read_text())["train_loss"] for run in (one, own, other)]
+    assert lines[0] == lines[1] != lines[2]
+
+
 def test_a_batch_pairs_each_utterance_with_a_caption_of_its_own(stores: Path) -> None:
     opened = open_stores(stores)
     pairs = cached_pairs(opened, "train", style="dimensional")
