@@ -11,9 +11,50 @@ import torch
 from numpy.typing import NDArray
 
 from cache.captions import Links
-from cache.errors import UsageError
+from cache.errors import StoreCorrupt, UsageError
 from cache.manifest import LABEL_COLUMNS
+from cache.reader import Store
 from cache.stores import Stores
+
+BLOCK = 256  # rows that lie side by side in a store and are read together
+WINDOW = 256  # blocks that are shuffled among each other
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """(n, width) vectors that stay in their store, for a set larger than memory.
+
+    They are shuffled block by block, and row by row within a window of blocks, so that what is read next lies in few
+    places of the file; the operating system's page cache holds the window.
+    """
+
+    store: Store
+    rows: NDArray[np.int64]  # (n,) rows of the store, ascending
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.store.width
+
+    def read(self, places: torch.Tensor) -> torch.Tensor:
+        """Vectors (m, width) float32 of `places` (m,), each checked against its CRC. Raises StoreCorrupt."""
+        wanted = self.rows[places.cpu().numpy()]
+        order = np.argsort(wanted)
+        values, done = self.store.read(wanted[order])
+        if not done.all():
+            found = f"{int((~done).sum())} rows that were done have changed"
+            raise StoreCorrupt(self.store.path, found, "what was there at the start", "Run extract-features again.")
+        vectors = torch.empty(values.shape, dtype=torch.float32)
+        vectors[torch.from_numpy(order)] = torch.from_numpy(values.astype(np.float32, copy=False))
+        return vectors.to(self.device)
+
+    def shuffled(self, generator: torch.Generator) -> torch.Tensor:
+        """(n,) every place once: blocks in random order, and within `WINDOW` of them rows in random order."""
+        places = torch.arange(len(self.rows))
+        blocks = torch.split(places, BLOCK)
+        mixed = [blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()]
+        windows = [torch.cat(mixed[start : start + WINDOW]) for start in range(0, len(mixed), WINDOW)]
+        return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
 
 @dataclass(frozen=True)
@@ -24,7 +65,7 @@ class CachedPairs:
     """
 
     rows: NDArray[np.int64]  # (n,) manifest rows
-    speech: torch.Tensor  # (n, audio width) float32
+    speech: torch.Tensor  # (n, audio width) float32; (0, audio width) where the vectors stay on disk
     text: torch.Tensor  # (T, text width) float32, only texts that these utterances use
     offsets: torch.Tensor  # (n + 1,) int64
     caption: torch.Tensor  # (M,) int64
@@ -33,9 +74,14 @@ class CachedPairs:
     gender: torch.Tensor  # (n,) int64, likewise
     acoustic: torch.Tensor | None  # (n, F) float32 acoustic features, where the stores have them
     notes: list[str]  # rows left out and why, to be said aloud
+    disk: OnDisk | None = None  # the speech vectors where they are not in memory
 
     def __len__(self) -> int:
-        return len(self.speech)
+        return len(self.rows)
+
+    def shuffled(self, generator: torch.Generator) -> torch.Tensor:
+        """(n,) every place once, in an order drawn from `generator`."""
+        return self.disk.shuffled(generator) if self.disk else torch.randperm(len(self), generator=generator)
 
     def draw_captions(self, generator: torch.Generator) -> torch.Tensor:
         """(n,) one row of `text` for each utterance, drawn from `generator` (on the CPU)."""
@@ -45,11 +91,17 @@ class CachedPairs:
 
 
 def cached_pairs(
-    stores: Stores, *splits: str, style: str, require: Sequence[str] = (), device: str | torch.device = "cpu"
+    stores: Stores,
+    *splits: str,
+    style: str,
+    require: Sequence[str] = (),
+    device: str | torch.device = "cpu",
+    resident: bool = True,
 ) -> CachedPairs:
     """The pairs of `splits` whose speech and captions are done, as tensors on `device`.
 
     Utterances that lack one of the labels in `require` ("valence", ...) are left out. Only rows of `splits` are read.
+    Without `resident` the speech vectors stay in their store (`disk`), each checked once here; all else is in memory.
     Raises UsageError when nothing is left or `style` has no captions.
     """
     manifest, captions = stores.manifest, stores.captions
@@ -62,7 +114,7 @@ def cached_pairs(
     labels = np.stack([getattr(manifest, column)[chosen] for column in LABEL_COLUMNS], axis=1)
     labelled = np.isfinite(labels[:, [LABEL_COLUMNS.index(column) for column in require]]).all(axis=1)
     rows, labels = chosen[labelled], labels[labelled]
-    speech, done = stores.audio.read(rows)
+    speech, done = stores.audio.read(rows) if resident else (None, stores.audio.done(rows))
     acoustic, featured = stores.acoustic.read(rows) if stores.acoustic else (None, done)
     done = done & featured
     owner, caption = _captions_of(captions.links(style, len(manifest)), rows)
@@ -81,7 +133,7 @@ def cached_pairs(
     counts = np.bincount(owner[usable], minlength=len(rows))[keep]
     return CachedPairs(
         rows=rows[keep],
-        speech=_tensor(speech[keep], device),
+        speech=torch.empty(0, stores.audio.width, device=device) if speech is None else _tensor(speech[keep], device),
         text=_tensor(text, device),
         offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts)]), device=device),
         caption=torch.tensor(caption[usable], device=device),
@@ -90,6 +142,7 @@ def cached_pairs(
         gender=_codes(manifest.gender, rows[keep], device),
         acoustic=None if acoustic is None else _tensor(acoustic[keep], device),
         notes=[f"{name}: {count} utterances left out: {why}" for why, count in left_out.items() if count],
+        disk=None if resident else OnDisk(stores.audio, rows[keep], torch.device(device)),
     )
 
 

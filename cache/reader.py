@@ -108,6 +108,11 @@ class Store:
         values[~done] = 0
         return values, done
 
+    def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of `rows` `read` would find done; their vectors are read and let go, a block at a time."""
+        found = [self.read(rows[block])[1] for block in self._blocks(len(rows))]
+        return np.concatenate(found) if found else np.zeros(0, dtype=bool)
+
     def _matches(self) -> NDArray[np.bool_]:
         found = np.zeros(len(self), dtype=bool)
         for block in self._blocks(len(self)):

@@ -156,6 +156,9 @@ class TrainConfig(Model):
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU threads; auto measures. Equal bits need equal threads"
     )
+    memory: Literal["auto", "resident", "disk"] = Field(
+        "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
+    )
     shuffle_seed: int | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
     seeds: tuple[int, ...] = (0,)
 

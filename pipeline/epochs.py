@@ -18,7 +18,8 @@ from pipeline.heads import Heads
 from pipeline.objectives.objective import Objective
 from pipeline.stack import Stack
 
-_STEPS_AHEAD = 64  # steps whose orders or targets are made in one call
+_STEPS_AHEAD = 64  # steps whose orders or targets are made in one call, at most
+_PAIRS_AHEAD = 2**18  # and the pairs of one call: their orders take 24 bytes each
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Material:
             self.dev_speech, self.dev_text = self.standard.standardise(self.dev.speech, self.dev.text)
 
     @property
+    def device(self) -> torch.device:
+        return self.text.device
+
+    @property
     def steps(self) -> int:
         """Steps of one epoch."""
         return max(1, len(self.pairs) // self.batch_size)
@@ -62,30 +67,38 @@ class Material:
         """
         losses = []
         for batches in steps_of(self.pairs, self.batch_size, epoch_generator(seed, epoch), stack.objectives, part):
-            losses += [self.step(stack, batches, s) for s in range(len(batches.rows))]
+            near = self._near(self.pairs, batches.rows)
+            losses += [self.step(stack, batches, s, near) for s in range(len(batches.rows))]
             check()
         return torch.stack(losses).mean(0)
 
-    def step(self, stack: Stack, batches: Batches, s: int) -> Tensor:
-        """One step of every member; returns their losses before it, (C,)."""
-        speech, text = self.speech[batches.rows[s]], self.text[batches.captions[s]]
-        return stack.step(speech, text, [prepared[s] for prepared in batches.prepared])
+    def step(self, stack: Stack, batches: Batches, s: int, near: Tensor | None = None) -> Tensor:
+        """One step of every member; returns their losses before it, (C,). `near` are the (S, B, Da) speech vectors."""
+        speech = self.speech[batches.rows[s]] if near is None else near[s]
+        return stack.step(speech, self.text[batches.captions[s]], [prepared[s] for prepared in batches.prepared])
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[Batches]:
         """The development set's batches, which never change: one draw, one order."""
         return list(steps_of(self.dev, self.batch_size, torch.Generator().manual_seed(0), objectives))
 
     def dev_losses(self, stack: Stack, batches: Sequence[Batches]) -> list[float]:
-        """Each member's mean loss over the development set's batches; the set is projected in one wide product."""
-        count = sum(len(part.rows) for part in batches)
-        means = []
-        for c in range(stack.count):
-            speech, text = stack.project(c, self.dev_speech, self.dev_text)
-            sums = [
-                stack.losses(c, speech[part.rows] @ text[part.captions].mT, part.prepared).sum() for part in batches
-            ]
-            means.append(float(torch.stack(sums).sum()) / count)
-        return means
+        """Each member's mean loss over the development set's batches, which are projected many at a time."""
+        texts = [stack.project(c, "text", self.dev_text) for c in range(stack.count)]
+        sums = torch.zeros(stack.count, dtype=torch.float64, device=self.device)
+        for part in batches:
+            near = self._near(self.dev, part.rows)
+            vectors = self.dev_speech[part.rows] if near is None else near
+            for c, text in enumerate(texts):
+                cosines = stack.project(c, "audio", vectors) @ text[part.captions].mT
+                sums[c] += stack.losses(c, cosines, part.prepared).sum()
+        return (sums / sum(len(part.rows) for part in batches)).tolist()
+
+    def _near(self, pairs: CachedPairs, rows: Tensor) -> Tensor | None:
+        """Standardised (S, B, Da) speech vectors of `rows` where they are read from disk."""
+        if pairs.disk is None:
+            return None
+        vectors = pairs.disk.read(rows.flatten())
+        return ((vectors - self.standard.audio_mean) / self.standard.audio_spread).view(*rows.shape, -1)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -101,15 +114,14 @@ def steps_of(
     objectives: Sequence[Objective],
     part: slice = slice(None),
 ) -> Iterator[Batches]:
-    """The batches of one epoch, or of `part` of its steps, `_STEPS_AHEAD` at a time.
+    """The batches of one epoch, or of `part` of its steps, up to `_STEPS_AHEAD` at a time.
 
     Rows that fill no batch are left to the next shuffle.
     """
     size = min(size, len(pairs))
-    device = pairs.speech.device
-    rows = torch.randperm(len(pairs), generator=generator).to(device)
+    rows = pairs.shuffled(generator).to(pairs.text.device)
     rows = rows[: len(rows) // size * size].view(-1, size)[part]
     captions = pairs.draw_captions(generator)
-    for chunk in torch.split(rows, _STEPS_AHEAD):
+    for chunk in torch.split(rows, max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))):
         own = captions[chunk]
         yield Batches(chunk, own, [objective.prepare(pairs, chunk, own) for objective in objectives])

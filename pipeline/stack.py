@@ -72,13 +72,10 @@ class Stack:
         self.wide["log_scale"].clamp_(max=math.log(MAX_SCALE))
         return losses
 
-    def project(self, c: int, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Member c's unit vectors (n, width) of standardised vectors, as `Heads.project` makes them."""
+    def project(self, c: int, side: str, vectors: Tensor) -> Tensor:
+        """Member c's unit vectors (..., width) of standardised vectors of a `side`, "audio" or "text"."""
         own = self._part(self.wide, c)
-        return (
-            self._unit(linear(speech, own["audio.weight"], own["audio.bias"]))[0],
-            self._unit(linear(text, own["text.weight"], own["text.bias"]))[0],
-        )
+        return self._unit(linear(vectors, own[f"{side}.weight"], own[f"{side}.bias"]))[0]
 
     def losses(self, c: int, logits: Tensor, prepared: Sequence[Any]) -> Tensor:
         """Member c's loss of each batch, (S,), for (S, B, B) cosines."""

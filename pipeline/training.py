@@ -30,6 +30,7 @@ from pipeline.epochs import Batches, Material, epoch_generator, steps_of
 from pipeline.errors import StoreCorrupt
 from pipeline.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
+from pipeline.memory import choose_memory
 from pipeline.objectives.objective import Objective, needed_labels, objective_of
 from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
@@ -37,6 +38,7 @@ from pipeline.stack import TRAINED, Member, Stack
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
 SAY_SECONDS = 2.0  # between two lines about epochs
+_ROWS = 2**13  # read from disk at once
 
 
 @dataclass
@@ -85,13 +87,26 @@ def train(
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
     config = resolve(method, training=training, seeds=seeds, overrides=overrides)
     chosen = pick_device(device)
-    require = needed_labels(config.objective)
+    memory = _memory(config, stores, chosen, Path(out), fresh)
     pairs, dev = (
-        cached_pairs(stores, split, style=config.style, require=require, device=chosen) for split in ("train", "dev")
+        cached_pairs(
+            stores,
+            split,
+            style=config.style,
+            require=needed_labels(config.objective),
+            device=chosen,
+            resident=memory == "resident",
+        )
+        for split in ("train", "dev")
     )
     for note in pairs.notes + dev.notes:
         say(note)
-    origin = {"stores": str(stores.folder.resolve()), "fingerprint": stores.fingerprint(), "data": _digest(pairs, dev)}
+    origin = {
+        "stores": str(stores.folder.resolve()),
+        "fingerprint": stores.fingerprint(),
+        "data": _digest(stores, pairs, dev),
+        "memory": memory,
+    }
     with writing(Path(out)), interruptible(out) as check, threads_restored():
         run = begin_run(Path(out), config, origin, fresh=fresh)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
@@ -144,7 +159,7 @@ class Trainer:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
         self.folder.mkdir(parents=True, exist_ok=True)
         progress = self._resume()
-        if self.material.speech.device.type == "cpu":
+        if self.material.device.type == "cpu":
             progress.threads = use_threads(progress.threads or self.shared.threads)
         start = time.perf_counter()
         while progress.epoch < self.config.epochs:
@@ -206,22 +221,48 @@ class Trainer:
         return progress
 
 
+def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path, fresh: bool) -> str:
+    """The config's choice, else that of the run which is resumed (the batches depend on it), else what fits."""
+    if config.memory != "auto":
+        return config.memory
+    if not fresh and (out / "run.json").is_file():
+        return str(Run(out).about.get("memory", "resident"))
+    return choose_memory(stores, device)
+
+
 def _fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
     """Set mean and spread of each channel from the training split, per modality, where `when` asks for it."""
-    for name, values in (("audio", pairs.speech), ("text", pairs.text)):
+    for name in ("audio", "text"):
         embedded = stores.fingerprint()[name]["encoder"]["encoder"] == "embedded"
         if when == "never" or (when == "auto" and not embedded):
             continue
         say(f"{name} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
-        spread, mean = torch.std_mean(values.double(), dim=0)
+        spread, mean = _spread_and_mean(pairs, name)
         getattr(heads, f"{name}_mean").copy_(mean)
         getattr(heads, f"{name}_spread").copy_(spread.clamp_min(1e-6))
 
 
-def _digest(pairs: CachedPairs, dev: CachedPairs) -> str:
-    """Identifies the data of a run: which rows, which labels, which vectors."""
+def _spread_and_mean(pairs: CachedPairs, name: str) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean of each channel of the speech or text vectors, (D,) float64."""
+    if name == "text" or pairs.disk is None:
+        return torch.std_mean((pairs.text if name == "text" else pairs.speech).double(), dim=0)
+    count = len(pairs)
+    sums, squares = (torch.zeros(pairs.speech.shape[1], dtype=torch.float64, device=pairs.text.device) for _ in "12")
+    first = pairs.disk.read(torch.zeros(1, dtype=torch.int64)).double()  # a shift against cancellation
+    for places in torch.split(torch.arange(count), _ROWS):
+        vectors = pairs.disk.read(places).double() - first
+        sums += vectors.sum(0)
+        squares += vectors.square().sum(0)
+    mean = sums / count
+    return ((squares - count * mean.square()) / max(1, count - 1)).clamp_min(0).sqrt(), mean + first[0]
+
+
+def _digest(stores: Stores, pairs: CachedPairs, dev: CachedPairs) -> str:
+    """Identifies the data of a run: which rows, which labels, which vectors (those of speech by their checksums)."""
     state = hashlib.blake2b(digest_size=16)
+    checksums = stores.audio.column("crc")
     for part in (pairs, dev):
-        for tensor in (part.labels, part.emotion, part.gender, part.offsets, part.caption, part.speech, part.text):
+        state.update(checksums[part.rows].data)
+        for tensor in (part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text):
             state.update(tensor.cpu().numpy().data)
     return state.hexdigest()

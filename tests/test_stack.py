@@ -169,7 +169,7 @@ def test_projections_and_losses_of_a_member_are_those_of_its_heads() -> None:
     stack = Stack(members)
     rows = torch.arange(3 * BATCH).view(3, BATCH)
     for c, member in enumerate(members):
-        audio, text = stack.project(c, pairs.speech, pairs.text)
+        audio, text = stack.project(c, "audio", pairs.speech), stack.project(c, "text", pairs.text)
         expected = member.heads.project(pairs.speech, pairs.text)
         assert torch.allclose(audio, expected[0])
         assert torch.allclose(text, expected[1])
