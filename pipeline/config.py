@@ -149,6 +149,8 @@ class TrainConfig(Model):
         "auto", description="auto: the embedded encoders' features only (F36); the paper has none"
     )
     learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the learning rate")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(64, ge=2)
     epochs: int = Field(15, ge=1)

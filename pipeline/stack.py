@@ -19,6 +19,7 @@ from torch.optim.adam import adam
 
 from pipeline.heads import EPSILON, MAX_SCALE, Heads
 from pipeline.objectives.objective import Objective
+from pipeline.schedule import CONSTANT, Schedule
 
 TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")
 
@@ -31,6 +32,7 @@ class Member:
     objective: Objective
     learning_rate: float
     weight_decay: float = 0.0
+    schedule: Schedule = CONSTANT
 
 
 class Stack:
@@ -44,6 +46,7 @@ class Stack:
         self._first = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}  # Adam's moments
         self._second = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
         self._steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
+        self._taken = 0
         self._adams = self._by_rate(members)
         self.objectives: list[Objective] = []  # the distinct ones, in the order that `prepared` has
         self._members_of: list[list[int]] = []
@@ -67,8 +70,9 @@ class Stack:
         slope.mul_(scale)
         self._backward("audio", slope @ text_unit, audio_unit, audio_length, speech)
         self._backward("text", slope.mT @ audio_unit, text_unit, text_length, text)
-        for state in self._adams:
-            adam(**state)
+        for rate, schedule, state in self._adams:
+            adam(**state, lr=rate * schedule.factor(self._taken))
+        self._taken += 1
         self.wide["log_scale"].clamp_(max=math.log(MAX_SCALE))
         return losses
 
@@ -106,26 +110,30 @@ class Stack:
                 raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+        self._taken = int(self._steps[0, 0])
 
-    def _by_rate(self, members: Sequence[Member]) -> list[dict[str, Any]]:
-        """What `adam` is called with, once for all members of one learning rate and weight decay."""
-        rates: dict[tuple[float, float], list[int]] = {}
+    def _by_rate(self, members: Sequence[Member]) -> list[tuple[float, Schedule, dict[str, Any]]]:
+        """Learning rate, schedule and what else `adam` is called with, once for all members that have them alike."""
+        rates: dict[tuple[float, float, Schedule], list[int]] = {}
         for c, member in enumerate(members):
-            rates.setdefault((member.learning_rate, member.weight_decay), []).append(c)
+            rates.setdefault((member.learning_rate, member.weight_decay, member.schedule), []).append(c)
         kinds = {
             "params": self.wide, "grads": self._gradients, "exp_avgs": self._first, "exp_avg_sqs": self._second
         }  # fmt: skip
         fixed = {"amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "fused": True}
         return [
-            {
-                **{kind: [part for c in own for part in self._part(wide, c).values()] for kind, wide in kinds.items()},
-                "max_exp_avg_sqs": [],
-                "state_steps": [step for c in own for step in self._steps[c].unbind()],
-                "lr": rate,
-                "weight_decay": decay,
-                **fixed,
-            }
-            for (rate, decay), own in rates.items()
+            (
+                rate,
+                schedule,
+                {
+                    **{kind: [p for c in own for p in self._part(wide, c).values()] for kind, wide in kinds.items()},
+                    "max_exp_avg_sqs": [],
+                    "state_steps": [step for c in own for step in self._steps[c].unbind()],
+                    "weight_decay": decay,
+                    **fixed,
+                },
+            )
+            for (rate, decay, schedule), own in rates.items()
         ]
 
     def _part(self, wide: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:

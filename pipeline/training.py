@@ -34,6 +34,7 @@ from pipeline.memory import choose_memory
 from pipeline.objectives.objective import Objective, needed_labels, objective_of
 from pipeline.progress import say
 from pipeline.run import Run, begin_run, write_text
+from pipeline.schedule import CONSTANT, Schedule
 from pipeline.stack import TRAINED, Member, Stack
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
@@ -131,7 +132,7 @@ class _Shared:
         """Fresh heads of `seed`, as a stack of one."""
         config, heads = self.config, copy.deepcopy(self.material.standard)
         heads.initialise(seed, config.temperature)
-        return Stack([Member(heads, self.objective, config.learning_rate, config.weight_decay)])
+        return Stack([member_of(config, heads, self.objective, self.material.steps)])
 
     @cached_property
     def threads(self) -> int:
@@ -144,6 +145,14 @@ class _Shared:
     def rehearsal(self) -> Iterator[Batches]:
         """Batches of the training set that no seed sees."""
         return steps_of(self.material.pairs, self.config.batch_size, epoch_generator(-1, 0), [self.objective])
+
+
+def member_of(config: TrainConfig, heads: Heads, objective: Objective, steps: int) -> Member:
+    """`heads` to be trained as `config` says, in epochs of `steps` steps."""
+    schedule = Schedule(config.epochs * steps, config.schedule, config.warmup)
+    if config.schedule == "constant" and not config.warmup:
+        schedule = CONSTANT
+    return Member(heads, objective, config.learning_rate, config.weight_decay, schedule)
 
 
 class Trainer:

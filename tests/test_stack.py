@@ -14,6 +14,7 @@ from cache.pairs import CachedPairs
 from pipeline.config import TrainConfig, presets
 from pipeline.heads import Heads
 from pipeline.objectives.objective import Objective, objective_of
+from pipeline.schedule import Schedule, Shape
 from pipeline.stack import Member, Stack
 from pipeline.training import resolve
 
@@ -157,6 +158,33 @@ def test_each_member_of_a_stack_is_its_single_self() -> None:
         for name, tensor in single.state(0).items():
             assert torch.allclose(stack.state(c)[name], tensor, rtol=0, atol=1e-10), (c, name)
         assert stack.temperatures()[c] == pytest.approx(single.temperatures()[0])
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_a_schedule_is_torchs_own_and_goes_on_from_a_checkpoint(shape: Shape) -> None:
+    """torch's warm-up followed by its linear or cosine decay, on a plain Adam."""
+    pairs = some_pairs()
+    objective = objectives(pairs)["clap_sce"]
+    member = Member(heads_of(0), objective, 1e-2, schedule=Schedule(20, shape, warmup=0.2))
+    constant = Member(heads_of(1), objective, 1e-2)
+    plain, stack = Plain(member), Stack([member, constant])
+    rising = torch.optim.lr_scheduler.LinearLR(plain.adam, start_factor=1 / 5, end_factor=1, total_iters=4)
+    falling = {
+        "linear": torch.optim.lr_scheduler.LinearLR(plain.adam, start_factor=1, end_factor=0, total_iters=16),
+        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(plain.adam, T_max=16),
+    }[shape]
+    schedule = torch.optim.lr_scheduler.SequentialLR(plain.adam, [rising, falling], milestones=[4])
+    for step, (rows, speech, text) in enumerate(batches(pairs, 20)):
+        prepared = objective.prepare(pairs, rows, rows)
+        if step == 10:
+            saved = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
+            stack = Stack([member, constant])
+            stack.restore(saved)
+        assert member.learning_rate * member.schedule.factor(step) == pytest.approx(schedule.get_last_lr()[0])
+        stack.step(speech, text, [prepared])
+        plain.step(speech, text, prepared)
+        schedule.step()
+    assert_equal(stack, 0, plain.heads, 1e-10)
 
 
 def test_projections_and_losses_of_a_member_are_those_of_its_heads() -> None:
