@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +54,16 @@ class Manifest:
         """Row numbers of the utterances in `splits`, ascending."""
         return np.flatnonzero(np.isin(np.asarray(self.split), splits))
 
+    def take(self, rows: NDArray[np.int64]) -> Manifest:
+        """The utterances of `rows`, in that order."""
+        chosen = rows.tolist()
+        texts = {name: [getattr(self, name)[row] for row in chosen] for name in TEXT_COLUMNS}
+        labels = {name: getattr(self, name)[rows] for name in LABEL_COLUMNS}
+        return replace(self, **texts, **labels)  # type: ignore[arg-type]
+
     def head(self, count: int) -> Manifest:
         """The first `count` utterances."""
-        columns = {name: getattr(self, name)[:count] for name in (*TEXT_COLUMNS, *LABEL_COLUMNS)}
-        return Manifest(root=self.root, notes=self.notes, **columns)
+        return self.take(np.arange(min(count, len(self))))
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:

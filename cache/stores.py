@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,19 @@ class Stores:
         rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
         values, done = self.audio.read(rows)
         return values[done]
+
+    def with_splits(self, split: Sequence[str]) -> Stores:
+        """The same stores, opened once, with other splits: `split` is (N,), one of `SPLITS` for each manifest row.
+
+        The folder is not changed, nor what it says of itself. Raises UsageError for another number of rows.
+        """
+        if len(split) != len(self.manifest):
+            found, expected = f"{len(split)} splits", f"{len(self.manifest)}, one an utterance"
+            raise UsageError(self.folder, found, expected, "Pass the splits of this manifest.")
+        view = Stores(self.folder)
+        view.manifest = replace(self.manifest, split=list(split))
+        view.captions, view.audio, view.text, view.acoustic = self.captions, self.audio, self.text, self.acoustic
+        return view
 
     def fingerprint(self) -> dict[str, Any]:
         """The fingerprints of the two encoders."""

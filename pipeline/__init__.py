@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.cross_validation import cross_validate as cross_validate
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.extraction import extract as extract
     from pipeline.method_comparison import compare as compare
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "compare": "pipeline.method_comparison",
+    "cross_validate": "pipeline.cross_validation",
     "evaluate": "pipeline.evaluation.evaluate",
     "extract": "pipeline.extraction",
     "search": "pipeline.retrieval",
     "train": "pipeline.training",
 }
-__all__ = ["compare", "evaluate", "extract", "search", "train"]
+__all__ = ["compare", "cross_validate", "evaluate", "extract", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

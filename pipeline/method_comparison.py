@@ -10,7 +10,7 @@ on the development split; no row of the test split is read before a method's tra
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def compare(
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     others = [open_stores(folder) for folder in zero_shot_on]
     results: dict[str, Any] = {}
-    for name, config in _served(stores, methods, seeds, training, overrides).items():
+    for name, config in served(stores, methods, seeds, training, overrides).items():
         say(f"== {name}")
         run = train(stores, method=config, out=out / name, device=device, fresh=fresh)
         results[name] = _measured(run, stores, others, evaluation, device)
@@ -62,10 +62,13 @@ def compare(
     return summary, text
 
 
-def _served(
+def served(
     stores: Stores, methods: Sequence[str], seeds: int, training: str | None, overrides: Sequence[str]
 ) -> dict[str, TrainConfig]:
-    """The configs of `methods`, or of every preset that the stores have captions and features for."""
+    """The configs of `methods`, or of every preset that the stores have captions and features for.
+
+    Raises UsageError when a named method, or every one, lacks what it trains on.
+    """
     configs = {
         name: resolve(name, training=training, seeds=seeds, overrides=overrides)
         for name in methods or presets("methods")
@@ -116,7 +119,7 @@ def _recognition_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> st
         "",
         "| method | UAR | WAR |",
         "|---|---|---|",
-        *(f"| {name} | {_cell(found['uar'])} | {_cell(found['war'])} |" for name, found in rows),
+        *(f"| {name} | {cell(found['uar'])} | {cell(found['war'])} |" for name, found in rows),
         f"| chance | {first['chance']:.3f} | {first['chance']:.3f} |",
         f"| always the most frequent | {first['chance']:.3f} | {first['majority']:.3f} |",
         "",
@@ -126,5 +129,6 @@ def _recognition_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> st
     return "\n".join(lines)
 
 
-def _cell(figure: dict[str, float]) -> str:
+def cell(figure: Mapping[str, float]) -> str:
+    """`mean ± std` with three digits."""
     return f"{figure['mean']:.3f} ± {figure['std']:.3f}"

@@ -32,7 +32,7 @@ def search(
     the stores' config no longer has the weights the stores were made with.
     """
     run = run if isinstance(run, Run) else open_run(run)
-    stores = run.stores(stores.folder if stores else None)
+    stores = run.stores(stores)
     config = validate(ExtractConfig, read_yaml(stores.folder / CONFIG), subject=str(stores.folder / CONFIG))
     encoder = load_text_encoder(config.text, str(pick_device(device)))
     if encoder.fingerprint() != stores.text.fingerprint["encoder"]:

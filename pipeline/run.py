@@ -59,9 +59,9 @@ class Run:
     def seed_folder(self, seed: int) -> Path:
         return self.folder / "seeds" / str(seed)
 
-    def stores(self, folder: str | Path | None = None) -> Stores:
-        """The stores it was trained from (or those in `folder`). Raises StoreMismatch when the encoders differ."""
-        stores = open_stores(folder or self.about["stores"])
+    def stores(self, stores: Stores | str | Path | None = None) -> Stores:
+        """`stores`, or those it was trained from. Raises StoreMismatch when the encoders differ."""
+        stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
         fields = differences(self.about["fingerprint"], stores.fingerprint())
         if fields:
             raise StoreMismatch(

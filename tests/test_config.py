@@ -14,7 +14,15 @@ from pipeline.training import resolve
 
 @pytest.mark.parametrize("name", presets("corpora"))
 def test_every_corpus_preset_resolves_to_its_reader(name: str) -> None:
-    assert load_config(ExtractConfig, name, kind="corpora").corpus.reader == name
+    assert load_config(ExtractConfig, name, kind="corpora").corpus.reader == name.removesuffix("_4class")
+
+
+def test_iemocap_in_four_classes_is_iemocap_with_excited_counted_as_happy_and_the_rest_left_out() -> None:
+    whole, four = (load_config(ExtractConfig, name, kind="corpora") for name in ("iemocap", "iemocap_4class"))
+    chosen = {"merge": {"excited": "happy"}, "keep": ("angry", "happy", "neutral", "sad")}
+    assert four == whole.model_copy(update={"corpus": whole.corpus.model_copy(update=chosen)})
+    overrides = ["corpus.merge.excited=happy", "corpus.keep=[angry,happy,neutral,sad]"]
+    assert load_config(ExtractConfig, "iemocap", overrides, kind="corpora") == four
 
 
 @pytest.mark.parametrize("name", presets("methods"))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
+from cache.errors import UsageError
 from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
 
 
 @click.command()
 @click.argument("stores", type=click.Path(path_type=Path))
 @click.argument("methods", nargs=-1)
-@click.option("--out", type=click.Path(path_type=Path), help="Where the runs go.  [default: runs/STORES-comparison]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the runs go.  [default: runs/STORES-comparison; runs/STORES-folds-FOLDS]",
+)
 @click.option("--training", help="A preset of configs/training: paper, small_corpus.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 @overrides_option
@@ -24,14 +30,19 @@ from pipeline.commands.common import device_option, fresh_option, guarded, json_
     type=click.Path(path_type=Path),
     help="Stores of another corpus; repeatable.",
 )
+@click.option(
+    "--folds",
+    metavar="session|N",
+    help="Recognition in folds instead: one session of IEMOCAP left out at a time, or N folds of whole speakers.",
+)
 @device_option
 @fresh_option
 @json_option
 @guarded
 def main(
     stores: Path, methods: tuple[str, ...], out: Path | None, training: str | None, seeds: int,
-    overrides: tuple[str, ...], evaluation: tuple[str, ...], others: tuple[Path, ...], device: str, fresh: bool,
-    as_json: bool,
+    overrides: tuple[str, ...], evaluation: tuple[str, ...], others: tuple[Path, ...], folds: str | None, device: str,
+    fresh: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
 
@@ -39,21 +50,42 @@ def main(
     compare-methods stores/msp --out runs/comparison
     compare-methods stores/msp emotionrankclap clap_sce supcon --seeds 10
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
+    compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
 
-    Doing it again goes on where it stopped. Writes comparison.md, .tex, .csv and .json.
+    Doing it again goes on where it stopped. Writes comparison.md, .tex, .csv and .json; with --folds,
+    cross_validation.md and .json.
     """
-    from pipeline.method_comparison import compare
+    scheme = _scheme(folds, evaluation, others)
+    shared: dict[str, Any] = {
+        "out": out or Path("runs") / f"{stores.name}-{f'folds-{scheme}' if scheme else 'comparison'}",
+        "methods": methods,
+        "seeds": seeds,
+        "training": training,
+        "overrides": overrides,
+        "device": device,
+        "fresh": fresh,
+    }
+    if scheme:
+        from pipeline.cross_validation import cross_validate
 
-    result, text = compare(
-        stores,
-        out=out or Path("runs") / f"{stores.name}-comparison",
-        methods=methods,
-        seeds=seeds,
-        training=training,
-        overrides=overrides,
-        evaluation=evaluation,
-        zero_shot_on=others,
-        device=device,
-        fresh=fresh,
-    )
-    show(result, text, as_json)
+        show(*cross_validate(stores, folds=scheme, **shared), as_json)
+    else:
+        from pipeline.method_comparison import compare
+
+        show(*compare(stores, evaluation=evaluation, zero_shot_on=others, **shared), as_json)
+
+
+def _scheme(
+    folds: str | None, evaluation: tuple[str, ...], others: tuple[Path, ...]
+) -> int | Literal["session"] | None:
+    """`--folds` understood. Raises UsageError for what is no scheme, or does not go with it."""
+    if folds is None:
+        return None
+    with_it = ["-e"] * bool(evaluation) + ["--zero-shot"] * bool(others)
+    if with_it:
+        raise UsageError("--folds", f"given with {' and '.join(with_it)}", "neither", "Run them as two commands.")
+    if folds == "session":
+        return "session"
+    if not (folds.isascii() and folds.isdigit() and int(folds)):
+        raise UsageError(f"--folds {folds}", "no such folds", "session, or a number of folds", "Write --folds 5.")
+    return int(folds)

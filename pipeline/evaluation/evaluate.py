@@ -43,7 +43,7 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else open_run(run)
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
-    opened = run.stores(stores.folder if isinstance(stores, Stores) else stores)
+    opened = run.stores(stores)
     chosen = pick_device(device)
     split = config.split or _test_split(opened)
     style = config.style

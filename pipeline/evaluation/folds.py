@@ -29,6 +29,12 @@ class Fold(NamedTuple):
     dev: Rows
     test: Rows
 
+    def splits(self) -> list[str]:
+        """(N,) train, dev or test for each manifest row."""
+        split = np.empty(sum(map(len, (self.train, self.dev, self.test))), dtype=object)
+        split[self.train], split[self.dev], split[self.test] = "train", "dev", "test"
+        return list(split)
+
 
 def session_folds(manifest: Manifest) -> list[Fold]:
     """Leave one session out (F26): fold k tests session k, develops on the next one (the last: on the first).

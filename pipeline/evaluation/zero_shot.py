@@ -36,7 +36,7 @@ def zero_shot(
     prompts (extract-features with the style `template`) or no utterance has a category.
     """
     run = run if isinstance(run, Run) else open_run(run)
-    opened = run.stores(stores.folder if isinstance(stores, Stores) else stores)
+    opened = run.stores(stores)
     chosen = pick_device(device)
     prompts = opened.captions.classes
     row_of = {text: row for row, text in enumerate(opened.captions.texts())}
@@ -65,12 +65,13 @@ def zero_shot(
     return {
         "stores": str(opened.folder),
         "split": split or "all",
-        **{name: _over_seeds([found[name] for found in seeds.values()]) for name in ("war", "uar")},
+        **{name: mean_and_std([found[name] for found in seeds.values()]) for name in ("war", "uar")},
         **{name: first[name] for name in ("chance", "majority", "classes", "template", "n", "left_out", "convention")},
         "confusion": np.sum([found["confusion"] for found in seeds.values()], axis=0).tolist(),
         "seeds": seeds,
     }
 
 
-def _over_seeds(values: list[float]) -> dict[str, float]:
+def mean_and_std(values: Sequence[float]) -> dict[str, float]:
+    """Over seeds; the std is the sample's, 0 for one value."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}

@@ -10,26 +10,7 @@ from cache.manifest import Manifest
 from pipeline.config import CorpusConfig
 from pipeline.corpora import read_corpus
 from pipeline.errors import ManyProblems, UsageError
-
-HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
-RATINGS = "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n\n"
-
-
-def turn(name: str, label: str, labels: str = "2.5000, 3.0000, 2.0000") -> str:
-    return f"[6.2901 - 8.2357]\t{name}\t{label}\t[{labels}]\n{RATINGS}"
-
-
-def write_dialog(root: Path, dialog: str, *turns: str) -> Path:
-    session = root / f"Session{dialog[4]}"
-    path = session / "dialog" / "EmoEvaluation" / f"{dialog}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HEADER + "".join(turns))
-    clips = session / "sentences" / "wav" / dialog
-    clips.mkdir(parents=True)
-    for line in "".join(turns).splitlines():
-        if line.startswith("[") and line.count("\t") == 3:
-            (clips / f"{line.split(chr(9))[1]}.wav").touch()
-    return path
+from tests.corpora.miniature_iemocap import turn, write_dialog
 
 
 @pytest.fixture
@@ -40,7 +21,7 @@ def root(tmp_path: Path) -> Path:
         turn("Ses01F_impro01_F000", "neu", "1.0000, 3.0000, 5.0000"),
         turn("Ses01F_impro01_M001", "fru"),
     )
-    write_dialog(tmp_path, "Ses02M_script01_1b", turn("Ses02M_script01_1b_F003", "exc"))
+    write_dialog(tmp_path, "Ses02M_script01_1b", turn("Ses02M_script01_1b_F003", "exc", "4.0000, 4.5000, 3.5000"))
     write_dialog(tmp_path, "Ses03F_impro02", turn("Ses03F_impro02_M000", "xxx"), turn("Ses03F_impro02_M001", "hap"))
     write_dialog(tmp_path, "Ses04F_impro02", turn("Ses04F_impro02_M000", "oth"), turn("Ses04F_impro02_M001", "sur"))
     write_dialog(tmp_path, "Ses05M_impro02", turn("Ses05M_impro02_F000", "dis"))
@@ -60,6 +41,37 @@ def test_turns_are_read_with_split_speaker_gender_and_labels_on_seven(root: Path
     assert manifest.gender == ["female", "male", "female", "male", "male", "female"]
     assert (manifest.valence[0], manifest.arousal[0], manifest.dominance[0]) == (1.0, 4.0, 7.0)
     assert all(manifest.path(row).is_file() for row in range(len(manifest)))
+
+
+def test_categories_are_merged_and_the_rest_left_out_in_order_and_told(root: Path) -> None:
+    whole, found = read(root), read(root, merge={"excited": "happy"}, keep=["happy", "neutral", "disgust"])
+    kept = [0, 2, 3, 5]
+    assert found.emotion == ["neutral", "happy", "happy", "disgust"]
+    for column in ("id", "audio", "split", "speaker", "gender"):
+        assert getattr(found, column) == [getattr(whole, column)[row] for row in kept]
+    for column in ("valence", "arousal", "dominance"):
+        assert getattr(found, column).tobytes() == getattr(whole, column)[kept].tobytes()
+    assert "1 excited utterances count as happy" in found.notes
+    assert "kept 4 of 6 utterances; dropped 1 frustrated, 1 surprised" in found.notes
+    assert read(root, merge={"excited": "joyful"}).emotion[2] == "joyful"  # a name of one's own, where all are kept
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"merge": {"exited": "happy"}}, "corpus.merge: unknown 'exited'; did you mean 'excited'?; expected one of "),
+        ({"keep": ["hapy"]}, "corpus.keep: unknown 'hapy'; did you mean 'happy'?; expected one of disgust, excited, "),
+        ({"merge": {"excited": "happy"}, "keep": ["excited"]}, "corpus.keep: unknown 'excited'"),
+        ({"merge": {"excited": "hapy"}, "keep": ["happy"]}, "corpus.merge: unknown 'hapy'; did you mean 'happy'?"),
+    ],
+)
+def test_a_category_that_no_utterance_has_is_refused_in_one_line_with_a_hint(
+    root: Path, config: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(root, **config)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
 
 
 def test_no_speaker_is_in_two_splits(root: Path) -> None:

@@ -1,0 +1,47 @@
+"""Which emotion categories of a corpus take part: some count as another, some are left out (F26: IEMOCAP's four)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+
+from cache.manifest import Manifest
+from pipeline.config import CorpusConfig
+from pipeline.corpora.spelling import closest
+from pipeline.errors import UsageError
+
+
+def with_categories(manifest: Manifest, config: CorpusConfig) -> Manifest:
+    """The utterances of `config.keep` (all, where it is None), emotions renamed by `config.merge`; order is kept.
+
+    Labels stay as they are; the notes say how many utterances were merged and left out. Raises UsageError for a
+    category that no utterance has, and for merging into one that is not kept.
+    """
+    if not config.merge and config.keep is None:
+        return manifest
+    given = Counter(manifest.emotion)
+    _refuse_unknown("corpus.merge", config.merge, given)
+    emotion = [config.merge.get(name, name) for name in manifest.emotion]
+    counts = Counter(emotion)
+    keep = set(counts if config.keep is None else config.keep)
+    _refuse_unknown("corpus.keep", config.keep or (), counts)
+    _refuse_unknown("corpus.merge", config.merge.values(), keep)
+    notes = [*manifest.notes, *(f"{given[old]:,} {old} utterances count as {new}" for old, new in config.merge.items())]
+    dropped = [
+        f"{count:,} {name or 'without an emotion'}" for name, count in sorted(counts.items()) if name not in keep
+    ]
+    kept = np.flatnonzero([name in keep for name in emotion])
+    if dropped:
+        notes.append(f"kept {len(kept):,} of {len(emotion):,} utterances; dropped {', '.join(dropped)}")
+    return replace(manifest, emotion=emotion, notes=notes).take(kept)
+
+
+def _refuse_unknown(setting: str, names: Collection[str], known: Collection[str]) -> None:
+    there = sorted(set(known) - {""})
+    unknown = [f"{name!r}{closest(name, there)}" for name in names if name not in there]
+    if unknown:
+        expected = f"one of {', '.join(there)}" if there else "a corpus with emotions"
+        raise UsageError(setting, f"unknown {', '.join(unknown)}", expected, "Correct it.")
