@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
+from pipeline.cuda_step import fastest_step
 from pipeline.heads import Heads
 from pipeline.objectives.objective import Objective
 from pipeline.stack import Stack
@@ -75,7 +76,10 @@ class Material:
     def step(self, stack: Stack, batches: Batches, s: int, near: Tensor | None = None) -> Tensor:
         """One step of every member; returns their losses before it, (C,). `near` are the (S, B, Da) speech vectors."""
         speech = self.speech[batches.rows[s]] if near is None else near[s]
-        return stack.step(speech, self.text[batches.captions[s]], [prepared[s] for prepared in batches.prepared])
+        text, prepared = self.text[batches.captions[s]], [of_all[s] for of_all in batches.prepared]
+        if stack.fastest is None:
+            stack.fastest = fastest_step(stack, speech, text, prepared)
+        return stack.fastest(speech, text, prepared)
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[Batches]:
         """The development set's batches, which never change: one draw, one order."""

@@ -8,7 +8,7 @@ is a stack of one. Under autograd, `Heads.project` and `Objective.loss` are the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,8 @@ class Stack:
         self._first = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}  # Adam's moments
         self._second = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
         self._steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
-        self._taken = 0
+        self.taken = 0  # steps so far
+        self.fastest: Callable[[Tensor, Tensor, Sequence[Any]], Tensor] | None = None  # `step`, or its replay on CUDA
         self._adams = self._by_rate(members)
         self.objectives: list[Objective] = []  # the distinct ones, in the order that `prepared` has
         self._members_of: list[list[int]] = []
@@ -61,6 +62,18 @@ class Stack:
 
         Returns the losses before the step, (C,).
         """
+        self.set_rates()
+        losses = self.step_at_rates(speech, text, prepared)
+        self.taken += 1
+        return losses
+
+    def set_rates(self) -> None:
+        """Set every member's learning rate to what its schedule says of the coming step."""
+        for member_rate, schedule, rate, _ in self._adams:
+            rate.fill_(member_rate * schedule.factor(self.taken))
+
+    def step_at_rates(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
+        """`step` at the rates that are set: work for the device alone, so that CUDA can record it (cuda_step.py)."""
         audio_unit, audio_length = self._projected("audio", speech)
         text_unit, text_length = self._projected("text", text)
         scale = self.wide["log_scale"].exp().view(-1, 1, 1)
@@ -70,9 +83,8 @@ class Stack:
         slope.mul_(scale)
         self._backward("audio", slope @ text_unit, audio_unit, audio_length, speech)
         self._backward("text", slope.mT @ audio_unit, text_unit, text_length, text)
-        for rate, schedule, state in self._adams:
-            adam(**state, lr=rate * schedule.factor(self._taken))
-        self._taken += 1
+        for _, _, rate, state in self._adams:
+            adam(**state, lr=rate)
         self.wide["log_scale"].clamp_(max=math.log(MAX_SCALE))
         return losses
 
@@ -110,21 +122,26 @@ class Stack:
                 raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-        self._taken = int(self._steps[0, 0])
+        self.taken = int(self._steps[0, 0])
 
-    def _by_rate(self, members: Sequence[Member]) -> list[tuple[float, Schedule, dict[str, Any]]]:
-        """Learning rate, schedule and what else `adam` is called with, once for all members that have them alike."""
+    def _by_rate(self, members: Sequence[Member]) -> list[tuple[float, Schedule, Tensor, dict[str, Any]]]:
+        """Learning rate, schedule, the step's rate and what else `adam` takes, for all members that have them alike."""
         rates: dict[tuple[float, float, Schedule], list[int]] = {}
         for c, member in enumerate(members):
             rates.setdefault((member.learning_rate, member.weight_decay, member.schedule), []).append(c)
         kinds = {
             "params": self.wide, "grads": self._gradients, "exp_avgs": self._first, "exp_avg_sqs": self._second
         }  # fmt: skip
-        fixed = {"amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "fused": True}
+        device = self._steps.device
+        fixed = {
+            "amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "fused": True,
+            "capturable": device.type == "cuda",
+        }  # fmt: skip
         return [
             (
                 rate,
                 schedule,
+                torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device),
                 {
                     **{kind: [p for c in own for p in self._part(wide, c).values()] for kind, wide in kinds.items()},
                     "max_exp_avg_sqs": [],
