@@ -24,6 +24,7 @@ from pipeline.evaluation.ordinality import ordinality
 from pipeline.heads import Heads
 from pipeline.progress import Meter, say
 from pipeline.run import Run, open_run, write_text
+from pipeline.threads import threads_restored, use_threads
 
 _VALUES = {"ordinality": "taus", "alignment": "values"}
 
@@ -51,7 +52,8 @@ def evaluate(
     for note in pairs.notes:
         say(note)
     prompts, vectors = _prompts(opened, style, chosen)
-    with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter:
+    with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
+        use_threads(1)
         seeds = {
             str(seed): _one(run.heads(seed).to(chosen), pairs, prompts, vectors, config, meter) for seed in run.seeds
         }
