@@ -13,7 +13,8 @@ from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
 from pipeline.config import RankingConfig, SoftTargetsConfig
 from pipeline.errors import UsageError
-from pipeline.objectives.ranking import RankOrder, rank_n_contrast, rank_n_contrast_gradient, rank_order
+from pipeline.objectives.label_order import Order, label_order
+from pipeline.objectives.ranking import rank_n_contrast, rank_n_contrast_gradient
 from pipeline.objectives.soft_targets import (
     Targets,
     gemo,
@@ -51,16 +52,16 @@ class Ranking:
 
     config: RankingConfig
 
-    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> RankOrder:
+    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> Order:
         columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
         weights = torch.tensor(self.config.weights or [1.0] * len(columns), dtype=torch.float64, device=rows.device)
-        return rank_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
+        return label_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
 
-    def loss(self, logits: Tensor, prepared: RankOrder) -> Tensor:
+    def loss(self, logits: Tensor, prepared: Order) -> Tensor:
         config = self.config
         return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
 
-    def gradient(self, logits: Tensor, prepared: RankOrder, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+    def gradient(self, logits: Tensor, prepared: Order, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
         return rank_n_contrast_gradient(
             logits,
             prepared,

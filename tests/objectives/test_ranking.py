@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.objectives.ranking import Denominator, RankOrder, rank_n_contrast, rank_order
+from pipeline.objectives import ranking
+from pipeline.objectives.label_order import grid_order, rank_order
+from pipeline.objectives.ranking import Denominator, rank_n_contrast, rank_n_contrast_gradient
 from tests.objectives.oracle import slow_rank_n_contrast, slow_symmetric, squared_distance
 
 READINGS: tuple[Denominator, ...] = ("at_least", "beyond", "beyond_and_self")
 every_reading = pytest.mark.parametrize("denominator", READINGS)
+every_form = pytest.mark.parametrize("ordered", [rank_order, grid_order], ids=["sorted", "grid"])
 
 
 def ratings(generator: np.random.Generator, size: int, top: int = 35) -> list[list[Fraction]]:
@@ -38,14 +41,15 @@ def problem(seed: int, size: int, top: int = 35) -> tuple[Tensor, list[list[Frac
 @every_reading
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize(("size", "top"), [(2, 35), (7, 9), (11, 35), (12, 7)])
-def test_loss_and_gradient_equal_the_loops_of_the_paper(denominator, symmetric, size, top):
+@every_form
+def test_loss_and_gradient_equal_the_loops_of_the_paper(denominator, symmetric, size, top, ordered):
     logits, points = problem(size, size, top)
     slow = slow_symmetric if symmetric else slow_rank_n_contrast
     expected_at = logits.clone().requires_grad_()
     expected = slow(expected_at, points, denominator)
     expected.backward()
     at = logits.clone().requires_grad_()
-    loss = rank_n_contrast(at, rank_order(as_labels(points)), denominator=denominator, symmetric=symmetric)
+    loss = rank_n_contrast(at, ordered(as_labels(points)), denominator=denominator, symmetric=symmetric)
     (2 * loss).backward()
     assert loss.shape == ()
     assert abs(loss.item() - expected.item()) < 1e-10
@@ -54,14 +58,15 @@ def test_loss_and_gradient_equal_the_loops_of_the_paper(denominator, symmetric, 
 
 @every_reading
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_leading_dimensions_are_batches_and_their_losses_are_averaged(denominator, symmetric):
+@every_form
+def test_leading_dimensions_are_batches_and_their_losses_are_averaged(denominator, symmetric, ordered):
     problems = [problem(seed, 6, top=9 + 3 * seed) for seed in range(6)]
     problems[1] = (problems[1][0], [problems[1][1][0]] * 6)  # one batch whose labels are all equal
     slow = slow_symmetric if symmetric else slow_rank_n_contrast
     stacked = torch.stack([logits for logits, _ in problems]).requires_grad_()
     expected = torch.stack([slow(stacked[b], points, denominator) for b, (_, points) in enumerate(problems)]).mean()
     (expected_grad,) = torch.autograd.grad(expected, stacked)
-    order = rank_order(torch.stack([as_labels(points) for _, points in problems]).reshape(2, 3, 6, 2))
+    order = ordered(torch.stack([as_labels(points) for _, points in problems]).reshape(2, 3, 6, 2))
     logits = stacked.detach().reshape(2, 3, 6, 6).requires_grad_()
     loss = rank_n_contrast(logits, order, denominator=denominator, symmetric=symmetric)
     loss.backward()
@@ -70,18 +75,20 @@ def test_leading_dimensions_are_batches_and_their_losses_are_averaged(denominato
 
 
 @every_reading
-def test_one_order_serves_many_configurations(denominator):
+@every_form
+def test_one_order_serves_many_configurations(denominator, ordered):
     logits, points = problem(3, 8)
-    order = rank_order(as_labels(points))
+    order = ordered(as_labels(points))
     both = rank_n_contrast(torch.stack([logits, -logits]), order, denominator=denominator)
     each = [rank_n_contrast(x, order, denominator=denominator) for x in (logits, -logits)]
     assert abs(both.item() - sum(each).item() / 2) < 1e-12
 
 
 @every_reading
-def test_blocks_of_rows_change_nothing(denominator, monkeypatch):
+@every_form
+def test_blocks_of_rows_change_nothing(denominator, monkeypatch, ordered):
     logits, points = problem(4, 9)
-    order = rank_order(as_labels(points))
+    order = ordered(as_labels(points))
 
     def answer() -> tuple[Tensor, Tensor]:
         at = logits.clone().requires_grad_()
@@ -90,52 +97,83 @@ def test_blocks_of_rows_change_nothing(denominator, monkeypatch):
         return loss.detach(), at.grad
 
     whole = answer()
-    monkeypatch.setattr("pipeline.objectives.ranking._BLOCK", 4 * 9 + 1)
+    monkeypatch.setattr("pipeline.objectives.ranking.BLOCK", 4 * 9 + 1)
     cut = answer()
     assert abs(whole[0] - cut[0]) < 1e-14
     assert torch.equal(whole[1], cut[1])
 
 
+@every_form
+@every_reading
+def test_exp_and_log_of_numpy_and_of_torch_give_the_same(denominator, ordered, monkeypatch):
+    logits, points = problem(12, 9)
+    order = ordered(as_labels(points))
+    loss, gradient = rank_n_contrast_gradient(logits, order, denominator=denominator)
+    monkeypatch.setattr(ranking, "_NUMPY", not ranking._NUMPY)
+    loss2, gradient2 = rank_n_contrast_gradient(logits, order, denominator=denominator)
+    assert abs(loss - loss2) < 1e-12
+    assert (gradient - gradient2).abs().max() < 1e-12
+
+
+@every_form
+def test_logits_under_autograd_are_left_out_of_the_gradient_by_hand(ordered):
+    logits, points = problem(13, 6)
+    at = logits.requires_grad_()
+    loss, gradient = rank_n_contrast_gradient(at, ordered(as_labels(points)), symmetric=True)
+    assert not loss.requires_grad
+    expected = rank_n_contrast(at, ordered(as_labels(points)), symmetric=True)
+    assert torch.equal(gradient, torch.autograd.grad(expected, at)[0])
+
+
 @every_reading
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_gradcheck_passes(denominator, symmetric):
+@every_form
+def test_gradcheck_passes(denominator, symmetric, ordered):
     logits, points = problem(5, 6, top=11)
-    order = rank_order(as_labels(points))
+    order = ordered(as_labels(points))
     assert torch.autograd.gradcheck(
         lambda x: rank_n_contrast(x, order, denominator=denominator, symmetric=symmetric), logits.requires_grad_()
     )
 
 
 @every_reading
-def test_gradient_reaches_the_temperature(denominator):
+@every_form
+def test_gradient_reaches_the_temperature(denominator, ordered):
     logits, points = problem(6, 6)
-    order = rank_order(as_labels(points))
+    order = ordered(as_labels(points))
     log_scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda s: rank_n_contrast(logits * s.exp(), order, denominator=denominator), log_scale
     )
 
 
-def test_the_gradient_is_not_made_where_nobody_asks_for_it(monkeypatch):
+@every_form
+def test_the_gradient_is_not_made_where_nobody_asks_for_it(monkeypatch, ordered):
     logits, points = problem(7, 5)
-    monkeypatch.setattr(Tensor, "scatter_", None)
-    assert rank_n_contrast(logits, rank_order(as_labels(points))).isfinite()
+    order = ordered(as_labels(points))
+    monkeypatch.setattr(torch, "div", None)
+    assert rank_n_contrast(logits, order).isfinite()
+    losses, gradient = rank_n_contrast_gradient(logits, order, with_gradient=False)
+    assert losses.isfinite()
+    assert gradient.numel() == 0
 
 
-def test_the_diagonal_of_at_least_is_the_cross_entropy_of_clap():
+@every_form
+def test_the_diagonal_of_at_least_is_the_cross_entropy_of_clap(ordered):
     # With rows of one label apart from their own, S_ij of a non-diagonal pair is everything but i: take them off.
     logits, size = problem(8, 10)[0], 10
     labels = torch.eye(size, dtype=torch.float64)  # all others equally far
-    loss = rank_n_contrast(logits, rank_order(labels))
+    loss = rank_n_contrast(logits, ordered(labels))
     others = logits.masked_fill(torch.eye(size, dtype=torch.bool), -math.inf).logsumexp(1, keepdim=True) - logits
     off_diagonal = others[~torch.eye(size, dtype=torch.bool)].sum()
     clap = torch.nn.functional.cross_entropy(logits, torch.arange(size))
     assert abs(loss * size**2 - off_diagonal - clap * size) < 1e-10
 
 
-def test_equal_similarities_give_the_mean_log_size_of_the_sets():
+@every_form
+def test_equal_similarities_give_the_mean_log_size_of_the_sets(ordered):
     _, points = problem(9, 12, top=12)
-    order = rank_order(as_labels(points))
+    order = ordered(as_labels(points))
     sizes = [
         sum(squared_distance(a, c) >= squared_distance(a, b) for c in points)
         for a, b in itertools.product(points, points)
@@ -164,11 +202,12 @@ def test_the_printed_loss_falls_without_end_as_the_temperature_falls_and_the_oth
 
 
 @every_reading
-def test_float32_stays_exact_at_the_lowest_temperature(denominator):
+@every_form
+def test_float32_stays_exact_at_the_lowest_temperature(denominator, ordered):
     generator = torch.Generator().manual_seed(0)
     cosines = torch.rand(3, 64, 64, generator=generator) * 2 - 1
     cosines[:, 0], cosines[:, 1, ::2], cosines[:, 1, 1::2] = 1, -1, 1  # the whole range in one row
-    order = rank_order(torch.randint(5, 36, (3, 64, 2), generator=generator).double() / 5)
+    order = ordered(torch.randint(5, 36, (3, 64, 2), generator=generator).double() / 5)
     answers = []
     for dtype in (torch.float32, torch.float64):
         logits = (cosines * 100).to(dtype).requires_grad_()
@@ -184,48 +223,16 @@ def test_float32_stays_exact_at_the_lowest_temperature(denominator):
 
 
 @every_reading
-def test_rows_that_span_the_promised_range_agree_with_log_sum_exp(denominator):
+@every_form
+def test_rows_that_span_the_promised_range_agree_with_log_sum_exp(denominator, ordered):
     points = [[Fraction(n)] for n in (1, 2, 3, 4)]
     logits = torch.tensor([[-690.0, 690.0, 0.0, 100.0]] * 4, dtype=torch.float64).requires_grad_()
     expected = slow_rank_n_contrast(logits, points, denominator)
     (expected_grad,) = torch.autograd.grad(expected, logits)
-    loss = rank_n_contrast(logits, rank_order(as_labels(points)), denominator=denominator)
+    loss = rank_n_contrast(logits, ordered(as_labels(points)), denominator=denominator)
     loss.backward()
     assert abs(loss.item() - expected.item()) < 1e-9
     assert (logits.grad - expected_grad).abs().max() < 1e-10
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_true_ties_that_floats_split_are_kept(dtype):
-    # |3.4 - 3.2| = |3.6 - 3.4| = .2, but not in floats (F6)
-    assert (3.4 - 3.2) ** 2 != (3.6 - 3.4) ** 2
-    labels = torch.tensor([[3.4], [3.2], [3.6], [5.0]], dtype=dtype)
-    order = rank_order(labels)
-    assert order.order[0, 0] == 3
-    assert set(order.order[0, 1:3].tolist()) == {1, 2}
-    assert order.first_tie[0].tolist() == [0, 1, 1, 3]
-    assert order.last_tie[0].tolist() == [0, 2, 2, 3]
-
-
-@pytest.mark.parametrize("raters", [3, 5, 6, 7, 10])
-@pytest.mark.parametrize("stored", ["float64", "float32", "six decimals"])
-def test_ties_are_those_of_exact_arithmetic_however_the_labels_are_stored(raters, stored):
-    generator = np.random.default_rng(raters)
-    points = [[Fraction(int(n), raters) for n in row] for row in generator.integers(raters, 7 * raters + 1, (60, 2))]
-    labels = as_labels(points)
-    labels = {"float64": labels, "float32": labels.float(), "six decimals": labels.mul(1e6).round() / 1e6}[stored]
-    order = rank_order(labels)
-    for i, anchor in enumerate(points):
-        exact = [squared_distance(anchor, points[k]) for k in order.order[i].tolist()]
-        assert exact == sorted(exact, reverse=True)
-        assert order.first_tie[i].tolist() == [exact.index(d) for d in exact]
-        assert order.last_tie[i].tolist() == [len(exact) - 1 - exact[::-1].index(d) for d in exact]
-
-
-def test_labels_differing_by_a_tenth_of_a_rating_step_are_no_ties():
-    order = rank_order(torch.tensor([[3.0], [3.01], [3.02]]))
-    assert order.order[0].tolist() == [2, 1, 0]
-    assert order.first_tie[0].tolist() == order.last_tie[0].tolist() == [0, 1, 2]
 
 
 @settings(max_examples=30, deadline=None)
@@ -248,31 +255,10 @@ def test_naming_the_pairs_in_another_order_permutes_the_gradient_and_keeps_the_l
     assert (grad[shuffle][:, shuffle] - grad2).abs().max() < 1e-12
 
 
-def test_all_labels_equal_cost_nothing_under_the_printed_reading():
+@every_form
+def test_all_labels_equal_cost_nothing_under_the_printed_reading(ordered):
     logits = torch.randn(5, 5, requires_grad=True)
-    loss = rank_n_contrast(logits, rank_order(torch.ones(5, 2)), denominator="beyond")
+    loss = rank_n_contrast(logits, ordered(torch.ones(5, 2)), denominator="beyond")
     loss.backward()
     assert abs(loss.item()) < 1e-6
     assert logits.grad.abs().max() < 1e-6
-
-
-def test_the_order_is_three_plain_tensors():
-    order = rank_order(torch.rand(2, 5, 3))
-    assert isinstance(order, RankOrder)
-    assert {t.dtype for t in (order.order, order.first_tie, order.last_tie)} == {torch.int64}
-    assert {t.shape for t in (order.order, order.first_tie, order.last_tie)} == {(2, 5, 5)}
-
-
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 0.5, 1.0)])
-@pytest.mark.parametrize("distance", ["l1", "l2"])
-def test_any_labels_weights_and_either_distance_give_the_order_of_a_plain_sort(distance: str, weights: tuple) -> None:
-    labels = torch.randint(5, 36, (9, 3), generator=torch.Generator().manual_seed(1)).double() / 5
-    scaled = (labels * torch.tensor(weights)).tolist()
-    order = rank_order(labels * torch.tensor(weights, dtype=torch.float64), distance=distance)
-    for i, anchor in enumerate(scaled):
-        apart = [[abs(a - b) for a, b in zip(anchor, other, strict=True)] for other in scaled]
-        far = [round(sum(apart_k) if distance == "l1" else sum(d * d for d in apart_k), 6) for apart_k in apart]
-        assert [far[j] for j in order.order[i].tolist()] == sorted(far, reverse=True)
-        for place, j in enumerate(order.order[i].tolist()):
-            assert sum(f > far[j] for f in far) == order.first_tie[i, place]
-            assert sum(f >= far[j] for f in far) - 1 == order.last_tie[i, place]
