@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.extraction import extract as extract
     from pipeline.method_comparison import compare as compare
     from pipeline.retrieval import search as search
+    from pipeline.sweeps.sweep import sweep as sweep
     from pipeline.training import train as train
 
 _HOME = {
@@ -27,9 +28,10 @@ _HOME = {
     "evaluate": "pipeline.evaluation.evaluate",
     "extract": "pipeline.extraction",
     "search": "pipeline.retrieval",
+    "sweep": "pipeline.sweeps.sweep",
     "train": "pipeline.training",
 }
-__all__ = ["compare", "cross_validate", "evaluate", "extract", "search", "train"]
+__all__ = ["compare", "cross_validate", "evaluate", "extract", "search", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

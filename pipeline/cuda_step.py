@@ -57,7 +57,7 @@ class ReplayedStep:
 
 def recorded_on_cuda(work: Work) -> Work:
     """Warm `work` up on a stream of its own, record it as a CUDA graph, and return the graph's replay."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):

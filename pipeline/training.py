@@ -105,13 +105,13 @@ def train(
     origin = {
         "stores": str(stores.folder.resolve()),
         "fingerprint": stores.fingerprint(),
-        "data": _digest(stores, pairs, dev),
+        "data": data_digest(stores, pairs, dev),
         "memory": memory,
     }
     with writing(Path(out)), interruptible(out) as check, threads_restored():
         run = begin_run(Path(out), config, origin, fresh=fresh)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
-        _fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
+        fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
         material = Material(pairs, dev, config.batch_size, standard)
         shared = _Shared(config, material, objective_of(config.objective, pairs))
         say(f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}")
@@ -239,7 +239,7 @@ def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path
     return choose_memory(stores, device)
 
 
-def _fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
+def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
     """Set mean and spread of each channel from the training split, per modality, where `when` asks for it."""
     for name in ("audio", "text"):
         embedded = stores.fingerprint()[name]["encoder"]["encoder"] == "embedded"
@@ -266,7 +266,7 @@ def _spread_and_mean(pairs: CachedPairs, name: str) -> tuple[Tensor, Tensor]:
     return ((squares - count * mean.square()) / max(1, count - 1)).clamp_min(0).sqrt(), mean + first[0]
 
 
-def _digest(stores: Stores, pairs: CachedPairs, dev: CachedPairs) -> str:
+def data_digest(stores: Stores, pairs: CachedPairs, dev: CachedPairs) -> str:
     """Identifies the data of a run: which rows, which labels, which vectors (those of speech by their checksums)."""
     state = hashlib.blake2b(digest_size=16)
     checksums = stores.audio.column("crc")

@@ -27,7 +27,7 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
     ended = subprocess.run(
         [sys.executable, "-c", program, site], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert ended.stdout.split() == ["wavlm_ser", "paper", "small_corpus"]
+    assert ended.stdout.split() == ["wavlm_ser", "fast", "paper", "small_corpus"]
     [points] = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
     for command in ("extract-features", "train-heads", "evaluate-heads", "run-demo"):
         assert f"{command} = pipeline.commands." in points.read_text()

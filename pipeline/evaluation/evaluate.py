@@ -51,7 +51,7 @@ def evaluate(
     pairs = cached_pairs(opened, split, style=style, device=chosen)
     for note in pairs.notes:
         say(note)
-    prompts, vectors = _prompts(opened, style, chosen)
+    prompts, vectors = ordinality_prompts(opened, style, chosen)
     with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
         use_threads(1)
         seeds = {
@@ -117,7 +117,7 @@ def _pooled(seeds: Sequence[Mapping[str, Any]], values: str) -> dict[str, Any]:
     return pooled
 
 
-def _prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:
+def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:
     """The prompts of `style` and their (P, Dt) vectors."""
     prompts = [prompt for prompt in stores.captions.prompts if prompt.style == style]
     row_of = {text: row for row, text in enumerate(stores.captions.texts())}

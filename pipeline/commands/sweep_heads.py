@@ -1,0 +1,44 @@
+"""sweep-heads: many configurations side by side, the worst stopped early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+
+
+@click.command()
+@click.argument("stores", type=click.Path(path_type=Path))
+@click.argument("sweep", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/STORES-SWEEP]")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials in all; more than before goes on from there.")
+@click.option("--storage", metavar="URL", help="A database that Optuna knows, instead of a journal in --out.")
+@overrides_option
+@device_option
+@fresh_option
+@json_option
+@guarded
+def main(
+    stores: Path, sweep: str | None, out: Path | None, trials: int | None, storage: str | None,
+    overrides: tuple[str, ...], device: str, fresh: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Find the best settings of the heads on the development split.
+
+    \b
+    sweep-heads stores/msp --out sweeps/first
+    sweep-heads stores/msp methods --trials 81 --out sweeps/methods
+    sweep-heads stores/msp mine.yaml -o repeats=3 -o fixed.epochs=5 --out sweeps/mine
+    train-heads stores/msp sweeps/first/best.yaml --out runs/best
+
+    SWEEP is a preset (default, methods, grid) or a YAML file (docs/sweeps.md). Doing it again goes on where it
+    stopped; the same command elsewhere on a shared disk helps. Needs pip install 'emotionrankclap[sweep]'.
+    """
+    from pipeline.sweeps.sweep import sweep as run_sweep
+
+    folder = out or Path("sweeps") / f"{stores.name}-{Path(sweep or 'default').stem}"
+    result, text = run_sweep(
+        stores, sweep, out=folder, overrides=overrides, trials=trials, storage=storage, device=device, fresh=fresh
+    )
+    show(result, text, as_json)

@@ -1,0 +1,83 @@
+"""How soon a training reaches the quality of the paper's 15 epochs: dev AOC and VOC against seconds, over many seeds.
+
+    python -m tests.benchmarks.time_to_quality [--stores FOLDER] [--seeds 10] paper fast "epochs=2 batch_size=256"
+
+Each setting is a preset of configs/training or overrides of the paper's. Seconds are of steps and validation on one
+thread, without loading; quality is of the kept epoch's heads on the development split (100 lists a test).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cache.pairs import cached_pairs
+from cache.stores import Stores, open_stores
+from pipeline.config import TrainConfig, presets
+from pipeline.epochs import Material
+from pipeline.heads import Heads
+from pipeline.objectives.objective import objective_of
+from pipeline.stack import Stack
+from pipeline.sweeps.score import DevOrdinality
+from pipeline.training import member_of, resolve
+from tests.planted import MSP_PODCAST, RELIABILITY, plant
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stores", type=Path, help="keep the planted stores here and use them again")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--method", default="emotionrankclap")
+    parser.add_argument("settings", nargs="+")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.stores or Path(scratch) / "stores"
+        there = (folder / "audio.h5").exists()
+        stores = open_stores(folder) if there else plant(folder, MSP_PODCAST, reliability=RELIABILITY)
+        quality = DevOrdinality(stores, torch.device("cpu"))
+        for setting in arguments.settings:
+            known = setting in presets("training")
+            config = resolve(
+                arguments.method, training=setting if known else None, overrides=[] if known else setting.split()
+            )
+            measure(setting, config, stores, quality, arguments.seeds)
+
+
+def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdinality, seeds: int) -> None:
+    """Train every seed; print the means and what each seed gave."""
+    pairs, dev = (cached_pairs(stores, split, style=config.style) for split in ("train", "dev"))
+    standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
+    material = Material(pairs, dev, config.batch_size, standard)
+    objective = objective_of(config.objective, pairs)
+    batches = material.dev_batches([objective])
+    found = []
+    for seed in range(seeds):
+        heads = copy.deepcopy(standard)
+        heads.initialise(seed, config.temperature)
+        stack = Stack([member_of(config, heads, objective, material.steps)])
+        start, best, learnt = time.perf_counter(), float("inf"), stack.state(0)
+        for epoch in range(config.epochs):
+            material.train(stack, seed, epoch, lambda: None)
+            (loss,) = material.dev_losses(stack, batches)
+            if loss < best:
+                best, learnt = loss, stack.state(0)
+        seconds = time.perf_counter() - start
+        scored = quality(material, learnt, final=True)
+        found.append((scored["aoc"], scored["voc"], seconds, stack.temperatures()[0]))
+    aoc, voc, seconds, temperature = (np.array(column) for column in zip(*found, strict=True))
+    print(
+        f"{setting}: AOC {aoc.mean():.3f} ± {aoc.std(ddof=1):.3f}, VOC {voc.mean():.3f} ± {voc.std(ddof=1):.3f}, "
+        f"{seconds.mean():.1f} ± {seconds.std(ddof=1):.1f} s, temperature {temperature.mean():.3f}, n = {seeds}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
