@@ -3,6 +3,10 @@
 One product projects a batch for all of them and one makes all gradients of a weight; the loss's gradient comes out of
 its forward pass; the optimiser is torch's fused Adam, with a group of its own for each configuration. A single training
 is a stack of one. Under autograd, `Heads.project` and `Objective.loss` are the reference (tests/test_stack.py).
+
+On a CPU each of torch's threads keeps to some rows of the weights, forward, backward and in Adam (which cuts a tensor
+into as many pieces). Products cut otherwise pass megabytes from core to core each step: on two cores that share no
+cache a step took 5.3 ms and takes 3.4.
 """
 
 from __future__ import annotations
@@ -160,8 +164,18 @@ class Stack:
 
     def _projected(self, side: str, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors (C, B, width) of every member, and the lengths (C, B, 1) they had."""
-        wide = linear(vectors, self.wide[f"{side}.weight"], self.wide[f"{side}.bias"])
+        weight, bias, parts = self.wide[f"{side}.weight"], self.wide[f"{side}.bias"], self._parts(vectors)
+        if parts == 1:
+            wide = linear(vectors, weight, bias)
+        else:
+            by_part = torch.bmm(vectors.expand(parts, -1, -1), weight.view(parts, -1, vectors.shape[1]).mT)
+            wide = by_part.transpose(0, 1).reshape(len(vectors), -1).add_(bias)
         return self._unit(wide.view(-1, self.count, self.width).transpose(0, 1))
+
+    def _parts(self, vectors: Tensor) -> int:
+        """How many threads share the rows of the weights."""
+        threads = torch.get_num_threads() if vectors.device.type == "cpu" else 1
+        return threads if self.count * self.width % threads == 0 else 1
 
     def _unit(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         if self.activation == "relu":
@@ -184,7 +198,12 @@ class Stack:
         if self.activation == "relu":
             slope.mul_(unit > 0)
         wide = slope.transpose(0, 1).reshape(len(vectors), -1)
-        torch.mm(wide.mT, vectors, out=self._gradients[f"{side}.weight"])
+        gradient, parts = self._gradients[f"{side}.weight"], self._parts(vectors)
+        torch.bmm(
+            wide.view(len(wide), parts, -1).permute(1, 2, 0),
+            vectors.expand(parts, -1, -1),
+            out=gradient.view(parts, -1, vectors.shape[1]),
+        )
         torch.sum(wide, 0, out=self._gradients[f"{side}.bias"])
 
 
