@@ -20,6 +20,7 @@ from pipeline.sweeps.space import Space
 try:
     import optuna
     from optuna.distributions import BaseDistribution
+    from optuna.exceptions import StorageInternalError
     from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
     from optuna.storages import BaseStorage, JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -28,6 +29,7 @@ try:
 except ImportError:
     raise UsageError("optuna", "not installed", "the sweep extra", "pip install 'emotionrankclap[sweep]'") from None
 
+StorageFailed = (SQLAlchemyError, StorageInternalError)
 JOURNAL = "journal.log"
 _SWEEP, _RESULT, _HOME, _SURPLUS = "sweep", "result", "home", "surplus"  # attributes of the study and its trials
 _GROWS = {"trials", "slots"}  # what may change between two starts

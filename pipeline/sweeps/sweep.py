@@ -35,7 +35,7 @@ from pipeline.sweeps.race import Found, Race
 from pipeline.sweeps.rungs import bracket_size, last_rung
 from pipeline.sweeps.score import DevOrdinality
 from pipeline.sweeps.space import Space
-from pipeline.sweeps.study import JOURNAL, Asked, Study, open_study
+from pipeline.sweeps.study import JOURNAL, Asked, StorageFailed, Study, open_study
 from pipeline.sweeps.trials import as_csv, as_json, leaderboard, markdown, rows_of
 from pipeline.threads import choose_threads, threads_restored, use_threads
 from pipeline.training import data_digest
@@ -68,7 +68,13 @@ def sweep(
     for each in space.resolved():
         _check_served(stores, each)
     with interruptible(out) as check, threads_restored():
-        return _Worker(space, stores, out, pick_device(device), check).work(storage, fresh=fresh)
+        try:
+            return _Worker(space, stores, out, pick_device(device), check).work(storage, fresh=fresh)
+        except StorageFailed as error:
+            found = " ".join(str(error).split())[:160]
+            raise EmotionRankError(
+                out, f"the storage failed ({found})", "one that answers", "Start again when it does: it goes on."
+            ) from None
 
 
 class _Worker:

@@ -18,16 +18,17 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from cache.lock import writing
 from cache.stores import open_stores
 from pipeline.epochs import Material
-from pipeline.errors import StoreCorrupt, StoreLocked, StoreMismatch
+from pipeline.errors import EmotionRankError, StoreCorrupt, StoreLocked, StoreMismatch
 from pipeline.heads import load_tensors
 from pipeline.sweeps.bracket import MemberProgress
 from pipeline.sweeps.config import load_sweep
 from pipeline.sweeps.space import Space
-from pipeline.sweeps.study import open_study, results_of
+from pipeline.sweeps.study import Study, open_study, results_of
 from pipeline.sweeps.sweep import sweep
 from tests.sweeps.conftest import FIXED, a_sweep
 
@@ -241,3 +242,20 @@ def test_the_stores_need_not_be_where_they_were(planted: Path, tmp_path: Path) -
     shutil.copytree(planted, tmp_path / "moved")
     again, _ = sweep(open_stores(tmp_path / "moved"), a_sweep(), out=tmp_path / "out")
     assert again["trials"] == first["trials"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_storage_that_fails_on_the_way_is_one_line_and_the_sweep_goes_on_later(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Study.tell
+
+    def gone(*_: object) -> None:
+        raise OperationalError("UPDATE trials", {}, Exception("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(Study, "tell", gone)
+    with pytest.raises(EmotionRankError, match=r"the storage failed .*server closed the connection"):
+        sweep(planted, a_sweep(), out=tmp_path)
+    monkeypatch.setattr(Study, "tell", told)
+    result, _ = sweep(planted, a_sweep(), out=tmp_path)
+    assert sorted(trial["state"] for trial in result["trials"]) == ["complete", "pruned", "pruned", "pruned"]
