@@ -196,7 +196,7 @@ class Stack:
         """From the gradient (C, B, width) of the unit vectors to that of the weight and the bias."""
         slope = slope.sub_(unit * (slope * unit).sum(-1, keepdim=True)).div_(length)
         if self.activation == "relu":
-            slope.mul_(unit.sign())  # 1 where the ReLU let through; a comparison would take ten times as long
+            slope.mul_(unit.sign())  # 1 where the ReLU let through; as bools, .3 ms of a step more
         wide = slope.transpose(0, 1).reshape(len(vectors), -1)
         gradient, parts = self._gradients[f"{side}.weight"], self._parts(vectors)
         torch.bmm(
