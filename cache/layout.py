@@ -11,6 +11,7 @@ Immutable datasets: `id_bytes`, `id_offsets` (the row's name), `stamp` (the sour
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import zlib
 from collections.abc import Mapping
@@ -227,6 +228,10 @@ def _parse(file: h5py.File, path: Path) -> Layout:
     end = max(extent.offset + extent.nbytes for extent in extents.values())
     if size < end:
         raise StoreCorrupt(path, f"{size} bytes", f"at least {end} (truncated)", "Restore it or run with --fresh.")
+    laid = sorted((e.offset, e.offset + e.nbytes, name) for name, e in extents.items() if e.nbytes)
+    for (_, stop, name), (start, _, other) in itertools.pairwise(laid):
+        if start < stop:
+            raise StoreCorrupt(path, f"{name} and {other} overlap", "each in its place", "Run with --fresh.")
     fields = fingerprints.parse(str(file.attrs["fingerprint"]))
     return Layout(path=path, kind=str(file.attrs["kind"]), fingerprint=fields, extents=extents)
 
