@@ -22,7 +22,7 @@ WINDOW = 256  # blocks that are shuffled among each other
 
 @dataclass(frozen=True)
 class OnDisk:
-    """(n, width) vectors that stay in their store, for a set larger than memory.
+    """Vectors (n, width) that stay in their store, for a set larger than memory.
 
     They are shuffled block by block, and row by row within a window of blocks, so that what is read next lies in few
     places of the file; the operating system's page cache holds the window.
@@ -31,10 +31,6 @@ class OnDisk:
     store: Store
     rows: NDArray[np.int64]  # (n,) rows of the store, ascending
     device: torch.device
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.rows), self.store.width
 
     def read(self, places: torch.Tensor) -> torch.Tensor:
         """Vectors (m, width) float32 of `places` (m,), each checked against its CRC. Raises StoreCorrupt."""

@@ -70,12 +70,10 @@ def recorded_on_cuda(work: Work) -> Work:
     return replay
 
 
-def fastest_step(
-    stack: Stack, speech: Tensor, text: Tensor, prepared: Sequence[Any], *, device_type: str | None = None
+def replayed_step(
+    stack: Stack, speech: Tensor, text: Tensor, prepared: Sequence[Any]
 ) -> Callable[[Tensor, Tensor, Sequence[Any]], Tensor]:
-    """`stack.step`, or on CUDA its replay; where that cannot be recorded, `stack.step`, and the reason is said."""
-    if (device_type or speech.device.type) != "cuda":
-        return stack.step
+    """`stack.step` as a replay of CUDA's; where that cannot be recorded, `stack.step`, and the reason is said."""
     try:
         return ReplayedStep(stack, speech, text, prepared, recorded_on_cuda).step
     except RuntimeError as error:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
-from pipeline.cuda_step import fastest_step
+from pipeline.cuda_step import replayed_step
 from pipeline.heads import Heads
 from pipeline.objectives.objective import Objective
 from pipeline.stack import Stack
@@ -78,7 +78,8 @@ class Material:
         speech = self.speech[batches.rows[s]] if near is None else near[s]
         text, prepared = self.text[batches.captions[s]], [of_all[s] for of_all in batches.prepared]
         if stack.fastest is None:
-            stack.fastest = fastest_step(stack, speech, text, prepared)
+            on_cuda = self.device.type == "cuda"
+            stack.fastest = replayed_step(stack, speech, text, prepared) if on_cuda else stack.step
         return stack.fastest(speech, text, prepared)
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[Batches]:
@@ -101,8 +102,7 @@ class Material:
         """Standardised (S, B, Da) speech vectors of `rows` where they are read from disk."""
         if pairs.disk is None:
             return None
-        vectors = pairs.disk.read(rows.flatten())
-        return ((vectors - self.standard.audio_mean) / self.standard.audio_spread).view(*rows.shape, -1)
+        return self.standard.standardised("audio", pairs.disk.read(rows.flatten())).view(*rows.shape, -1)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

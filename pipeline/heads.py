@@ -59,7 +59,12 @@ class Heads(nn.Module):
 
     def standardise(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Features as the Linear layers see them; done once for a whole training set."""
-        return (speech - self.audio_mean) / self.audio_spread, (text - self.text_mean) / self.text_spread
+        return self.standardised("audio", speech), self.standardised("text", text)
+
+    def standardised(self, side: str, vectors: Tensor) -> Tensor:
+        """The features of one `side`, "audio" or "text"; the tensor itself, no copy, where there is nothing to do."""
+        mean, spread = getattr(self, f"{side}_mean"), getattr(self, f"{side}_spread")
+        return (vectors - mean) / spread if mean.any() or (spread != 1).any() else vectors
 
     def project(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised (..., Da) and (..., Dt) -> unit vectors (..., width)."""
@@ -67,11 +72,11 @@ class Heads(nn.Module):
 
     def embed_speech(self, speech: Tensor) -> Tensor:
         """(n, Da) encoder vectors -> (n, width) unit vectors."""
-        return self._unit(self.audio((speech - self.audio_mean) / self.audio_spread))
+        return self._unit(self.audio(self.standardised("audio", speech)))
 
     def embed_text(self, text: Tensor) -> Tensor:
         """(n, Dt) encoder vectors -> (n, width) unit vectors."""
-        return self._unit(self.text((text - self.text_mean) / self.text_spread))
+        return self._unit(self.text(self.standardised("text", text)))
 
     @property
     def temperature(self) -> float:

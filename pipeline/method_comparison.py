@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.stores import Stores, open_stores
-from pipeline.config import SoftTargetsConfig, TrainConfig, presets
+from pipeline.config import TrainConfig, presets
 from pipeline.errors import UsageError
 from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.evaluate import evaluate, evaluated
@@ -23,7 +23,7 @@ from pipeline.evaluation.paper import paper_tables
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.progress import say
 from pipeline.run import Run, write_text
-from pipeline.training import resolve, train
+from pipeline.training import lacks, resolve, train
 
 
 def compare(
@@ -73,7 +73,7 @@ def served(
         name: resolve(name, training=training, seeds=seeds, overrides=overrides)
         for name in methods or presets("methods")
     }
-    lacking = {name: lack for name, config in configs.items() if (lack := _lacks(stores, config))}
+    lacking = {name: lack for name, config in configs.items() if (lack := lacks(stores, config))}
     if lacking and methods:
         name, lack = next(iter(lacking.items()))
         raise UsageError(name, f"stores without {lack}", "what the method trains on", "Extract them, or leave it out.")
@@ -82,13 +82,6 @@ def served(
     if len(lacking) == len(configs):
         raise UsageError(stores.folder, "nothing that a method trains on", "captions", "See extract-features --help.")
     return {name: config for name, config in configs.items() if name not in lacking}
-
-
-def _lacks(stores: Stores, config: TrainConfig) -> str:
-    if config.style not in stores.captions.styles():
-        return f"captions of style {config.style}"
-    smooth = isinstance(config.objective, SoftTargetsConfig) and config.objective.targets == "smooth"
-    return "acoustic features" if smooth and stores.acoustic is None else ""
 
 
 def _measured(

@@ -1,7 +1,7 @@
 """The training step by hand: the heads of C configurations side by side in wide matrices, over shared batches.
 
 One product projects a batch for all of them and one makes all gradients of a weight; the loss's gradient comes out of
-its forward pass; the optimiser is torch's fused Adam, with a group of its own for each configuration. A single training
+its forward pass; the optimiser is torch's fused Adam, with rates of its own for each configuration. A single training
 is a stack of one. Under autograd, `Heads.project` and `Objective.loss` are the reference (tests/test_stack.py).
 
 On a CPU each of torch's threads keeps to some rows of the weights, forward, backward and in Adam (which cuts a tensor

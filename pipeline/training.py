@@ -12,7 +12,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,9 @@ from torch import Tensor
 from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.config import TrainConfig, load_config
+from pipeline.config import SoftTargetsConfig, TrainConfig, load_config
 from pipeline.device import pick_device
-from pipeline.epochs import Batches, Material, epoch_generator, steps_of
+from pipeline.epochs import Material, epoch_generator, steps_of
 from pipeline.errors import StoreCorrupt
 from pipeline.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
@@ -68,6 +68,14 @@ def resolve(
     if seeds is None:
         return method
     return method.model_copy(update={"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)})
+
+
+def lacks(stores: Stores, config: TrainConfig) -> str:
+    """What `config` trains on and `stores` have not; empty where nothing is missing."""
+    if config.style not in stores.captions.styles():
+        return f"captions of style {config.style}"
+    smooth = isinstance(config.objective, SoftTargetsConfig) and config.objective.targets == "smooth"
+    return "acoustic features" if smooth and stores.acoustic is None else ""
 
 
 def train(
@@ -139,12 +147,10 @@ class _Shared:
         """The config's thread count, else the fastest; measured once."""
         if self.config.threads != "auto":
             return self.config.threads
-        stack, batches = self.stack(0), next(iter(self.rehearsal()))
+        generator = epoch_generator(-1, 0)  # of a seed that nobody has
+        batches = next(steps_of(self.material.pairs, self.config.batch_size, generator, [self.objective]))
+        stack = self.stack(0)
         return choose_threads(lambda: self.material.step(stack, batches, 0))
-
-    def rehearsal(self) -> Iterator[Batches]:
-        """Batches of the training set that no seed sees."""
-        return steps_of(self.material.pairs, self.config.batch_size, epoch_generator(-1, 0), [self.objective])
 
 
 def member_of(config: TrainConfig, heads: Heads, objective: Objective, steps: int) -> Member:

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -26,6 +25,7 @@ from pipeline.objectives.ranking import rank_n_contrast, rank_order
 from pipeline.run import open_run
 from pipeline.training import resolve, train
 from tests.planted import plant
+from tests.unseen import with_rubbish_in_the_test_splits
 
 RANKING = Ranking(RankingConfig())
 SMALL = TrainConfig(batch_size=4, epochs=4, width=16, learning_rate=1e-2, standardise="always", threads=1)
@@ -154,29 +154,9 @@ def test_no_row_of_the_test_split_is_read_before_evaluation(all_styles: Path, tm
     """Every vector, feature, caption's vector and label that only test utterances have is replaced by rubbish."""
     for name in presets("methods"):
         train(all_styles, method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "before" / name)
-    shutil.copytree(all_styles, tmp_path / "stores")
-    opened = open_stores(tmp_path / "stores")
-    test = [row for row, split in enumerate(opened.manifest.split) if split.startswith("test")]
-    seen = {caption.text for caption in opened.captions.captions if set(caption.rows) - set(test)}
-    unseen = [row for row, text in enumerate(opened.captions.texts()) if text not in seen]
-    for store, rows in (("audio.h5", test), ("acoustic.h5", test), ("text.h5", unseen)):
-        assert rows
-        with h5py.File(tmp_path / "stores" / store, "r+") as file:
-            vectors = file["vectors"][:]
-            vectors[rows] = 1e30
-            file["vectors"][:] = vectors
-    lines = (tmp_path / "stores/manifest.csv").read_text().splitlines()
-    fields = lines[0].split(",")
-    for row in test:
-        values = lines[row + 1].split(",")
-        values[fields.index("valence")] = values[fields.index("arousal")] = "1"
-        values[fields.index("emotion")] = "neutral"
-        lines[row + 1] = ",".join(values)
-    (tmp_path / "stores/manifest.csv").write_text("\n".join(lines) + "\n")
+    stores = with_rubbish_in_the_test_splits(all_styles, tmp_path / "stores")
     for name in presets("methods"):
-        train(
-            tmp_path / "stores", method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "after" / name
-        )
+        train(stores, method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "after" / name)
         assert weights(tmp_path / "before" / name) == weights(tmp_path / "after" / name), name
 
 

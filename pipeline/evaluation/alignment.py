@@ -21,7 +21,6 @@ from cache.captions import Links
 from pipeline.config import EvaluateConfig
 from pipeline.device import cores
 from pipeline.errors import EmotionRankError, UsageError
-from pipeline.threads import threads_restored, use_threads
 
 BLOCK_ROWS = 1024  # of a distance matrix held at once: 20 MB of float32 against 5,000 points
 SINKHORN_DEPTH, SINKHORN_STEPS = 80.0, 50
@@ -68,8 +67,7 @@ def alignment(
         return mmd(x, y, gamma), wasserstein(x, y), sliced_wasserstein(x, y, config.projections, config.seed)
 
     values = np.empty((config.trials, 3))
-    with threads_restored(), ThreadPoolExecutor(cores()) as pool:
-        use_threads(1)  # a trial a core: the assignment is most of it, and has one thread
+    with ThreadPoolExecutor(cores()) as pool:  # a trial a core: the assignment is most of it, and has one thread
         for trial, found in enumerate(pool.map(measured, trials)):
             values[trial] = found
             if progress is not None:

@@ -53,7 +53,7 @@ def evaluate(
         say(note)
     prompts, vectors = ordinality_prompts(opened, style, chosen)
     with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
-        use_threads(1)
+        use_threads(1)  # trials run a core each
         seeds = {
             str(seed): _one(run.heads(seed).to(chosen), pairs, prompts, vectors, config, meter) for seed in run.seeds
         }

@@ -20,7 +20,7 @@ import torch
 
 from cache.lock import writing
 from cache.stores import Stores, open_stores
-from pipeline.config import SoftTargetsConfig, TrainConfig, dump
+from pipeline.config import TrainConfig, dump
 from pipeline.device import pick_device
 from pipeline.epochs import epoch_generator, steps_of
 from pipeline.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
@@ -38,7 +38,7 @@ from pipeline.sweeps.space import Space
 from pipeline.sweeps.study import JOURNAL, Asked, StorageFailed, Study, open_study
 from pipeline.sweeps.trials import as_csv, as_json, leaderboard, markdown, rows_of
 from pipeline.threads import choose_threads, threads_restored, use_threads
-from pipeline.training import data_digest
+from pipeline.training import data_digest, lacks
 
 SLOTS = {"cpu": 32, "cuda": 128}  # members of a stack at most
 _FILES = ("trials.csv", "sweep.json", "best.yaml", "sweep.yaml")
@@ -66,7 +66,10 @@ def sweep(
     space = Space(config)
     say(f"sweep {config.name}: {space.trials} trials of {', '.join(space.dimensions)} by {config.sampler}")
     for each in space.resolved():
-        _check_served(stores, each)
+        if lack := lacks(stores, each):
+            raise UsageError(
+                stores.folder, f"stores without {lack}", "what every method trains on", "Extract them, or leave it out."
+            )
     with interruptible(out) as check, threads_restored():
         try:
             return _Worker(space, stores, out, pick_device(device), check).work(storage, fresh=fresh)
@@ -216,17 +219,6 @@ class _Worker:
             if row["number"] in entries:
                 return entries[row["number"]].config
         return self.space.resolve(row["params"])
-
-
-def _check_served(stores: Stores, config: TrainConfig) -> None:
-    """Raises UsageError where the stores lack what `config` trains on."""
-    styles = stores.captions.styles()
-    if config.style not in styles:
-        found = f"no captions of style {config.style}"
-        raise UsageError(stores.folder, found, f"one of: {', '.join(styles)}", "Extract them, or leave the method out.")
-    smooth = isinstance(config.objective, SoftTargetsConfig) and config.objective.targets == "smooth"
-    if smooth and stores.acoustic is None:
-        raise UsageError(stores.folder, "no acoustic features", "acoustic.h5", "Extract them, or leave smooth out.")
 
 
 def _clear(out: Path) -> None:

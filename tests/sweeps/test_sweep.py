@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 
-from cache.stores import open_stores
 from pipeline.commands.sweep_heads import main
 from pipeline.config import TrainConfig, load_config
 from pipeline.epochs import Material
@@ -26,6 +23,7 @@ from pipeline.sweeps.bracket import MemberProgress
 from pipeline.sweeps.sweep import sweep
 from pipeline.training import train
 from tests.sweeps.conftest import FIXED, a_sweep
+from tests.unseen import with_rubbish_in_the_test_splits
 
 MIXED = {
     "method": ["emotionrankclap", "clap_sce"],
@@ -160,26 +158,7 @@ def test_vectors_are_read_and_standardised_once_for_all_batch_sizes_and_widths(
 def test_no_row_of_the_test_split_is_read(planted: Path, tmp_path: Path) -> None:
     """Every vector, caption's vector and label that only test utterances have is replaced by rubbish."""
     before, _ = sweep(planted, a_sweep(), out=tmp_path / "before")
-    stores = tmp_path / "stores"
-    shutil.copytree(planted, stores)
-    opened = open_stores(stores)
-    test = [row for row, split in enumerate(opened.manifest.split) if split == "test1"]
-    seen = {caption.text for caption in opened.captions.captions if set(caption.rows) - set(test)}
-    seen |= {prompt.text for prompt in opened.captions.prompts}
-    unseen = [row for row, text in enumerate(opened.captions.texts()) if text not in seen]
-    for store, rows in (("audio.h5", test), ("text.h5", unseen)):
-        assert rows
-        with h5py.File(stores / store, "r+") as file:
-            vectors = file["vectors"][:]
-            vectors[rows] = 1e30
-            file["vectors"][:] = vectors
-    lines = (stores / "manifest.csv").read_text().splitlines()
-    fields = lines[0].split(",")
-    for row in test:
-        values = lines[row + 1].split(",")
-        values[fields.index("valence")] = values[fields.index("arousal")] = "1"
-        lines[row + 1] = ",".join(values)
-    (stores / "manifest.csv").write_text("\n".join(lines) + "\n")
+    stores = with_rubbish_in_the_test_splits(planted, tmp_path / "stores")
     after, _ = sweep(stores, a_sweep(), out=tmp_path / "after")
     times = {"seconds": None}
     assert [row | times for row in before["trials"]] == [row | times for row in after["trials"]]
@@ -187,7 +166,7 @@ def test_no_row_of_the_test_split_is_read(planted: Path, tmp_path: Path) -> None
 
 def test_stores_that_lack_what_a_trial_needs_are_refused_before_anything_trains(planted: Path, tmp_path: Path) -> None:
     config = a_sweep(sampler="random", space={"method": ["emotionrankclap", "paraclap"]})
-    with pytest.raises(UsageError, match="no captions of style acoustic"):
+    with pytest.raises(UsageError, match="stores without captions of style acoustic"):
         sweep(planted, config, out=tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
