@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.encoders.base import TwoSteps
 from pipeline.errors import UsageError
 
 NAMES: tuple[str, ...] = (
@@ -48,7 +49,7 @@ def load_praat() -> PraatFeatures:
         ) from None
 
 
-class PraatFeatures:
+class PraatFeatures(TwoSteps):
     """An `AudioEncoder` whose vector is `NAMES`.
 
     Threads may share it: parselmouth holds the interpreter's lock through every call of Praat's, so they take turns.
@@ -75,9 +76,13 @@ class PraatFeatures:
             "praat": self._praat.PRAAT_VERSION,
         }
 
-    def encode(self, waves: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """(B,) waveforms at 16 kHz of any lengths -> (B, 7) float32, finite. Short of 128 ms, zeros are appended."""
-        vectors = np.array([self._measure(wave) for wave in waves], dtype=np.float32)  # (B, 7)
+    def prepare(self, inputs: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
+        """(B,) waveforms at 16 kHz of any lengths, as they are."""
+        return inputs
+
+    def compute(self, prepared: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """-> (B, 7) float32, finite. A clip short of 128 ms has zeros appended."""
+        vectors = np.array([self._measure(wave) for wave in prepared], dtype=np.float32)  # (B, 7)
         return torch.from_numpy(vectors.reshape(-1, self.width))
 
     def _measure(self, wave: NDArray[np.float32]) -> list[float]:

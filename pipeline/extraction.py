@@ -8,7 +8,7 @@ Doing it again goes on where it stopped; a manifest that grew or changed is carr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,23 @@ from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
 from cache.writer import StoreWriter
 from pipeline.acoustic import NAMES, load_praat
-from pipeline.audio import Decoding, digest_of
+from pipeline.audio import Decoding
 from pipeline.captions import Acoustics, Source, plan_captions
 from pipeline.config import ExtractConfig, dump, load_config, merge, validate
 from pipeline.corpora import read_corpus
 from pipeline.device import pick_device
-from pipeline.encode_rows import Job, encode_rows
+from pipeline.encode_rows import encode_rows
 from pipeline.encoders import load_audio_encoder, load_text_encoder
-from pipeline.encoders.base import AudioEncoder, TextEncoder, Waveform
+from pipeline.encoders.base import AudioEncoder, TextEncoder
+from pipeline.engines import Engine
+from pipeline.engines.threads import Threads
 from pipeline.errors import UsageError
 from pipeline.interrupt import interruptible
 from pipeline.plan import batches
 from pipeline.progress import clock, say
 from pipeline.sources import content_of, sources_of
 from pipeline.status import status_of
+from pipeline.work import Clip, Job, decoding_of, work_of
 
 CUDA_BATCH_SECONDS = 160.0
 ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
@@ -58,8 +61,7 @@ class Inputs:
     acoustic: AudioEncoder | None  # Praat's features, where a caption style needs them
 
     def decoding(self, encoder: AudioEncoder) -> Decoding:
-        chosen = self.config.audio
-        return Decoding(encoder.sample_rate, chosen.max_seconds, chosen.crop)
+        return decoding_of(encoder, self.config)
 
     def captions(self, acoustics: Acoustics | None) -> Captions:
         """The captions of every style; without `acoustics`, of those that need none."""
@@ -73,6 +75,14 @@ class Inputs:
 
     def text_fingerprint(self, encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
         return {"store_version": VERSION, "encoder": encoder.fingerprint()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a call of `extract` goes about it."""
+
+    engine: Engine
+    check: Callable[[], None]  # raises when it is time to stop
 
 
 def resolve(
@@ -139,12 +149,13 @@ def extract(
         acoustic = _open_speech(inputs, inputs.acoustic, out / "acoustic.h5", retry_failed) if inputs.acoustic else None
         write_manifest(inputs.manifest, out / MANIFEST)
         (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
+        run = Run(Threads(), check)
         spent = {}
         if inputs.acoustic and acoustic:
-            spent["acoustic"] = _encode_speech(inputs, inputs.acoustic, acoustic, limit, check)
+            spent["acoustic"] = _encode_speech(inputs, inputs.acoustic, acoustic, limit, run)
         text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
-        spent["text"] = _encode_text(inputs, text, check)
-        spent["audio"] = _encode_speech(inputs, inputs.audio, audio, limit, check)
+        spent["text"] = _encode_text(inputs, text, run)
+        spent["audio"] = _encode_speech(inputs, inputs.audio, audio, limit, run)
     return status_of(out) | {"seconds": spent}
 
 
@@ -214,45 +225,37 @@ def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> list[NDArray[np.in
     return batches(lengths, int(seconds * inputs.audio.sample_rate))
 
 
-def _encode_text(inputs: Inputs, store: Store, check: Any) -> float:
+def _encode_text(inputs: Inputs, store: Store, run: Run) -> float:
     texts = store.ids
     lengths = store.column("length")
     size = inputs.config.text.batch_size
     order = np.argsort(-lengths, kind="stable")
-    job = Job[str](
+    job = Job(
         name="text",
-        load=lambda row: (texts[row], digest_of(texts[row].encode())),
-        stand_in=lambda row: texts[row],
-        encode=inputs.text.encode,
+        work=work_of("text", inputs.text, inputs.config, inputs.device),
+        sources=lambda rows: [texts[row] for row in rows],
         seconds=lambda _: 0.0,
     )
     plan = [order[start : start + size] for start in range(0, len(order), size)]
-    return _run(store, job, plan, inputs.device, check)
+    return _run(store, job, plan, run)
 
 
-def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, check: Any) -> float:
-    manifest, decoding = inputs.manifest, inputs.decoding(encoder)
-    lengths = store.column("length")
-
-    def load(row: int) -> tuple[Waveform, bytes]:
-        clip = decoding.load(manifest.path(row))
-        return clip.wave, clip.digest
-
-    job = Job[Waveform](
+def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: Run) -> float:
+    manifest, lengths = inputs.manifest, store.column("length")
+    job = Job(
         name=store.layout.kind,
-        load=load,
-        stand_in=lambda row: np.zeros(max(1, int(lengths[row])), np.float32),
-        encode=encoder.encode,
+        work=work_of(store.layout.kind, encoder, inputs.config, inputs.device),
+        sources=lambda rows: [Clip(manifest.path(row), int(lengths[row])) for row in rows.tolist()],
         seconds=lambda row: lengths[row] / encoder.sample_rate,
     )
     plan = audio_plan(inputs, lengths)
     if limit is not None:
         plan = _spread(plan, store.scan(), limit)
-    return _run(store, job, plan, inputs.device, check)
+    return _run(store, job, plan, run)
 
 
-def _run(store: Store, job: Job[Any], plan: list[NDArray[np.int64]], device: torch.device, check: Any) -> float:
-    meter = encode_rows(store, job, plan, device=device, check=check)
+def _run(store: Store, job: Job[Any, Any], plan: list[NDArray[np.int64]], run: Run) -> float:
+    meter = encode_rows(store, job, plan, engine=run.engine, check=run.check)
     if meter.done:
         say(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
     return meter.seconds

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Waveform = NDArray[np.float32]  # (samples,) mono, at the encoder's sample rate, as decoded
+T = TypeVar("T", contravariant=True)
 
 
-class AudioEncoder(Protocol):
-    """A frozen speech encoder.
+class Encoder(Protocol[T]):
+    """A frozen encoder. Threads may share it.
 
-    The vector of a clip does not depend on the other clips of its batch beyond 1e-5 (F32), and is bit-equal for an
-    equal batch on one machine at one thread count. A clip too short for one frame is zero-padded to one.
+    The vector of an input does not depend on the other inputs of its batch beyond 1e-5 (F32), and is bit-equal for an
+    equal batch on one machine at one thread count.
     """
 
     @property
     def width(self) -> int:
         """Numbers in one vector."""
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything of the encoder that changes a vector (weights' hash, layer, pooling, normalisation)."""
+
+    def prepare(self, inputs: Sequence[T]) -> Any:
+        """(B,) inputs -> what `compute` takes. Done by many threads, beside the device's work."""
+
+    def compute(self, prepared: Any) -> torch.Tensor:
+        """-> (B, width) float32 on the CPU. Done by one thread at a time on an accelerator."""
+
+    def encode(self, inputs: Sequence[T]) -> torch.Tensor:
+        """Both steps: (B,) inputs -> (B, width) float32 on the CPU."""
+
+
+class AudioEncoder(Encoder[Waveform], Protocol):
+    """A frozen speech encoder: waveforms of any lengths, already cropped.
+
+    A clip too short for one frame is zero-padded to one.
+    """
+
     @property
     def sample_rate(self) -> int:
         """Hz."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything of the encoder that changes a vector (weights' hash, layer, pooling, normalisation)."""
 
-    def encode(self, waves: Sequence[Waveform]) -> torch.Tensor:
-        """(B,) waveforms of any lengths (already cropped) -> (B, width) float32 on the CPU."""
+TextEncoder: TypeAlias = Encoder[str]
 
 
-class TextEncoder(Protocol):
-    """A frozen text encoder, with the same promises."""
+class TwoSteps(ABC):
+    """Makes an encoder's two steps one."""
 
-    @property
-    def width(self) -> int:
-        """Numbers in one vector."""
+    @abstractmethod
+    def prepare(self, inputs: Any) -> Any:
+        """See `Encoder`."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything of the encoder that changes a vector."""
+    @abstractmethod
+    def compute(self, prepared: Any) -> torch.Tensor:
+        """See `Encoder`."""
 
-    def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        """(B,) sentences -> (B, width) float32 on the CPU."""
+    def encode(self, inputs: Any) -> torch.Tensor:
+        """(B,) inputs -> (B, width) float32 on the CPU."""
+        return self.compute(self.prepare(inputs))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.encoders.base import Waveform
+from pipeline.encoders.base import TwoSteps, Waveform
 from pipeline.encoders.batches import Padding, at_least, exact_inference, rectangle, tensors
 from pipeline.encoders.pooling import Pool, frame_mask
 from pipeline.encoders.weights import State, load_strictly, renamed
@@ -28,11 +28,11 @@ POSITIONS = (
 
 
 @dataclass(frozen=True)
-class SpeechEncoder:
+class SpeechEncoder(TwoSteps):
     """An AudioEncoder around a bare model of the wav2vec 2.0 family."""
 
     model: Any  # WavLMModel, HubertModel or Wav2Vec2Model
-    prepare: Callable[[Tensor], Tensor]  # (samples,) -> (samples,), before padding (F18)
+    normalise: Callable[[Tensor], Tensor]  # (samples,) -> (samples,), before padding (F18)
     pool: Pool
     padding: Padding
     width: int
@@ -43,12 +43,15 @@ class SpeechEncoder:
         """What was declared at load."""
         return dict(self.declared)
 
-    def encode(self, waves: Sequence[Waveform]) -> Tensor:
-        """(B,) waveforms -> (B, width) float32 on the CPU. A clip under 400 samples is zero-padded to 400."""
+    def prepare(self, inputs: Sequence[Waveform]) -> list[Tensor]:
+        """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400."""
         minimum = receptive_field(self.model.config)
+        return [at_least(self.normalise(wave), minimum) for wave in tensors(inputs)]
+
+    def compute(self, prepared: list[Tensor]) -> Tensor:
+        """-> (B, width) float32 on the CPU."""
         with exact_inference():
-            prepared = [at_least(self.prepare(wave), minimum) for wave in tensors(waves)]
-            vectors = torch.empty(len(waves), self.width)
+            vectors = torch.empty(len(prepared), self.width)
             for rows in self._together([len(x) for x in prepared]):
                 vectors[rows] = self._encode([prepared[row] for row in rows]).cpu()
         return vectors

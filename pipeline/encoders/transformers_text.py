@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import TextConfig
+from pipeline.encoders.base import TwoSteps
 from pipeline.encoders.batches import exact_inference
 from pipeline.encoders.folders import find_folder, read_json
 from pipeline.encoders.pooling import mean, uniform
@@ -34,7 +35,7 @@ _TOKENIZER_FILES = ("*.model", "*token*.json", "merges.txt", "vocab.*")
 
 
 @dataclass(frozen=True)
-class TextModel:
+class TextModel(TwoSteps):
     """A TextEncoder around a bare model of transformers and its tokenizer."""
 
     model: Any
@@ -48,16 +49,21 @@ class TextModel:
         """What was declared at load."""
         return dict(self.declared)
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """(B,) sentences, cut at `max_tokens` -> (B, width) float32 on the CPU, not normalised."""
-        if not len(texts):
-            return torch.empty(0, self.width)
+    def prepare(self, inputs: Sequence[str]) -> Any:
+        """(B,) sentences -> their tokens, cut at `max_tokens`; None of no sentences."""
+        if not len(inputs):
+            return None
         with _TOKENIZING, quietly():
-            tokens = self.tokenizer(
-                list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            return self.tokenizer(
+                list(inputs), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             )
+
+    def compute(self, prepared: Any) -> Tensor:
+        """-> (B, width) float32 on the CPU, not normalised."""
+        if prepared is None:
+            return torch.empty(0, self.width)
         with exact_inference():
-            tokens = tokens.to(self.model.device)
+            tokens = prepared.to(self.model.device)
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
             pooled = frames[:, 0] if self.pooling == "cls" else mean(frames, uniform(tokens["attention_mask"]))
             return pooled.cpu()

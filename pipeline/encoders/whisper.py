@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from pipeline.config import AudioConfig
-from pipeline.encoders.base import Waveform
+from pipeline.encoders.base import TwoSteps, Waveform
 from pipeline.encoders.batches import Padding, at_least, exact_inference, rectangle, tensors
 from pipeline.encoders.folders import feature_settings
 from pipeline.encoders.log_mel import LogMel
@@ -30,7 +30,7 @@ _PREFIXES = ("model.encoder.", "encoder.")  # with a decoder beside it, or alone
 
 
 @dataclass(frozen=True)
-class WhisperSpeech:
+class WhisperSpeech(TwoSteps):
     """An AudioEncoder around a WhisperEncoder of transformers."""
 
     model: Any  # WhisperEncoder
@@ -46,12 +46,16 @@ class WhisperSpeech:
         """What was declared at load."""
         return dict(self.declared)
 
-    def encode(self, waves: Sequence[Waveform]) -> Tensor:
-        """(B,) waveforms -> (B, width) float32 on the CPU. A clip under 400 samples is zero-padded to 400."""
-        if not len(waves):
+    def prepare(self, inputs: Sequence[Waveform]) -> list[Tensor]:
+        """(B,) waveforms; a clip under 400 samples is zero-padded to 400."""
+        return [at_least(wave, self.mel.window_size) for wave in tensors(inputs)]
+
+    def compute(self, prepared: list[Tensor]) -> Tensor:
+        """-> (B, width) float32 on the CPU."""
+        if not prepared:
             return torch.empty(0, self.width)
+        rows = prepared
         with exact_inference():
-            rows = [at_least(wave, self.mel.window_size) for wave in tensors(waves)]
             length = self.padding.length(max(len(row) for row in rows))
             if self.padding.kind == "fixed":
                 rows = list(rectangle(rows, length))

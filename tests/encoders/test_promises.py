@@ -88,9 +88,9 @@ def test_masked_padding_to_a_fixed_length_changes_no_vector(load):
 
 def test_fixed_padding_equals_zeros_appended_by_hand(load):
     encoder = load()
-    if hasattr(encoder, "prepare"):  # these normalise before they pad (F18)
-        longer = [np.pad(encoder.prepare(torch.tensor(wave)).numpy(), (0, 48000 - len(wave))) for wave in WAVES]
-        encoder = replace(encoder, prepare=lambda wave: wave)
+    if hasattr(encoder, "normalise"):  # these normalise before they pad (F18)
+        longer = [np.pad(encoder.normalise(torch.tensor(wave)).numpy(), (0, 48000 - len(wave))) for wave in WAVES]
+        encoder = replace(encoder, normalise=lambda wave: wave)
     else:
         longer = [np.pad(wave, (0, 48000 - len(wave))) for wave in WAVES]
     fixed = load(padding="fixed", max_seconds=3).encode(WAVES)
