@@ -73,6 +73,9 @@ class AudioConfig(Model):
     padding: Literal["masked", "fixed_masked", "fixed"] = Field(
         "masked", description="masked: to the batch's longest; fixed: zero-padded to max_seconds, unmasked (F9)"
     )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
+    )
     max_seconds: float = Field(10.0, gt=0, le=30.0)
     crop: Literal["start", "center"] = "start"
     batch_seconds: float | Literal["auto"] = Field(

@@ -1,11 +1,11 @@
-"""WavLM, HuBERT and wav2vec 2.0: waveforms -> frames -> one vector. transformers' own forward, our batches."""
+"""WavLM, HuBERT and wav2vec 2.0: waveforms -> frames -> one vector."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,36 @@ POSITIONS = (
 )
 
 
+class Forward(Protocol):
+    """A model of the family as a function."""
+
+    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Tensor:
+        """samples (B, S), zero beyond the (B,) `own` samples of each -> (B, T, D) float32 frames.
+
+        Without `padded`, the zeros count as the clips' own where statistics are taken over samples.
+        """
+
+
+class Stock:
+    """transformers' own forward."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Tensor:  # noqa: ARG002 - all samples count
+        """See `Forward`. A group-normalised extractor always takes its statistics over all samples."""
+        mask = frame_mask(own, samples.shape[1])  # (B, S)
+        frames: Tensor = self.model(samples, attention_mask=None if mask.all() else mask.long()).last_hidden_state
+        return frames
+
+
 @dataclass(frozen=True)
 class SpeechEncoder(TwoSteps):
     """An AudioEncoder around a bare model of the wav2vec 2.0 family."""
 
-    model: Any  # WavLMModel, HubertModel or Wav2Vec2Model
+    forward: Forward
+    shape: Any  # the model's config: kernels, strides, norms
+    device: torch.device
     normalise: Callable[[Tensor], Tensor]  # (samples,) -> (samples,), before padding (F18)
     pool: Pool
     padding: Padding
@@ -43,35 +68,68 @@ class SpeechEncoder(TwoSteps):
         """What was declared at load."""
         return dict(self.declared)
 
-    def prepare(self, inputs: Sequence[Waveform]) -> list[Tensor]:
+    def prepare(self, inputs: Sequence[Waveform]) -> list[Rectangle]:
         """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400."""
-        minimum = receptive_field(self.model.config)
-        return [at_least(self.normalise(wave), minimum) for wave in tensors(inputs)]
+        minimum = receptive_field(self.shape)
+        rows = [at_least(self.normalise(wave), minimum) for wave in tensors(inputs)]
+        return [self._rectangle(rows, chosen) for chosen in self._together([len(row) for row in rows])]
 
-    def compute(self, prepared: list[Tensor]) -> Tensor:
+    def compute(self, prepared: list[Rectangle]) -> Tensor:
         """-> (B, width) float32 on the CPU."""
+        vectors = torch.empty(sum(len(part.rows) for part in prepared), self.width)
         with exact_inference():
-            vectors = torch.empty(len(prepared), self.width)
-            for rows in self._together([len(x) for x in prepared]):
-                vectors[rows] = self._encode([prepared[row] for row in rows]).cpu()
+            for part in prepared:
+                samples = part.samples.to(self.device, non_blocking=True)
+                own = part.own.to(self.device, non_blocking=True)
+                frames = self.forward(samples, own, padded=self.padding.kind == "masked")
+                vectors[part.rows] = self.pool(frames, frame_mask(frame_counts(own, self.shape), frames.shape[1])).cpu()
         return vectors
 
     def _together(self, lengths: list[int]) -> list[list[int]]:
-        """Rows that may share a batch. A group-normalised extractor takes its statistics over all samples, padding
-        too, so that there only clips of one length may."""
-        if self.padding.kind != "masked" or self.model.config.feat_extract_norm != "group":
+        """Rows that may share a batch. A group-normalised extractor of transformers takes its statistics over all
+        samples, padding too, so that there only clips of one length may."""
+        apart = isinstance(self.forward, Stock) and self.shape.feat_extract_norm == "group"
+        if self.padding.kind != "masked" or not apart:
             return [list(range(len(lengths)))] if lengths else []
         return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
 
-    def _encode(self, rows: list[Tensor]) -> Tensor:
-        longest = max(len(row) for row in rows)
-        samples = rectangle(rows, self.padding.length(longest)).to(self.model.device)
-        own = torch.tensor([len(row) for row in rows], device=samples.device)
-        if self.padding.kind == "fixed":
-            own = torch.full_like(own, samples.shape[1])
-        mask = frame_mask(own, samples.shape[1])  # (B, samples)
-        frames = self.model(samples, attention_mask=None if mask.all() else mask.long()).last_hidden_state
-        return self.pool(frames, frame_mask(frame_counts(own, self.model.config), frames.shape[1]))
+    def _rectangle(self, rows: list[Tensor], chosen: list[int]) -> Rectangle:
+        lengths = [len(rows[row]) for row in chosen]
+        samples = rectangle([rows[row] for row in chosen], self.padding.length(max(lengths)))
+        own = torch.tensor([samples.shape[1]] * len(chosen) if self.padding.kind == "fixed" else lengths)
+        return Rectangle(chosen, samples.pin_memory() if self.device.type == "cuda" else samples, own)
+
+
+class Rectangle(NamedTuple):
+    """Clips that are computed together."""
+
+    rows: list[int]
+    samples: Tensor  # (n, S)
+    own: Tensor  # (n,) samples that are a clip's own
+
+
+def forward_of(model: Any, precision: str, device: torch.device, subject: object) -> tuple[Forward, str]:
+    """A loaded model as a function on `device`, and the precision of its products.
+
+    WavLM runs in this project's forward, in bfloat16 on an accelerator unless told otherwise; the others in
+    transformers' and float32. Raises UsageError for another precision of those.
+    """
+    from pipeline.encoders import wavlm
+
+    own = wavlm.supports(model.config)
+    if precision == "auto":
+        precision = "bfloat16" if own and device.type != "cpu" else "float32"
+    if own:
+        return wavlm.WavLM(model.to(device), getattr(torch, precision)), precision
+    if precision != "float32":
+        found = f"audio.precision={precision} with model_type {model.config.model_type}"
+        raise UsageError(subject, found, "float32, or a WavLM", "Leave --precision out.")
+    return Stock(model.to(device)), precision
+
+
+def in_precision(precision: str) -> dict[str, str]:
+    """The fingerprint's field; float32 goes without saying, as it did before there was a choice."""
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def load_speech(model: Any, state: State, subject: object) -> None:

@@ -15,7 +15,7 @@ from pipeline.encoders.batches import Padding
 from pipeline.encoders.folders import feature_settings, find_folder
 from pipeline.encoders.pooling import plain_pooling
 from pipeline.encoders.skeleton import architecture, bare_model, read_config
-from pipeline.encoders.speech import SpeechEncoder, load_speech, stop_after
+from pipeline.encoders.speech import SpeechEncoder, forward_of, in_precision, load_speech, stop_after
 from pipeline.encoders.weights import base_weights, read_state, sha256, weight_files
 from pipeline.errors import UsageError
 
@@ -43,6 +43,7 @@ def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> Speec
     files = weight_files(folder)
     load_speech(model, base_weights(read_state(files), model.base_model_prefix), folder)
     layer = stop_after(model, config.layer, folder)
+    forward, precision = forward_of(model, config.precision, torch.device(device), folder)
     features = feature_settings(folder)
     rate, normalised = int(features.get("sampling_rate", 16000)), bool(features.get("do_normalize", True))
     declared = {
@@ -54,11 +55,13 @@ def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> Speec
         "padding": config.padding,
         "do_normalize": normalised,
         "sample_rate": rate,
+        **in_precision(precision),
     }
     width = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
     prepare = standardise if normalised else _as_is
     pool = plain_pooling(config.pooling, folder)
-    return SpeechEncoder(model.to(device), prepare, pool, Padding.of(config, rate), width, rate, declared)
+    padding = Padding.of(config, rate)
+    return SpeechEncoder(forward, shape, torch.device(device), prepare, pool, padding, width, rate, declared)
 
 
 def standardise(wave: Tensor) -> Tensor:

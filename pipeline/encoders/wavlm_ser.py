@@ -18,7 +18,14 @@ from pipeline.encoders.batches import Padding
 from pipeline.encoders.folders import find_folder, read_json
 from pipeline.encoders.pooling import AttentivePooling, Pool, mean, statistics
 from pipeline.encoders.skeleton import architecture, skeleton
-from pipeline.encoders.speech import POSITIONS, SpeechEncoder, fold_weight_norm, layer_number
+from pipeline.encoders.speech import (
+    POSITIONS,
+    SpeechEncoder,
+    fold_weight_norm,
+    forward_of,
+    in_precision,
+    layer_number,
+)
 from pipeline.encoders.wavlm_shapes import wavlm_of
 from pipeline.encoders.weights import State, base_weights, load_strictly, read_state, renamed, sha256, weight_files
 from pipeline.errors import UsageError
@@ -71,6 +78,7 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
     model = _published(settings, read_state(files), folder)
     _last_layer_only(config, len(model.ssl_model.encoder.layers), folder)
     model.to(device)
+    forward, precision = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
     width, pool = _pooling(model, config.pooling)
     declared = {
         "encoder": "wavlm_ser",
@@ -81,9 +89,19 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
         "mean": settings.mean,
         "std": settings.std,
         "sample_rate": settings.sampling_rate,
+        **in_precision(precision),
     }
-    padding = Padding.of(config, settings.sampling_rate)
-    return SpeechEncoder(model.ssl_model, settings.normalise, pool, padding, width, settings.sampling_rate, declared)
+    return SpeechEncoder(
+        forward,
+        model.ssl_model.config,
+        torch.device(device),
+        settings.normalise,
+        pool,
+        Padding.of(config, settings.sampling_rate),
+        width,
+        settings.sampling_rate,
+        declared,
+    )
 
 
 def _published(settings: Settings, state: State, subject: object) -> Published:
