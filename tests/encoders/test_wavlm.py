@@ -179,3 +179,18 @@ def test_it_equals_transformers_in_the_published_shapes(kind):
     for row, wave in zip(samples, waves, strict=True):
         row[: len(wave)] = torch.tensor((wave - wave.mean()) / np.sqrt(wave.var() + 1e-7))
     assert_equal_on_own_frames(oracle, WavLM(folded), samples, own)
+
+
+@pytest.mark.parametrize("like", LIKE)
+def test_clips_padded_to_a_fixed_length_and_masked_equal_transformers_given_the_mask(tmp_path, like):
+    """There a group norm sees the padding, as in transformers: what a user who pads to ten seconds gets."""
+    model = tiny.wavlm(**LIKE[like])
+    folder = tiny.save_speech(tmp_path, model, do_normalize=False)
+    config = AudioConfig(encoder="transformers", model=str(folder), padding="fixed_masked", max_seconds=1.0)
+    wave = tiny.wave(0.6)
+    samples, own = torch.zeros(1, 16_000), torch.tensor([len(wave)])
+    samples[0, : len(wave)] = torch.tensor(wave)
+    with torch.inference_mode():
+        frames = model(samples, attention_mask=frame_mask(own, 16_000).long()).last_hidden_state
+    expected = frames[0, : int(frame_counts(own, model.config))].mean(0)
+    torch.testing.assert_close(load_audio_encoder(config, "cpu").encode([wave])[0], expected, atol=1e-5, rtol=0)
