@@ -108,28 +108,30 @@ class Rectangle(NamedTuple):
     own: Tensor  # (n,) samples that are a clip's own
 
 
-def forward_of(model: Any, precision: str, device: torch.device, subject: object) -> tuple[Forward, str]:
-    """A loaded model as a function on `device`, and the precision of its products.
+def forward_of(model: Any, precision: str, device: torch.device, subject: object) -> Forward:
+    """A loaded model as a function on `device`: WavLM in this project's forward, the others in transformers' own.
 
-    WavLM runs in this project's forward, in bfloat16 on an accelerator unless told otherwise; the others in
-    transformers' and float32. Raises UsageError for another precision of those.
+    `precision` is that of WavLM's products (`auto`: float32). Raises UsageError for a lower one of other models.
     """
     from pipeline.encoders import wavlm
 
-    own = wavlm.supports(model.config)
-    if precision == "auto":
-        precision = "bfloat16" if own and device.type != "cpu" else "float32"
-    if own:
-        return wavlm.WavLM(model.to(device), getattr(torch, precision)), precision
-    if precision != "float32":
-        found = f"audio.precision={precision} with model_type {model.config.model_type}"
+    exact = precision in ("auto", "float32")
+    if wavlm.supports(model.config):
+        return wavlm.WavLM(model.to(device), torch.float32 if exact else getattr(torch, precision))
+    require_float32(precision, model.config.model_type, subject)
+    return Stock(model.to(device))
+
+
+def require_float32(precision: str, model_type: str, subject: object) -> None:
+    """Raises UsageError for a lower precision than float32, of a model that has none."""
+    if precision not in ("auto", "float32"):
+        found = f"audio.precision={precision} with model_type {model_type}"
         raise UsageError(subject, found, "float32, or a WavLM", "Leave --precision out.")
-    return Stock(model.to(device)), precision
 
 
 def in_precision(precision: str) -> dict[str, str]:
     """The fingerprint's field; float32 goes without saying, as it did before there was a choice."""
-    return {} if precision == "float32" else {"precision": precision}
+    return {} if precision in ("auto", "float32") else {"precision": precision}
 
 
 def load_speech(model: Any, state: State, subject: object) -> None:

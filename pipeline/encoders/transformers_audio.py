@@ -43,7 +43,7 @@ def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> Speec
     files = weight_files(folder)
     load_speech(model, base_weights(read_state(files), model.base_model_prefix), folder)
     layer = stop_after(model, config.layer, folder)
-    forward, precision = forward_of(model, config.precision, torch.device(device), folder)
+    forward = forward_of(model, config.precision, torch.device(device), folder)
     features = feature_settings(folder)
     rate, normalised = int(features.get("sampling_rate", 16000)), bool(features.get("do_normalize", True))
     declared = {
@@ -55,7 +55,7 @@ def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> Speec
         "padding": config.padding,
         "do_normalize": normalised,
         "sample_rate": rate,
-        **in_precision(precision),
+        **in_precision(config.precision),
     }
     width = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
     prepare = standardise if normalised else _as_is

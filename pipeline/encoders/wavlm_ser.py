@@ -78,7 +78,7 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
     model = _published(settings, read_state(files), folder)
     _last_layer_only(config, len(model.ssl_model.encoder.layers), folder)
     model.to(device)
-    forward, precision = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
+    forward = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
     width, pool = _pooling(model, config.pooling)
     declared = {
         "encoder": "wavlm_ser",
@@ -89,7 +89,7 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
         "mean": settings.mean,
         "std": settings.std,
         "sample_rate": settings.sampling_rate,
-        **in_precision(precision),
+        **in_precision(config.precision),
     }
     return SpeechEncoder(
         forward,

@@ -21,7 +21,7 @@ from pipeline.encoders.folders import feature_settings
 from pipeline.encoders.log_mel import LogMel
 from pipeline.encoders.pooling import Pool, frame_mask, plain_pooling
 from pipeline.encoders.skeleton import quietly, skeleton
-from pipeline.encoders.speech import layer_number
+from pipeline.encoders.speech import layer_number, require_float32
 from pipeline.encoders.weights import State, load_strictly, read_state, sha256, weight_files
 from pipeline.errors import UsageError
 
@@ -120,6 +120,7 @@ def assemble(
     """A WhisperSpeech from a WhisperConfig, encoder weights under transformers' names and preprocessor settings."""
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+    require_float32(config.precision, "whisper", subject)
     model = skeleton(lambda: WhisperEncoder(shape), subject)
     load_strictly(model, state, subject)
     layer = layer_number(config.layer, shape.encoder_layers, subject)

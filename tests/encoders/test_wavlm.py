@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from transformers import WavLMConfig, WavLMModel
 from pipeline.config import AudioConfig
 from pipeline.encoders import load_audio_encoder, products
 from pipeline.encoders.pooling import frame_mask
+from pipeline.encoders.precision import deviation, with_precision
 from pipeline.encoders.speech import Stock, fold_weight_norm, forward_of, frame_counts, stop_after
 from pipeline.encoders.wavlm import WavLM, supports
 from pipeline.errors import UsageError
@@ -139,9 +142,7 @@ def test_a_model_that_was_cut_gives_its_inner_hidden_state(like, layer):
 def test_another_activation_runs_in_transformers_forward():
     model = WavLMModel(WavLMConfig(**tiny.FEATURES, **tiny.LARGE_LIKE, hidden_act="relu")).eval()
     assert not supports(model.config)
-    forward, precision = forward_of(model, "auto", torch.device("cpu"), "folder")
-    assert isinstance(forward, Stock)
-    assert precision == "float32"
+    assert isinstance(forward_of(model, "auto", torch.device("cpu"), "folder"), Stock)
 
 
 def test_precision_is_float32_on_a_cpu_and_stands_in_the_fingerprint_where_it_is_not(tmp_path):
@@ -157,6 +158,42 @@ def test_precision_is_float32_on_a_cpu_and_stands_in_the_fingerprint_where_it_is
     wave = tiny.wave(1.0)
     near = torch.cosine_similarity(rough.encode([wave]), load().encode([wave]))
     assert 0.99 < near < 1 - 1e-7
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "device", "chosen"),
+    [
+        ("wavlm", "auto", "cuda", "bfloat16"),
+        ("wavlm", "auto", "cpu", "float32"),
+        ("wavlm", "float32", "cuda", "float32"),
+        ("wavlm", "float16", "cpu", "float16"),
+        ("hubert", "auto", "cuda", "float32"),
+        ("embedded", "auto", "cuda", "float32"),
+    ],
+)
+def test_only_a_wavlm_on_an_accelerator_computes_in_bfloat16_unasked(tmp_path, model, wanted, device, chosen):
+    if model == "embedded":
+        config = AudioConfig(precision=wanted)
+    else:
+        tree = {"model_type": model, **tiny.FEATURES}
+        (tmp_path / "config.json").write_text(json.dumps(tree))
+        config = AudioConfig(encoder="transformers", model=str(tmp_path), precision=wanted)
+    assert with_precision(config, torch.device(device)).precision == chosen
+
+
+def test_the_deviation_of_a_lower_precision_is_measured(tmp_path):
+    folder = tiny.save_speech(tmp_path, tiny.wavlm(), do_normalize=True)
+    config = AudioConfig(encoder="transformers", model=str(folder))
+    exact = load_audio_encoder(config, "cpu")
+    rough = load_audio_encoder(config.model_copy(update={"precision": "bfloat16"}), "cpu")
+    waves = [tiny.wave(0.5, 1), tiny.wave(0.7, 2)]
+    found = deviation(rough, exact, waves)
+    low, high = (np.concatenate([e.encode([w]).numpy() for w in waves]) for e in (rough, exact))
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(low, high, strict=True)]
+    assert found["clips"] == 2
+    assert found["least_cosine"] == pytest.approx(min(cosines), abs=1e-6)
+    assert found["largest_difference"] == pytest.approx(np.abs(low - high).max())
+    assert deviation(exact, exact, waves)["least_cosine"] == pytest.approx(1.0)
 
 
 def test_lower_precision_is_refused_for_a_model_without_a_forward_of_our_own(tmp_path):
@@ -194,3 +231,8 @@ def test_clips_padded_to_a_fixed_length_and_masked_equal_transformers_given_the_
         frames = model(samples, attention_mask=frame_mask(own, 16_000).long()).last_hidden_state
     expected = frames[0, : int(frame_counts(own, model.config))].mean(0)
     torch.testing.assert_close(load_audio_encoder(config, "cpu").encode([wave])[0], expected, atol=1e-5, rtol=0)
+
+
+def test_lower_precision_is_refused_for_the_embedded_encoder():
+    with pytest.raises(UsageError, match=r"audio.precision=float16 with model_type whisper; expected float32"):
+        load_audio_encoder(AudioConfig(precision="float16"), "cpu")
