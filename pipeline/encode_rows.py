@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.layout import PENDING
 from cache.reader import Store
 from cache.writer import StoreWriter
 from pipeline.engines import Engine
+from pipeline.plan import Batches
 from pipeline.progress import Meter
 from pipeline.work import Encoded, Job
 
@@ -22,7 +22,7 @@ SYNC_SECONDS = 5.0
 def encode_rows(
     store: Store,
     job: Job[Any, Any],
-    plan: Sequence[NDArray[np.int64]],
+    plan: Batches,
     *,
     engine: Engine,
     check: Callable[[], None],
@@ -32,9 +32,9 @@ def encode_rows(
     Whatever ends the run, the rows committed so far are on the disk.
     """
     states = store.scan()
-    todo = [rows for rows in plan if (states[rows] == PENDING).any()]
-    total = sum(len(rows) for rows in plan)
-    pending = sum(int((states[rows] == PENDING).sum()) for rows in plan)
+    waiting = plan.counts(states == PENDING)  # rows, by batch
+    todo = plan.take(np.flatnonzero(waiting))
+    total, pending = int(plan.sizes.sum()), int(waiting.sum())
     with (
         StoreWriter(store) as writer,
         Meter(job.name, total, already=total - pending, workers=engine.workers) as meter,
@@ -45,6 +45,7 @@ def encode_rows(
             for batch in results:
                 if batch is not None:
                     new = [(i, row) for i, row in enumerate(batch.rows.tolist()) if states[row] == PENDING]
+                    meter.workers = engine.workers  # nodes may have joined
                     start = time.monotonic()
                     _commit(writer, batch, new)
                     if time.monotonic() - synced > SYNC_SECONDS:

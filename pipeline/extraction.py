@@ -8,8 +8,9 @@ Doing it again goes on where it stopped; a manifest that grew or changed is carr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
 from cache.writer import StoreWriter
 from pipeline.acoustic import NAMES, load_praat
-from pipeline.audio import Decoding
+from pipeline.audio import Decoding, UnusableAudio
 from pipeline.captions import Acoustics, Source, plan_captions
 from pipeline.config import ExtractConfig, dump, load_config, merge, validate
 from pipeline.corpora import read_corpus
@@ -34,17 +35,19 @@ from pipeline.device import pick_device
 from pipeline.encode_rows import encode_rows
 from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.encoders.base import AudioEncoder, TextEncoder
+from pipeline.encoders.precision import deviation, with_precision
 from pipeline.engines import Engine
 from pipeline.engines.threads import Threads
 from pipeline.errors import UsageError
 from pipeline.interrupt import interruptible
-from pipeline.plan import batches
+from pipeline.plan import Batches, batches
 from pipeline.progress import clock, say
 from pipeline.sources import content_of, sources_of
 from pipeline.status import status_of
 from pipeline.work import Clip, Job, decoding_of, work_of
 
 CUDA_BATCH_SECONDS = 160.0
+PRECISION_CLIPS = 8
 ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
 _DTYPES = {"float32": "<f4", "float16": "<f2"}
 
@@ -114,6 +117,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
     chosen = pick_device(device)
+    config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
     inputs = Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
@@ -132,16 +136,17 @@ def extract(
     fresh: bool = False,
     limit: int | None = None,
     retry_failed: bool = False,
+    engine: str = "threads",
 ) -> dict[str, Any]:
     """Fill the stores in `out`; returns the counts of `pipeline.status.status_of` with the seconds each stage took.
 
     `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
-    over, `retry_failed` gives failed rows another chance. Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
+    over, `retry_failed` gives failed rows another chance, `engine` is threads or ray (docs/clusters.md). Raises
+    StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
     config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    inputs = read_inputs(config, device=device, out=out)
-    with writing(out), interruptible(out) as check:
+    with _placed(engine, config, device, out) as (workers, inputs), writing(out), interruptible(out) as check:
         if fresh:
             for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
                 (out / name).unlink(missing_ok=True)
@@ -149,14 +154,29 @@ def extract(
         acoustic = _open_speech(inputs, inputs.acoustic, out / "acoustic.h5", retry_failed) if inputs.acoustic else None
         write_manifest(inputs.manifest, out / MANIFEST)
         (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
-        run = Run(Threads(), check)
+        run = Run(workers, check)
+        report = {} if inputs.config.audio.precision == "float32" else _report_precision(inputs)
         spent = {}
         if inputs.acoustic and acoustic:
             spent["acoustic"] = _encode_speech(inputs, inputs.acoustic, acoustic, limit, run)
         text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
         spent["text"] = _encode_text(inputs, text, run)
         spent["audio"] = _encode_speech(inputs, inputs.audio, audio, limit, run)
-    return status_of(out) | {"seconds": spent}
+    return status_of(out) | {"seconds": spent} | report
+
+
+@contextmanager
+def _placed(engine: str, config: ExtractConfig, device: str, out: Path) -> Iterator[tuple[Engine, Inputs]]:
+    """The engine of that name and its inputs. With Ray their device is the actors', and this process takes no GPU."""
+    if engine == "threads":
+        yield Threads(), read_inputs(config, device=device, out=out)
+    elif engine == "ray":
+        from pipeline.engines.ray_cluster import ray_cluster
+
+        with ray_cluster(config, device) as cluster:
+            yield cluster, replace(read_inputs(cluster.config, device="cpu", out=out), device=cluster.device)
+    else:
+        raise UsageError(f"engine {engine}", "no such engine", "threads or ray", "Choose one of them.")
 
 
 def foresee(config: str | Path | ExtractConfig, *, out: str | Path, device: str = "auto") -> dict[str, Any]:
@@ -217,7 +237,7 @@ def _acoustics(store: Store | None) -> Acoustics | None:
     return Acoustics(NAMES, values)
 
 
-def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> Batches:
     """The batches of the speech encoder."""
     seconds = inputs.config.audio.batch_seconds
     if seconds == "auto":
@@ -228,15 +248,13 @@ def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> list[NDArray[np.in
 def _encode_text(inputs: Inputs, store: Store, run: Run) -> float:
     texts = store.ids
     lengths = store.column("length")
-    size = inputs.config.text.batch_size
-    order = np.argsort(-lengths, kind="stable")
+    plan = Batches.of_size(np.argsort(-lengths, kind="stable"), inputs.config.text.batch_size)
     job = Job(
         name="text",
         work=work_of("text", inputs.text, inputs.config, inputs.device),
         sources=lambda rows: [texts[row] for row in rows],
         seconds=lambda _: 0.0,
     )
-    plan = [order[start : start + size] for start in range(0, len(order), size)]
     return _run(store, job, plan, run)
 
 
@@ -254,19 +272,38 @@ def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: i
     return _run(store, job, plan, run)
 
 
-def _run(store: Store, job: Job[Any, Any], plan: list[NDArray[np.int64]], run: Run) -> float:
+def _run(store: Store, job: Job[Any, Any], plan: Batches, run: Run) -> float:
     meter = encode_rows(store, job, plan, engine=run.engine, check=run.check)
     if meter.done:
         say(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
     return meter.seconds
 
 
-def _spread(plan: list[NDArray[np.int64]], states: NDArray[np.uint8], limit: int) -> list[NDArray[np.int64]]:
+def _spread(plan: Batches, states: NDArray[np.uint8], limit: int) -> Batches:
     """Batches with about `limit` pending rows, evenly spaced over the plan."""
-    waiting = [rows for rows in plan if (states[rows] == PENDING).any()]
-    size = np.mean([len(rows) for rows in waiting]) if waiting else 1.0
-    count = min(len(waiting), max(1, round(limit / size)))
-    return [waiting[i] for i in np.linspace(0, len(waiting) - 1, count).astype(int)] if waiting else []
+    waiting = plan.take(np.flatnonzero(plan.counts(states == PENDING)))
+    if not len(waiting):
+        return waiting
+    count = min(len(waiting), max(1, round(limit / float(waiting.sizes.mean()))))
+    return waiting.take(np.linspace(0, len(waiting) - 1, count).astype(int))
+
+
+def _report_precision(inputs: Inputs) -> dict[str, Any]:
+    """Say and return how far the chosen precision is from float32, on a few clips spread over the corpus."""
+    exact = inputs.config.audio.model_copy(update={"precision": "float32"})
+    decoding, waves = inputs.decoding(inputs.audio), []
+    for row in np.linspace(0, len(inputs.manifest) - 1, PRECISION_CLIPS).astype(int).tolist():
+        with suppress(UnusableAudio):
+            waves.append(decoding.load(inputs.manifest.path(row)).wave)
+    if not waves:
+        return {}
+    found = deviation(inputs.audio, load_audio_encoder(exact, str(inputs.device)), waves)
+    say(
+        f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
+        f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "
+        f"{found['largest_value']:.1e}"
+    )
+    return {"precision": found}
 
 
 def _with_absolute_root(inputs: Inputs) -> ExtractConfig:

@@ -24,7 +24,7 @@ class Meter:
     `already` is work done by earlier runs: in the count, not in the rate.
     """
 
-    def __init__(self, name: str, total: int, *, already: int = 0, unit: str = "rows", workers: int = 1) -> None:
+    def __init__(self, name: str, total: int, *, already: int = 0, unit: str = "rows", workers: float = 1) -> None:
         self.name, self.total, self.already, self.unit, self.workers = name, total, already, unit, workers
         self.done, self.amount = 0, 0.0
         self.stages: dict[str, float] = defaultdict(float)

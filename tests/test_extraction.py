@@ -22,6 +22,7 @@ from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.errors import Interrupted, StoreMismatch, UsageError
 from pipeline.extraction import extract, foresee
 from pipeline.status import status_of, verify
+from tests.encoders import tiny
 from tests.speech import QUICK, QUICK_OPTIONS, spoil, write_corpus
 
 FILES = ("audio.h5", "text.h5", "manifest.csv", "captions.jsonl")
@@ -229,3 +230,18 @@ def test_an_interruption_in_python_is_an_exception(
     with pytest.raises(Interrupted) as caught:
         extract(corpus, out=tmp_path, overrides=QUICK)
     assert caught.value.exit_code == 130
+
+
+def test_a_lower_precision_is_reported_and_never_mixed_with_another(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny.save_speech(tmp_path / "wavlm", tiny.wavlm(), do_normalize=True)
+    options = [*QUICK, "audio.encoder=transformers", f"audio.model={folder}"]
+    rough = extract(corpus, out=tmp_path / "stores", overrides=[*options, "audio.precision=bfloat16"])
+    assert rough["precision"]["clips"] == 8
+    assert 0.99 < rough["precision"]["least_cosine"] < 1
+    assert "audio: bfloat16 against float32 on 8 clips: cosine at least 0.99" in capsys.readouterr().err
+    assert "precision: bfloat16" in (tmp_path / "stores/config.yaml").read_text()
+    with pytest.raises(StoreMismatch, match="precision"):
+        extract(corpus, out=tmp_path / "stores", overrides=options)
+    assert "precision" not in extract(corpus, out=tmp_path / "exact", overrides=options)

@@ -16,6 +16,18 @@ from pipeline.commands.common import device_option, fresh_option, guarded, json_
 @click.option("--encoders", help="A preset of configs/encoders: paper, embedded.")
 @overrides_option
 @device_option
+@click.option(
+    "--engine",
+    type=click.Choice(["threads", "ray"]),
+    default="threads",
+    show_default=True,
+    help="Encode on this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="Of the speech encoder's products.  [default: bfloat16 for a WavLM on CUDA, else float32]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
 @click.option("--retry-failed", is_flag=True, help="Give failed rows another chance.")
 @click.option("--strict", is_flag=True, help="Exit 3 when rows failed.")
@@ -32,6 +44,8 @@ def main(
     encoders: str | None,
     overrides: tuple[str, ...],
     device: str,
+    engine: str,
+    precision: str | None,
     limit: int | None,
     retry_failed: bool,
     strict: bool,
@@ -60,12 +74,16 @@ def main(
     from pipeline.extraction import extract, foresee, resolve
     from pipeline.status import status_table
 
+    if precision:
+        overrides = (*overrides, f"audio.precision={precision}")
     resolved = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     if dry_run:
         plan = foresee(resolved, out=folder, device=device)
         show(plan, "\n".join(f"{name}: {value}" for name, value in plan.items()), as_json)
         return
-    result = extract(resolved, out=folder, device=device, limit=limit, retry_failed=retry_failed, fresh=fresh)
+    result = extract(
+        resolved, out=folder, device=device, engine=engine, limit=limit, retry_failed=retry_failed, fresh=fresh
+    )
     show(result, status_table(result), as_json)
     if strict and result["failures"]:
         raise QuarantinedRows(

@@ -16,8 +16,8 @@ class Engine(Protocol):
     """Encodes the batches of a plan; the caller alone commits rows."""
 
     @property
-    def workers(self) -> int:
-        """How many batches are worked on at once."""
+    def workers(self) -> float:
+        """How many batches are worked on at once, on average so far."""
 
     def encoded(
         self, job: Job[Any, Any], batches: Sequence[NDArray[np.int64]]
