@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,11 @@ class Caption:
     style: str
     text: str
     rows: Sequence[int]
+
+    def __post_init__(self) -> None:
+        """Millions of links take 8 bytes each, where a list's would take 40."""
+        if not isinstance(self.rows, array):
+            object.__setattr__(self, "rows", array("q", self.rows))
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def read_captions(path: Path) -> Captions:
                 entry = json.loads(line)
                 kind, place = _USES[entry.pop("use")]
                 getattr(captions, place).append(kind(**entry))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorrupt(
             f"{path}:{number}",
             f"cannot be read ({error})",
@@ -126,4 +132,4 @@ def _lines(captions: Captions) -> Iterable[dict[str, Any]]:
     for use, (_, place) in _USES.items():
         for entry in getattr(captions, place):
             line = {"use": use, **vars(entry)}
-            yield line | {"rows": [int(row) for row in entry.rows]} if use == "caption" else line
+            yield line | {"rows": list(entry.rows)} if use == "caption" else line

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
 from cache.errors import StoreMismatch
-from cache.layout import DIGEST_BYTES, DONE, FAILED, Rows, lay_out, sync_folder
-from cache.reader import Store
+from cache.layout import DONE, FAILED, Rows, lay_out, sync_folder
+from cache.names import Names
+from cache.reader import Store, block_rows
 from cache.writer import StoreWriter
 
 
@@ -44,7 +47,7 @@ def open_for_writing(plan: Plan, digest_of: Callable[[int], bytes | None] = lamb
         raise StoreMismatch(
             plan.path, "; ".join(fields), "the same fingerprint", "Choose another --out, or --fresh to start over."
         )
-    if _same(old.rows, plan.rows):
+    if _same(old, plan.rows):
         return old, 0
     partial = plan.path.with_name(plan.path.name + ".carried")
     new = _laid_out(plan, partial)
@@ -58,32 +61,55 @@ def _laid_out(plan: Plan, path: Path) -> Store:
     return Store(lay_out(path, plan.kind, plan.rows, width=plan.width, dtype=plan.dtype, fingerprint=plan.fingerprint))
 
 
-def _same(old: Rows, new: Rows) -> bool:
-    return old.ids == new.ids and np.array_equal(old.stamps, new.stamps) and np.array_equal(old.lengths, new.lengths)
+def _same(old: Store, new: Rows) -> bool:
+    return (
+        np.array_equal(old.column("stamp"), new.stamps)
+        and np.array_equal(old.column("length"), new.lengths)
+        and old.names == Names.of(new.ids)
+    )
 
 
 def _carry(old: Store, new: Store, digest_of: Callable[[int], bytes | None]) -> int:
+    """Copy every unchanged row, in the order of `old`, a block of it in memory at a time."""
     states = old.scan()
-    values = old.column("vectors")
-    digests, reasons = old.column("digest"), old.reasons(states)
-    was, now = old.column("stamp"), new.column("stamp")
-    row_of = {name: row for row, name in enumerate(old.ids)}
-    carried = 0
+    reasons, digests = old.reasons(states), old.column("digest")
+    rows, before = _unchanged(old, new, states, digest_of)
+    step = block_rows(old)
     with StoreWriter(new) as writer:
-        for row, name in enumerate(new.ids):
-            before = row_of.get(name)
-            if before is None or states[before] not in (DONE, FAILED):
-                continue
-            digest = digests[before].tobytes()
-            same = np.array_equal(was[before], now[row])
-            if not same and was[before][0] == now[row][0] and digest != bytes(DIGEST_BYTES):
-                same = digest_of(row) == digest
-            if not same:
-                continue
-            if states[before] == DONE:
-                writer.commit(row, values[before], digest)
-            else:
-                writer.fail(row, reasons[before], digest)
-            carried += 1
+        for start in range(0, len(old), step):
+            values = old.column("vectors", start, min(start + step, len(old)))
+            first, last = np.searchsorted(before, (start, start + step))
+            for run in _runs(rows[first:last], before[first:last], states):
+                row, was = rows[first + run.start], before[first + run.start : first + run.stop]
+                if states[was[0]] == DONE:
+                    writer.copy(int(row), values[was - start], digests[was])
+                else:
+                    writer.fail(int(row), reasons[int(was[0])], digests[was[0]].tobytes())
         writer.sync()
-    return carried
+    return len(rows)
+
+
+def _runs(rows: NDArray[np.int64], before: NDArray[np.int64], states: NDArray[np.uint8]) -> Iterator[slice]:
+    """Cut rows that move (n,) into runs that stay side by side and are all done; a failed row is a run of its own."""
+    apart = (np.diff(rows) != 1) | (np.diff(before) != 1)
+    done = states[before] == DONE
+    cuts = np.flatnonzero(apart | ~done[1:] | ~done[:-1]) + 1
+    ends = [0, *cuts.tolist(), len(rows)] if len(rows) else []
+    return itertools.starmap(slice, itertools.pairwise(ends))
+
+
+def _unchanged(
+    old: Store, new: Store, states: NDArray[np.uint8], digest_of: Callable[[int], bytes | None]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of `new` to carry over and what each was in `old`, ascending there."""
+    row_of = {name: row for row, name in enumerate(old.ids)}
+    before = np.array([row_of.get(name, -1) for name in new.ids], dtype=np.int64)
+    rows = np.flatnonzero(before >= 0)
+    rows = rows[np.isin(states[before[rows]], (DONE, FAILED))]
+    was, now, digests = old.column("stamp")[before[rows]], new.column("stamp")[rows], old.column("digest")[before[rows]]
+    same = (was == now).all(axis=1)
+    for i in np.flatnonzero(~same & (was[:, 0] == now[:, 0]) & digests.any(axis=1)).tolist():
+        same[i] = digest_of(int(rows[i])) == digests[i].tobytes()
+    rows = rows[same]
+    rows = rows[np.argsort(before[rows], kind="stable")]
+    return rows, before[rows]

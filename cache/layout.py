@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -25,12 +26,14 @@ from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
 from cache.errors import EmotionRankError, StoreCorrupt
+from cache.names import Names
 
 FORMAT = "emotionrankclap-store"
 VERSION = 1
 REASON_BYTES = 160
 DIGEST_BYTES = 16
 PENDING, DONE, FAILED = 0, 1, 2
+_PIECE_BYTES = 16 << 20
 MUTABLE = ("vectors", "digest", "reason", "state", "crc", "seal")
 
 
@@ -56,11 +59,11 @@ class Extent:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def row_bytes(self) -> int:
-        return self.nbytes // self.shape[0] if self.shape[0] else 0
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,10 @@ def lay_out(path: Path, kind: str, rows: Rows, *, width: int, dtype: str, finger
     `dtype` is "<f4" or "<f2". Raises EmotionRankError when the disk has no room for all of it.
     """
     partial = path.with_name(path.name + ".partial")
-    names = [name.encode("utf-8", "surrogateescape") for name in rows.ids]
-    data = {
-        "id_bytes": np.frombuffer(b"".join(names), dtype=np.uint8),
-        "id_offsets": np.concatenate([[0], np.cumsum([len(name) for name in names], dtype=np.int64)]),
+    names = Names.of(rows.ids)
+    data: dict[str, NDArray[Any]] = {
+        "id_bytes": np.frombuffer(names.data, dtype=np.uint8),
+        "id_offsets": names.offsets,
         "stamp": rows.stamps,
         "length": rows.lengths,
     }
@@ -162,7 +165,9 @@ def seal_of(layout: Layout) -> int:
     with open(layout.path, "rb") as file:
         for start, stop in [*holes, (os.fstat(file.fileno()).st_size, 0)]:
             file.seek(position)
-            crc = zlib.crc32(file.read(start - position), crc)
+            while piece := file.read(min(_PIECE_BYTES, max(0, start - position))):
+                crc = zlib.crc32(piece, crc)
+                position += len(piece)
             position = stop
     return crc
 

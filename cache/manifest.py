@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from cache.errors import StoreCorrupt
 TEXT_COLUMNS = ("id", "audio", "split", "emotion", "speaker", "gender", "intensity", "caption")
 LABEL_COLUMNS = ("valence", "arousal", "dominance")
 SPLITS = ("train", "dev", "test", "test1", "test2", "test3")
+_CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values on many rows: each is held once
+_BLOCK = 512  # rows held as lists at once: too few to set off the garbage collector, which walks all columns
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Manifest:
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
         """Row numbers of the utterances in `splits`, ascending."""
-        return np.flatnonzero(np.isin(np.asarray(self.split), splits))
+        wanted = frozenset(splits)
+        return np.flatnonzero(np.fromiter((split in wanted for split in self.split), bool, len(self)))
 
     def take(self, rows: NDArray[np.int64]) -> Manifest:
         """The utterances of `rows`, in that order."""
@@ -72,9 +77,11 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
-        texts = [getattr(manifest, name) for name in TEXT_COLUMNS]
-        labels = [_printed(getattr(manifest, name)) for name in LABEL_COLUMNS]
-        writer.writerows(zip(*texts, *labels, strict=True))
+        for start in range(0, len(manifest), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            texts = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
+            labels = [_printed(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
+            writer.writerows(zip(*texts, *labels, strict=True))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -85,21 +92,31 @@ def read_manifest(path: Path, root: Path) -> Manifest:
 
     Raises StoreCorrupt when the file is missing or was edited into something else.
     """
-    columns: dict[str, list[str]] = {name: [] for name in (*TEXT_COLUMNS, *LABEL_COLUMNS)}
+    texts: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
+    labels: dict[str, array[float]] = {name: array("d") for name in LABEL_COLUMNS}
+    once: dict[str, str] = {}
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
-            if next(reader, None) != list(columns):
+            if next(reader, None) != [*texts, *labels]:
                 raise ValueError("another header")
-            for name, values in zip(columns, zip(*reader, strict=True), strict=False):
-                columns[name] = list(values)
-        labels = {name: np.array([float(v) if v else np.nan for v in columns.pop(name)]) for name in LABEL_COLUMNS}
-    except (OSError, ValueError) as error:
+            while rows := list(islice(reader, _BLOCK)):
+                columns = dict(zip((*texts, *labels), zip(*rows, strict=True), strict=True))
+                for name, column in texts.items():
+                    given = columns[name]
+                    column += map(once.setdefault, given, given) if name in _CATEGORIES else given
+                for name, numbers in labels.items():
+                    value_of = {text: float(text) if text else nan for text in set(columns[name])}
+                    numbers.extend(map(value_of.__getitem__, columns[name]))
+    except (OSError, ValueError, csv.Error) as error:
         raise StoreCorrupt(
             path, f"cannot be read ({error})", "the manifest that extract-features wrote", "Run extract-features again."
         ) from None
-    return Manifest(root=root, **columns, **labels)  # type: ignore[arg-type]
+    return Manifest(root, **texts, **{name: np.array(labels[name]) for name in LABEL_COLUMNS})  # type: ignore[arg-type]
 
 
-def _printed(values: NDArray[np.float64]) -> Iterator[str]:
-    return ("" if np.isnan(value) else repr(float(value)) for value in values)
+def _printed(values: NDArray[np.float64]) -> list[str]:
+    """Labels as text; the few values of a corpus are printed once each."""
+    different, places = np.unique(values, return_inverse=True)
+    texts = ["" if np.isnan(value) else repr(value) for value in different.tolist()]
+    return [texts[place] for place in places.tolist()]

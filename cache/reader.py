@@ -5,9 +5,10 @@ No HDF5 handle outlives a call, so a `Store` may cross a fork and be read while 
 
 from __future__ import annotations
 
-import itertools
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import StoreCorrupt
-from cache.layout import DONE, FAILED, PENDING, Layout, Rows, read_layout, seal_of
+from cache.layout import DIGEST_BYTES, DONE, FAILED, PENDING, Layout, Rows, read_layout, seal_of
+from cache.names import Names
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 class Store:
@@ -48,14 +50,18 @@ class Store:
         return self.layout.fingerprint
 
     @cached_property
+    def names(self) -> Names:
+        """(N,) what each row is: an utterance's id, or a text. Raises StoreCorrupt for offsets that are none."""
+        try:
+            return Names(self.column("id_bytes").tobytes(), self.column("id_offsets"))
+        except ValueError:
+            found = "row names out of order"
+            raise StoreCorrupt(self.path, found, "a store", "Restore it or run with --fresh.") from None
+
+    @cached_property
     def ids(self) -> list[str]:
-        """(N,) what each row is: an utterance's id, or a text."""
-        offsets = self.column("id_offsets")
-        data = self.column("id_bytes").tobytes()
-        if len(offsets) and (np.any(np.diff(offsets) < 0) or offsets[0] != 0 or offsets[-1] != len(data)):
-            raise StoreCorrupt(self.path, "row names out of order", "a store", "Restore it or run with --fresh.")
-        ends = offsets.tolist()
-        return [data[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(ends)]
+        """`names` as strings."""
+        return self.names.texts()
 
     @property
     def rows(self) -> Rows:
@@ -114,25 +120,45 @@ class Store:
         return np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
     def _matches(self) -> NDArray[np.bool_]:
+        """(N,) which rows are not pending and match their CRC. Where all are pending, no vector is read."""
+        states = self.column("state")
+        written = [block for block in self._blocks(len(self)) if states[block].any()]
         found = np.zeros(len(self), dtype=bool)
-        for block in self._blocks(len(self)):
-            chosen = np.arange(block.start, block.stop)
-            found[block] = self._match(chosen, self.column("vectors", block.start, block.stop))
+        for block, vectors in self._vectors_of(written):
+            found[block] = self._match(np.arange(block.start, block.stop), vectors)
         return found
+
+    def _vectors_of(self, blocks: list[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The vectors of each block of rows; the next is read while one is in hand."""
+        ahead: deque[Future[NDArray[Any]]] = deque()
+        with ThreadPoolExecutor(1) as reader:
+            for place, block in enumerate(blocks):
+                for coming in blocks[place + len(ahead) : place + 2]:
+                    ahead.append(reader.submit(self.column, "vectors", coming.start, coming.stop))
+                yield block, ahead.popleft().result()
 
     def _match(self, rows: NDArray[np.int64], vectors: NDArray[Any]) -> NDArray[np.bool_]:
-        names = self._names
-        states, crcs, digests = (self._mapped(name)[rows] for name in ("state", "crc", "digest"))
+        """(n,) which of `rows`, whose vectors are (n, width), are not pending and match their CRC."""
+        states, crcs = self._mapped("state")[rows], self._mapped("crc")[rows]
+        written = np.flatnonzero(states != PENDING)
+        told = written[states[written] != DONE]  # the CRC of a row that failed is over its reason
+        reasons = dict(zip(told.tolist(), map(bytes, self._mapped("reason")[rows[told]]), strict=True))
+        digests = self._mapped("digest")[rows].tobytes()
+        payload, size = vectors.view(np.uint8).reshape(-1).data, self.layout.extents["vectors"].row_bytes
+        names = self.names.take(rows[written])
+        where = zip(written.tolist(), rows[written].tolist(), states[written].tolist(), names, strict=True)
         found = np.zeros(len(rows), dtype=bool)
-        for i in np.flatnonzero(states != PENDING).tolist():
-            row = int(rows[i])
-            payload = vectors[i] if states[i] == DONE else np.asarray(self._mapped("reason")[row])
-            found[i] = row_crc(row, names[row], int(states[i]), digests[i].data, payload.data) == crcs[i]
+        found[written] = crcs[written] == [
+            row_crc(
+                row,
+                name,
+                state,
+                digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES],
+                payload[i * size : (i + 1) * size] if state == DONE else reasons[i],
+            )
+            for i, row, state, name in where
+        ]
         return found
-
-    @cached_property
-    def _names(self) -> list[bytes]:
-        return [name.encode("utf-8", "surrogateescape") for name in self.ids]
 
     def _mapped(self, name: str) -> NDArray[Any]:
         extent = self.layout.extents[name]
@@ -141,14 +167,18 @@ class Store:
         return np.memmap(self.path, dtype=extent.dtype, mode="r", offset=extent.offset, shape=extent.shape)
 
     def _blocks(self, count: int) -> Iterator[slice]:
-        size = max(1, _BLOCK_BYTES // max(1, self.layout.extents["vectors"].row_bytes))
+        size = block_rows(self)
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def block_rows(store: Store) -> int:
+    """How many rows are held in memory at once."""
+    return max(1, _BLOCK_BYTES // max(1, store.layout.extents["vectors"].row_bytes))
 
 
 def row_crc(row: int, name: bytes, state: int, digest: bytes | memoryview, payload: bytes | memoryview) -> int:
     """The commit record: CRC-32 over the row's number, name, state, source digest and vector (or reason)."""
-    crc = zlib.crc32(b"%d:%d:" % (row, state) + name)
-    return zlib.crc32(payload, zlib.crc32(digest, crc))
+    return zlib.crc32(payload, zlib.crc32(b"%d:%d:" % (row, state) + name + digest))
 
 
 def _text(reason: NDArray[np.uint8]) -> str:

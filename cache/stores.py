@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cache.captions import Captions, read_captions
 from cache.errors import StoreCorrupt, UsageError
 from cache.manifest import Manifest, read_manifest
+from cache.names import Names
 from cache.reader import Store
 
 MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
@@ -76,13 +77,18 @@ class Stores:
 
     def _matching(self, path: Path, ids: list[str]) -> Store:
         store = Store.open(path)
-        if store.ids != ids:
+        try:
+            same = store.names == Names.of(ids)
+        except UnicodeEncodeError:  # half a character, which JSON can hold and no store does
+            same = False
+        if not same:
             raise StoreCorrupt(
                 path,
                 "other rows than the folder's manifest and captions",
                 "one row each",
                 "Run extract-features again.",
             )
+        store.ids = ids  # the same strings, held once
         return store
 
 

@@ -26,7 +26,7 @@ class StoreWriter:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._extents = store.layout.extents
-        self._names = store.ids
+        self._names = store.names
         self._handle = os.open(store.path, os.O_RDWR)
 
     def __enter__(self) -> StoreWriter:
@@ -56,6 +56,16 @@ class StoreWriter:
         self._write(row, FAILED, digest, text.ljust(REASON_BYTES, b"\0"), "reason")
         return reason
 
+    def copy(self, row: int, vectors: NDArray[np.floating[Any]], digests: NDArray[np.uint8]) -> None:
+        """Store (n, width) `vectors` and (n, 16) `digests`, which were rows done in a like store, from `row` on."""
+        rows = np.arange(row, row + len(vectors))
+        parts = zip(rows.tolist(), self._names.take(rows), digests, vectors.view(np.uint8), strict=True)
+        crcs = [row_crc(i, name, DONE, digest.data, vector.data) for i, name, digest, vector in parts]
+        self._put("vectors", row, vectors.view(np.uint8).reshape(-1).data)
+        self._put("digest", row, digests.tobytes())
+        self._put("state", row, bytes([DONE]) * len(vectors))
+        self._put("crc", row, np.array(crcs, "<u4").tobytes())
+
     def reset(self, rows: Sequence[int]) -> None:
         """Make `rows` pending again, as if never written (their vectors are not: only failed rows are reset)."""
         for row in rows:
@@ -78,10 +88,10 @@ class StoreWriter:
         self._put(where, row, payload)
         self._put("digest", row, digest)
         self._put("state", row, bytes([state]))
-        crc = row_crc(row, self._names[row].encode("utf-8", "surrogateescape"), state, digest, payload)
+        crc = row_crc(row, self._names[row], state, digest, payload)
         self._put("crc", row, crc.to_bytes(4, "little"))
 
-    def _put(self, name: str, row: int, data: bytes) -> None:
+    def _put(self, name: str, row: int, data: bytes | memoryview) -> None:
         extent = self._extents[name]
         try:
             written = os.pwrite(self._handle, data, extent.offset + row * extent.row_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,19 +12,22 @@ from numpy.typing import NDArray
 
 from cache.layout import Rows
 from cache.manifest import Manifest
+from cache.names import Names
 from cache.reader import Store
 from pipeline.audio import Decoding, digest_of
 from pipeline.device import cores
+from pipeline.wav_header import wav_length
+
+_PART = 1024  # files in one piece of work: a future for each of two million would take gigabytes
 
 
 def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> Rows:
     """Stamp every file and look up its length in samples: from `store` where it is unchanged, else from its header."""
-    paths = [manifest.path(row) for row in range(len(manifest))]
-    with ThreadPoolExecutor(4 * cores()) as pool:
-        stamps = np.array(list(pool.map(_stamp, paths)), dtype=np.int64).reshape(-1, 2)
-        lengths = _known_lengths(store, manifest.id, stamps)
-        new = np.flatnonzero(lengths < 0)
-        lengths[new] = list(pool.map(lambda row: decoding.samples(paths[row]), new.tolist()))
+    root, audio = str(manifest.root), manifest.audio
+    stamps = _over(np.arange(len(manifest)), lambda row: _stamp(os.path.join(root, audio[row]))).reshape(-1, 2)
+    lengths = _known_lengths(store, manifest.id, stamps)
+    new = np.flatnonzero(lengths < 0)
+    lengths[new] = _over(new, lambda row: _samples(os.path.join(root, audio[row]), decoding))
     return Rows(manifest.id, stamps, lengths)
 
 
@@ -34,22 +39,46 @@ def content_of(path: Path) -> bytes | None:
         return None
 
 
+def _over(rows: NDArray[np.int64], look: Callable[[int], object]) -> NDArray[np.int64]:
+    """`look` of every row, an integer or some, by threads: a network's file system answers many at once."""
+
+    def part(start: int) -> NDArray[np.int64]:
+        return np.array([look(row) for row in rows[start : start + _PART].tolist()], dtype=np.int64)
+
+    with ThreadPoolExecutor(4 * cores()) as pool:
+        parts = list(pool.map(part, range(0, len(rows), _PART)))
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
 def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDArray[np.int64]:
     """(N,) lengths that an existing store knows of unchanged files; -1 elsewhere."""
     lengths = np.full(len(ids), -1, dtype=np.int64)
     if not path.exists():
         return lengths
-    old = Store.open(path).rows
-    row_of = {name: row for row, name in enumerate(old.ids)}
-    was = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
-    same = (was >= 0) & (old.stamps[was] == stamps).all(axis=1) if len(old) else was >= 0
-    lengths[same] = old.lengths[was[same]]
+    old = Store.open(path)
+    if old.names == Names.of(ids):
+        was = np.arange(len(ids))
+    else:
+        row_of = {name: row for row, name in enumerate(old.ids)}
+        was = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
+    known = np.flatnonzero(was >= 0)
+    known = known[(old.column("stamp")[was[known]] == stamps[known]).all(axis=1)]
+    lengths[known] = old.column("length")[was[known]]
     return lengths
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: str) -> tuple[int, int]:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return (-1, 0)
     return (found.st_size, found.st_mtime_ns)
+
+
+def _samples(path: str, decoding: Decoding) -> int:
+    """Samples the clip will have, 0 where the header cannot be read."""
+    found = wav_length(path)
+    if found is None:
+        return decoding.samples(Path(path))
+    frames, rate = found
+    return int(min(frames / rate, decoding.max_seconds) * decoding.sample_rate)  # as `Decoding.samples` has it

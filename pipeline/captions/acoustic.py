@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,15 @@ def plan_acoustic(source: Source, config: CaptionsConfig) -> Captions:
     # paper: ParaCLAP's code measures with openSMILE, ranks over all its files, puts valence, arousal and dominance into
     # words too, says "annotators disagree" where no category won, and "a female is speaking"
     levels = _levels(acoustics.values, _limits(source, acoustics, config))  # (N, F)
-    labels = _labels(source, config)
+    rows = np.flatnonzero(_done(acoustics))
+    columns = [*_labels(source, config), *map(_voice, acoustics.names, levels.T)]
+    phrases, codes = [phrases for phrases, _ in columns], tuple(codes[rows] for _, codes in columns)
+    shape = tuple(map(len, phrases))
     rows_of: defaultdict[str, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(_done(acoustics)).tolist():
-        rows_of[" and ".join([*labels(row), *_voice(acoustics.names, levels[row])])].append(row)
-    return Captions(captions=[Caption("acoustic", text, rows) for text, rows in sorted(rows_of.items())])
+    for key, members in _alike(np.ravel_multi_index(codes, shape)):
+        said = (of[code] for of, code in zip(phrases, np.unravel_index(key, shape), strict=True))
+        rows_of[" and ".join(filter(None, said))] += rows[members].tolist()
+    return Captions(captions=[Caption("acoustic", text, sorted(rows)) for text, rows in sorted(rows_of.items())])
 
 
 def _acoustics(source: Source) -> Acoustics:
@@ -81,17 +85,23 @@ def _levels(values: NDArray[np.floating], limits: NDArray[np.float64]) -> NDArra
     return np.asarray(1 + is_high.astype(np.int64) - is_low)
 
 
-def _labels(source: Source, config: CaptionsConfig) -> Callable[[int], list[str]]:
-    """row -> the phrases of its labels, such as "emotion is angry"."""
-    columns = [(_SAID[name], getattr(source.manifest, name)) for name in dict.fromkeys(config.acoustic_labels)]
-    return lambda row: [phrase.format(column[row]) for phrase, column in columns if column[row]]
+def _labels(source: Source, config: CaptionsConfig) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
+    """For each label that is said: its phrases, such as "emotion is angry", and which of them is each row's, (N,)."""
+    for name in dict.fromkeys(config.acoustic_labels):
+        column = getattr(source.manifest, name)
+        code_of = {value: code for code, value in enumerate(dict.fromkeys(column))}
+        phrases = [_SAID[name].format(value) if value else "" for value in code_of]
+        yield phrases, np.fromiter(map(code_of.__getitem__, column), np.int64, len(column))
 
 
-def _voice(names: tuple[str, ...], levels: NDArray[np.int64]) -> list[str]:
-    return [_phrase(name, level) for name, level in zip(names, levels.tolist(), strict=True)]
-
-
-def _phrase(name: str, level: int) -> str:
-    """One feature in words: (pitch_mean, 2) is "high pitch"."""
+def _voice(name: str, levels: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
+    """The phrases of one feature, and which of them is each row's: (pitch_mean, 2) is "high pitch"."""
     subject = name.removesuffix("_mean").removesuffix("_local").replace("_", " ")
-    return f"{(_LENGTHS if name == 'duration' else _WORDS)[level]} {subject}"
+    return [f"{word} {subject}" for word in (_LENGTHS if name == "duration" else _WORDS)], levels
+
+
+def _alike(keys: NDArray[np.int64]) -> Iterator[tuple[np.int64, NDArray[np.int64]]]:
+    """Each different key of (M,), and the places that have it: a text is put together once, not M times."""
+    order = np.argsort(keys, kind="stable")
+    different, starts = np.unique(keys[order], return_index=True)
+    yield from zip(different, np.split(order, starts[1:]), strict=True)

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.captions import Caption, Captions, ClassPrompt
+from cache.captions import Captions, ClassPrompt
 from cache.manifest import Manifest
+from pipeline.captions.grouping import drawn, grouped, is_test
 from pipeline.captions.lexicon import EMOTIONS, Words, words_of
 from pipeline.captions.source import Source
 from pipeline.config import CaptionsConfig
@@ -54,7 +55,7 @@ def plan_template(source: Source, _config: CaptionsConfig) -> Captions:
     With it come the class prompts (F29) of the known categories and of any other in the manifest.
     """
     rows, names, emotion = _categories(source.manifest)
-    captions = _grouped("template", emotion[:, None], rows, lambda key: TEMPLATE.format(emotion=names[key]))
+    captions = grouped("template", emotion[:, None], rows, lambda key: TEMPLATE.format(emotion=names[key]))
     return Captions(captions=captions, classes=class_prompts(dict.fromkeys((*EMOTIONS, *names))))
 
 
@@ -66,8 +67,8 @@ def plan_clap4emo(source: Source, config: CaptionsConfig) -> Captions:
     """
     manifest = source.manifest
     rows, names, emotion = _categories(manifest)
-    test = np.array([split.startswith("test") for split in manifest.split], dtype=np.int64)[rows]
-    frames, pairs = _drawn([manifest.id[row] for row in rows], config)  # (M, K) each
+    test = is_test(manifest, rows)
+    frames, pairs = _drawn(drawn(manifest, rows, config.seed), config)  # (M, K) each
     shape = (len(_FRAMES), len(names) or 1, len(TRAIN_FRAMES), PAIRS)
     keys = np.ravel_multi_index((test[:, None], emotion[:, None], frames, pairs), shape)
     lexicon = words_of(names, config.lexicon)
@@ -81,7 +82,7 @@ def plan_clap4emo(source: Source, config: CaptionsConfig) -> Captions:
         first, second = tables[place][pair]
         return _FRAMES[phrasing][frame].format(emotion=_adjective(name), first=first, second=second)
 
-    return Captions(captions=_grouped("clap4emo", keys, rows, text))
+    return Captions(captions=grouped("clap4emo", keys, rows, text))
 
 
 def class_prompts(emotions: Iterable[str] = EMOTIONS) -> list[ClassPrompt]:
@@ -99,18 +100,17 @@ def _adjective(emotion: str) -> str:
 
 def _categories(manifest: Manifest) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
     """The rows that have an emotion (M,), the names of all emotions, and the (M,) place of each row's among them."""
-    names, inverse = np.unique(np.array(manifest.emotion, dtype=object), return_inverse=True)
-    has = names != ""
-    place = np.where(has, np.cumsum(has) - 1, -1)[inverse]
+    names = sorted(set(manifest.emotion) - {""})
+    place_of = {"": -1} | {name: place for place, name in enumerate(names)}
+    place = np.fromiter(map(place_of.__getitem__, manifest.emotion), np.int64, len(manifest))
     rows = np.flatnonzero(place >= 0)
-    return rows, [str(name) for name in names[has]], place[rows].astype(np.int64)
+    return rows, names, place[rows]
 
 
-def _drawn(ids: list[str], config: CaptionsConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(M, K) distinct frames, ascending in a row, and (M, K) word pairs; by the utterance's name and the seed alone."""
+def _drawn(numbers: NDArray[np.int64], config: CaptionsConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(M, K) distinct frames, ascending in a row, and (M, K) word pairs, by the number drawn for each utterance."""
     choices = np.array(list(combinations(range(len(TRAIN_FRAMES)), config.per_utterance)), dtype=np.int64)
-    drawn = [zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape")) for name in ids]
-    rest, choice = np.divmod(np.array(drawn, dtype=np.int64), len(choices))
+    rest, choice = np.divmod(numbers, len(choices))
     return choices[choice], (rest[:, None] + 7 * np.arange(config.per_utterance)) % PAIRS
 
 
@@ -121,12 +121,3 @@ def _word_pairs(emotion: str, words: Words, phrasing: int, frame: int, seed: int
     drawn = generator.choice(len(of) * (len(of) - 1), PAIRS, replace=False)
     places = ((int(pair) // (len(of) - 1), int(pair) % (len(of) - 1)) for pair in drawn)
     return [(of[i], of[j + (j >= i)]) for i, j in places]
-
-
-def _grouped(style: str, keys: NDArray[np.int64], rows: NDArray[np.int64], text: Callable[[int], str]) -> list[Caption]:
-    """One caption per key present, ascending; `rows` are ascending, so a stable sort keeps them so in each caption."""
-    flat = keys.ravel()
-    owners = np.repeat(rows, keys.shape[1])[np.argsort(flat, kind="stable")]
-    present, counts = np.unique(flat, return_counts=True)
-    parts = np.split(owners, np.cumsum(counts)[:-1]) if present.size else []
-    return [Caption(style, text(int(key)), part.tolist()) for key, part in zip(present, parts, strict=True)]

@@ -7,11 +7,16 @@ by emotion category, and is the clap4emo style.
 from __future__ import annotations
 
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from cache.captions import Caption, Captions, Prompt
+from cache.manifest import Manifest
 from pipeline.captions.asks import DECIMALS, phrasing_of
 from pipeline.captions.file_lines import CaptionLine, PromptLine, parse_file
 from pipeline.captions.source import Source
@@ -79,17 +84,26 @@ def _linked(style: str, lines: list[CaptionLine], source: Source, config: Captio
     texts: dict[_Group, dict[str, None]] = defaultdict(dict)
     for line in lines:
         texts[_group_of(line)][line.text] = None
-    rows: dict[str, list[int]] = {line.text: [] for line in lines}
-    met: Counter[_Group] = Counter()
+    rows = {line.text: array("q") for line in lines}
+    met: set[_Group] = set()
     bare = 0
-    for row, groups in enumerate(_groups(source)):
-        present = [group for group in groups if group in texts]
+
+    @lru_cache(maxsize=1 << 16)  # labels on raters' grids: the same few thousand on every row
+    def shared(split: str, emotion: str, valence: float, arousal: float) -> tuple[str, ...]:
+        present = [group for group in _groups(split, emotion, (valence, arousal)) if group in texts]
         met.update(present)
-        mine = list(dict.fromkeys(text for group in present for text in texts[group]))
-        for text in _some(mine, source.manifest.id[row], config):
+        return tuple(dict.fromkeys(text for group in present for text in texts[group]))
+
+    for row, (name, *labels) in enumerate(_labelled(source.manifest)):
+        own = ("id", name)
+        mine = shared(*labels)
+        if own in texts:
+            met.add(own)
+            mine = tuple(dict.fromkeys((*texts[own], *mine)))
+        for text in _some(mine, name, config):
             rows[text].append(row)
         bare += not mine
-    _report(style, bare, [group for group in texts if not met[group]], source, config)
+    _report(style, bare, [group for group in texts if group not in met], source, config)
     return [Caption(style, text, owners) for text, owners in rows.items() if owners]
 
 
@@ -101,13 +115,19 @@ def _group_of(line: CaptionLine) -> _Group:
     return ("pair", line.phrasing, *(round(label, DECIMALS) for label in (line.valence, line.arousal) if label))
 
 
-def _groups(source: Source) -> Iterable[list[_Group]]:
-    """For each utterance, in order, the groups of captions that describe it."""
-    manifest = source.manifest
-    labels = zip(manifest.valence.tolist(), manifest.arousal.tolist(), strict=True)
-    for name, split, emotion, pair in zip(manifest.id, manifest.split, manifest.emotion, labels, strict=True):
-        about: list[_Group] = [("pair", *(round(label, DECIMALS) for label in pair)), ("emotion", _category(emotion))]
-        yield [("id", name), *((kind, of, *rest) for of in (phrasing_of(split), None) for kind, *rest in about)]
+def _groups(split: str, emotion: str, pair: tuple[float, float]) -> list[_Group]:
+    """The groups of captions, but those by id, that describe an utterance with these labels."""
+    about: list[_Group] = [("pair", *(round(label, DECIMALS) for label in pair)), ("emotion", _category(emotion))]
+    return [(kind, of, *rest) for of in (phrasing_of(split), None) for kind, *rest in about]
+
+
+def _labelled(manifest: Manifest) -> Iterator[tuple[str, str, str, float, float]]:
+    """Id, split, emotion, valence and arousal of each utterance, in order; 0, which no caption is about, for no label.
+
+    Unlike NaN it equals itself.
+    """
+    labels = (np.nan_to_num(values, nan=0.0).tolist() for values in (manifest.valence, manifest.arousal))
+    return zip(manifest.id, manifest.split, manifest.emotion, *labels, strict=True)
 
 
 def _some(texts: Sequence[str], name: str, config: CaptionsConfig) -> Sequence[str]:

@@ -5,18 +5,18 @@ A style is a function of a `Source` and the config; registering it in `STYLES` i
 
 from __future__ import annotations
 
-import zlib
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.captions import Caption, Captions, Prompt
+from cache.captions import Captions, Prompt
 from cache.manifest import Manifest
 from pipeline.captions.acoustic import plan_acoustic
 from pipeline.captions.category import plan_clap4emo, plan_template
 from pipeline.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
 from pipeline.captions.files import plan_files
+from pipeline.captions.grouping import drawn, grouped, is_test
 from pipeline.captions.source import Source, Style
 from pipeline.config import CaptionsConfig
 from pipeline.errors import UsageError
@@ -48,12 +48,12 @@ def plan_dimensional(source: Source, config: CaptionsConfig) -> Captions:
     """
     manifest = source.manifest
     rows = np.flatnonzero(np.isfinite(manifest.valence) & np.isfinite(manifest.arousal))
-    phrasing = np.array([split.startswith("test") for split in manifest.split], dtype=np.int64)[rows]
+    phrasing = is_test(manifest, rows)
     valence = _levels(manifest, manifest.valence, rows, "valence")
     arousal = _levels(manifest, manifest.arousal, rows, "arousal")
-    variants = _variants([manifest.id[row] for row in rows], config)  # (M, K)
+    variants = _variants(drawn(manifest, rows, config.seed), config)  # (M, K)
     keys = np.ravel_multi_index((phrasing[:, None], valence[:, None], arousal[:, None], variants), _SHAPE)  # (M, K)
-    return Captions(captions=_grouped(keys, rows), prompts=_prompts(config.prompt_variants))
+    return Captions(captions=grouped("dimensional", keys, rows, _text), prompts=_prompts(config.prompt_variants))
 
 
 STYLES: dict[str, Style] = {
@@ -99,23 +99,13 @@ def _levels(manifest: Manifest, labels: NDArray[np.float64], rows: NDArray[np.in
     return np.floor(2 * known + 0.5).astype(np.int64) - 1
 
 
-def _variants(ids: list[str], config: CaptionsConfig) -> NDArray[np.int64]:
-    """(M, K) distinct variants, ascending in a row; chosen by the utterance's name and the seed, not by its place."""
+def _variants(numbers: NDArray[np.int64], config: CaptionsConfig) -> NDArray[np.int64]:
+    """(M, K) distinct variants, ascending in a row, by the number drawn for each utterance."""
     choices = np.array(list(combinations(range(VARIANTS), config.per_utterance)), dtype=np.int64)
-    drawn = [zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape")) for name in ids]
-    return choices[np.array(drawn, dtype=np.int64) % len(choices)]
+    return choices[numbers % len(choices)]
 
 
-def _grouped(keys: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Caption]:
-    """One caption per key present, ascending; `rows` are ascending, so a stable sort keeps them so in each caption."""
-    flat = keys.ravel()
-    owners = np.repeat(rows, keys.shape[1])[np.argsort(flat, kind="stable")]
-    present, counts = np.unique(flat, return_counts=True)
-    parts = np.split(owners, np.cumsum(counts)[:-1]) if present.size else []
-    return [Caption("dimensional", _text(key), part.tolist()) for key, part in zip(present, parts, strict=True)]
-
-
-def _text(key: np.int64) -> str:
+def _text(key: int) -> str:
     phrasing, valence, arousal, variant = (int(part) for part in np.unravel_index(key, _SHAPE))
     return describe(LEVELS[valence], LEVELS[arousal], phrasing=_PHRASINGS[phrasing], variant=variant)
 

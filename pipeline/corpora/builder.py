@@ -1,6 +1,7 @@
 """`ManifestBuilder`: readers hand it utterances one by one; it checks them all and then makes the manifest, or none.
 
-Two million rows fit: every column is one list, repeated text is held once, and folders are listed once (audio_files).
+Two million rows fit: every column is one list, repeated text is held once, a label that comes again is not read again,
+and folders are listed once (audio_files).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from pipeline.errors import ManyProblems, UsageError
 # what would break a line of manifest.csv, or cannot be written as UTF-8
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 _CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values, each on many rows
+_BLOCK = 8192  # rows that wait to be taken apart into columns
+_LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 _WHERE_TO_POINT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
@@ -50,9 +53,13 @@ class ManifestBuilder:
         self.files = AudioFiles(root)
         self._root, self._scale, self._source = root, scale, source
         self._drop_missing = missing_audio == "drop"
-        self._texts: list[str] = []  # row by row, in the order of TEXT_COLUMNS: quicker than eight lists
+        self._columns: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
+        self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
         self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
-        self._seen: dict[str, tuple[Path, int]] = {}  # id -> where it was first
+        self._seen: dict[str, int] = {}  # id -> the line it was on first
+        self._file: Path | None = None  # of the first id
+        self._elsewhere: dict[str, Path] = {}  # id -> its file, where that is another
+        self._numbers: dict[object, float] = {None: math.nan}  # labels as text -> as read
         self._clean: dict[str, dict[object, str]] = {name: {None: ""} for name in _CATEGORIES}  # as given -> as kept
         del self._clean["split"][None]
         self._problems: list[str] = []
@@ -77,11 +84,16 @@ class ManifestBuilder:
         except (KeyError, TypeError):  # TypeError: a list or an object of JSON
             categories = [self._category(place, column, get(column)) for column in _CATEGORIES]
         caption = self._text(place, "caption", get("caption"))
-        labels = [self._label(place, column, get(column)) for column in LABEL_COLUMNS]
+        try:
+            labels = [self._numbers[get(column)] for column in LABEL_COLUMNS]
+        except (KeyError, TypeError):
+            labels = [self._label(place, column, get(column)) for column in LABEL_COLUMNS]
         if audio is None or len(self._problems) > before:
             return
         self._texts += (name, audio, *categories, caption)
         self._labels.extend(labels)
+        if len(self._texts) >= _BLOCK * len(TEXT_COLUMNS):
+            self._sort()
 
     def problem(self, line: int, file: Path, text: str) -> None:
         """Note what is wrong with `line` of `file` (0: the whole file); `text` is "found; expected ..."."""
@@ -89,7 +101,8 @@ class ManifestBuilder:
 
     def counts(self) -> dict[str, int]:
         """Utterances so far, by split, in the order of `SPLITS`."""
-        found = Counter(self._column("split"))
+        self._sort()
+        found = Counter(self._columns["split"])
         return {split: found[split] for split in SPLITS if found[split]}
 
     def build(self, notes: Sequence[str] = ()) -> Manifest:
@@ -102,12 +115,14 @@ class ManifestBuilder:
             found = "; ".join(["no utterance", *notes])
             raise UsageError(self._source, found, "at least one utterance", "Check that this is the right corpus.")
         counts = ", ".join(f"{split} {count:,}" for split, count in self.counts().items())
-        texts = {name: self._column(name) for name in TEXT_COLUMNS}
         labels = dict(zip(LABEL_COLUMNS, self._on_seven().T.copy(), strict=True))
-        return Manifest(self._root, **texts, **labels, notes=[f"{len(self):,} utterances: {counts}", *notes])  # type: ignore[arg-type]
+        return Manifest(self._root, **self._columns, **labels, notes=[f"{len(self):,} utterances: {counts}", *notes])  # type: ignore[arg-type]
 
-    def _column(self, name: str) -> list[str]:
-        return self._texts[TEXT_COLUMNS.index(name) :: len(TEXT_COLUMNS)]
+    def _sort(self) -> None:
+        """Put the last rows' texts into their columns: by thousands, which is quicker than one by one."""
+        for place, column in enumerate(self._columns.values()):
+            column += self._texts[place :: len(TEXT_COLUMNS)]
+        self._texts.clear()
 
     def _own_notes(self) -> list[str]:
         notes = [f"gender {name!r} of {count:,} utterances is not used" for name, count in self._genders.items()]
@@ -148,6 +163,8 @@ class ManifestBuilder:
         number = _number(value)
         lowest, highest = self._scale
         if number is not None and lowest <= number <= highest:
+            if isinstance(value, str) and len(self._numbers) < _LABELS_KNOWN:  # 1, 1.0 and true are one key
+                self._numbers[value] = number
             return number
         found = "not a number" if number is None else "off the scale" if math.isfinite(number) else "not finite"
         expected = f"{lowest:g} to {highest:g}, or nothing"
@@ -159,10 +176,16 @@ class ManifestBuilder:
         if not name:
             self.problem(place[1], place[0], "id: empty; expected a name of its own for every utterance")
             return name
-        first = self._seen.setdefault(name, place)
-        if first is not place:
-            where = f"line {first[1]}" if first[0] == place[0] else f"{first[0]}:{first[1]}" if first[1] else first[0]
-            self.problem(place[1], place[0], f"id {_SHORT.repr(name)}: already at {where}; expected ids that differ")
+        file, line = place
+        if name in self._seen:
+            first, there = self._seen[name], self._elsewhere.get(name, self._file)
+            where = f"line {first}" if there == file else f"{there}:{first}" if first else there
+            self.problem(line, file, f"id {_SHORT.repr(name)}: already at {where}; expected ids that differ")
+            return name
+        self._seen[name] = line
+        self._file = self._file or file
+        if file is not self._file:
+            self._elsewhere[name] = file
         return name
 
     def _category(self, place: tuple[Path, int], column: str, value: object) -> str:

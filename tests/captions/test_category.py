@@ -52,7 +52,7 @@ def everything() -> Manifest:
 
 def test_the_template_names_the_label_and_leaves_out_who_has_none() -> None:
     plan = plan_template(Source(corpus(["sad", "", "angry", "sad"])), CaptionsConfig())
-    assert [(c.style, c.text, c.rows) for c in plan.captions] == [
+    assert [(c.style, c.text, list(c.rows)) for c in plan.captions] == [
         ("template", "speech has angry emotion", [2]),
         ("template", "speech has sad emotion", [0, 3]),
     ]

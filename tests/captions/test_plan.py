@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.captions import Captions, read_captions, write_captions
@@ -58,6 +58,7 @@ def _texts_of(manifest, config, row):
     return [c.text for c in plan_captions(manifest, config).captions if row in c.rows]
 
 
+@settings(deadline=None)
 @given(corpora, configs)
 def test_every_labelled_utterance_gets_its_paraphrases_at_its_own_level_and_phrasing(manifest, config):
     plan = plan_captions(manifest, config)
@@ -73,6 +74,7 @@ def test_every_labelled_utterance_gets_its_paraphrases_at_its_own_level_and_phra
         assert set(texts) <= written
 
 
+@settings(deadline=None)
 @given(corpora, configs)
 def test_a_text_appears_once_with_its_rows_ascending(manifest, config):
     captions = plan_captions(manifest, config).captions
@@ -82,6 +84,7 @@ def test_a_text_appears_once_with_its_rows_ascending(manifest, config):
         assert list(caption.rows) == sorted(set(caption.rows))
 
 
+@settings(deadline=None)
 @given(corpora, configs)
 def test_captions_come_back_from_the_file_and_link_to_their_utterances(tmp_path_factory, manifest, config):
     plan = plan_captions(manifest, config)

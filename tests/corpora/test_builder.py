@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.manifest import Manifest, read_manifest, write_manifest
+from pipeline.corpora import builder as builder_module
 from pipeline.corpora.builder import ManifestBuilder
 from pipeline.errors import ManyProblems, UsageError
 
@@ -208,3 +209,20 @@ def test_the_file_system_is_asked_once_per_folder(root: Path, monkeypatch: pytes
     monkeypatch.setattr(audio_files, "_listed", lambda folder: asked.append(folder) or listed(folder))
     build(root, *({"audio": f"audio/{name}.wav"} for name in "abcabc"))
     assert len(asked) == 1
+
+
+def test_a_label_known_as_text_says_nothing_of_what_is_no_text(root: Path) -> None:
+    """Python takes 1, 1.0 and true for one key."""
+    assert build(root, {"valence": "1"}, {"valence": 1}, {"valence": "1.0"}, {}).valence.tolist()[:3] == [1, 1, 1]
+    (line,) = problems(root, {"valence": "1"}, {"valence": "1"}, {"valence": True})
+    assert line.startswith("m.csv:4: valence True: not a number")
+
+
+def test_more_rows_than_a_block_keep_their_columns_and_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder_module, "_BLOCK", 3)
+    rows = [{"id": f"u{row}", "speaker": f"s{row % 2}", "valence": f"{1 + row % 4}"} for row in range(8)]
+    manifest = build(root, *rows)
+    assert manifest.id == [f"u{row}" for row in range(8)]
+    assert manifest.speaker == ["s0", "s1"] * 4
+    assert manifest.audio == ["audio/a.wav"] * 8
+    assert manifest.valence.tolist() == [1, 2, 3, 4] * 2

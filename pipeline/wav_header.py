@@ -1,0 +1,60 @@
+"""The length of a WAV file from its first bytes, many times as fast as libsndfile opens it.
+
+Only the plain case is read here: a whole RIFF file of uncompressed samples that ends with its audio. For all else the
+answer is None, and libsndfile is to be asked.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+_HEAD_BYTES = 512  # holds the chunks before the audio, in nearly every file
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_WIDTHS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}  # bits
+_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of an extensible format, after the code of the plain one
+_PASSED_OVER = (b"LIST", b"JUNK", b"fact", b"PEAK")
+
+
+def wav_length(path: str) -> tuple[int, int] | None:
+    """(frames, samples a second) that libsndfile would find in `path`; None for anything but a plain whole WAV."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return None
+    try:
+        return _length(os.read(handle, _HEAD_BYTES), os.fstat(handle).st_size)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _length(head: bytes, size: int) -> tuple[int, int] | None:
+    """The length by the first bytes of a file of `size` bytes."""
+    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or int.from_bytes(head[4:8], "little") + 8 != size:
+        return None
+    place, form = 12, None
+    while place + 8 <= len(head):
+        name, length = head[place : place + 4], int.from_bytes(head[place + 4 : place + 8], "little")
+        place += 8
+        if name == b"data":
+            plain = form is not None and length and place + length + length % 2 == size and not length % form[0]
+            return (length // form[0], form[1]) if plain and form else None
+        if name == b"fmt " and form is None:
+            form = _format(head[place : place + length])
+        elif name not in _PASSED_OVER:
+            return None
+        place += length + length % 2
+    return None
+
+
+def _format(chunk: bytes) -> tuple[int, int] | None:
+    """(bytes a frame, samples a second) of a chunk `fmt `; None for what is not plain."""
+    if len(chunk) not in (16, 18, 40):
+        return None
+    code, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", chunk)
+    if code == _EXTENSIBLE and len(chunk) == 40 and chunk[26:] == _GUID_TAIL and chunk[18:20] == chunk[14:16]:
+        code = int.from_bytes(chunk[24:26], "little")
+    plain = bits in _WIDTHS.get(code, ()) and 1 <= channels <= 8 and frame == channels * bits // 8
+    return (frame, rate) if plain and 0 < rate < 1 << 20 else None

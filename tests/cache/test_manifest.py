@@ -1,0 +1,83 @@
+"""The manifest's file: plain CSV, read and written a block of rows at a time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import manifest as manifests
+from cache.errors import StoreCorrupt
+from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest, read_manifest, write_manifest
+
+
+def manifest_of(count: int) -> Manifest:
+    texts = {name: [f"{name} {row % 3}" for row in range(count)] for name in TEXT_COLUMNS}
+    texts["id"] = [f'u{row}, "quoted" ü\udcff' for row in range(count)]
+    texts["gender"] = [""] * count
+    labels = {name: np.random.default_rng(column).random(count) for column, name in enumerate(LABEL_COLUMNS)}
+    labels["valence"][::2] = np.nan
+    labels["arousal"] = np.arange(count) % 4 / 5 + 1
+    return Manifest(Path("/audio"), **texts, **labels)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7, 9])
+def test_a_manifest_of_any_length_comes_back_to_the_last_bit(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "_BLOCK", 3)
+    given = manifest_of(count)
+    write_manifest(given, tmp_path / "m.csv")
+    found = read_manifest(tmp_path / "m.csv", given.root)
+    for name in TEXT_COLUMNS:
+        assert getattr(found, name) == getattr(given, name)
+    for name in LABEL_COLUMNS:
+        assert getattr(found, name).tobytes() == getattr(given, name).tobytes()
+
+
+def test_blocks_leave_no_seam_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "_BLOCK", 3)
+    given = manifest_of(7)
+    write_manifest(given, tmp_path / "m.csv")
+    with open(tmp_path / "plain.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
+        for row in range(7):
+            labels = [float(getattr(given, name)[row]) for name in LABEL_COLUMNS]
+            texts = [getattr(given, name)[row] for name in TEXT_COLUMNS]
+            writer.writerow([*texts, *("" if np.isnan(label) else repr(label) for label in labels)])
+    assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
+
+
+def test_a_category_on_many_rows_is_held_once(tmp_path: Path) -> None:
+    write_manifest(manifest_of(9), tmp_path / "m.csv")
+    found = read_manifest(tmp_path / "m.csv", Path())
+    assert len(set(map(id, found.speaker))) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("id,audio", "audio,id"),
+        lambda text: text.rsplit(",", 1)[0] + "\n",
+        lambda text: text.replace("\n", ",more\n").replace("dominance,more", "dominance"),
+        lambda text: text.replace("1.2", "one"),
+        lambda text: text + '"' + "x" * 200_000,
+    ],
+    ids=["header", "a field less", "a field more in each row", "a label that is none", "an endless field"],
+)
+def test_a_manifest_that_was_edited_is_refused(tmp_path: Path, damage) -> None:
+    path = tmp_path / "m.csv"
+    write_manifest(manifest_of(4), path)
+    path.write_text(damage(path.read_text(errors="surrogateescape")), errors="surrogateescape")
+    with pytest.raises(StoreCorrupt, match=r"m\.csv: cannot be read"):
+        read_manifest(path, Path())
+
+
+def test_rows_of_splits_are_ascending_whatever_their_names() -> None:
+    manifest = manifest_of(7)
+    manifest.split[:] = ["dev", "train", "test1", "train", "dev", "test2", "train"]
+    assert manifest.rows("train", "test2").tolist() == [1, 3, 5, 6]
+    assert manifest.rows("test").tolist() == []
