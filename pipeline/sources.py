@@ -16,7 +16,7 @@ from cache.names import Names
 from cache.reader import Store
 from pipeline.audio import Decoding, digest_of
 from pipeline.device import cores
-from pipeline.wav_header import wav_length
+from pipeline.plain_wav import wav_length
 
 _PART = 1024  # files in one piece of work: a future for each of two million would take gigabytes
 

@@ -59,12 +59,10 @@ def part_of(manifest: Path, clips: int, out: Path) -> Path:
     """A manifest of `clips` utterances, evenly spaced over `manifest`."""
     with manifest.open(newline="") as file:
         header, *rows = list(csv.reader(file))
-    audio = header.index("audio")
     with out.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(header)
         for i in np.linspace(0, len(rows) - 1, clips).astype(int):
-            rows[i][audio] = str((manifest.parent / rows[i][audio]).resolve())
             table.writerow(rows[i])
     return out
 
@@ -91,6 +89,7 @@ def main() -> None:
         overrides = random_wavlm(arguments.wavlm, Path(scratch) / "wavlm") if arguments.wavlm else []
         manifest = arguments.manifest
         if arguments.clips:
+            overrides = [*overrides, f"corpus.root={manifest.parent.resolve()}"]
             manifest = part_of(manifest, arguments.clips, Path(scratch) / "part.csv")
         measure(manifest, overrides, arguments.repeats)
 

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from pipeline.audio import Decoding
+from pipeline.plain_wav import samples16, wav_length
 from pipeline.sources import _samples
-from pipeline.wav_header import wav_length
 
 FRAMES, RATE = 1001, 22_050
 PLAIN = [
@@ -154,3 +154,45 @@ def test_samples_are_those_of_the_decoding(tmp_path: Path, case: str) -> None:
     path.write_bytes(PCM[: len(PCM) // 2] if case == "cut off" else PCM)
     decoding = Decoding(16_000, 0.01 if case == "long" else 10.0, "start")
     assert _samples(str(path), decoding) == decoding.samples(path) > 0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("container", ["WAV", "WAVEX"])
+def test_sixteen_bit_samples_are_libsndfiles_to_the_bit(tmp_path: Path, container: str, channels: int) -> None:
+    data = written(container, "PCM_16", channels=channels)
+    values, rate = samples16(data)
+    expected, _ = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
+    assert rate == RATE
+    assert np.array_equal(values, expected)
+    (tmp_path / "a.wav").write_bytes(data)
+    as_floats, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    decoded = Decoding(RATE, 10.0, "start").load(tmp_path / "a.wav").wave
+    assert np.array_equal(decoded, as_floats.mean(axis=1, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("container", "subtype"), [kind for kind in PLAIN + OTHERS if kind != ("WAV", "PCM_16")])
+def test_samples_of_another_kind_are_left_to_libsndfile(container: str, subtype: str) -> None:
+    assert samples16(written(container, subtype)) is None
+
+
+@pytest.mark.parametrize("crop", ["start", "center"])
+def test_a_crop_of_sixteen_bit_samples_is_that_of_the_same_samples_as_flac(tmp_path: Path, crop: str) -> None:
+    noise = np.random.default_rng(1).integers(-20_000, 20_000, (30_001, 2), dtype=np.int16)
+    for name in ("a.wav", "a.flac"):
+        soundfile.write(tmp_path / name, noise, RATE, subtype="PCM_16")
+    for rate in (RATE, 16_000):
+        wav, flac = (Decoding(rate, 0.7, crop).load(tmp_path / name).wave for name in ("a.wav", "a.flac"))
+        assert np.array_equal(wav, flac)
+
+
+@pytest.mark.parametrize("place", range(44))
+def test_a_changed_byte_of_the_header_never_gives_other_samples_than_libsndfiles(place: int) -> None:
+    data = bytearray(written("WAV", "PCM_16"))
+    for bit in range(8):
+        data[place] ^= 1 << bit
+        found = samples16(bytes(data))
+        if found is not None:
+            expected, rate = soundfile.read(io.BytesIO(bytes(data)), dtype="int16", always_2d=True)
+            assert found[1] == rate
+            assert np.array_equal(found[0], expected)
+        data[place] ^= 1 << bit
