@@ -140,10 +140,8 @@ class WavLM:
         """The convolutional position embedding: (B, T, D) -> (B, T, D)."""
         module = self.positions
         x = x.transpose(1, 2).to(module.weight.dtype)
-        wide = conv1d(
-            x, module.weight, module.bias, padding=module.padding, groups=module.groups
-        )  # an even kernel: T + 1
-        return gelu(wide[..., : x.shape[-1]]).transpose(1, 2).float()
+        wide = conv1d(x, module.weight, module.bias, padding=module.padding, groups=module.groups)
+        return gelu(wide[..., : x.shape[-1]]).transpose(1, 2).float()  # an even kernel gives one frame more
 
 
 class PositionBias:

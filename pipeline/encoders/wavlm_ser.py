@@ -78,12 +78,14 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
     model = _published(settings, read_state(files), folder)
     _last_layer_only(config, len(model.ssl_model.encoder.layers), folder)
     model.to(device)
-    forward = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
     width, pool = _pooling(model, config.pooling)
+    shape = model.ssl_model.config
+    forward = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
+    del model.ssl_model  # the pooling keeps `model`; the forward has the weights as it wants them
     declared = {
         "encoder": "wavlm_ser",
         "weights_sha256": sha256(files),
-        "architecture": architecture(model.ssl_model.config),
+        "architecture": architecture(shape),
         "pooling": config.pooling,
         "padding": config.padding,
         "mean": settings.mean,
@@ -93,7 +95,7 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
     }
     return SpeechEncoder(
         forward,
-        model.ssl_model.config,
+        shape,
         torch.device(device),
         settings.normalise,
         pool,
