@@ -7,6 +7,7 @@ decodes silently to less than its header promises is refused: half an utterance 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 from collections.abc import Iterator
@@ -88,9 +89,7 @@ class Decoding:
             values, rate = plain
             start, keep = self._kept(len(values), rate)
             return _mono(values[start : start + keep] * np.float32(1 / 32768)), rate
-        # by its handle and not by its bytes: those come through Python, 30 calls a file, and each waits for Python's
-        # lock while other threads encode
-        with soundfile.SoundFile(handle, closefd=False) as file:
+        with soundfile.SoundFile(_rewound(handle, data), closefd=False) as file:
             rate, frames = file.samplerate, file.frames
             if frames <= 0:
                 raise UnusableAudio("0 frames")
@@ -141,17 +140,26 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _bytes(handle: int) -> bytes:
-    """All of a file, its position set back to the start."""
+    """All of a file."""
     try:
         parts = []
         while part := os.read(handle, max(1 << 16, os.fstat(handle).st_size)):
             parts.append(part)
-        os.lseek(handle, 0, os.SEEK_SET)
     except OSError as error:
         raise UnusableAudio(f"cannot be read ({error.strerror})") from None
     if not parts:
         raise UnusableAudio("an empty file")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _rewound(handle: int, data: bytes) -> int | io.BytesIO:
+    """What libsndfile reads: the file by its handle, for bytes come to it through Python, in 30 calls a file that each
+    wait for Python's lock while other threads encode. A pipe cannot be read twice; of it, the bytes."""
+    try:
+        os.lseek(handle, 0, os.SEEK_SET)
+    except OSError:
+        return io.BytesIO(data)
+    return handle
 
 
 def _refuse_truncated_wav(data: bytes) -> None:

@@ -103,7 +103,7 @@ def test_two_actors_fill_the_store_of_the_single_process(
     for name in FILES[:-1]:
         assert (tmp_path / name).read_bytes() == (stores / name).read_bytes(), name
     assert not ray.is_initialized()
-    assert not machines.actors(os.getpid())
+    machines.until(lambda: not machines.actors(os.getpid()), 10.0)
     assert any("raylet" in name for name in machines.of_ray(os.getpid()))  # a cluster that was there stays
 
 
@@ -173,7 +173,7 @@ def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Clust
         ended.set()
         killer.join()
     assert len(_by_row(results)) >= 20  # what was sent before it is not lost
-    assert not machines.actors(os.getpid())
+    machines.until(lambda: not machines.actors(os.getpid()), 10.0)
 
 
 def test_a_batch_that_an_actor_died_on_is_encoded_alone() -> None:
