@@ -90,8 +90,8 @@ def _carry(old: Store, new: Store, digest_of: Callable[[int], bytes | None]) -> 
 
 
 def _runs(rows: NDArray[np.int64], before: NDArray[np.int64], states: NDArray[np.uint8]) -> Iterator[slice]:
-    """Cut rows that move (n,) into runs that stay side by side and are all done; a failed row is a run of its own."""
-    apart = (np.diff(rows) != 1) | (np.diff(before) != 1)
+    """Cut rows that move (n,) into runs that come to lie side by side, all done; a failed row is a run of its own."""
+    apart = np.diff(rows) != 1
     done = states[before] == DONE
     cuts = np.flatnonzero(apart | ~done[1:] | ~done[:-1]) + 1
     ends = [0, *cuts.tolist(), len(rows)] if len(rows) else []

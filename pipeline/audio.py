@@ -21,7 +21,7 @@ import torch
 import torchaudio.functional
 from numpy.typing import NDArray
 
-from pipeline.plain_wav import samples16
+from pipeline.plain_wav import samples16, wav_length
 
 Waveform = NDArray[np.float32]
 _MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
@@ -66,7 +66,8 @@ class Decoding:
                 raise UnusableAudio(error.reason, digest) from None
             except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
                 raise UnusableAudio(f"cannot be decoded ({_short(error)})", digest) from None
-        energy = float(np.dot(wave, wave))
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            energy = float(np.dot(wave, wave))
         if not 0.0 < energy < np.inf:  # one product says nearly always that all is well
             if not np.isfinite(wave).all():
                 raise UnusableAudio(f"{int((~np.isfinite(wave)).sum())} samples are not finite", digest)
@@ -74,13 +75,17 @@ class Decoding:
                 raise UnusableAudio("silent: every sample is zero", digest)
         return Clip(self._resample(wave, rate), digest)
 
-    def samples(self, path: Path) -> int:
+    def samples(self, path: str | Path) -> int:
         """Samples the clip will have, from the header alone; 0 where the header cannot be read."""
-        try:
-            info = soundfile.info(str(path))
-        except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
-            return 0
-        return int(min(info.frames / info.samplerate, self.max_seconds) * self.sample_rate)
+        length = wav_length(str(path))
+        if length is None:
+            try:
+                info = soundfile.info(str(path))
+            except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
+                return 0
+            length = info.frames, info.samplerate
+        frames, rate = length
+        return int(min(frames / rate, self.max_seconds) * self.sample_rate)
 
     def _decode(self, handle: int, data: bytes) -> tuple[Waveform, int]:
         """An open file and its bytes -> (samples,) mono and its rate, little more than the crop keeps."""

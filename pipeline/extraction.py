@@ -155,7 +155,9 @@ def extract(
         write_manifest(inputs.manifest, out / MANIFEST)
         (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
         run = Run(workers, check)
-        report = {} if inputs.config.audio.precision == "float32" else _report_precision(inputs)
+        report = {}
+        if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
+            report = _report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu")
         spent = {}
         if inputs.acoustic and acoustic:
             spent["acoustic"] = _encode_speech(inputs, inputs.acoustic, acoustic, limit, run)
@@ -238,7 +240,9 @@ def _acoustics(store: Store | None) -> Acoustics | None:
 
 
 def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> Batches:
-    """The batches of the speech encoder."""
+    """The batches of the speech encoder. With a fixed padding every clip is as large as the longest may be."""
+    if inputs.config.audio.padding != "masked":
+        lengths = np.full_like(lengths, round(inputs.config.audio.max_seconds * inputs.audio.sample_rate))
     seconds = inputs.config.audio.batch_seconds
     if seconds == "auto":
         seconds = 0.0 if inputs.device.type == "cpu" else CUDA_BATCH_SECONDS
@@ -288,8 +292,11 @@ def _spread(plan: Batches, states: NDArray[np.uint8], limit: int) -> Batches:
     return waiting.take(np.linspace(0, len(waiting) - 1, count).astype(int))
 
 
-def _report_precision(inputs: Inputs) -> dict[str, Any]:
-    """Say and return how far the chosen precision is from float32, on a few clips spread over the corpus."""
+def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
+    """Say and return how far the chosen precision is from float32, on a few clips spread over the corpus.
+
+    `device` is where this process has its encoder: with Ray not where the actors have theirs.
+    """
     exact = inputs.config.audio.model_copy(update={"precision": "float32"})
     decoding, waves = inputs.decoding(inputs.audio), []
     for row in np.linspace(0, len(inputs.manifest) - 1, PRECISION_CLIPS).astype(int).tolist():
@@ -297,7 +304,7 @@ def _report_precision(inputs: Inputs) -> dict[str, Any]:
             waves.append(decoding.load(inputs.manifest.path(row)).wave)
     if not waves:
         return {}
-    found = deviation(inputs.audio, load_audio_encoder(exact, str(inputs.device)), waves)
+    found = deviation(inputs.audio, load_audio_encoder(exact, device), waves)
     say(
         f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
         f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "

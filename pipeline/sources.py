@@ -17,7 +17,6 @@ from cache.names import Names
 from cache.reader import Store
 from pipeline.audio import Decoding, digest_of
 from pipeline.device import cores
-from pipeline.plain_wav import wav_length
 
 _PART = 1024  # files in one piece of work: a future for each of two million would take gigabytes
 _QUICK_SECONDS = 1e-4  # a file; a header from the page cache takes a tenth
@@ -29,7 +28,7 @@ def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> Rows:
     stamps = _over(np.arange(len(manifest)), lambda row: _stamp(os.path.join(root, audio[row]))).reshape(-1, 2)
     lengths = _known_lengths(store, manifest.id, stamps)
     new = np.flatnonzero(lengths < 0)
-    lengths[new] = _over(new, lambda row: _samples(os.path.join(root, audio[row]), decoding))
+    lengths[new] = _over(new, lambda row: decoding.samples(os.path.join(root, audio[row])))
     return Rows(manifest.id, stamps, lengths)
 
 
@@ -85,12 +84,3 @@ def _stamp(path: str) -> tuple[int, int]:
     except OSError:
         return (-1, 0)
     return (found.st_size, found.st_mtime_ns)
-
-
-def _samples(path: str, decoding: Decoding) -> int:
-    """Samples the clip will have, 0 where the header cannot be read."""
-    found = wav_length(path)
-    if found is None:
-        return decoding.samples(Path(path))
-    frames, rate = found
-    return int(min(frames / rate, decoding.max_seconds) * decoding.sample_rate)  # as `Decoding.samples` has it

@@ -142,3 +142,10 @@ def test_a_pipe_decodes_as_the_file_whose_bytes_come_through_it(tmp_path: Path, 
     writer.join()
     assert np.array_equal(piped.wave, read.wave)
     assert piped.digest == read.digest
+
+
+@pytest.mark.parametrize("loud", [1e-30, 1e-22, 1e22, 1e30])
+def test_a_clip_so_quiet_or_so_loud_that_its_energy_is_no_number_still_decodes(tmp_path: Path, loud: float) -> None:
+    wave = (loud * tone(0.1)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    assert np.array_equal(DECODING.load(tmp_path / "a.wav").wave, wave)

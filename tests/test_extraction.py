@@ -20,7 +20,7 @@ from pipeline.audio import Decoding
 from pipeline.config import AudioConfig, TextConfig
 from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.errors import Interrupted, StoreMismatch, UsageError
-from pipeline.extraction import extract, foresee
+from pipeline.extraction import audio_plan, extract, foresee, read_inputs, resolve
 from pipeline.status import status_of, verify
 from tests.encoders import tiny
 from tests.speech import QUICK, QUICK_OPTIONS, spoil, write_corpus
@@ -241,7 +241,17 @@ def test_a_lower_precision_is_reported_and_never_mixed_with_another(
     assert rough["precision"]["clips"] == 8
     assert 0.99 < rough["precision"]["least_cosine"] < 1
     assert "audio: bfloat16 against float32 on 8 clips: cosine at least 0.99" in capsys.readouterr().err
+    again = extract(corpus, out=tmp_path / "stores", overrides=[*options, "audio.precision=bfloat16"])
+    assert "precision" not in again  # nothing is left to encode, so nothing is measured
     assert "precision: bfloat16" in (tmp_path / "stores/config.yaml").read_text()
     with pytest.raises(StoreMismatch, match="precision"):
         extract(corpus, out=tmp_path / "stores", overrides=options)
     assert "precision" not in extract(corpus, out=tmp_path / "exact", overrides=options)
+
+
+def test_with_a_fixed_padding_a_batch_holds_no_more_padded_clips_than_asked_for(corpus: Path, tmp_path: Path) -> None:
+    lengths = np.array([1_600] * 24)
+    for padding, most in (("masked", 24), ("fixed", 3), ("fixed_masked", 3)):
+        overrides = [*QUICK, "audio.batch_seconds=9", "audio.max_seconds=3", f"audio.padding={padding}"]
+        inputs = read_inputs(resolve(corpus, overrides=overrides), device="cpu")
+        assert max(map(len, audio_plan(inputs, lengths))) == most

@@ -51,3 +51,11 @@ def test_batches_of_one_size_are_slices(count: int, size: int) -> None:
     assert [rows.tolist() for rows in Batches.of_size(order, size)] == [
         order[start : start + size].tolist() for start in range(0, count, size)
     ]
+
+
+@given(count=st.integers(0, 50), size=st.integers(1, 20))
+def test_batches_of_one_size_hold_every_row_once_and_say_how_many_each_has(count: int, size: int) -> None:
+    cut = Batches.of_size(np.arange(count)[::-1], size)
+    assert [row for rows in cut for row in rows] == list(range(count))[::-1]
+    assert cut.sizes.tolist() == [len(rows) for rows in cut]
+    assert cut.counts(np.arange(count) % 2 == 0).tolist() == [sum(row % 2 == 0 for row in rows) for rows in cut]
