@@ -7,17 +7,20 @@ text of that file, so the texts are their own index.
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.disk import write_whole
 from cache.errors import StoreCorrupt
+
+_BLOCK = 512  # lines written at once
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,8 @@ class Captions:
 
 def write_captions(captions: Captions, path: Path) -> None:
     """Write `captions` as JSONL, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(captions))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(captions))
+    write_whole(path, iter(lambda: "".join(islice(lines, _BLOCK)).encode(), b""))
 
 
 def read_captions(path: Path) -> Captions:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
 from cache.errors import StoreMismatch
-from cache.layout import DONE, FAILED, Rows, lay_out, sync_folder
+from cache.header import DONE, FAILED
+from cache.layout import Plan, Rows, laid_out
 from cache.names import Names
 from cache.reader import Store, block_rows
 from cache.writer import StoreWriter
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The store that is wanted."""
-
-    path: Path
-    kind: str
-    rows: Rows
-    width: int
-    dtype: str  # "<f4" or "<f2"
-    fingerprint: Mapping[str, Any]
 
 
 def open_for_writing(plan: Plan, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
@@ -38,7 +24,9 @@ def open_for_writing(plan: Plan, digest_of: Callable[[int], bytes | None] = lamb
     equal content by `digest_of(row)`. Raises StoreMismatch, field by field, when the fingerprints differ.
     """
     if not plan.path.exists():
-        return _laid_out(plan, plan.path), 0
+        with laid_out(plan):
+            pass
+        return Store.open(plan.path), 0
     old = Store.open(plan.path)
     fields = fingerprints.differences(old.fingerprint, plan.fingerprint)
     if old.layout.extents["vectors"].dtype.str != plan.dtype:
@@ -49,16 +37,9 @@ def open_for_writing(plan: Plan, digest_of: Callable[[int], bytes | None] = lamb
         )
     if _same(old, plan.rows):
         return old, 0
-    partial = plan.path.with_name(plan.path.name + ".carried")
-    new = _laid_out(plan, partial)
-    carried = _carry(old, new, digest_of)
-    partial.replace(plan.path)
-    sync_folder(plan.path.parent)
+    with laid_out(plan) as layout:
+        carried = _carry(old, Store(layout), digest_of)
     return Store.open(plan.path), carried
-
-
-def _laid_out(plan: Plan, path: Path) -> Store:
-    return Store(lay_out(path, plan.kind, plan.rows, width=plan.width, dtype=plan.dtype, fingerprint=plan.fingerprint))
 
 
 def _same(old: Store, new: Rows) -> bool:
@@ -74,26 +55,22 @@ def _carry(old: Store, new: Store, digest_of: Callable[[int], bytes | None]) -> 
     states = old.scan()
     reasons, digests = old.reasons(states), old.column("digest")
     rows, before = _unchanged(old, new, states, digest_of)
-    step = block_rows(old)
+    step, carried = block_rows(old), 0
     with StoreWriter(new) as writer:
-        for start in range(0, len(old), step):
-            values = old.column("vectors", start, min(start + step, len(old)))
-            first, last = np.searchsorted(before, (start, start + step))
-            for run in _runs(rows[first:last], before[first:last], states):
-                row, was = rows[first + run.start], before[first + run.start : first + run.stop]
-                if states[was[0]] == DONE:
-                    writer.copy(int(row), values[was - start], digests[was])
-                else:
-                    writer.fail(int(row), reasons[int(was[0])], digests[was[0]].tobytes())
-        writer.sync()
-    return len(rows)
+        for start in range(0, len(rows), step):
+            row, was = rows[start : start + step], before[start : start + step]
+            values, done = old.read(was)  # checked once more: what has changed since the scan stays pending
+            for run in _runs(row[done]):
+                writer.copy(int(row[done][run.start]), values[done][run], digests[was[done]][run])
+            for i in np.flatnonzero(states[was] == FAILED).tolist():
+                writer.fail(int(row[i]), reasons[int(was[i])], digests[was[i]].tobytes())
+            carried += int(np.count_nonzero(done | (states[was] == FAILED)))
+    return carried
 
 
-def _runs(rows: NDArray[np.int64], before: NDArray[np.int64], states: NDArray[np.uint8]) -> Iterator[slice]:
-    """Cut rows that move (n,) into runs that come to lie side by side, all done; a failed row is a run of its own."""
-    apart = np.diff(rows) != 1
-    done = states[before] == DONE
-    cuts = np.flatnonzero(apart | ~done[1:] | ~done[:-1]) + 1
+def _runs(rows: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut rows (n,) into runs that lie side by side."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
     ends = [0, *cuts.tolist(), len(rows)] if len(rows) else []
     return itertools.starmap(slice, itertools.pairwise(ends))
 

@@ -8,30 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.errors import EmotionRankError, StoreLocked
+import numpy as np
+
+from cache.disk import File, make_folder, remove_partial
+from cache.errors import StoreLocked
 
 NAME = ".writer.lock"
+_HOLDER_BYTES = 128
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold `folder` for writing. Raises StoreLocked, naming the process that holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        found = f"cannot be written ({os.strerror(error.errno or 0)})"
-        raise EmotionRankError(folder, found, "a writable folder", "Check --out.") from None
-    try:
+    """Hold `folder` for writing, and delete what a writer before was killed over.
+
+    Raises StoreLocked, naming the process that holds it.
+    """
+    make_folder(folder)
+    with File(folder / NAME, os.O_RDWR | os.O_CREAT, subject=folder) as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.pread(handle, 64, 0).decode("ascii", "replace").strip() or "unknown"
-            raise StoreLocked(
-                folder, f"process {holder} is writing here", "one writer", "Wait for it to end, or stop it."
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+            found = f"process {_holder(file)} is writing here"
+            raise StoreLocked(folder, found, "one writer", "Wait for it to end, or stop it.") from None
+        file.write(f"{os.getpid()} on {os.uname().nodename}\n".encode().ljust(_HOLDER_BYTES), 0)
+        remove_partial(folder)
         yield
-    finally:
-        os.close(handle)
+
+
+def _holder(file: File) -> str:
+    text = np.empty(_HOLDER_BYTES, np.uint8)
+    return text[: file.read(text, 0)].tobytes().decode("ascii", "replace").strip() or "unknown"

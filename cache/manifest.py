@@ -7,8 +7,9 @@ folder), which is itself a manifest that `extract-features` reads.
 from __future__ import annotations
 
 import csv
-import os
+import io
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import nan
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.disk import write_whole
 from cache.errors import StoreCorrupt
 
 TEXT_COLUMNS = ("id", "audio", "split", "emotion", "speaker", "gender", "intensity", "caption")
@@ -73,18 +75,7 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write `manifest` as CSV, whole or not at all. The root is not in it (paths are relative to it)."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
-        for start in range(0, len(manifest), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            texts = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
-            labels = [_printed(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
-            writer.writerows(zip(*texts, *labels, strict=True))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, (text.encode("utf-8", "surrogateescape") for text in _csv(manifest)))
 
 
 def read_manifest(path: Path, root: Path) -> Manifest:
@@ -120,3 +111,19 @@ def _printed(values: NDArray[np.float64]) -> list[str]:
     different, places = np.unique(values, return_inverse=True)
     texts = ["" if np.isnan(value) else repr(value) for value in different.tolist()]
     return [texts[place] for place in places.tolist()]
+
+
+def _csv(manifest: Manifest) -> Iterator[str]:
+    """The file, a block of rows at a time."""
+    block = io.StringIO()
+    writer = csv.writer(block, lineterminator="\n")
+    writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
+    for start in range(0, len(manifest), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        texts = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
+        labels = [_printed(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
+        writer.writerows(zip(*texts, *labels, strict=True))
+        yield block.getvalue()
+        block.seek(0)
+        block.truncate()
+    yield block.getvalue()

@@ -5,10 +5,12 @@ No HDF5 handle outlives a call, so a `Store` may cross a fork and be read while 
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.disk import File
 from cache.errors import StoreCorrupt
-from cache.layout import DIGEST_BYTES, DONE, FAILED, PENDING, Layout, Rows, read_layout, seal_of
+from cache.header import DIGEST_BYTES, DONE, FAILED, PENDING, Layout, read_layout, seal_of
 from cache.names import Names
 
 _BLOCK_BYTES = 16 << 20
+_LINE_BYTES = 64  # of the header, with its checksum: enough to know the file again
+_SPAN_BYTES = 1 << 20  # rows that lie within so much are read in one go
 
 
 class Store:
@@ -63,42 +68,48 @@ class Store:
         """`names` as strings."""
         return self.names.texts()
 
-    @property
-    def rows(self) -> Rows:
-        """What the store was laid out for."""
-        return Rows(self.ids, self.column("stamp"), self.column("length"))
-
     def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Entries `start:stop` of one dataset, read from the file in one piece."""
         extent = self.layout.extents[name]
         stop = extent.shape[0] if stop is None else stop
-        shape = (stop - start, *extent.shape[1:])
-        if 0 in shape:
-            return np.empty(shape, extent.dtype)
-        offset = extent.offset + start * extent.row_bytes
-        count = int(np.prod(shape, dtype=np.int64))
-        with open(self.path, "rb") as file:
-            values = np.fromfile(file, dtype=extent.dtype, count=count, offset=offset)
-        if values.size != count:
-            raise StoreCorrupt(self.path, f"{name} ends early", f"{count} values", "Restore it or run with --fresh.")
-        return values.reshape(shape)
+        values = np.empty((stop - start, *extent.shape[1:]), extent.dtype)
+        with self._opened() as file:
+            self._fill(file, name, values, start)
+        return values
 
     def scan(self) -> NDArray[np.uint8]:
         """(N,) DONE, FAILED or PENDING. A row whose CRC does not match its bytes is pending."""
-        return np.where(self._matches(), self.column("state"), PENDING).astype(np.uint8)
+        states = self.column("state")
+        return np.where(self._matches(states), states, PENDING).astype(np.uint8)
 
     def damaged(self) -> NDArray[np.int64]:
         """Rows that say they are done or failed, but whose bytes do not match their CRC."""
-        return np.flatnonzero((self.column("state") != PENDING) & ~self._matches())
+        states = self.column("state")
+        return np.flatnonzero((states != PENDING) & ~self._matches(states))
 
-    def header_intact(self) -> bool:
+    def strays(self) -> NDArray[np.int64]:
+        """Rows with bytes where their state has none: a vector without a done row, a reason without a failed one.
+
+        An interrupted write leaves such a row pending; anywhere else it is damage.
+        """
+        states, found = self.column("state"), np.zeros(len(self), dtype=bool)
+        for block in self._blocks(len(self)):
+            for name, owners in (("vectors", (DONE,)), ("reason", (FAILED,)), ("digest", (DONE, FAILED))):
+                others = np.flatnonzero(~np.isin(states[block], owners))
+                if others.size:
+                    entries = self.column(name, block.start, block.stop)[others]
+                    found[block.start + others] |= entries.view(np.uint8).any(axis=1)
+        return np.flatnonzero(found | ((states == PENDING) & (self.column("crc") != 0)))
+
+    def sealed(self) -> bool:
         """Whether every byte outside the rows is as it was laid out."""
-        return int(self.column("seal")[0]) == seal_of(self.layout)
+        with self._opened() as file:
+            return seal_of(self.layout, file) == self.layout.seal
 
     def reasons(self, states: NDArray[np.uint8]) -> dict[int, str]:
         """Why each failed row failed."""
-        texts = self._mapped("reason")
-        return {int(row): _text(texts[row]) for row in np.flatnonzero(states == FAILED)}
+        rows = np.flatnonzero(states == FAILED)
+        return dict(zip(rows.tolist(), map(_text, self._take("reason", rows)), strict=True))
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
         """Vectors (len(rows), width) and which of them are done; no other row is touched. Not-done rows are zero.
@@ -109,8 +120,9 @@ class Store:
         done = np.zeros(len(rows), dtype=bool)
         for block in self._blocks(len(rows)):
             chosen = rows[block]
-            values[block] = self._mapped("vectors")[chosen]
-            done[block] = self._match(chosen, values[block]) & (self._mapped("state")[chosen] == DONE)
+            states = self._take("state", chosen)
+            values[block] = self._take("vectors", chosen)
+            done[block] = self._match(chosen, states, values[block]) & (states == DONE)
         values[~done] = 0
         return values, done
 
@@ -119,13 +131,12 @@ class Store:
         found = [self.read(rows[block])[1] for block in self._blocks(len(rows))]
         return np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
-    def _matches(self) -> NDArray[np.bool_]:
-        """(N,) which rows are not pending and match their CRC. Where all are pending, no vector is read."""
-        states = self.column("state")
+    def _matches(self, states: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """(N,) which rows of `states` are not pending and match their CRC. Where all are pending, no vector is read."""
         written = [block for block in self._blocks(len(self)) if states[block].any()]
         found = np.zeros(len(self), dtype=bool)
         for block, vectors in self._vectors_of(written):
-            found[block] = self._match(np.arange(block.start, block.stop), vectors)
+            found[block] = self._match(np.arange(block.start, block.stop), states[block], vectors)
         return found
 
     def _vectors_of(self, blocks: list[slice]) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -137,13 +148,13 @@ class Store:
                     ahead.append(reader.submit(self.column, "vectors", coming.start, coming.stop))
                 yield block, ahead.popleft().result()
 
-    def _match(self, rows: NDArray[np.int64], vectors: NDArray[Any]) -> NDArray[np.bool_]:
-        """(n,) which of `rows`, whose vectors are (n, width), are not pending and match their CRC."""
-        states, crcs = self._mapped("state")[rows], self._mapped("crc")[rows]
+    def _match(self, rows: NDArray[np.int64], states: NDArray[np.uint8], vectors: NDArray[Any]) -> NDArray[np.bool_]:
+        """(n,) which of `rows`, of `states` (n,) and `vectors` (n, width), are not pending and match their CRC."""
+        crcs = self._take("crc", rows)
         written = np.flatnonzero(states != PENDING)
         told = written[states[written] != DONE]  # the CRC of a row that failed is over its reason
-        reasons = dict(zip(told.tolist(), map(bytes, self._mapped("reason")[rows[told]]), strict=True))
-        digests = self._mapped("digest")[rows].tobytes()
+        reasons = dict(zip(told.tolist(), map(bytes, self._take("reason", rows[told])), strict=True))
+        digests = self._take("digest", rows).tobytes()
         payload, size = vectors.view(np.uint8).reshape(-1).data, self.layout.extents["vectors"].row_bytes
         names = self.names.take(rows[written])
         where = zip(written.tolist(), rows[written].tolist(), states[written].tolist(), names, strict=True)
@@ -160,11 +171,36 @@ class Store:
         ]
         return found
 
-    def _mapped(self, name: str) -> NDArray[Any]:
+    @contextmanager
+    def _opened(self) -> Iterator[File]:
+        """The file. Raises StoreCorrupt when it is no longer the one whose header was read."""
+        with File(self.path, os.O_RDONLY) as file:
+            first = np.empty(_LINE_BYTES, np.uint8)
+            if file.read(first, 0) < _LINE_BYTES or first.tobytes() != self.layout.block[:_LINE_BYTES]:
+                raise StoreCorrupt(self.path, "another file than was opened", "the same", "Open the stores again.")
+            yield file
+
+    def _fill(self, file: File, name: str, values: NDArray[Any], start: int) -> None:
         extent = self.layout.extents[name]
-        if 0 in extent.shape:
-            return np.empty(extent.shape, extent.dtype)
-        return np.memmap(self.path, dtype=extent.dtype, mode="r", offset=extent.offset, shape=extent.shape)
+        if file.read(values, extent.offset + start * extent.row_bytes) < values.nbytes:
+            raise StoreCorrupt(self.path, f"{name} ends early", "a whole file", "Restore it or run with --fresh.")
+
+    def _take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Entries `rows` of one dataset: in one piece where they lie near each other, else run by run."""
+        extent = self.layout.extents[name]
+        if not len(rows):
+            return np.empty((0, *extent.shape[1:]), extent.dtype)
+        low, high = int(rows.min()), int(rows.max()) + 1
+        if low < 0 or high > len(self):
+            raise IndexError(f"rows {low} to {high - 1} of {len(self)}")
+        if (high - low) * extent.row_bytes <= max(_SPAN_BYTES, 2 * len(rows) * extent.row_bytes):
+            return self.column(name, low, high)[rows - low]
+        values = np.empty((len(rows), *extent.shape[1:]), extent.dtype)
+        starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1).tolist()
+        with self._opened() as file:
+            for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+                self._fill(file, name, values[start:stop], int(rows[start]))
+        return values
 
     def _blocks(self, count: int) -> Iterator[slice]:
         size = block_rows(self)

@@ -6,7 +6,6 @@ whole does not match and is encoded again.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,9 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import EmotionRankError
-from cache.layout import DIGEST_BYTES, DONE, FAILED, REASON_BYTES
+from cache.disk import File
+from cache.header import DIGEST_BYTES, DONE, FAILED, REASON_BYTES
 from cache.reader import Store, row_crc
+from cache.rounding import Rounding
+
+_NO_REASON = bytes(REASON_BYTES)
 
 
 class StoreWriter:
@@ -27,7 +29,9 @@ class StoreWriter:
         self.store = store
         self._extents = store.layout.extents
         self._names = store.names
-        self._handle = os.open(store.path, os.O_RDWR)
+        self._no_vector = bytes(self._extents["vectors"].row_bytes)
+        self._file = File(store.path, os.O_RDWR)
+        self.rounding = Rounding()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -39,21 +43,26 @@ class StoreWriter:
 
     def commit(self, row: int, vector: NDArray[np.floating[Any]], digest: bytes) -> str | None:
         """Store (width,) `vector` as done; a zero or non-finite one is stored as failed, and the reason returned."""
+        exact, dtype = vector, self._extents["vectors"].dtype
         with np.errstate(over="ignore"):  # float16 overflow shows as inf below
-            vector = np.ascontiguousarray(vector, dtype=self._extents["vectors"].dtype)
+            vector = np.ascontiguousarray(exact, dtype=dtype)
         if vector.shape != (self.store.width,):
             raise ValueError(f"row {row}: a vector of shape {vector.shape}, expected ({self.store.width},)")
         if not np.isfinite(vector).all():
             return self.fail(row, "the encoder returned a non-finite vector", digest)
         if not vector.any():
             return self.fail(row, "the encoder returned a zero vector", digest)
-        self._write(row, DONE, digest, vector.tobytes(), "vectors")
+        if dtype.itemsize < exact.dtype.itemsize:
+            self.rounding.add(exact, vector)
+        payload = vector.tobytes()
+        self._write(row, DONE, digest, payload, vector=payload, reason=_NO_REASON)
         return None
 
     def fail(self, row: int, reason: str, digest: bytes = bytes(DIGEST_BYTES)) -> str:
         """Store `row` as failed with `reason`, cut to 160 bytes of UTF-8."""
         text = reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore").encode()
-        self._write(row, FAILED, digest, text.ljust(REASON_BYTES, b"\0"), "reason")
+        payload = text.ljust(REASON_BYTES, b"\0")
+        self._write(row, FAILED, digest, payload, vector=self._no_vector, reason=payload)
         return reason
 
     def copy(self, row: int, vectors: NDArray[np.floating[Any]], digests: NDArray[np.uint8]) -> None:
@@ -67,25 +76,23 @@ class StoreWriter:
         self._put("crc", row, np.array(crcs, "<u4").tobytes())
 
     def reset(self, rows: Sequence[int]) -> None:
-        """Make `rows` pending again, as if never written (their vectors are not: only failed rows are reset)."""
+        """Make `rows` pending again, as if never written."""
         for row in rows:
-            for name in ("state", "crc", "digest", "reason"):
+            for name in ("crc", "state", "digest", "reason", "vectors"):
                 self._put(name, row, bytes(self._extents[name].row_bytes))
 
     def sync(self) -> None:
         """Make every row written so far survive power loss."""
-        try:
-            os.fdatasync(self._handle)
-        except OSError as error:
-            raise self._failed(error) from None
+        self._file.sync()
 
     def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        """Let go of the file; rows not synced are left to the operating system."""
+        self._file.close()
 
-    def _write(self, row: int, state: int, digest: bytes, payload: bytes, where: str) -> None:
-        self._put(where, row, payload)
+    def _write(self, row: int, state: int, digest: bytes, payload: bytes, *, vector: bytes, reason: bytes) -> None:
+        """The whole row: a vector and no reason or a reason and no vector, whatever an interrupted write left there."""
+        self._put("vectors", row, vector)
+        self._put("reason", row, reason)
         self._put("digest", row, digest)
         self._put("state", row, bytes([state]))
         crc = row_crc(row, self._names[row], state, digest, payload)
@@ -93,17 +100,4 @@ class StoreWriter:
 
     def _put(self, name: str, row: int, data: bytes | memoryview) -> None:
         extent = self._extents[name]
-        try:
-            written = os.pwrite(self._handle, data, extent.offset + row * extent.row_bytes)
-            if written != len(data):
-                raise OSError(errno.ENOSPC, "short write")
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> EmotionRankError:
-        return EmotionRankError(
-            self.store.path,
-            f"cannot be written ({os.strerror(error.errno or 0)})",
-            "room and permission to write",
-            "Free space or mend the disk, then run it again; finished rows are kept.",
-        )
+        self._file.write(data, extent.offset + row * extent.row_bytes)

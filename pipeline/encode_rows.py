@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cache.layout import PENDING
+from cache.header import PENDING
 from cache.reader import Store
+from cache.rounding import Rounding
 from cache.writer import StoreWriter
 from pipeline.engines import Engine
 from pipeline.plan import Batches
@@ -26,7 +27,7 @@ def encode_rows(
     *,
     engine: Engine,
     check: Callable[[], None],
-) -> Meter:
+) -> tuple[Meter, Rounding]:
     """Encode the batches of `plan` that have a pending row. `check` raises when it is time to stop.
 
     Whatever ends the run, the rows committed so far are on the disk.
@@ -58,7 +59,7 @@ def encode_rows(
                 check()
         finally:
             writer.sync()
-    return meter
+    return meter, writer.rounding
 
 
 def _commit(writer: StoreWriter, batch: Encoded, new: list[tuple[int, int]]) -> None:

@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from cache.captions import Captions, write_captions
-from cache.carry import Plan, open_for_writing
-from cache.layout import FAILED, PENDING, VERSION, Rows
+from cache.carry import open_for_writing
+from cache.disk import remove, write_whole
+from cache.header import FAILED, PENDING, VERSION
+from cache.layout import Plan, Rows
 from cache.lock import writing
 from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
@@ -86,6 +88,7 @@ class Run:
 
     engine: Engine
     check: Callable[[], None]  # raises when it is time to stop
+    report: dict[str, Any]  # what is told of it beside the counts: seconds by store, what float16 cost
 
 
 def resolve(
@@ -146,25 +149,27 @@ def extract(
     """
     out = Path(out)
     config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    with _placed(engine, config, device, out) as (workers, inputs), writing(out), interruptible(out) as check:
-        if fresh:
-            for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
-                (out / name).unlink(missing_ok=True)
-        audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
-        acoustic = _open_speech(inputs, inputs.acoustic, out / "acoustic.h5", retry_failed) if inputs.acoustic else None
-        write_manifest(inputs.manifest, out / MANIFEST)
-        (out / CONFIG).write_text(dump(_with_absolute_root(inputs)), encoding="utf-8")
-        run = Run(workers, check)
-        report = {}
-        if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
-            report = _report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu")
-        spent = {}
-        if inputs.acoustic and acoustic:
-            spent["acoustic"] = _encode_speech(inputs, inputs.acoustic, acoustic, limit, run)
-        text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
-        spent["text"] = _encode_text(inputs, text, run)
-        spent["audio"] = _encode_speech(inputs, inputs.audio, audio, limit, run)
-    return status_of(out) | {"seconds": spent} | report
+    with _placed(engine, config, device, out) as (workers, inputs), writing(out), interruptible(out) as stop:
+        report: dict[str, Any] = {"seconds": {}}
+        run = Run(workers, stop, report)
+        with stop.anywhere():
+            if fresh:
+                for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
+                    remove(out / name)
+            audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
+            praat = inputs.acoustic
+            acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
+            write_manifest(inputs.manifest, out / MANIFEST)
+            write_whole(out / CONFIG, [dump(_with_absolute_root(inputs)).encode()])
+            if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
+                report |= _report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu")
+        if praat and acoustic:
+            _encode_speech(inputs, praat, acoustic, limit, run)
+        with stop.anywhere():
+            text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
+        _encode_text(inputs, text, run)
+        _encode_speech(inputs, inputs.audio, audio, limit, run)
+    return status_of(out) | report
 
 
 @contextmanager
@@ -249,7 +254,7 @@ def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> Batches:
     return batches(lengths, int(seconds * inputs.audio.sample_rate))
 
 
-def _encode_text(inputs: Inputs, store: Store, run: Run) -> float:
+def _encode_text(inputs: Inputs, store: Store, run: Run) -> None:
     texts = store.ids
     lengths = store.column("length")
     plan = Batches.of_size(np.argsort(-lengths, kind="stable"), inputs.config.text.batch_size)
@@ -259,10 +264,10 @@ def _encode_text(inputs: Inputs, store: Store, run: Run) -> float:
         sources=lambda rows: [texts[row] for row in rows],
         seconds=lambda _: 0.0,
     )
-    return _run(store, job, plan, run)
+    _run(store, job, plan, run)
 
 
-def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: Run) -> float:
+def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: Run) -> None:
     manifest, lengths = inputs.manifest, store.column("length")
     job = Job(
         name=store.layout.kind,
@@ -273,14 +278,17 @@ def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: i
     plan = audio_plan(inputs, lengths)
     if limit is not None:
         plan = _spread(plan, store.scan(), limit)
-    return _run(store, job, plan, run)
+    _run(store, job, plan, run)
 
 
-def _run(store: Store, job: Job[Any, Any], plan: Batches, run: Run) -> float:
-    meter = encode_rows(store, job, plan, engine=run.engine, check=run.check)
+def _run(store: Store, job: Job[Any, Any], plan: Batches, run: Run) -> None:
+    meter, rounding = encode_rows(store, job, plan, engine=run.engine, check=run.check)
+    run.report["seconds"][job.name] = meter.seconds
     if meter.done:
         say(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
-    return meter.seconds
+    if rounding.rows:
+        run.report.setdefault("rounding", {})[job.name] = vars(rounding)
+        say(f"{job.name}: {rounding}")
 
 
 def _spread(plan: Batches, states: NDArray[np.uint8], limit: int) -> Batches:

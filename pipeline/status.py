@@ -7,23 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cache.layout import DONE, FAILED, PENDING
+from cache.header import DONE, FAILED, PENDING
 from cache.reader import Store
-from cache.stores import Stores, open_stores
-from pipeline.errors import StoreCorrupt
+from cache.stores import CONFIG, Stores, open_stores
+from pipeline.config import read_yaml
+from pipeline.errors import StoreCorrupt, StoreMismatch
 
 _STORES = ("audio", "acoustic", "text")
+_SHOWN = 5  # of each kind of finding, on a terminal
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """Rows, done, failed, pending and width of every store, and every failed row with its reason."""
+    """Rows, done, failed, pending and width of every store, every failed row with its reason, and the same audio
+    under several ids."""
     stores = open_stores(folder)
     failures: list[dict[str, str]] = []
-    counts: dict[str, Any] = {"stores": str(folder)}
+    found: dict[str, Any] = {"stores": str(folder)}
     for name, store in _named(stores):
         states = store.scan()
-        counts[name] = {
+        found[name] = {
             "rows": len(store),
             "done": int((states == DONE).sum()),
             "failed": int((states == FAILED).sum()),
@@ -33,7 +37,9 @@ def status_of(folder: Path) -> dict[str, Any]:
         for row, reason in store.reasons(states).items():
             source = "" if name == "text" else stores.manifest.audio[row]
             failures.append({"store": name, "id": store.ids[row], "audio": source, "reason": reason})
-    return counts | {"failures": failures}
+        if name == "audio":
+            found["same_audio"] = _same_audio(stores, np.flatnonzero(states == DONE))
+    return found | {"failures": failures}
 
 
 def status_table(status: dict[str, Any]) -> str:
@@ -43,33 +49,67 @@ def status_table(status: dict[str, Any]) -> str:
         parts = f"{c['done']:,} done, {c['failed']:,} failed, {c['pending']:,} pending"
         lines.append(f"  {name + '.h5':11} {c['rows']:>9,} rows x {c['width']}: {parts}")
     lines += [f"  failed: {f['id']} ({f['audio'] or f['store']}): {f['reason']}" for f in status["failures"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_same_audio_lines(status["same_audio"])])
 
 
 def verify(folder: Path) -> int:
     """Check every byte of every store; returns the number of rows checked.
 
-    Raises StoreCorrupt naming the file and the rows whose bytes do not match their checksums.
+    Raises StoreCorrupt naming the file and the rows whose bytes are not what was committed.
     """
     stores = open_stores(folder)
     checked = 0
     for _, store in _named(stores):
-        if not store.header_intact():
-            raise StoreCorrupt(
-                store.path, "its header was changed", "the bytes laid out", "Restore it or run with --fresh."
-            )
-        damaged = store.damaged()
-        if damaged.size:
-            names = ", ".join(store.ids[row] for row in damaged[:5].tolist()) + (", ..." if damaged.size > 5 else "")
-            raise StoreCorrupt(
-                store.path,
-                f"{damaged.size} damaged rows ({names})",
-                "rows that match their checksums",
-                "Run extract-features again: damaged rows are encoded anew.",
-            )
+        if not store.sealed():
+            found, expected = "names, times or metadata were changed", "the bytes laid out"
+            raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
+        again = "Run extract-features again: they are encoded anew."
+        _refuse(store, store.damaged(), "damaged rows", "rows that match their checksums", again)
+        _refuse(store, store.strays(), "rows half-written or damaged", "rows written whole or not at all", again)
         checked += int(np.count_nonzero(store.column("state")))
-        _refuse_foreign_bytes(store)
     return checked
+
+
+def verify_sources(folder: Path, audio_root: Path | None = None) -> int:
+    """Read every audio file and text again and compare its hash with the one its row was made from; returns how many.
+
+    `audio_root` is where the audio lies now, when it moved. Raises StoreMismatch, naming the files that changed.
+    """
+    from pipeline.sources import content_of
+
+    stores = open_stores(folder)
+    root = audio_root or Path(read_yaml(folder / CONFIG)["corpus"]["root"])
+    changed, checked = [], 0
+    for name, store in _named(stores):
+        digests = store.column("digest")
+        rows = np.flatnonzero(digests.any(axis=1))
+        for row in rows.tolist():
+            path = root / stores.manifest.audio[row] if name != "text" else None
+            now = content_of(path) if path else _digest_of(store.ids[row])
+            if now != digests[row].tobytes():
+                changed.append(f"{path or store.ids[row]!s}" + (" (cannot be read)" if now is None else ""))
+        checked += len(rows)
+    if changed:
+        found = f"{len(changed)} sources have changed: {_some(changed)}"
+        action = "Restore them, or touch them and run extract-features again: they are encoded anew."
+        raise StoreMismatch(folder, found, "the bytes that were encoded", action)
+    return checked
+
+
+def _digest_of(text: str) -> bytes:
+    from pipeline.audio import digest_of
+
+    return digest_of(text.encode("utf-8", "surrogateescape"))
+
+
+def _refuse(store: Store, rows: NDArray[np.int64], found: str, expected: str, action: str) -> None:
+    if rows.size:
+        names = _some([store.ids[row] for row in rows.tolist()])
+        raise StoreCorrupt(store.path, f"{rows.size} {found} ({names})", expected, action)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _named(stores: Stores) -> Iterator[tuple[str, Store]]:
@@ -79,14 +119,25 @@ def _named(stores: Stores) -> Iterator[tuple[str, Store]]:
             yield name, store
 
 
-def _refuse_foreign_bytes(store: Store) -> None:
-    """A pending row has never been written: its state is 0 and so is its CRC."""
-    pending = store.column("state") == PENDING
-    stray = np.flatnonzero(pending & (store.column("crc") != 0))
-    if stray.size:
-        raise StoreCorrupt(
-            store.path,
-            f"{stray.size} rows lost their state",
-            "a state with every checksum",
-            "Run extract-features again: they are encoded anew.",
-        )
+def _same_audio(stores: Stores, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Ids whose files hold the same bytes, and the splits they are in."""
+    digests = stores.audio.column("digest")[rows].view("<u8")  # (n, 2)
+    order = np.lexsort(digests.T)
+    same = (np.diff(digests[order].astype("<u8"), axis=0) == 0).all(axis=1)
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], same, [0]]).astype(np.int8)))
+    groups = (np.sort(rows[order[start : stop + 1]]).tolist() for start, stop in ends.reshape(-1, 2).tolist())
+    manifest = stores.manifest
+    return [
+        {"ids": [manifest.id[row] for row in group], "splits": sorted({manifest.split[row] for row in group})}
+        for group in sorted(groups)
+    ]
+
+
+def _same_audio_lines(groups: list[dict[str, Any]]) -> list[str]:
+    leaks = sum(len(group["splits"]) > 1 for group in groups)
+    lines = [f"  same audio: {' = '.join(g['ids'])} ({', '.join(g['splits'])})" for g in groups[:_SHOWN]]
+    if len(groups) > _SHOWN:
+        lines.append(f"  same audio: ... and {len(groups) - _SHOWN:,} more")
+    if leaks:
+        lines.append(f"  same audio: {leaks:,} of {len(groups):,} lie in more than one split, which leaks")
+    return lines

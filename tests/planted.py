@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.captions import Captions, write_captions
-from cache.carry import Plan, open_for_writing
-from cache.layout import Rows
+from cache.carry import open_for_writing
+from cache.layout import Plan, Rows
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreWriter

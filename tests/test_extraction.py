@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.layout import DONE, FAILED, PENDING
+from cache.header import DONE, FAILED, PENDING
 from cache.stores import open_stores
 from pipeline.audio import Decoding
 from pipeline.config import AudioConfig, TextConfig

@@ -13,7 +13,7 @@ import soundfile
 
 from cache import reader
 from cache.carry import open_for_writing
-from cache.layout import DONE, FAILED, PENDING
+from cache.header import DONE, FAILED, PENDING
 from cache.reader import Store
 from cache.writer import StoreWriter
 from pipeline.audio import Decoding

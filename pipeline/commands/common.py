@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -29,6 +31,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except EmotionRankError as error:
             click.echo(f"error: {error}", err=True)
+            _leave_workers(error.exit_code)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
@@ -37,6 +40,15 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             sys.exit(1)
 
     return wrapped
+
+
+def _leave_workers(code: int) -> None:
+    """End the process at once where a thread still encodes a batch that nobody waits for: Python would join it."""
+    others = {*threading.enumerate()} - {threading.current_thread()}
+    if any(not thread.daemon for thread in others):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def show(result: Any, text: str, as_json: bool) -> None:

@@ -34,7 +34,13 @@ from pipeline.commands.common import device_option, fresh_option, guarded, json_
 @fresh_option
 @click.option("--dry-run", is_flag=True, help="Read and check everything, say what would be done, write nothing.")
 @click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
-@click.option("--verify", is_flag=True, help="Check every byte of the stores against its checksum.")
+@click.option(
+    "--verify",
+    is_flag=False,
+    flag_value="stores",
+    type=click.Choice(["stores", "deep"]),
+    help="Check every byte of the stores; --verify=deep hashes all audio again as well.",
+)
 @json_option
 @guarded
 def main(
@@ -52,7 +58,7 @@ def main(
     fresh: bool,
     dry_run: bool,
     status: bool,
-    verify: bool,
+    verify: str | None,
     as_json: bool,
 ) -> None:
     """Run the frozen encoders once over a corpus and its captions.
@@ -68,7 +74,7 @@ def main(
     """
     folder = out or Path("stores") / Path(config).stem
     if status or verify:
-        _inspect(folder, verify, as_json)
+        _inspect(folder, verify, audio_root, as_json)
         return
     from pipeline.errors import QuarantinedRows
     from pipeline.extraction import extract, foresee, resolve
@@ -91,12 +97,15 @@ def main(
         )
 
 
-def _inspect(folder: Path, verify: bool, as_json: bool) -> None:
+def _inspect(folder: Path, verify: str | None, audio_root: Path | None, as_json: bool) -> None:
     from pipeline import status as stores
 
     found = stores.status_of(folder)
     text = stores.status_table(found)
     if verify:
         found["verified"] = stores.verify(folder)
-        text += f"\n  verified: {found['verified']:,} rows and both headers match their checksums"
+        text += f"\n  verified: {found['verified']:,} rows and every header match their checksums"
+    if verify == "deep":
+        found["sources_verified"] = stores.verify_sources(folder, audio_root)
+        text += f"\n  verified: {found['sources_verified']:,} audio files and texts are those that were encoded"
     show(found, text, as_json)

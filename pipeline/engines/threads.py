@@ -20,10 +20,14 @@ from pipeline.device import cores
 from pipeline.work import Encoded, Job
 
 POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 2.0  # for batches in hand when the run is given up; a long clip takes longer
 
 
 class Threads:
-    """An `Engine` of one thread a core, at most two batches each ahead of the one in hand."""
+    """An `Engine` of one thread a core, at most two batches each ahead of the one in hand.
+
+    Threads whose batch outlasts the patience end with it, or with the process (`pipeline.commands.common`).
+    """
 
     def __init__(self) -> None:
         self.workers = cores()
@@ -34,16 +38,21 @@ class Threads:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix=job.name)
+        ahead: deque[Future[Encoded]] = deque()
         try:
-            yield self._results(pool, job, batches)
+            yield self._results(pool, job, batches, ahead)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([batch for batch in ahead if not batch.cancelled()], PATIENCE_SECONDS)
             torch.set_num_threads(threads)
 
     def _results(
-        self, pool: ThreadPoolExecutor, job: Job[Any, Any], batches: Sequence[NDArray[np.int64]]
+        self,
+        pool: ThreadPoolExecutor,
+        job: Job[Any, Any],
+        batches: Sequence[NDArray[np.int64]],
+        ahead: deque[Future[Encoded]],
     ) -> Iterator[Encoded | None]:
-        ahead: deque[Future[Encoded]] = deque()
         coming = iter(batches)
         while True:
             while len(ahead) <= 2 * self.workers and (rows := next(coming, None)) is not None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.carry import Plan, open_for_writing
-from cache.layout import Rows
+from cache.carry import open_for_writing
+from cache.layout import Plan, Rows
 from cache.reader import Store
 from cache.writer import StoreWriter
 

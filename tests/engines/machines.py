@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.layout import PENDING
+from cache.header import PENDING
 from cache.stores import open_stores
 
 

@@ -1,0 +1,69 @@
+"""A small extraction, whole but for its encoders, which are quick: what the faults are tried on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pipeline.extraction
+from pipeline.extraction import extract
+from tests.speech import QUICK, spoil, write_corpus
+
+STYLE = "captions.styles=[template]"
+FILES = ("manifest.csv", "captions.jsonl", "config.yaml", "audio.h5", "text.h5")
+WIDTH = 8
+
+
+class QuickEncoder:
+    """A vector of a clip or a text that depends on all of it."""
+
+    width = WIDTH
+    sample_rate = 16_000
+
+    def __init__(self, seconds: float = 0.0, weights: str = "sha256:0") -> None:
+        self.seconds, self.weights = seconds, weights
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"name": "quick", "weights": self.weights}
+
+    def prepare(self, inputs: Any) -> Any:
+        return inputs
+
+    def compute(self, prepared: Any) -> torch.Tensor:
+        time.sleep(self.seconds)
+        numbers = [np.frombuffer(x.encode(), np.uint8) if isinstance(x, str) else np.asarray(x) for x in prepared]
+        rows = [[float(n.astype(np.float64)[k::WIDTH].sum()) + 0.5 for k in range(WIDTH)] for n in numbers]
+        return torch.tensor(rows, dtype=torch.float32)
+
+    def encode(self, inputs: Any) -> torch.Tensor:
+        return self.compute(self.prepare(inputs))
+
+
+def quick_encoders(patch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Let stage one use quick encoders."""
+    patch.setattr(pipeline.extraction, "load_audio_encoder", lambda *_: QuickEncoder(**options))
+    patch.setattr(pipeline.extraction, "load_text_encoder", lambda *_: QuickEncoder())
+
+
+def small_corpus(folder: Path) -> Path:
+    """Six clips, of which two are spoiled."""
+    manifest = write_corpus(folder, 6)
+    audio = folder / "audio"
+    (audio / "u01.wav").write_bytes(b"this is no audio")
+    (audio / "u05.wav").write_bytes(b"")
+    return manifest
+
+
+def run_small(manifest: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """Extract it."""
+    return extract(manifest, out=out, overrides=[*QUICK, STYLE], **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder but the lock, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".writer.lock"}
