@@ -82,24 +82,21 @@ class Store:
         states = self.column("state")
         return np.where(self._matches(states), states, PENDING).astype(np.uint8)
 
-    def damaged(self) -> NDArray[np.int64]:
-        """Rows that say they are done or failed, but whose bytes do not match their CRC."""
-        states = self.column("state")
-        return np.flatnonzero((states != PENDING) & ~self._matches(states))
+    def astray(self) -> NDArray[np.int64]:
+        """Rows that are neither whole nor untouched: half-written when a run was killed, or damaged.
 
-    def strays(self) -> NDArray[np.int64]:
-        """Rows with bytes where their state has none: a vector without a done row, a reason without a failed one.
-
-        An interrupted write leaves such a row pending; anywhere else it is damage.
+        They are pending for `scan`. Every byte is looked at: a done row has no reason, a failed one no vector.
         """
-        states, found = self.column("state"), np.zeros(len(self), dtype=bool)
+        states = self.column("state")
+        found = (states != PENDING) & ~self._matches(states)
+        found |= (states == PENDING) & (self.column("crc") != 0)
         for block in self._blocks(len(self)):
             for name, owners in (("vectors", (DONE,)), ("reason", (FAILED,)), ("digest", (DONE, FAILED))):
                 others = np.flatnonzero(~np.isin(states[block], owners))
                 if others.size:
                     entries = self.column(name, block.start, block.stop)[others]
                     found[block.start + others] |= entries.view(np.uint8).any(axis=1)
-        return np.flatnonzero(found | ((states == PENDING) & (self.column("crc") != 0)))
+        return np.flatnonzero(found)
 
     def sealed(self) -> bool:
         """Whether every byte outside the rows is as it was laid out."""

@@ -63,9 +63,11 @@ def verify(folder: Path) -> int:
         if not store.sealed():
             found, expected = "names, times or metadata were changed", "the bytes laid out"
             raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
-        again = "Run extract-features again: they are encoded anew."
-        _refuse(store, store.damaged(), "damaged rows", "rows that match their checksums", again)
-        _refuse(store, store.strays(), "rows half-written or damaged", "rows written whole or not at all", again)
+        astray = store.astray()
+        if astray.size:
+            names = _some([store.ids[row] for row in astray.tolist()])
+            found, expected = f"{astray.size} rows half-written or damaged ({names})", "rows whole or not begun"
+            raise StoreCorrupt(store.path, found, expected, "Run extract-features again: they are encoded anew.")
         checked += int(np.count_nonzero(store.column("state")))
     return checked
 
@@ -100,12 +102,6 @@ def _digest_of(text: str) -> bytes:
     from pipeline.audio import digest_of
 
     return digest_of(text.encode("utf-8", "surrogateescape"))
-
-
-def _refuse(store: Store, rows: NDArray[np.int64], found: str, expected: str, action: str) -> None:
-    if rows.size:
-        names = _some([store.ids[row] for row in rows.tolist()])
-        raise StoreCorrupt(store.path, f"{rows.size} {found} ({names})", expected, action)
 
 
 def _some(names: list[str]) -> str:

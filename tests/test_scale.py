@@ -86,7 +86,7 @@ def test_a_scan_in_blocks_finds_every_state(tmp_path: Path) -> None:
         for row in (2, 19):
             file.seek(store.layout.extents["vectors"].offset + row * 28)
             file.write(b"\1")
-    assert store.damaged().tolist() == [2, 19]
+    assert store.astray().tolist() == [2, 19]
 
 
 @pytest.mark.usefixtures("small_blocks")

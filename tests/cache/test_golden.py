@@ -34,8 +34,7 @@ def test_the_golden_store_is_read_to_the_last_bit() -> None:
 def test_the_golden_store_is_whole() -> None:
     store = Store.open(GOLDEN)
     assert store.sealed()
-    assert not store.damaged().size
-    assert not store.strays().size
+    assert not store.astray().size
 
 
 def test_plain_h5py_reads_the_golden_store() -> None:

@@ -6,7 +6,18 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-TOUCHES = ("open", "preadv", "pwrite", "ftruncate", "posix_fallocate", "fsync", "fstat", "replace", "unlink", "makedirs")
+TOUCHES = (
+    "open",
+    "preadv",
+    "pwrite",
+    "ftruncate",
+    "posix_fallocate",
+    "fsync",
+    "fstat",
+    "replace",
+    "unlink",
+    "makedirs",
+)
 CHANGES = ("open", "pwrite", "ftruncate", "posix_fallocate", "fsync", "replace", "unlink", "makedirs")
 
 
