@@ -229,10 +229,14 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     texts = captions.texts()
     rows = Rows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
-    store, _ = open_for_writing(
-        Plan(out / "text.h5", "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
-    )
-    write_captions(captions, out / CAPTIONS)
+    path, captions_path = out / "text.h5", out / CAPTIONS
+    plan = Plan(path, "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    store, carried = open_for_writing(plan)
+    before = content_of(captions_path)
+    write_captions(captions, captions_path)
+    if before not in (None, content_of(captions_path)):
+        kept = f"{carried or len(store):,} of {len(store):,} texts were there before"
+        say(f"{captions_path}: the captions changed; {kept}")
     return store
 
 

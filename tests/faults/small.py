@@ -28,11 +28,12 @@ class QuickEncoder:
     width = WIDTH
     sample_rate = 16_000
 
-    def __init__(self, slow_below: int = 0) -> None:
+    def __init__(self, slow_below: int = 0, weights: str = "sha256:0") -> None:
         self.slow_below = slow_below  # samples; a clip of less takes a minute
+        self.weights = weights
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"name": "quick"}
+        return {"name": "quick", "weights": self.weights}
 
     def prepare(self, inputs: Any) -> Any:
         return inputs
@@ -48,9 +49,9 @@ class QuickEncoder:
         return self.compute(self.prepare(inputs))
 
 
-def quick_encoders(patch: pytest.MonkeyPatch, slow_below: int = 0) -> None:
-    """Let stage one use quick encoders; that of speech takes a minute for a clip of less than `slow_below` samples."""
-    patch.setattr(pipeline.extraction, "load_audio_encoder", lambda *_: QuickEncoder(slow_below))
+def quick_encoders(patch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Let stage one use quick encoders; `options` are the speech encoder's."""
+    patch.setattr(pipeline.extraction, "load_audio_encoder", lambda *_: QuickEncoder(**options))
     patch.setattr(pipeline.extraction, "load_text_encoder", lambda *_: QuickEncoder())
 
 

@@ -1,0 +1,166 @@
+"""What changed since it was cached is noticed and said: audio, captions, weights, and the same audio twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from cache.header import PENDING
+from cache.stores import open_stores
+from pipeline.commands.extract_features import main as extract_features
+from pipeline.errors import StoreMismatch
+from pipeline.status import status_of
+from tests.faults.small import OPTIONS, contents, quick_encoders, run_small
+from tests.speech import RATE, tone, write_corpus
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    quick_encoders(monkeypatch)
+    return write_corpus(tmp_path / "c", 6)
+
+
+@pytest.fixture
+def out(manifest: Path, tmp_path: Path) -> Path:
+    run_small(manifest, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def _run(*words: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(extract_features, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def _rewrite(path: Path, *, keep_time: bool, keep_size: bool = True) -> None:
+    """Other sound in the same file."""
+    before = path.stat()
+    wave, rate = soundfile.read(path)
+    soundfile.write(path, wave[::-1] if keep_size else wave[:-1], rate)
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size == before.st_size) == keep_size
+
+
+@pytest.mark.parametrize(("keep_time", "keep_size"), [(False, True), (True, False), (False, False)])
+def test_audio_of_another_size_or_time_and_content_is_encoded_again(
+    manifest: Path, out: Path, keep_time: bool, keep_size: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = open_stores(out).speech()
+    _rewrite(manifest.parent / "audio/u02.wav", keep_time=keep_time, keep_size=keep_size)
+    run_small(manifest, out)
+    assert f"{out / 'audio.h5'}: the manifest changed; 5 of 6 rows carried over" in capsys.readouterr().err
+    after = open_stores(out).speech()
+    assert [row for row in range(6) if not np.array_equal(before[row], after[row])] == [2]
+
+
+def test_a_file_that_was_only_touched_is_not(manifest: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.utime(manifest.parent / "audio/u02.wav")
+    run_small(manifest, out)
+    assert "6 of 6 rows carried over" in capsys.readouterr().err
+
+
+def test_audio_changed_behind_its_size_and_time_is_found_by_a_deep_verification(manifest: Path, out: Path) -> None:
+    assert (
+        "42 audio files and texts are those that were encoded" in _run(manifest, "--out", out, "--verify=deep").output
+    )
+    clip, gone = manifest.parent / "audio/u02.wav", manifest.parent / "audio/u04.wav"
+    _rewrite(clip, keep_time=True)
+    moved = gone.rename(gone.with_suffix(".away"))
+    _run(manifest, "--out", out, "--verify")
+    error = _run(manifest, "--out", out, "--verify=deep", code=4).output.splitlines()[-1]
+    assert error == (
+        f"error: {out}: 2 sources have changed: {clip}, {gone} (cannot be read); expected the bytes that were encoded. "
+        "Restore them, or touch them and run extract-features again: they are encoded anew."
+    )
+    moved.rename(gone)
+    run_small(manifest, out)  # neither size nor time tell
+    _run(manifest, "--out", out, "--verify=deep", code=4)
+    os.utime(clip)  # what the line says
+    run_small(manifest, out)
+    _run(manifest, "--out", out, "--verify=deep")
+
+
+def test_audio_that_moved_is_verified_where_it_is(manifest: Path, out: Path, tmp_path: Path) -> None:
+    shutil.move(manifest.parent, tmp_path / "moved")
+    _run(manifest, "--out", out, "--verify=deep", code=4)
+    _run(manifest, "--out", out, "--verify=deep", "--audio-root", tmp_path / "moved")
+
+
+def test_other_captions_are_said_and_only_new_texts_are_encoded(manifest: Path, out: Path) -> None:
+    before, audio = open_stores(out).text.ids, (out / "audio.h5").read_bytes()
+    again = [manifest, "--out", out, *OPTIONS, "-o", "captions.styles=[template,dimensional]"]
+    said = _run(*again).output
+    after = open_stores(out).text.ids
+    assert set(before) < set(after)
+    assert f"{out / 'captions.jsonl'}: the captions changed; {len(before)} of {len(after)} texts were there" in said
+    assert f"text: {len(after) - len(before)} rows in" in said
+    assert (out / "audio.h5").read_bytes() == audio
+    assert (
+        "changed" not in _run(manifest, "--out", out, *OPTIONS, "-o", "captions.styles=[template,dimensional]").output
+    )
+
+
+def test_other_weights_are_refused_field_by_field(
+    manifest: Path, out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = contents(out)
+    quick_encoders(monkeypatch, weights="sha256:1")
+    with pytest.raises(StoreMismatch) as caught:
+        run_small(manifest, out)
+    assert str(caught.value) == (
+        f'{out / "audio.h5"}: encoder.weights: the store has "sha256:0", now "sha256:1"; '
+        "expected the same fingerprint. Choose another --out, or --fresh to start over."
+    )
+    assert caught.value.exit_code == 4
+    assert contents(out) == before
+
+
+def test_the_same_audio_under_two_ids_is_said_and_a_leak_between_splits_named(manifest: Path, tmp_path: Path) -> None:
+    audio = manifest.parent / "audio"
+    shutil.copy(audio / "u00.wav", audio / "u01.wav")  # both train
+    shutil.copy(audio / "u02.wav", audio / "u03.wav")  # dev and test
+    (audio / "u04.wav").write_bytes(b"")
+    (audio / "u05.wav").write_bytes(b"")  # no audio is not the same audio
+    result = _run(manifest, "--out", tmp_path / "s", *OPTIONS)
+    assert "same audio: u00 = u01 (train)" in result.output
+    assert "same audio: u02 = u03 (dev, test)" in result.output
+    assert "same audio: 1 of 2 lie in more than one split, which leaks" in result.output
+    assert status_of(tmp_path / "s")["same_audio"] == [
+        {"ids": ["u00", "u01"], "splits": ["train"]},
+        {"ids": ["u02", "u03"], "splits": ["dev", "test"]},
+    ]
+
+
+def test_a_float16_store_says_what_it_costs(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(manifest.parent / "audio/u03.wav", 0 * tone(0.4) + 1e-9, RATE, subtype="FLOAT")
+    result = run_small(manifest, tmp_path / "exact")
+    assert "rounding" not in result
+    capsys.readouterr()
+    from pipeline.extraction import extract
+    from tests.faults.small import STYLE
+    from tests.speech import QUICK
+
+    half = extract(manifest, out=tmp_path / "half", overrides=[*QUICK, STYLE, "store_dtype=float16"])
+    exact = open_stores(tmp_path / "exact").speech().astype(np.float64)
+    kept = open_stores(tmp_path / "half").speech().astype(np.float64)
+    cosines = (exact * kept).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(kept, axis=1)
+    told = half["rounding"]["audio"]
+    assert told["rows"] == len(exact)
+    assert told["largest_error"] == np.abs(exact - kept).max()
+    assert told["largest_value"] == np.abs(exact).max()
+    assert told["least_cosine"] == pytest.approx(cosines.min(), abs=1e-12)
+    assert "audio: float16 of 6 rows: cosine at least 0.9999" in capsys.readouterr().err
+
+
+def test_a_stopped_run_leaves_no_row_that_is_neither(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "limited"
+    run_small(manifest, out, limit=2)
+    assert (open_stores(out).audio.scan() == PENDING).sum() == 4
+    _run(manifest, "--out", out, "--verify")
