@@ -81,7 +81,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 def read_manifest(path: Path, root: Path) -> Manifest:
     """Read what `write_manifest` wrote (stage one validates foreign manifests; this file is our own).
 
-    Raises StoreCorrupt when the file is missing or was edited into something else.
+    Raises StoreCorrupt when the file is missing or was edited into something else: another header, an unknown split, a
+    label outside 1-7, an id twice.
     """
     texts: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
     labels: dict[str, array[float]] = {name: array("d") for name in LABEL_COLUMNS}
@@ -103,7 +104,30 @@ def read_manifest(path: Path, root: Path) -> Manifest:
         raise StoreCorrupt(
             path, f"cannot be read ({error})", "the manifest that extract-features wrote", "Run extract-features again."
         ) from None
-    return Manifest(root, **texts, **{name: np.array(labels[name]) for name in LABEL_COLUMNS})  # type: ignore[arg-type]
+    manifest = Manifest(root, **texts, **{name: np.array(labels[name]) for name in LABEL_COLUMNS})  # type: ignore[arg-type]
+    _refuse_edited(manifest, path)
+    return manifest
+
+
+def _refuse_edited(manifest: Manifest, path: Path) -> None:
+    row, found, expected = next(_edited(manifest), (-1, "", ""))
+    if row >= 0:
+        raise StoreCorrupt(f"{path}:{row + 2}", found, expected, "Undo the edit, or run extract-features again.")
+
+
+def _edited(manifest: Manifest) -> Iterator[tuple[int, str, str]]:
+    """What no manifest of ours holds: (row, found, expected)."""
+    for name in sorted(set(manifest.split) - set(SPLITS)):
+        yield manifest.split.index(name), f"split {name[:60]!r}", ", ".join(SPLITS)
+    for name in LABEL_COLUMNS:
+        column: NDArray[np.float64] = getattr(manifest, name)
+        for row in np.flatnonzero(~(np.isnan(column) | ((column >= 1) & (column <= 7)))).tolist():
+            yield row, f"{name} {column[row]:g}", "a label from 1 to 7, or nothing"
+    if len(set(manifest.id)) < len(manifest):
+        seen: dict[str, int] = {}
+        row = next(row for row, name in enumerate(manifest.id) if seen.setdefault(name, row) != row)
+        first = seen[manifest.id[row]] + 2
+        yield row, f"id {manifest.id[row][:60]!r}, already at line {first}", "an id of its own"
 
 
 def _printed(values: NDArray[np.float64]) -> list[str]:

@@ -6,25 +6,26 @@ decodes silently to less than its header promises is refused: half an utterance 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio.functional
 from numpy.typing import NDArray
 
+from pipeline.audio_file import bytes_of, digest_of, digest_of_file, opened, stamp_of
+from pipeline.containers import missing
 from pipeline.plain_wav import samples16, wav_length
+from pipeline.resampling import resample, resampled_length
 
 Waveform = NDArray[np.float32]
 _MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
+_WHOLE_BYTES = 1 << 24  # a file up to here is read at once; of a larger one, what is kept (30 s of 48 kHz stereo: 9 MB)
+_READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
+_HIGHEST_RATE = (1 << 20) - 1  # of samples a second: no recording has more
+_UNDECODABLE = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError)
 
 
 class UnusableAudio(Exception):
@@ -41,6 +42,7 @@ class Clip:
 
     wave: Waveform  # (samples,) mono at the asked rate, cropped
     digest: bytes  # BLAKE2b-128 of the file's bytes
+    stamp: tuple[int, int] = (-1, 0)  # size and mtime of the file that was read
 
 
 @dataclass(frozen=True)
@@ -56,36 +58,51 @@ class Decoding:
 
     def load(self, path: Path) -> Clip:
         """Decode `path`. Raises UnusableAudio with the reason."""
-        with _opened(path) as handle:
-            data = _bytes(handle)
-            digest = digest_of(data)
-            try:
-                _refuse_truncated_wav(data)
-                wave, rate = self._decode(handle, data)
-            except UnusableAudio as error:
-                raise UnusableAudio(error.reason, digest) from None
-            except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-                raise UnusableAudio(f"cannot be decoded ({_short(error)})", digest) from None
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            energy = float(np.dot(wave, wave))
-        if not 0.0 < energy < np.inf:  # one product says nearly always that all is well
-            if not np.isfinite(wave).all():
-                raise UnusableAudio(f"{int((~np.isfinite(wave)).sum())} samples are not finite", digest)
-            if not wave.any():
-                raise UnusableAudio("silent: every sample is zero", digest)
-        return Clip(self._resample(wave, rate), digest)
+        try:
+            with opened(path) as handle:
+                stamp = stamp_of(os.fstat(handle))
+                try:
+                    return self._clip(handle, stamp)
+                finally:
+                    if stamp_of(os.fstat(handle)) != stamp:  # nobody knows of what bytes the clip or the reason is
+                        raise UnusableAudio("changed while it was read: run it again") from None
+        except (OSError, ValueError) as error:
+            raise UnusableAudio(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
     def samples(self, path: str | Path) -> int:
         """Samples the clip will have, from the header alone; 0 where the header cannot be read."""
         length = wav_length(str(path))
         if length is None:
             try:
-                info = soundfile.info(str(path))
-            except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
+                with opened(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+                    length = file.frames, file.samplerate
+            except (*_UNDECODABLE, OSError):
                 return 0
-            length = info.frames, info.samplerate
         frames, rate = length
-        return int(min(frames / rate, self.max_seconds) * self.sample_rate)
+        return max(0, min(resampled_length(frames, rate, self.sample_rate), self._limit))
+
+    @property
+    def _limit(self) -> int:
+        return int(self.max_seconds * self.sample_rate)
+
+    def _clip(self, handle: int, stamp: tuple[int, int]) -> Clip:
+        size = stamp[0]
+        if not size:
+            raise UnusableAudio("an empty file")
+        data = bytes_of(handle, size) if size <= _WHOLE_BYTES else b""
+        digest = digest_of(data) if data else digest_of_file(handle, size)
+        try:
+            lacks = missing(_bytes_at(handle, data), size)
+            if lacks:
+                raise UnusableAudio(f"truncated: {lacks}")
+            wave, rate = self._decode(handle, data)
+            kept = self._resample(wave, rate)
+            _refuse_unsound(wave, kept)
+        except UnusableAudio as error:
+            raise UnusableAudio(error.reason, digest) from None
+        except _UNDECODABLE as error:
+            raise UnusableAudio(f"cannot be decoded ({_short(error)})", digest) from None
+        return Clip(kept, digest, stamp)
 
     def _decode(self, handle: int, data: bytes) -> tuple[Waveform, int]:
         """An open file and its bytes -> (samples,) mono and its rate, little more than the crop keeps."""
@@ -94,17 +111,22 @@ class Decoding:
             values, rate = plain
             start, keep = self._kept(len(values), rate)
             return _mono(values[start : start + keep] * np.float32(1 / 32768)), rate
-        with soundfile.SoundFile(_rewound(handle, data), closefd=False) as file:
+        # by its handle: bytes would come to libsndfile through Python, in 30 calls a file that each wait for Python's
+        # lock while other threads encode
+        os.lseek(handle, 0, os.SEEK_SET)
+        with soundfile.SoundFile(handle, closefd=False) as file:
             rate, frames = file.samplerate, file.frames
             if frames <= 0:
                 raise UnusableAudio("0 frames")
+            if rate > _HIGHEST_RATE:
+                raise UnusableAudio(f"a header that says {rate:,} samples a second")
             start, keep = self._kept(frames, rate)
             if start:
                 file.seek(start)
-            wave = file.read(keep, dtype="float32", always_2d=True)
+            wave = _read(file, keep)
         if len(wave) < keep:
             raise UnusableAudio(f"truncated: {len(wave)} frames decode, the header promises {frames}")
-        return _mono(wave), rate
+        return wave, rate
 
     def _kept(self, frames: int, rate: int) -> tuple[int, int]:
         """The first frame that is decoded, and how many are."""
@@ -115,11 +137,19 @@ class Decoding:
         return (frames - keep) // 2, keep
 
     def _resample(self, wave: Waveform, rate: int) -> Waveform:
-        if rate != self.sample_rate:
-            wave = torchaudio.functional.resample(torch.tensor(wave), rate, self.sample_rate).numpy()
-        limit = int(self.max_seconds * self.sample_rate)
-        start = max(0, len(wave) - limit) // 2 if self.crop == "center" else 0
-        return wave[start : start + limit]
+        wave = resample(wave, rate, self.sample_rate)
+        start = max(0, len(wave) - self._limit) // 2 if self.crop == "center" else 0
+        return wave[start : start + self._limit]
+
+
+def _read(file: soundfile.SoundFile, frames: int) -> Waveform:
+    """The next `frames`, or those that decode, mono."""
+    step = max(1, _READ_VALUES // file.channels)
+    parts = []
+    while frames > 0 and len(part := file.read(min(frames, step), dtype="float32", always_2d=True)):
+        parts.append(_mono(part))
+        frames -= len(part)
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def _mono(wave: Waveform) -> Waveform:
@@ -127,61 +157,25 @@ def _mono(wave: Waveform) -> Waveform:
     return wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1, dtype=np.float32)
 
 
-def digest_of(data: bytes) -> bytes:
-    """BLAKE2b-128, the identity of a source's bytes."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _bytes_at(handle: int, data: bytes) -> Callable[[int, int], bytes]:
+    """What lies at a place of a file, as (place, count) -> bytes."""
+    if data:
+        return lambda place, count: data[place : place + count]
+    return lambda place, count: os.pread(handle, count, place)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise UnusableAudio(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _bytes(handle: int) -> bytes:
-    """All of a file."""
-    try:
-        parts = []
-        while part := os.read(handle, max(1 << 16, os.fstat(handle).st_size)):
-            parts.append(part)
-    except OSError as error:
-        raise UnusableAudio(f"cannot be read ({error.strerror})") from None
-    if not parts:
-        raise UnusableAudio("an empty file")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _rewound(handle: int, data: bytes) -> int | io.BytesIO:
-    """What libsndfile reads: the file by its handle, for bytes come to it through Python, in 30 calls a file that each
-    wait for Python's lock while other threads encode. A pipe cannot be read twice; of it, the bytes."""
-    try:
-        os.lseek(handle, 0, os.SEEK_SET)
-    except OSError:
-        return io.BytesIO(data)
-    return handle
-
-
-def _refuse_truncated_wav(data: bytes) -> None:
-    """libsndfile reads a RIFF that was cut off as if it were whole; its data chunk's size tells."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return
-    position = 12
-    while position + 8 <= len(data):
-        name, size = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
-        position += 8
-        if name == b"data":
-            there = len(data) - position
-            streamed = size in (0, 0xFFFFFFFF)  # written to a pipe: no size is promised
-            if not streamed and there < size:
-                raise UnusableAudio(f"truncated: {there} of {size} bytes of audio")
-            return
-        position += size + size % 2
+def _refuse_unsound(decoded: Waveform, kept: Waveform) -> None:
+    """Raise UnusableAudio where the clip `kept` of what was `decoded` is silent or not finite."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        energy = float(np.dot(kept, kept))
+    if not 0.0 < energy < np.inf:  # one product says nearly always that all is well
+        for wave in (decoded, kept):
+            if not np.isfinite(wave).all():
+                raise UnusableAudio(f"{int((~np.isfinite(wave)).sum())} samples are not finite")
+        if not kept.any():
+            raise UnusableAudio("silent: every sample is zero")
+    if decoded[0] == decoded[-1] and len(decoded) > 1 and (decoded == decoded[0]).all():
+        raise UnusableAudio(f"silent: every sample is {decoded[0]:.3g}")
 
 
 def _short(error: Exception) -> str:

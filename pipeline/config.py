@@ -7,19 +7,45 @@ embedded encoders apply). `base:` names presets that are merged first; `-o a.b=v
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from pipeline.config_errors import explain, shown
 from pipeline.errors import ManyProblems, UsageError
+from pipeline.yaml_tree import ValuesRefused, parse_yaml
+from pipeline.yaml_tree import read_yaml as read_yaml
 
 Tree = dict[str, Any]
 _HERE = Path(__file__).resolve().parent
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json")
+_MOST = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
+_DEEPEST = 8  # levels of an override's key, and of presets that build on each other
+
+
+def _no_yes(value: object) -> object:
+    """`epochs: yes` is a slip, not one epoch."""
+    if isinstance(value, bool):
+        raise ValueError("a yes or a no where a number stands")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_yes), Field(gt=-_MOST, lt=_MOST)]
+Number = Annotated[float, BeforeValidator(_no_yes)]
+Seed = Annotated[int, BeforeValidator(_no_yes), Field(ge=0, lt=2**63)]  # numpy takes no negative one, torch none larger
+_Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
+_Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Model(BaseModel):
@@ -34,14 +60,21 @@ class CorpusConfig(Model):
     reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = "manifest"
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
-    scale: tuple[float, float] | None = Field(
+    scale: tuple[_Point, _Point] | None = Field(
         None, description="lowest and highest label, mapped to 1-7; none is the corpus's own, or 1-7 for a manifest"
     )
     missing_audio: Literal["error", "drop"] = "error"
+    outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
     merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
     keep: tuple[str, ...] | None = Field(
         None, min_length=1, description="only utterances of these emotions, after merging; none keeps all"
     )
+
+    @model_validator(mode="after")
+    def _only_a_manifest_leaves_the_root(self) -> CorpusConfig:
+        if self.outside_root and self.reader != "manifest":
+            raise ValueError(f"outside_root is for reader manifest; {self.reader} keeps to its folder")
+        return self
 
 
 class CaptionsConfig(Model):
@@ -52,14 +85,14 @@ class CaptionsConfig(Model):
         "template",
     )
     files: tuple[Path, ...] = Field((), description="captions of write-captions or one's own, in place of the built-in")
-    per_utterance: int = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
-    prompt_variants: int = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
+    per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
+    prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
     lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
-    quantiles: tuple[float, float] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
+    quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
         ("emotion", "gender"), description="what the acoustic style says beside the voice; () is the voice alone"
     )
-    seed: int = 0
+    seed: Seed = 0
 
 
 class AudioConfig(Model):
@@ -68,7 +101,7 @@ class AudioConfig(Model):
     encoder: Literal["embedded", "wavlm_ser", "transformers"] = "embedded"
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
-    layer: int | None = Field(None, description="hidden state to pool; negative counts from the last")
+    layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
     pooling: Literal["mean", "hidden", "mean_std"] = "mean"
     padding: Literal["masked", "fixed_masked", "fixed"] = Field(
         "masked", description="masked: to the batch's longest; fixed: zero-padded to max_seconds, unmasked (F9)"
@@ -76,9 +109,9 @@ class AudioConfig(Model):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
     )
-    max_seconds: float = Field(10.0, gt=0, le=30.0)
+    max_seconds: Number = Field(10.0, gt=0, le=30.0)
     crop: Literal["start", "center"] = "start"
-    batch_seconds: float | Literal["auto"] = Field(
+    batch_seconds: Annotated[Number, Field(ge=0, le=1e6)] | Literal["auto"] = Field(
         "auto", description="padded seconds of audio in one batch; auto: one clip on a CPU, 160 s on CUDA"
     )
 
@@ -90,8 +123,8 @@ class TextConfig(Model):
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
     pooling: Literal["cls", "mean"] = "mean"
-    max_tokens: int = Field(512, ge=8)
-    batch_size: int = Field(64, ge=1)
+    max_tokens: Whole = Field(512, ge=8)
+    batch_size: Whole = Field(64, ge=1)
 
 
 class ExtractConfig(Model):
@@ -109,7 +142,9 @@ class RankingConfig(Model):
 
     name: Literal["rank_n_contrast"] = "rank_n_contrast"
     labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(("valence", "arousal"), min_length=1)
-    weights: tuple[PositiveFloat, ...] | None = Field(None, description="of the labels, in their order; none is equal")
+    weights: tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
+        None, description="of the labels, in their order; none is equal"
+    )
     distance: Literal["l2", "l1"] = "l2"
     denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
         "at_least", description="which texts stand against the positive: d >= , d > , or d > and the positive (F5)"
@@ -129,15 +164,14 @@ class SoftTargetsConfig(Model):
     name: Literal["soft_targets"]
     targets: Literal["identity", "same_emotion", "gemo", "smooth"] = "identity"
     divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
-    alpha: float = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
+    alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
     mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
-    beta: float = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
-    gamma: float = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
-    temperature: float = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
+    beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
+    gamma: Number = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
+    temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
 
 
 ObjectiveConfig = Annotated[RankingConfig | SoftTargetsConfig, Field(discriminator="name")]
-_TAGS = ("rank_n_contrast", "soft_targets")  # pydantic puts them into the path of an error
 
 
 class TrainConfig(Model):
@@ -146,26 +180,26 @@ class TrainConfig(Model):
     method: str = "emotionrankclap"
     style: str = "dimensional"
     objective: ObjectiveConfig = RankingConfig()
-    width: int = Field(512, ge=1)
+    width: Whole = Field(512, ge=1, le=2**16)
     activation: Literal["relu", "identity"] = "relu"
     standardise: Literal["auto", "always", "never"] = Field(
         "auto", description="auto: the embedded encoders' features only (F36); the paper has none"
     )
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: Number = Field(1e-4, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the learning rate")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    weight_decay: float = Field(0.0, ge=0)
-    batch_size: int = Field(64, ge=2)
-    epochs: int = Field(15, ge=1)
-    temperature: float = Field(1.0, gt=0, description="at the start (F8)")
-    threads: PositiveInt | Literal["auto"] = Field(
+    warmup: Number = Field(0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    weight_decay: Number = Field(0.0, ge=0)
+    batch_size: Whole = Field(64, ge=2)
+    epochs: Whole = Field(15, ge=1)
+    temperature: Number = Field(1.0, gt=0, description="at the start (F8)")
+    threads: Annotated[Whole, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="CPU threads; auto measures. Equal bits need equal threads"
     )
     memory: Literal["auto", "resident", "disk"] = Field(
         "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
     )
-    shuffle_seed: int | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
-    seeds: tuple[int, ...] = (0,)
+    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
 
 
 class EvaluateConfig(Model):
@@ -173,12 +207,12 @@ class EvaluateConfig(Model):
 
     split: str | None = Field(None, description="test1 where there is one, else test")
     style: str = Field("dimensional", description="whose captions are aligned and whose prompts are asked")
-    trials: int = Field(30, ge=1)
-    pairs: int = Field(5000, ge=2)
-    mmd_gamma: float | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
-    projections: int = Field(256, ge=1, description="directions of the sliced Wasserstein distance")
-    lists: int = Field(100, ge=1)
-    seed: int = 0
+    trials: Whole = Field(30, ge=1)
+    pairs: Whole = Field(5000, ge=2)
+    mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
+    projections: Whole = Field(256, ge=1, description="directions of the sliced Wasserstein distance")
+    lists: Whole = Field(100, ge=1)
+    seed: Seed = 0
 
 
 M = TypeVar("M", bound=Model)
@@ -205,7 +239,7 @@ def validate(model: type[M], tree: Mapping[str, Any], *, subject: str) -> M:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{subject}: {_explain(model, detail)}" for detail in error.errors(include_url=False)]
+        lines = [f"{subject}: {explain(model, detail)}" for detail in error.errors(include_url=False)]
         raise ManyProblems(subject, lines, "Correct the config or the -o overrides.") from None
 
 
@@ -228,58 +262,59 @@ def presets(kind: str) -> list[str]:
     return sorted(path.stem for path in (_configs() / kind).glob("*.yaml"))
 
 
-def read_yaml(path: Path) -> Tree:
-    """A YAML file that holds a mapping. Raises UsageError with the line of a syntax error."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(path, f"cannot be read ({error})", "a YAML file", "Check the path.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        found = str(getattr(error, "problem", None) or "not YAML")
-        raise UsageError(where, found, "valid YAML", "Correct the file.") from None
-    if not isinstance(tree, dict):
-        raise UsageError(path, f"a {type(tree).__name__}", "a mapping of settings", "Correct the file.")
-    return tree
-
-
 def _configs() -> Path:
     inside = _HERE / "configs"  # in a wheel
     return inside if inside.is_dir() else _HERE.parent / "configs"
 
 
-def _named(name: str, kind: str) -> Tree:
+def _named(name: str, kind: str, under: tuple[str, ...] = ()) -> Tree:
+    """The tree of one name; `under` are the files that name it as their base, outermost first."""
     path = Path(name)
     if path.suffix in MANIFEST_SUFFIXES and kind == "corpora":
         return {"corpus": {"reader": "manifest", "manifest": str(path)}}
-    if path.suffix in (".yaml", ".yml"):
-        return _with_bases(read_yaml(path), path)
-    preset = _configs() / f"{name}.yaml" if "/" in name else _configs() / kind / f"{name}.yaml"
-    if not preset.is_file():
-        known = presets(kind)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"Presets: {', '.join(known)}."
-        raise UsageError(
-            name, "no such preset or file", "a preset's name, a YAML file or a manifest (.csv, .jsonl)", hint
-        )
-    return _with_bases(read_yaml(preset), preset)
+    if path.suffix not in (".yaml", ".yml"):
+        preset = _configs() / f"{name}.yaml" if "/" in name else _configs() / kind / f"{name}.yaml"
+        if not os.path.isfile(preset):
+            raise _no_preset(name, kind, under)
+        path, kind = preset, preset.parent.name
+    if len(under) >= _DEEPEST:
+        raise UsageError(under[0], "base: it builds on itself", "presets that end somewhere", "Correct the file.")
+    return _with_bases(read_yaml(path), kind, (*under, str(path)))
 
 
-def _with_bases(tree: Tree, path: Path) -> Tree:
-    bases = tree.pop("base", [])
+def _no_preset(name: str, kind: str, under: tuple[str, ...]) -> UsageError:
+    known = presets(kind)
+    close = difflib.get_close_matches(name[:60], known, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"Presets: {', '.join(known)}."
+    expected = "a preset's name, a YAML file or a manifest (.csv, .jsonl)"
+    subject = name if name.isprintable() and 0 < len(name) < 200 else shown(name)
+    return UsageError(f"{under[-1]}: base {subject}" if under else subject, "no such preset or file", expected, hint)
+
+
+def _with_bases(tree: Tree, kind: str, under: tuple[str, ...]) -> Tree:
+    given = tree.pop("base", [])
+    bases = [given] if isinstance(given, str) else given
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UsageError(under[-1], f"base = {shown(given)}", "a preset's name, or a list of them", "Correct the file.")
     merged: Tree = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, _named(str(base), path.parent.name))
+    for base in bases:
+        merged = merge(merged, _named(base, kind, under))
     return merge(merged, tree)
 
 
 def _override(text: str) -> Tree:
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"-o {text}", "no `=`", "a.b=value", "Write for example -o audio.max_seconds=8.")
+    parts = [part.strip() for part in key.split(".")]
+    subject = f"-o {text if text.isprintable() and len(text) < 200 else shown(text)}"
+    if not equals or not all(parts):
+        found = "an empty name" if equals else "no `=`"
+        raise UsageError(subject, found, "a.b=value", "Write for example -o audio.max_seconds=8.")
+    if len(parts) > _DEEPEST:
+        raise UsageError(subject, f"{len(parts)} levels of names", f"at most {_DEEPEST}", "Correct it.")
     try:
-        tree: Any = yaml.safe_load(value)
+        tree = parse_yaml(value)
+    except ValuesRefused as error:
+        raise UsageError(subject, str(error.problem), "one setting's value", "Correct it.") from None
     except yaml.YAMLError:
         tree = value
     if isinstance(tree, str):  # YAML 1.1 reads 1e-3 as text
@@ -287,25 +322,6 @@ def _override(text: str) -> Tree:
             tree = float(tree)
         except ValueError:
             pass
-    for part in reversed(key.strip().split(".")):
+    for part in reversed(parts):
         tree = {part: tree}
     return dict(tree)
-
-
-def _explain(model: type[Model], detail: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS)
-    if detail["type"] != "extra_forbidden":
-        return f"{path} = {detail['input']!r}: {detail['msg'].lower()}"
-    known = list(_fields(model))
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5) or [
-        name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]
-    ]
-    return f"{path}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def _fields(model: type[Model], prefix: str = "") -> Iterator[str]:
-    for name, info in model.model_fields.items():
-        yield prefix + name
-        for part in (info.annotation, *get_args(info.annotation)):
-            if isinstance(part, type) and issubclass(part, Model):
-                yield from _fields(part, f"{prefix}{name}.")

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.audio_file import opened
+
 _HEAD_BYTES = 512  # holds the chunks before the audio, in nearly every file
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _WIDTHS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}  # bits
@@ -40,16 +42,11 @@ class _Audio(NamedTuple):
 def wav_length(path: str) -> tuple[int, int] | None:
     """(frames, samples a second) that libsndfile would find in `path`; None for anything but a plain whole WAV."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with opened(path) as handle:
+            audio = _audio(os.read(handle, _HEAD_BYTES), os.fstat(handle).st_size)
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
-    try:
-        audio = _audio(os.read(handle, _HEAD_BYTES), os.fstat(handle).st_size)
-        return (audio.frames, audio.form.rate) if audio else None
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
+    return (audio.frames, audio.form.rate) if audio else None
 
 
 def samples16(data: bytes) -> tuple[NDArray[np.int16], int] | None:

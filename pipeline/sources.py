@@ -15,7 +15,8 @@ from cache.layout import Rows
 from cache.manifest import Manifest
 from cache.names import Names
 from cache.reader import Store
-from pipeline.audio import Decoding, digest_of
+from pipeline.audio import Decoding
+from pipeline.audio_file import digest_of_file, opened, stamp_of
 from pipeline.device import cores
 
 _PART = 1024  # files in one piece of work: a future for each of two million would take gigabytes
@@ -35,8 +36,9 @@ def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> Rows:
 def content_of(path: Path) -> bytes | None:
     """The digest of a file's bytes, None where it cannot be read."""
     try:
-        return digest_of(path.read_bytes())
-    except OSError:
+        with opened(path) as handle:
+            return digest_of_file(handle, os.fstat(handle).st_size)
+    except (OSError, ValueError):
         return None
 
 
@@ -80,7 +82,6 @@ def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDA
 
 def _stamp(path: str) -> tuple[int, int]:
     try:
-        found = os.stat(path)
-    except OSError:
+        return stamp_of(os.stat(path))
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return (-1, 0)
-    return (found.st_size, found.st_mtime_ns)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.audio import Decoding, UnusableAudio, Waveform, digest_of
+from pipeline.audio import Decoding, UnusableAudio, Waveform
+from pipeline.audio_file import digest_of
 from pipeline.config import ExtractConfig
 from pipeline.encoders.base import Encoder
 from pipeline.errors import EmotionRankError
@@ -38,10 +39,11 @@ class Reader(Protocol[Source, Input]):
 
 
 class Clip(NamedTuple):
-    """Where an utterance lies, and how many samples it was planned with."""
+    """Where an utterance lies, and what it was when it was planned."""
 
     path: Path
-    samples: int
+    samples: int  # 0: its header could not be read
+    stamp: tuple[int, int] | None = None  # bytes, nanoseconds; None: not compared
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,14 @@ class SpeechReader:
     decoding: Decoding
 
     def load(self, source: Clip) -> tuple[Waveform, bytes]:
-        """Decode the file. Raises UnusableAudio."""
+        """Decode the file. Raises UnusableAudio, also where it is another than was planned.
+
+        The row has the stamp of the plan. With no digest and another stamp it is encoded anew by the next run.
+        """
         decoded = self.decoding.load(source.path)
+        same_length = not source.samples or abs(len(decoded.wave) - source.samples) <= 1  # older stores round down
+        if not same_length or source.stamp not in (None, decoded.stamp):
+            raise UnusableAudio("changed after it was planned: run it again")
         return decoded.wave, decoded.digest
 
     def stand_in(self, source: Clip) -> Waveform:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -130,18 +128,6 @@ def test_a_wav_written_to_a_pipe_has_no_promised_size(tmp_path: Path) -> None:
     data[place : place + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
     assert len(DECODING.load(path).wave) == RATE // 2
-
-
-@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
-def test_a_pipe_decodes_as_the_file_whose_bytes_come_through_it(tmp_path: Path, name: str) -> None:
-    soundfile.write(tmp_path / name, tone(0.5), RATE, subtype="PCM_24" if name == "a.wav" else None)
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / name).read_bytes()))
-    writer.start()
-    piped, read = DECODING.load(tmp_path / "pipe"), DECODING.load(tmp_path / name)
-    writer.join()
-    assert np.array_equal(piped.wave, read.wave)
-    assert piped.digest == read.digest
 
 
 @pytest.mark.parametrize("loud", [1e-30, 1e-22, 1e22, 1e30])

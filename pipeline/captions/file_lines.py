@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config import CaptionsConfig, Model, validate
-from pipeline.errors import ManyProblems
+from pipeline.config import CaptionsConfig, Model, Number, Whole, validate
+from pipeline.config_errors import shown
+from pipeline.errors import ManyProblems, UsageError
+from pipeline.json_text import NotJson, parse_json
+from pipeline.regular_file import opened
 
 STYLES: tuple[str, ...] = get_args(get_args(CaptionsConfig.model_fields["styles"].annotation)[0])
 
@@ -30,7 +32,7 @@ def _known(style: str) -> str:
 
 Text = Annotated[str, AfterValidator(_plain)]
 Style = Annotated[str, AfterValidator(_known)]
-Label = Annotated[float, Field(ge=0.5, le=7.0)]
+Label = Annotated[Number, Field(ge=0.5, le=7.0)]
 
 
 class CaptionLine(Model):
@@ -67,29 +69,33 @@ class PromptLine(Model):
     text: Text
     valence: Label
     arousal: Label
-    variant: int = Field(0, ge=0)
+    variant: Whole = Field(0, ge=0)
 
 
 def parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
     """The good lines of `path` with their place; what is wrong with the others goes into `problems`."""
     try:
-        content = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        problems.append(f"{path}: cannot be read ({error.strerror})")
-        return
-    if path.suffix == ".json":
-        yield from _categories(path, content, problems)
-        return
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            yield from _line(f"{path}:{number}", line, problems)
+        with opened(path, "rb") as file:
+            if path.suffix == ".json":
+                yield from _categories(path, file.read(), problems)
+                return
+            for number, line in enumerate(_lines(file), start=1):
+                if line.strip():
+                    yield from _line(f"{path}:{number}", line, problems)
+    except UsageError as error:
+        problems.append(f"{error.subject}: {error.found}")
 
 
-def _line(where: str, line: str, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
+def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    for part in file:
+        yield from part.removesuffix(b"\n").removesuffix(b"\r").split(b"\r")
+
+
+def _line(where: str, line: bytes, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
     try:
-        tree = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{where}: not JSON ({error})")
+        tree = parse_json(line)
+    except NotJson as error:
+        problems.append(f"{where}: {error}; expected one JSON object a line")
         return
     if not isinstance(tree, dict):
         problems.append(f"{where}: {type(tree).__name__}; expected a JSON object")
@@ -105,23 +111,20 @@ def _entry(where: str, tree: dict[str, Any], problems: list[str]) -> Iterator[tu
         problems += error.problems
 
 
-def _categories(path: Path, content: str, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
+def _categories(path: Path, raw: bytes, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
     """CLAP4Emo's captions: an object, category -> captions."""
     try:
-        tree = json.loads(content)
-    except json.JSONDecodeError as error:
-        problems.append(f"{path}:{error.lineno}: not JSON ({error.msg})")
-        return
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{path}: not JSON ({error})")
+        tree = parse_json(raw)
+    except NotJson as error:
+        problems.append(f"{path}:{error.line}: {error}; expected an object of lists of captions by emotion")
         return
     if not isinstance(tree, dict):
         problems.append(f"{path}: {type(tree).__name__}; expected an object of lists of captions by emotion")
         return
     for emotion, captions in tree.items():
+        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else shown(emotion)}"
         if not isinstance(captions, list):
-            problems.append(f"{path}: {emotion}: {type(captions).__name__}; expected a list of captions")
+            problems.append(f"{where}: {type(captions).__name__}; expected a list of captions")
             continue
         for number, text in enumerate(captions):
-            where = f"{path}: {emotion}[{number}]"
-            yield from _entry(where, {"style": "clap4emo", "emotion": emotion, "text": text}, problems)
+            yield from _entry(f"{where}[{number}]", {"style": "clap4emo", "emotion": emotion, "text": text}, problems)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ManyProblems, UsageError
+from pipeline.regular_file import opened
 
 Words = tuple[tuple[str, ...], tuple[str, ...]]  # of the train and of the test phrasing
 
@@ -74,6 +75,7 @@ OWN: dict[str, Words] = {  # nouns, written for this project; NRC's lexicons may
 }
 EMOTIONS = tuple(OWN)  # the categories known, in alphabetical order
 
+_EXPECTED, _ACTION = "NRC's word-level file, as UTF-8", "Correct captions.lexicon."
 AFFECTS = frozenset(
     ("anger", "anticipation", "disgust", "fear", "joy", "negative", "positive", "sadness", "surprise", "trust")
 )
@@ -127,7 +129,7 @@ def read_lexicon(path: Path) -> dict[str, Words]:
     affects: dict[str, set[str]] = {}
     problems: list[str] = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with opened(path, expected=_EXPECTED, action=_ACTION, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 parts = [part.strip() for part in line.split("\t")]
                 problem = _problem(parts)
@@ -135,10 +137,8 @@ def read_lexicon(path: Path) -> dict[str, Words]:
                     problems.append(f"{path}:{number}: {problem}")
                 elif len(parts) == 3 and parts[2] == "1":
                     affects.setdefault(parts[0], set()).add(parts[1])
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            path, f"cannot be read ({error})", "NRC's word-level file, as UTF-8", "Correct captions.lexicon."
-        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(path, "cannot be read (not UTF-8)", _EXPECTED, _ACTION) from None
     if problems:
         raise ManyProblems(path, problems, "Give NRC's word-level file, unchanged, as captions.lexicon.")
     return {emotion: _split(sorted(_fitting(affects, *rule))) for emotion, rule in RULES.items()}

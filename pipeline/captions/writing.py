@@ -1,8 +1,9 @@
-"""Captions by an LLM (F11, F14): every prompt is paid once, whatever interrupts the job.
+"""Captions by an LLM (F11, F14): an answer that arrived is never paid for again, whatever interrupts the job.
 
     write-captions my/manifest.csv --out captions/mine -o llm.base_url=http://127.0.0.1:8080/v1 -o llm.model=mine
 
-The key comes from the environment and goes nowhere else.
+What was on its way at a kill or a timeout may have been charged: each such request is asked again under the same
+Idempotency-Key. The key comes from the environment and goes nowhere else.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pipeline.captions.answer_log import Answer, AnswerLog, read_answers
 from pipeline.captions.answers import Ledger
 from pipeline.captions.asking import Job
 from pipeline.captions.asks import Ask, asks_of, lines_of
+from pipeline.captions.endpoint_secrets import resolve_without_keys
 from pipeline.captions.llm_client import key_of
-from pipeline.captions.write_config import WriteConfig, resolve_writing
+from pipeline.captions.write_config import WriteConfig
 from pipeline.config import dump, merge, validate
 from pipeline.corpora import read_corpus
 from pipeline.errors import UsageError
@@ -45,7 +47,7 @@ def write_captions(
     endpoint refuses or does not answer; every answer that came stays in `out/answers.jsonl`.
     """
     out = Path(out)
-    config = resolve_writing(config, audio_root=audio_root, overrides=overrides)
+    config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
     key = key_of(config.llm)
     if (out / "text.h5").exists():  # its captions.jsonl is the index of text.h5
         raise UsageError(out, "a folder of stores", "a folder of its own", "Choose another --out.")
@@ -74,7 +76,7 @@ def foresee_writing(
 
     Tokens are four characters each, every prompt is asked once, and a reasoning model's thoughts are not in it.
     """
-    config = resolve_writing(config, audio_root=audio_root, overrides=overrides)
+    config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
     asks = _asks(config)
     ledger = _replay(asks, read_answers(Path(out) / ANSWERS)[0], config)
     left = [ask for ask in asks if ledger.open(ask)]

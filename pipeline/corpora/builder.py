@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
 from pipeline.corpora.audio_files import AudioFiles
+from pipeline.corpora.audio_paths import Escapes, same_audio
 from pipeline.corpora.spelling import GENDERS, canonical_split, closest
 from pipeline.errors import ManyProblems, UsageError
 
 # what would break a line of manifest.csv, or cannot be written as UTF-8
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 _CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values, each on many rows
+_LEAST_SCALE = 1e-6  # between lowest and highest: what is closer is lost in rounding
 _BLOCK = 8192  # rows that wait to be taken apart into columns
 _LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
 _SHORT = Repr()
@@ -37,7 +39,8 @@ _WHERE_TO_POINT = "Correct corpus.root (--audio-root), or leave such rows out wi
 class ManifestBuilder:
     """Collects utterances and all that is wrong with them.
 
-    `scale` is (lowest, highest) label, mapped linearly to 1-7; `source` is what an error is about.
+    `scale` is (lowest, highest) label, mapped linearly to 1-7; `source` is what an error is about. `outside_root`:
+    whether audio may lie outside the root; None is no, and nothing can be done about it.
     """
 
     def __init__(
@@ -46,13 +49,15 @@ class ManifestBuilder:
         scale: tuple[float, float] = (1.0, 7.0),
         *,
         missing_audio: Literal["error", "drop"] = "error",
+        outside_root: bool | None = None,
         source: object,
     ) -> None:
-        if not scale[0] < scale[1]:
+        if not scale[1] - scale[0] > _LEAST_SCALE:
             raise UsageError("corpus.scale", f"{scale[0]:g} to {scale[1]:g}", "lowest < highest", "Correct it.")
         self.files = AudioFiles(root)
         self._root, self._scale, self._source = root, scale, source
-        self._drop_missing = missing_audio == "drop"
+        self._drop_missing, self._outside_root = missing_audio == "drop", outside_root
+        self._escapes = Escapes()
         self._columns: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
         self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
         self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
@@ -64,6 +69,7 @@ class ManifestBuilder:
         del self._clean["split"][None]
         self._problems: list[str] = []
         self._missing: list[str] = []
+        self._no_file = False  # whether a problem is that
         self._genders: Counter[str] = Counter()  # those not understood
 
     def __len__(self) -> int:
@@ -97,7 +103,8 @@ class ManifestBuilder:
 
     def problem(self, line: int, file: Path, text: str) -> None:
         """Note what is wrong with `line` of `file` (0: the whole file); `text` is "found; expected ..."."""
-        self._problems.append(f"{file}:{line}: {text}" if line else f"{file}: {text}")
+        place = str(file) if str(file).isprintable() else repr(str(file))  # a line break in a name is no second line
+        self._problems.append(f"{place}:{line}: {text}" if line else f"{place}: {text}")
 
     def counts(self) -> dict[str, int]:
         """Utterances so far, by split, in the order of `SPLITS`."""
@@ -108,8 +115,8 @@ class ManifestBuilder:
     def build(self, notes: Sequence[str] = ()) -> Manifest:
         """The manifest of all utterances taken. Raises ManyProblems with every problem, UsageError when it is empty."""
         if self._problems:
-            missing = any("no such file under" in problem for problem in self._problems)
-            raise ManyProblems(self._source, self._problems, _WHERE_TO_POINT if missing else "Correct these lines.")
+            raise ManyProblems(self._source, self._problems, self._action())
+        self._sort()
         notes = [*notes, *self._own_notes()]
         if not len(self):
             found = "; ".join(["no utterance", *notes])
@@ -124,12 +131,18 @@ class ManifestBuilder:
             column += self._texts[place :: len(TEXT_COLUMNS)]
         self._texts.clear()
 
+    def _action(self) -> str:
+        if self._escapes.count and self._outside_root is not None:
+            return self._escapes.action
+        return _WHERE_TO_POINT if self._no_file else "Correct these lines."
+
     def _own_notes(self) -> list[str]:
         notes = [f"gender {name!r} of {count:,} utterances is not used" for name, count in self._genders.items()]
         if self._missing:
             count = len(self._missing)
             notes.append(f"dropped {count:,} without an audio file (first: {self._missing[0]})")
-        return notes
+        columns = self._columns
+        return [*notes, *same_audio(columns["id"], columns["audio"], columns["split"], self.files)]
 
     def _on_seven(self) -> NDArray[np.float64]:
         """The labels on 1-7, (N, 3); what is on it already is kept to the last bit."""
@@ -217,21 +230,22 @@ class ManifestBuilder:
         if not name:
             self.problem(place[1], place[0], f"audio: empty; expected a path relative to {self._root}")
             return None
-        audio = self.files.inside(name)
-        if audio is None:
-            self.problem(
-                place[1], place[0], f"audio {_SHORT.repr(name)}: leaves {self._root}; expected a path inside it"
-            )
+        inside = self.files.inside(name)
+        whole = self.files.whole(name) if inside is None or name[0] == "/" else ""
+        self._escapes.see(name, whole)
+        audio = name if whole else inside or name  # an absolute path is kept as it was given
+        if inside is None and not self._outside_root:
+            self._escapes.count += 1
+            found = f"leaves {self._root}; expected a path inside it"
         elif self.files.holds(audio):
             return audio
         elif self._drop_missing:
             self._missing.append(audio)
+            return None
         else:
-            self.problem(
-                place[1],
-                place[0],
-                f"audio {_SHORT.repr(name)}: no such file under {self._root}; expected an audio file",
-            )
+            self._no_file = True
+            found = f"no such file under {self._root}; expected an audio file"
+        self.problem(place[1], place[0], f"audio {_SHORT.repr(name)}: {found}")
         return None
 
 

@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
 from pipeline.config import CorpusConfig
 from pipeline.corpora.builder import ManifestBuilder
 from pipeline.corpora.places import corpus_root
-from pipeline.corpora.tables import Columns, read_csv, read_json_lines, unused_note
+from pipeline.corpora.tables import Columns, read_csv, read_json_lines, unused_notes
 from pipeline.errors import UsageError
 
 SCALE = (1.0, 7.0)  # unless the config declares another
@@ -32,7 +33,13 @@ def read_generic(config: CorpusConfig) -> Manifest:
     """
     path = _path(config)
     root = path.parent if config.root is None else corpus_root(config)
-    builder = ManifestBuilder(root, config.scale or SCALE, missing_audio=config.missing_audio, source=path)
+    builder = ManifestBuilder(
+        root,
+        config.scale or SCALE,
+        missing_audio=config.missing_audio,
+        outside_root=config.outside_root,
+        source=path,
+    )
     notes = _add_csv(builder, path) if path.suffix == ".csv" else _add_json_lines(builder, path)
     return builder.build(notes)
 
@@ -40,10 +47,10 @@ def read_generic(config: CorpusConfig) -> Manifest:
 def _path(config: CorpusConfig) -> Path:
     if config.manifest is None:
         raise UsageError("corpus.manifest", "not given", "a CSV or JSON-lines file", "Name the manifest's path.")
-    path = config.manifest.expanduser()
+    path = Path(os.path.expanduser(config.manifest))
     if path.suffix not in (".csv", ".jsonl", ".json"):
         raise UsageError(path, f"a file ending in {path.suffix!r}", ".csv or .jsonl", "Write it as one of these.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(path, "no such file", "a CSV or JSON-lines manifest", "Check the path.")
     return path
 
@@ -65,4 +72,4 @@ def _add_json_lines(builder: ManifestBuilder, path: Path) -> list[str]:
             builder.problem(line, path, f"{found}; expected {', '.join(COLUMNS.required)}")
         else:
             builder.add(line, path, **entry)
-    return [unused_note(name, COLUMNS) for name in sorted(unused)]
+    return unused_notes(sorted(unused), COLUMNS)

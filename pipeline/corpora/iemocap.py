@@ -13,7 +13,8 @@ from pathlib import Path
 from cache.manifest import Manifest
 from pipeline.config import CorpusConfig
 from pipeline.corpora.builder import ManifestBuilder
-from pipeline.corpora.places import corpus_root, corpus_scale, first_existing, opened
+from pipeline.corpora.places import corpus_root, corpus_scale, first_existing
+from pipeline.regular_file import opened
 
 SCALE = (1.0, 5.0)
 SESSIONS = {1: "train", 2: "train", 3: "train", 4: "dev", 5: "test"}

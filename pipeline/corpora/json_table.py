@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.corpora.places import opened
 from pipeline.corpora.tables import Report
+from pipeline.json_text import NotJson, once, parse_json
+from pipeline.regular_file import opened
 
 
 def read_json_table(path: Path, key: str, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
@@ -18,17 +18,11 @@ def read_json_table(path: Path, key: str, report: Report) -> Iterator[tuple[int,
     with opened(path, "rb") as file:
         raw = file.read()
     try:
-        text = raw.decode("utf-8-sig")
-        entries = json.loads(text, object_pairs_hook=_Pairs)
-    except UnicodeDecodeError as error:
-        report(1 + raw.count(b"\n", 0, error.start), path, "not UTF-8; expected JSON in UTF-8")
-    except RecursionError:
-        report(1, path, "JSON nested too deeply; expected an object of objects")
-    except ValueError as error:
-        found = getattr(error, "msg", "a number too long")
-        report(getattr(error, "lineno", 1), path, f"not JSON ({found}); expected an object of objects")
+        entries = parse_json(raw, pairs=_Pairs)
+    except NotJson as error:
+        report(error.line, path, f"{error}; expected an object of objects")
     else:
-        yield from _records(text, entries, path, key, report)
+        yield from _records(raw.decode("utf-8-sig"), entries, path, key, report)
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -47,7 +41,10 @@ def _records(
         if found < 0:  # a name written with escapes: the lines are lost from here on
             found = len(text)
         line, position = line + text.count("\n", position, found), found
-        if isinstance(fields, _Pairs):
-            yield line, {**dict(fields), key: name}
-        else:
+        if not isinstance(fields, _Pairs):
             report(line, path, f"entry {name[:60]!r}: no object; expected the fields of an utterance")
+            continue
+        try:
+            yield line, {**once(fields), key: name}
+        except NotJson as error:
+            report(line, path, f"entry {name[:60]!r}: {error}; expected each once")

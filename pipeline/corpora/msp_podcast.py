@@ -14,9 +14,10 @@ from cache.manifest import Manifest
 from pipeline.config import CorpusConfig
 from pipeline.corpora.builder import ManifestBuilder
 from pipeline.corpora.json_table import read_json_table
-from pipeline.corpora.places import corpus_root, corpus_scale, first_existing, opened
+from pipeline.corpora.places import corpus_root, corpus_scale, first_existing
 from pipeline.corpora.spelling import canonical_split
 from pipeline.corpora.tables import Columns, read_csv
+from pipeline.regular_file import opened
 
 SCALE = (1.0, 7.0)
 LABELS = ("Labels/labels_consensus.csv", "Labels/labels_consensus.json")

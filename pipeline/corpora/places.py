@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 from pipeline.config import CorpusConfig
 from pipeline.errors import UsageError
@@ -17,8 +17,8 @@ def corpus_root(config: CorpusConfig) -> Path:
     """The folder the corpus was unpacked to. Raises UsageError when it is not given or not there."""
     if config.root is None:
         raise UsageError("corpus.root", f"not given for reader {config.reader}", "the corpus folder", _WHERE_TO_POINT)
-    root = config.root.expanduser()
-    if not root.is_dir():
+    root = Path(os.path.expanduser(config.root))
+    if not os.path.isdir(root):
         raise UsageError(root, "no such folder", "the corpus folder", _WHERE_TO_POINT)
     return root
 
@@ -27,7 +27,7 @@ def first_existing(root: Path, names: Sequence[str], *, what: str) -> Path:
     """The first of `names` under `root` that exists. Raises UsageError that lists every path tried."""
     tried = [root / name for name in names]
     for path in tried:
-        if path.exists():
+        if os.path.exists(path):
             return path
     looked = ", ".join(str(path) for path in tried)
     raise UsageError(root, f"no {what}", f"one of {looked}", _WHERE_TO_POINT)
@@ -40,12 +40,3 @@ def corpus_scale(config: CorpusConfig, own: Scale) -> Scale:
         action = f"Leave it out or set -o corpus.scale=[{own[0]:g},{own[1]:g}]."
         raise UsageError("corpus.scale", found, f"{own[0]:g} to {own[1]:g}, the scale of {config.reader}", action)
     return own
-
-
-def opened(path: Path, mode: str = "r", **options: Any) -> IO[Any]:
-    """`open`, with UsageError in place of OSError."""
-    try:
-        return open(path, mode, **options)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(path, f"cannot be read ({reason})", "a readable file", "Check the path.") from None

@@ -7,7 +7,6 @@ over, so that one pass finds them all.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
-from pipeline.corpora.places import opened
 from pipeline.corpora.spelling import closest
+from pipeline.json_text import NotJson, parse_json
+from pipeline.regular_file import opened
 
 Report = Callable[[int, Path, str], None]
+_NAMED = 20  # columns that are not read
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" let through
 
 
@@ -46,7 +47,7 @@ def read_csv(path: Path, columns: Columns, report: Report, notes: list[str]) -> 
     header = [name.strip() for name in header]
     if not _check_header(header, columns, lambda text: report(line, path, text)):
         return
-    notes.extend(unused_note(name, columns) for name in header if name and name not in columns.known)
+    notes += unused_notes([name for name in header if name and name not in columns.known], columns)
     used = [name for name in columns.known if name in header]
     pick = itemgetter(*(header.index(name) for name in used), 0)  # 0 twice or more: always a tuple
     for line, fields in rows:
@@ -65,34 +66,30 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str,
     line = 0
     with opened(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
-            text = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
-            if text.isspace():
+            if raw.isspace():
                 continue
             try:
-                yield line, _json_object(text)
-            except ValueError as error:
+                yield line, _json_object(raw)
+            except NotJson as error:
                 report(line, path, f"{error}; expected one JSON object a line")
     if not line:
         report(1, path, "empty; expected one JSON object a line")
 
 
-def unused_note(name: str, columns: Columns) -> str:
-    """The note about a column that is not read."""
-    return f"column {name[:60]!r} is not used{closest(name.strip().lower(), columns.known)}"
+def unused_notes(names: Sequence[str], columns: Columns) -> list[str]:
+    """The notes about columns that are not read: the first few by name."""
+    notes = [
+        f"column {name[:60]!r} is not used{closest(name.strip().lower(), columns.known)}" for name in names[:_NAMED]
+    ]
+    rest = len(names) - len(notes)
+    return [*notes, f"{rest:,} more columns are not used"] if rest else notes
 
 
 def _json_object(raw: bytes) -> dict[str, object]:
-    """The object that `raw` holds. Raises ValueError with the reason."""
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
-    except ValueError as error:  # JSONDecodeError, or Python's own limit on digits
-        raise ValueError(f"not JSON ({getattr(error, 'msg', 'a number too long')})") from None
+    """The object that `raw` holds. Raises NotJson with the reason."""
+    value = parse_json(raw)
     if not isinstance(value, dict):
-        raise ValueError(f"a JSON {type(value).__name__}")
+        raise NotJson(f"a JSON {type(value).__name__}")
     return value
 
 

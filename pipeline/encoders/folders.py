@@ -14,6 +14,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_LONGEST_REASON = 300
 _DESCRIPTION = ["*.json", "*.txt", "*.model"]
 _SAFE, _PICKLED = ["model*.safetensors"], ["pytorch_model*.bin"]  # pickles are fetched only if nothing else is there
 
@@ -39,8 +40,9 @@ def read_json(path: Path) -> dict[str, Any]:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(path, "no such file", "a complete model folder", "Download the model again.") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(path, f"cannot be read ({error})", "a JSON file", "Download the model again.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"cannot be read ({first_line(error)})"
+        raise UsageError(path, found, "a JSON file", "Download the model again.") from None
     if not isinstance(tree, dict):
         raise UsageError(path, f"a {type(tree).__name__}", "a JSON object", "Download the model again.")
     return tree
@@ -54,6 +56,20 @@ def feature_settings(folder: Path) -> dict[str, Any]:
         if isinstance(nested, dict):
             return nested
     return read_json(folder / "preprocessor_config.json")
+
+
+def sampling_rate(features: dict[str, Any], subject: object) -> int:
+    """The rate in Hz that `feature_settings` name; 16 kHz where they do not. Raises UsageError for no such number."""
+    rate = features.get("sampling_rate", 16_000)
+    if type(rate) is not int or not 1000 <= rate <= 384_000:
+        raise UsageError(subject, f"sampling_rate {rate!r:.40}", "Hz, such as 16000", "Download the model again.")
+    return rate
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says, in one line: a library quotes whole files, and a file may hold anything."""
+    line = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
+    return "".join(letter if letter.isprintable() else "?" for letter in line) or type(error).__name__
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -83,4 +99,4 @@ def _snapshot(name: str, revision: str | None, local: bool, patterns: list[str] 
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=local, allow_patterns=patterns))
     except (OSError, ValueError, network) as error:
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return first_line(error)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from pipeline.encoders.folders import read_json
+from pipeline.encoders.folders import first_line, read_json
 from pipeline.errors import UsageError
 
+_MOST_LAYERS = 1000  # a hundred thousand take hours to build
 _SHAPING = (
     "model_type",
     "hidden_size",
@@ -27,20 +28,33 @@ _SHAPING = (
 def read_config(folder: Path) -> Any:
     """The model's config as a class of transformers. A folder's own code is never executed (F21).
 
-    Raises UsageError for a model type that transformers does not know, with or without code of its own.
+    Nor are the kernels that a config may name (`attn_implementation: somebody/kernels` is fetched and run as machine
+    code): how a model attends is not its config's to say. Raises UsageError for a model type that transformers does
+    not know, with or without code of its own.
     """
     from transformers import AutoConfig
 
     tree = read_json(folder / "config.json")
+    _is_no_tower(tree, folder / "config.json")
     try:
         with quietly():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        kind = f"model_type {tree.get('model_type')!r}"
-        reason = "with code of its own (never executed)" if "auto_map" in tree else str(error).partition("\n")[0]
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            config._attn_implementation = config._experts_implementation = None
+    except Exception as error:  # transformers raises what a wrong value happens to break
+        kind = f"model_type {tree.get('model_type')!r:.40}"
+        reason = "with code of its own (never executed)" if "auto_map" in tree else first_line(error)
         raise UsageError(
             folder / "config.json", f"{kind}, {reason}", "a model of transformers' own", "Choose another model."
-        ) from None
+        ) from error
+    return config
+
+
+def _is_no_tower(tree: dict[str, Any], subject: object) -> None:
+    """Raises UsageError for more layers than are ever built: a model is built before its weights can tell."""
+    for name, value in tree.items():
+        if name.endswith("layers") and isinstance(value, int | float) and value > _MOST_LAYERS:
+            found = f"{name!r:.60} {value:g}"
+            raise UsageError(subject, found, f"at most {_MOST_LAYERS:,}", "Download the model again.")
 
 
 def bare_model(config: Any, subject: object) -> Any:
@@ -58,9 +72,9 @@ def skeleton(build: Callable[[], Any], subject: object) -> Any:
     try:
         with quietly(), no_init_weights():
             model = build()
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(subject, f"cannot be built ({reason})", "a sound config.json", "Download it again.") from None
+    except Exception as error:  # see `read_config`
+        found = f"cannot be built ({first_line(error)})"
+        raise UsageError(subject, found, "a sound config.json", "Download it again.") from error
     return model.to(torch.float32).eval().requires_grad_(False)
 
 

@@ -12,10 +12,17 @@ from pipeline.config import AudioConfig
 from pipeline.encoders import whisper
 from pipeline.encoders.base import AudioEncoder
 from pipeline.encoders.batches import Padding
-from pipeline.encoders.folders import feature_settings, find_folder
+from pipeline.encoders.folders import feature_settings, find_folder, sampling_rate
 from pipeline.encoders.pooling import plain_pooling
 from pipeline.encoders.skeleton import architecture, bare_model, read_config
-from pipeline.encoders.speech import SpeechEncoder, forward_of, in_precision, load_speech, stop_after
+from pipeline.encoders.speech import (
+    SpeechEncoder,
+    forward_of,
+    in_precision,
+    load_speech,
+    receptive_field,
+    stop_after,
+)
 from pipeline.encoders.weights import base_weights, read_state, sha256, weight_files
 from pipeline.errors import UsageError
 
@@ -45,7 +52,8 @@ def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> Speec
     layer = stop_after(model, config.layer, folder)
     forward = forward_of(model, config.precision, torch.device(device), folder)
     features = feature_settings(folder)
-    rate, normalised = int(features.get("sampling_rate", 16000)), bool(features.get("do_normalize", True))
+    rate, normalised = sampling_rate(features, folder), bool(features.get("do_normalize", True))
+    _frames_are_short(shape, rate, folder)
     declared = {
         "encoder": "transformers",
         "weights_sha256": sha256(files),
@@ -62,6 +70,13 @@ def _family(config: AudioConfig, device: str, folder: Path, shape: Any) -> Speec
     pool = plain_pooling(config.pooling, folder)
     padding = Padding.of(config, rate)
     return SpeechEncoder(forward, shape, torch.device(device), prepare, pool, padding, width, rate, declared)
+
+
+def _frames_are_short(shape: Any, rate: int, subject: object) -> None:
+    """Raises UsageError for strides that cannot be meant: they show in no weight, so that no strict load sees them."""
+    if min(shape.conv_stride) < 1 or receptive_field(shape) > rate:
+        found = f"strides {list(shape.conv_stride)!r:.80}"
+        raise UsageError(subject, found, "frames of less than a second", "Use the published config.json.")
 
 
 def standardise(wave: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ from torch import Tensor
 from pipeline.config import TextConfig
 from pipeline.encoders.base import TwoSteps
 from pipeline.encoders.batches import exact_inference
-from pipeline.encoders.folders import find_folder, read_json
+from pipeline.encoders.folders import find_folder, first_line, read_json
 from pipeline.encoders.pooling import mean, uniform
 from pipeline.encoders.skeleton import architecture, bare_model, quietly, read_config
 from pipeline.encoders.weights import State, base_weights, load_strictly, read_state, renamed, sha256, weight_files
 from pipeline.errors import UsageError
 
 _TOKENIZING = Lock()  # a tokenizer keeps its truncation and padding inside: "Already borrowed" from a second thread
+_SHORTEST = 4
 _STALE = "embeddings.position_ids"  # 0, 1, 2, ...: older versions saved it (F3)
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # BERT's first files
 _VOCABULARIES = (
@@ -87,16 +88,21 @@ def load_folder(folder: Path, config: TextConfig, device: str, *, encoder: str) 
     if len(tokenizer) > shape.vocab_size:
         found = f"a tokenizer of {len(tokenizer)} tokens"
         raise UsageError(folder, found, f"at most the model's {shape.vocab_size}", "Download both from one place.")
-    limit = min(config.max_tokens, _positions(model), _published_limit(folder), tokenizer.model_max_length)
+    published = (_published_limit(folder), _length(tokenizer.model_max_length, folder / "tokenizer_config.json"))
+    limit = min(config.max_tokens, _length(_positions(model), folder / "config.json"), *published)
     declared = {
         "encoder": encoder,
         "weights_sha256": sha256(files),
-        "tokenizer_sha256": sha256(sorted({path for glob in _TOKENIZER_FILES for path in folder.glob(glob)})),
+        "tokenizer_sha256": sha256(_tokenizer_files(folder)),
         "architecture": architecture(shape),
         "pooling": config.pooling,
         "max_tokens": limit,
     }
     return TextModel(model.to(device), tokenizer, config.pooling, limit, shape.hidden_size, declared)
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return sorted({path for glob in _TOKENIZER_FILES for path in folder.glob(glob) if path.is_file()})
 
 
 def _without_stale(state: State) -> State:
@@ -113,8 +119,8 @@ def _tokenizer(folder: Path) -> Any:
         with quietly():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing more particular
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(folder, f"no tokenizer ({reason})", "its tokenizer files", "Download it again.") from error
+        found = f"no tokenizer ({first_line(error)})"
+        raise UsageError(folder, found, "its tokenizer files", "Download it again.") from error
     if tokenizer.pad_token_id is None:
         raise UsageError(folder, "a tokenizer without a padding token", "an encoder's", "Choose another model.")
     tokenizer.padding_side = tokenizer.truncation_side = "right"  # position 0 is the sentence's own first token
@@ -132,4 +138,14 @@ def _positions(model: Any) -> int:
 def _published_limit(folder: Path) -> int:
     """The length a sentence-transformers model was published with, where there is one."""
     path = folder / "sentence_bert_config.json"
-    return int(read_json(path).get("max_seq_length") or 1 << 30) if path.is_file() else 1 << 30
+    return _length(read_json(path).get("max_seq_length") or 1 << 30, path) if path.is_file() else 1 << 30
+
+
+def _length(tokens: object, subject: object) -> int:
+    """Raises UsageError for what no text can be cut at: a sentence's two ends and a word are more than three tokens."""
+    if type(tokens) is float and tokens >= 1 << 30:  # 1e30, as transformers writes "no limit"
+        return 1 << 30
+    if type(tokens) is not int or tokens < _SHORTEST:
+        found = f"a length of {tokens!r:.40} tokens"
+        raise UsageError(subject, found, f"{_SHORTEST} or more", "Download the model again.")
+    return tokens

@@ -6,6 +6,7 @@ extract-features msp_podcast encoders/paper
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.config import AudioConfig
 from pipeline.encoders.batches import Padding
-from pipeline.encoders.folders import find_folder, read_json
+from pipeline.encoders.folders import find_folder, read_json, sampling_rate
 from pipeline.encoders.pooling import AttentivePooling, Pool, mean, statistics
 from pipeline.encoders.skeleton import architecture, skeleton
 from pipeline.encoders.speech import (
@@ -45,10 +46,10 @@ class Settings:
         """Raises UsageError that names a field which is missing or of another type."""
         tree = read_json(path)
         for name, kind in (("mean", float), ("std", float), ("ssl_type", str), ("sampling_rate", int)):
-            if not isinstance(tree.get(name), kind):
-                found = f"`{name}` is {tree[name]!r}" if name in tree else f"no `{name}`"
+            if not isinstance(tree.get(name), kind) or not math.isfinite(tree[name] if kind is float else 0):
+                found = f"`{name}` is {tree[name]!r:.40}" if name in tree else f"no `{name}`"
                 raise UsageError(path, found, f"a {kind.__name__}", "Use the published config.json.")
-        return cls(tree["mean"], tree["std"], tree["ssl_type"], tree["sampling_rate"])
+        return cls(tree["mean"], tree["std"], tree["ssl_type"], sampling_rate(tree, path))
 
     def normalise(self, wave: Tensor) -> Tensor:
         """(samples,) -> (samples,), by the training corpus's mean and deviation (F18)."""

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import pickle
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from pipeline.encoders.folders import WEIGHTS, read_json
+from pipeline.encoders.folders import WEIGHTS, first_line, read_json
 from pipeline.errors import ManyProblems, UsageError
 
 State = dict[str, torch.Tensor]
-_UNREADABLE = (  # what torch's tensors-only reader raises for bytes that are no such file
-    pickle.UnpicklingError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 _GUESSES = 20  # a file of another model has hundreds of wrong keys: no guessing then
 
 
@@ -55,6 +41,8 @@ def read_state(files: Iterable[Path]) -> State:
     state: State = {}
     for path in files:
         state.update(_read_file(path))
+        if odd := [name for name in state if not name.isprintable()]:  # names go into messages
+            raise UsageError(path, f"a weight named {odd[0]!r:.40}", "printable names", "Download it again.")
     return state
 
 
@@ -137,16 +125,15 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _read_file(path: Path) -> State:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         tree = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, *_UNREADABLE) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UsageError(path, f"cannot be read ({reason})", "a file of tensors only", "Download it again.") from None
+    except Exception as error:  # what torch's tensors-only reader raises for bytes that are no such file: anything
+        found = f"cannot be read ({first_line(error)})"
+        raise UsageError(path, found, "a file of tensors only", "Download it again.") from error
     if not isinstance(tree, dict) or not all(isinstance(value, torch.Tensor) for value in tree.values()):
         raise UsageError(path, "something else than named tensors", "a state dict", "Download it again.")
     return {str(name): tensor for name, tensor in tree.items()}

@@ -5,6 +5,7 @@ transformers runs it on 30 s only, and without a mask; the walk over its layers 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from pipeline.config import AudioConfig
 from pipeline.encoders.base import TwoSteps, Waveform
 from pipeline.encoders.batches import Padding, at_least, exact_inference, rectangle, tensors
-from pipeline.encoders.folders import feature_settings
+from pipeline.encoders.folders import feature_settings, first_line, sampling_rate
 from pipeline.encoders.log_mel import LogMel
 from pipeline.encoders.pooling import Pool, frame_mask, plain_pooling
 from pipeline.encoders.skeleton import quietly, skeleton
@@ -121,11 +122,11 @@ def assemble(
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     require_float32(config.precision, "whisper", subject)
+    extractor = _extractor(features, shape.num_mel_bins, subject)
     model = skeleton(lambda: WhisperEncoder(shape), subject)
     load_strictly(model, state, subject)
     layer = layer_number(config.layer, shape.encoder_layers, subject)
     model.layers = model.layers[:layer]
-    extractor = _extractor(features)
     rate = int(extractor.sampling_rate)
     more = {
         "architecture": {name: getattr(shape, name) for name in _SHAPING},
@@ -147,13 +148,25 @@ def assemble(
     )
 
 
-def _extractor(features: dict[str, Any]) -> Any:
+def _extractor(features: dict[str, Any], bins: int, subject: object) -> Any:
+    """The mel filters of a preprocessor_config.json. Raises UsageError for settings that give none."""
     import transformers
 
-    known = ("feature_size", "sampling_rate", "hop_length", "n_fft")
+    sizes = {name: features[name] for name in ("feature_size", "hop_length", "n_fft") if name in features}
+    rate = sampling_rate(features, subject)
     make: Any = transformers.WhisperFeatureExtractor
-    with quietly():
-        return make(**{name: features[name] for name in known if name in features})
+    try:
+        if wrong := [name for name, size in sizes.items() if type(size) is not int or not 1 <= size <= rate]:
+            raise ValueError(f"{wrong[0]} {sizes[wrong[0]]!r:.40}")
+        with quietly(), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a filter of zeros is only warned of
+            extractor = make(sampling_rate=rate, **sizes)
+        if extractor.feature_size != bins:
+            raise ValueError(f"{extractor.feature_size} bins, the model has {bins}")
+    except (ValueError, UserWarning) as error:
+        found = f"no mel spectrogram ({first_line(error)})"
+        raise UsageError(subject, found, "a sound preprocessor_config.json", "Download the model again.") from None
+    return extractor
 
 
 def _encoder_weights(state: State, subject: object) -> State:

@@ -10,14 +10,15 @@ import pytest
 
 from cache import manifest as manifests
 from cache.errors import StoreCorrupt
-from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest, read_manifest, write_manifest
+from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest, read_manifest, write_manifest
 
 
 def manifest_of(count: int) -> Manifest:
     texts = {name: [f"{name} {row % 3}" for row in range(count)] for name in TEXT_COLUMNS}
     texts["id"] = [f'u{row}, "quoted" ü\udcff' for row in range(count)]
     texts["gender"] = [""] * count
-    labels = {name: np.random.default_rng(column).random(count) for column, name in enumerate(LABEL_COLUMNS)}
+    labels = {name: np.random.default_rng(column).uniform(1, 7, count) for column, name in enumerate(LABEL_COLUMNS)}
+    texts["split"] = [SPLITS[row % 3] for row in range(count)]
     labels["valence"][::2] = np.nan
     labels["arousal"] = np.arange(count) % 4 / 5 + 1
     return Manifest(Path("/audio"), **texts, **labels)

@@ -135,9 +135,9 @@ def test_a_path_that_leaves_the_root_is_refused_by_name(root: Path, audio: str) 
     assert problems(root, {"audio": audio}) == [f"m.csv:2: audio {audio!r}: leaves {root}; expected a path inside it"]
 
 
-@pytest.mark.parametrize("audio", ["./audio/a.wav", "audio//a.wav", "audio/../audio/a.wav", "{root}/audio/a.wav"])
+@pytest.mark.parametrize("audio", ["./audio/a.wav", "audio//a.wav", "audio/../audio/a.wav"])
 def test_a_path_inside_the_root_is_kept_tidy_and_relative(root: Path, audio: str) -> None:
-    assert build(root, {"audio": audio.format(root=root)}).audio == ["audio/a.wav"]
+    assert build(root, {"audio": audio}).audio == ["audio/a.wav"]
 
 
 def test_a_root_given_relative_finds_the_same_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,63 @@
+"""Tiny model folders in the published layouts, to be spoiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import RobertaConfig, RobertaModel, WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+from tests.encoders import tiny
+
+ROBERTA = {
+    "vocab_size": 261,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+WHISPER = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "vocab_size": 8,
+    "num_mel_bins": 20,
+    "max_source_positions": 150,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}
+
+
+def text_model(folder: Path) -> Path:
+    """A one-layer RoBERTa and its tokenizer."""
+    RobertaModel(RobertaConfig(**ROBERTA), add_pooling_layer=False).save_pretrained(folder)
+    return tiny.save_tokenizer(folder)
+
+
+def speech_model(folder: Path) -> Path:
+    """A two-layer WavLM with its preprocessor_config.json."""
+    return tiny.save_speech(folder, tiny.wavlm(), do_normalize=True)
+
+
+def ser_model(folder: Path) -> Path:
+    """The published SER layout around a two-layer WavLM; its config.json names code of its own."""
+    return tiny.save_ser(folder, tiny.ser_state(tiny.wavlm()))
+
+
+def whisper_model(folder: Path) -> Path:
+    """A Whisper of one layer each."""
+    WhisperModel(WhisperConfig(**WHISPER)).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20).save_pretrained(folder)
+    return folder
