@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import EmotionRankError
+from cache.errors import EmotionRankError, UsageError
 
 PARTIAL = ".partial"  # what a file is called until it is whole
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -118,15 +119,46 @@ def remove(path: Path) -> None:
         raise failed(path, error, "deleted") from None
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    write_whole(path, [text.encode("utf-8", "surrogateescape")])
+
+
 def remove_partial(folder: Path) -> None:
     """Delete what writers that were killed left unfinished in `folder`."""
     for path in sorted(folder.glob(f"*{PARTIAL}")):
         remove(path)
 
 
+def remove_tree(folder: Path) -> None:
+    """Delete a folder with all that is in it; one that is not there is as good."""
+    if folder.is_dir():
+        _tried(folder, "deleted", shutil.rmtree, folder)
+
+
 def make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, where they are not there yet."""
-    _tried(folder, "made", os.makedirs, folder, exist_ok=True)
+    """Make `folder` and those above it, where they are not there yet, so that power loss does not take them."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            if not folder.is_dir():  # else somebody was quicker
+                raise UsageError(folder, "not a folder", "one", "Choose another.") from None
+        except OSError as error:
+            raise failed(folder, error, "made") from None
+        _sync_folder(folder.parent)
+
+
+@contextmanager
+def faults_told(subject: Path) -> Iterator[None]:
+    """Whatever the operating system refuses within, other libraries' calls too, becomes one line (exit 1)."""
+    try:
+        yield
+    except BrokenPipeError:  # of a terminal, not of a disk
+        raise
+    except OSError as error:
+        raise failed(error.filename or subject, error, "read or written") from None
 
 
 def failed(subject: object, error: OSError, doing: str, room: str = "room") -> EmotionRankError:

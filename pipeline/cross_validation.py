@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cache.disk import faults_told, write_text
+from cache.lock import writing
 from cache.stores import Stores, open_stores
 from pipeline.config import TrainConfig
 from pipeline.errors import UsageError
@@ -26,7 +28,6 @@ from pipeline.evaluation.recognition import pooled_recognition
 from pipeline.evaluation.zero_shot import TEMPLATE, mean_and_std, zero_shot
 from pipeline.method_comparison import cell, served
 from pipeline.progress import say
-from pipeline.run import write_text
 from pipeline.training import train
 
 Scheme = int | Literal["session"]
@@ -54,31 +55,32 @@ def cross_validate(
     `mean` and `std` over seeds; `folds` each fold's; `confusion` is summed over folds and seeds.
 
     Raises UsageError when there are no such folds, an emotion has no prompt of `template` or a named method cannot be
-    served, StoreMismatch when `out` holds other folds.
+    served, StoreMismatch when `out` holds other folds, StoreLocked while another process writes to it.
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     parts = session_folds(stores.manifest) if folds == "session" else speaker_folds(stores.manifest, folds=folds)
     classes = _classes(stores, template)
     configs = served(stores, methods, seeds, training, overrides)
-    results = {}
-    for name, config in configs.items():
-        found = {}
-        for fold in parts:
-            say(f"== {name}, {fold.name}")
-            view = stores.with_splits(fold.splits())
-            run = train(view, method=config, out=out / name / fold.name, device=device, fresh=fresh)
-            found[fold.name] = zero_shot(run, view, split="test", template=template, classes=classes, device=device)
-        results[name] = _summary(found, config.seeds)
-    summary = {
-        "stores": str(stores.folder),
-        "scheme": folds,
-        "utterances": len(stores.manifest),
-        "notes": _notes(stores, folds, parts, configs, results),
-        "methods": results,
-    }
-    text = _markdown(summary)
-    write_text(out / "cross_validation.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    write_text(out / "cross_validation.md", text + "\n")
+    with faults_told(out), writing(out):
+        results = {}
+        for name, config in configs.items():
+            found = {}
+            for fold in parts:
+                say(f"== {name}, {fold.name}")
+                view = stores.with_splits(fold.splits())
+                run = train(view, method=config, out=out / name / fold.name, device=device, fresh=fresh)
+                found[fold.name] = zero_shot(run, view, split="test", template=template, classes=classes, device=device)
+            results[name] = _summary(found, config.seeds)
+        summary = {
+            "stores": str(stores.folder),
+            "scheme": folds,
+            "utterances": len(stores.manifest),
+            "notes": _notes(stores, folds, parts, configs, results),
+            "methods": results,
+        }
+        text = _markdown(summary)
+        write_text(out / "cross_validation.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_text(out / "cross_validation.md", text + "\n")
     return summary, text
 
 

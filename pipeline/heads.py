@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from cache.disk import write_whole
 from pipeline.errors import StoreCorrupt
 
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 EPSILON = 1e-8  # a ReLU row can be all zero (F7)
-FORMAT = "emotionrankclap-heads/1"
-_METADATA = "emotionrankclap"
+FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
+ACTIVATIONS = ("relu", "identity")
+_METADATA, _CHECKSUM = "emotionrankclap", "checksum"
+_BROKEN = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # RecursionError is a RuntimeError
 
 
 class Heads(nn.Module):
@@ -109,35 +113,72 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
     try:
         if metadata["format"] != FORMAT:
             raise ValueError(f"format {metadata['format']}")
-        heads = Heads(**metadata["heads"])
-        heads.load_state_dict(tensors, strict=True)
+        heads = _described(metadata["heads"])
+        heads.load_state_dict(tensors, strict=True, assign=True)
+        _refuse_useless(heads)
         about: dict[str, Any] = dict(metadata["about"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        found = " ".join(str(error).split())[:160]
+    except _BROKEN as error:
         raise StoreCorrupt(
-            path, f"no heads of this release ({found})", "heads.safetensors", "Train them again."
+            path, f"no heads of this release ({in_short(error)})", "heads.safetensors", "Train them again."
         ) from None
     return heads.eval(), about
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
+def _described(shape: Mapping[str, Any]) -> Heads:
+    """Heads without memory: a file's description costs nothing until tensors of that shape are there."""
+    sizes = [shape[name] for name in ("audio_width", "text_width", "width")]
+    if any(type(size) is not int or size < 1 for size in sizes) or shape["activation"] not in ACTIVATIONS:
+        raise ValueError(f"described as {dict(shape)}")
+    with torch.device("meta"):
+        return Heads(**shape)
+
+
+def _refuse_useless(heads: Heads) -> None:
+    for name, tensor in heads.state_dict().items():
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tensor.dtype}")
+        if not tensor.isfinite().all() or (name.endswith("_spread") and not (tensor > 0).all()):
+            raise ValueError(f"{name} has values that no training gives")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> None:
     """Write safetensors and JSON `metadata`, whole or not at all. Equal contents give equal bytes."""
-    partial = path.with_name(path.name + ".partial")
-    said = {_METADATA: json.dumps(metadata)}  # one key: safetensors writes several in a random order
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, said)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    said = {**metadata, _CHECKSUM: _checksum(tensors, metadata)}
+    # one key: safetensors writes several in a random order. Not its save_file: killed, that leaves files of its own
+    contents = save(tensors, {_METADATA: json.dumps(said)})
+    write_whole(path, [contents])
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read safetensors and its metadata. Raises StoreCorrupt when it cannot be read or is not ours."""
+    """Read safetensors and its metadata. Raises StoreCorrupt when it cannot be read, is not ours, or has changed."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no such file")
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = json.loads((file.metadata() or {})[_METADATA])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        found = " ".join(str(error).split())[:160]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _CHECKSUM not in metadata:
+            raise ValueError("no checksum; of an earlier release?")
+        if metadata.pop(_CHECKSUM) != _checksum(tensors, metadata):
+            raise ValueError("its bytes do not match their checksum")
+    except (OSError, SafetensorError, *_BROKEN) as error:
         raise StoreCorrupt(
-            path, f"cannot be read ({found})", "a file of train-heads", "Train the heads again."
+            path, f"cannot be read ({in_short(error)})", "a file of train-heads", "Train the heads again."
         ) from None
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> int:
+    """CRC-32 of names, types, shapes, values and metadata: 4 ms for a checkpoint of the paper's heads."""
+    crc = zlib.crc32(json.dumps(metadata).encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name}:{tensor.dtype}:{list(tensor.shape)}".encode("utf-8", "surrogatepass"), crc)
+        crc = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc
+
+
+def in_short(error: BaseException) -> str:
+    """What went wrong, on one line that a terminal can be shown."""
+    words = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in words)[:160]

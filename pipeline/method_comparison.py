@@ -14,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.disk import faults_told, write_text
+from cache.lock import writing
 from cache.stores import Stores, open_stores
-from pipeline.config import TrainConfig, presets
+from pipeline.config import EvaluateConfig, TrainConfig, load_config, presets
 from pipeline.errors import UsageError
 from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.evaluate import evaluate, evaluated
 from pipeline.evaluation.paper import paper_tables
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.progress import say
-from pipeline.run import Run, write_text
+from pipeline.run import Run
 from pipeline.training import lacks, resolve, train
 
 
@@ -43,15 +45,23 @@ def compare(
 
     `overrides` are of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the
     same encoders. Returns every result by method and the tables as Markdown; `out` gets comparison.{json,md,tex,csv}.
-    Raises UsageError when a named method cannot be served or a corpus has no class prompts.
+    Raises UsageError when a named method cannot be served or a corpus has no class prompts, StoreLocked while another
+    process writes to `out`.
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     others = [open_stores(folder) for folder in zero_shot_on]
-    results: dict[str, Any] = {}
-    for name, config in served(stores, methods, seeds, training, overrides).items():
-        say(f"== {name}")
-        run = train(stores, method=config, out=out / name, device=device, fresh=fresh)
-        results[name] = _measured(run, stores, others, evaluation, device)
+    load_config(EvaluateConfig, None, evaluation, kind="evaluations")  # refused before anything trains
+    configs = served(stores, methods, seeds, training, overrides)
+    with faults_told(out), writing(out):
+        results: dict[str, Any] = {}
+        for name, config in configs.items():
+            say(f"== {name}")
+            run = train(stores, method=config, out=out / name, device=device, fresh=fresh)
+            results[name] = _measured(run, stores, others, evaluation, device)
+        return _written(results, out)
+
+
+def _written(results: dict[str, Any], out: Path) -> tuple[dict[str, Any], str]:
     comparison = comparison_tables(results)
     text = "\n\n".join([comparison.markdown(), *_recognition_tables(results)])
     write_text(out / "comparison.md", f"{text}\n\n{paper_tables().markdown()}\n")
@@ -67,12 +77,13 @@ def served(
 ) -> dict[str, TrainConfig]:
     """The configs of `methods`, or of every preset that the stores have captions and features for.
 
-    Raises UsageError when a named method, or every one, lacks what it trains on.
+    A method of one's own goes by its file's name. Raises UsageError when two have one name, or when a named method, or
+    every one, lacks what it trains on.
     """
-    configs = {
-        name: resolve(name, training=training, seeds=seeds, overrides=overrides)
-        for name in methods or presets("methods")
-    }
+    asked = dict.fromkeys(methods or presets("methods"))
+    configs = {Path(name).stem: resolve(name, training=training, seeds=seeds, overrides=overrides) for name in asked}
+    if len(configs) < len(asked):
+        raise UsageError(", ".join(asked), "two methods of one name", "a name each", "Rename a file.")
     lacking = {name: lack for name, config in configs.items() if (lack := lacks(stores, config))}
     if lacking and methods:
         name, lack = next(iter(lacking.items()))

@@ -10,18 +10,45 @@ seeds/S/heads.safetensors
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+
+from cache.disk import make_folder, remove, remove_tree, write_text, write_whole
 from cache.fingerprint import differences
 from cache.stores import Stores, open_stores
 from pipeline.config import TrainConfig, dump, read_yaml, validate
 from pipeline.errors import StoreCorrupt, StoreMismatch, UsageError
-from pipeline.heads import Heads, load_heads
+from pipeline.heads import Heads, in_short, load_heads
+
+AGAIN = "Train again; with --fresh where that does not help."
+_DEEPEST = 32  # of JSON in JSON; a fingerprint has 3
+# a seed names a folder, so it is a number as Python writes it and nothing else
+_Seed = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
+
+
+class _Result(BaseModel):
+    """What run.json says of a seed whose training has ended."""
+
+    model_config = ConfigDict(strict=True)
+    epoch: int = Field(ge=1, lt=2**31)
+    dev_loss: FiniteFloat
+    threads: int = Field(ge=0, lt=2**31)
+
+
+class _About(BaseModel):
+    """What run.json must hold to be used."""
+
+    model_config = ConfigDict(strict=True)
+    stores: str
+    fingerprint: dict[str, Any]
+    data: str
+    memory: Literal["resident", "disk"]
+    seeds: dict[_Seed, _Result]
+    best_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,14 +63,19 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What run.json says. Raises StoreCorrupt when it cannot be read."""
+        """What run.json says. Raises StoreCorrupt when it cannot be read or cannot be true."""
         path = self.folder / "run.json"
         try:
-            about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(about, dict) or not {"stores", "fingerprint", "data", "seeds"} <= about.keys():
-                raise ValueError("keys are missing")
-        except (OSError, ValueError) as error:
-            raise StoreCorrupt(path, f"cannot be read ({error})", "what train-heads wrote", "Train again.") from None
+            about: dict[str, Any] = json.loads(text_of(path))
+            if _deeper_than(_DEEPEST, about):
+                raise ValueError("nested too deeply")
+            named = _About.model_validate(about)
+            if named.seeds and str(named.best_seed) not in named.seeds:
+                raise ValueError(f"best_seed {named.best_seed} is none of its seeds")
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreCorrupt(
+                path, f"cannot be read ({first_wrong(error)})", "what train-heads wrote", AGAIN
+            ) from None
         return about
 
     @property
@@ -52,9 +84,50 @@ class Run:
         return [int(seed) for seed in self.about["seeds"]]
 
     def heads(self, seed: int | None = None) -> Heads:
-        """The heads of `seed`, or of the seed with the lowest development loss."""
-        folder = self.folder if seed is None else self.seed_folder(seed)
-        return load_heads(folder / "heads.safetensors")[0]
+        """The heads of `seed`, or of the seed with the lowest development loss.
+
+        Raises StoreCorrupt where they are damaged, or are not those that run.json speaks of.
+        """
+        about = self.about
+        named = about["best_seed"] if seed is None else seed
+        path = (self.folder if seed is None else self.seed_folder(seed)) / "heads.safetensors"
+        heads, said = load_heads(path)
+        result = about["seeds"][str(named)]
+        if [said.get(name) for name in ("seed", "epoch", "dev_loss")] != [named, result["epoch"], result["dev_loss"]]:
+            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {named}", AGAIN)
+        return heads
+
+    def heads_for(self, stores: Stores, seed: int) -> Heads:
+        """The heads of `seed`, to be asked about `stores`. Raises StoreMismatch when the vectors' widths differ."""
+        heads = self.heads(seed)
+        found = heads.audio.in_features, heads.text.in_features
+        wanted = stores.audio.width, stores.text.width
+        if found != wanted:
+            raise StoreMismatch(
+                self.seed_folder(seed), f"heads of vectors {found} wide", f"{wanted} as in {stores.folder}", AGAIN
+            )
+        return heads
+
+    def metrics(self, seed: int) -> str:
+        """The lines of a seed that has ended, one an epoch. Raises StoreCorrupt."""
+        path = self.seed_folder(seed) / "metrics.jsonl"
+        try:
+            text = text_of(path)
+            epochs = [json.loads(line)["epoch"] for line in text.splitlines()]
+            if epochs != list(range(1, self.config.epochs + 1)) or not text.endswith("\n"):
+                raise ValueError(f"{len(epochs)} lines of {self.config.epochs} epochs")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreCorrupt(path, f"cannot be read ({in_short(error)})", "a line an epoch", AGAIN) from None
+        return text
+
+    def damage(self, seed: int) -> str:
+        """What is wrong with the files of a seed that has ended; empty where nothing is."""
+        try:
+            self.heads(seed)
+            self.metrics(seed)
+        except StoreCorrupt as error:
+            return f"{error.subject}: {error.found}"
+        return ""
 
     def seed_folder(self, seed: int) -> Path:
         return self.folder / "seeds" / str(seed)
@@ -72,17 +145,34 @@ class Run:
     def finish(self, seed: int, result: dict[str, Any]) -> None:
         """Record a seed's result, join the metrics, and put the best seed's heads in front."""
         about = self.about
-        about["seeds"][str(seed)] = result
-        seeds = sorted(about["seeds"], key=int)
-        about["seeds"] = {name: about["seeds"][name] for name in seeds}
-        about["best_seed"] = int(min(seeds, key=lambda name: float(about["seeds"][name]["dev_loss"])))
-        lines = [(self.seed_folder(int(name)) / "metrics.jsonl").read_text(encoding="utf-8") for name in seeds]
-        write_text(self.folder / "metrics.jsonl", "".join(lines))
-        best = self.seed_folder(about["best_seed"]) / "heads.safetensors"
-        partial = self.folder / "heads.safetensors.partial"
-        shutil.copyfile(best, partial)
-        os.replace(partial, self.folder / "heads.safetensors")
+        about["seeds"] = dict(sorted({**about["seeds"], str(seed): result}.items(), key=lambda each: int(each[0])))
+        self._put_in_front(about)
+        self._record(about)
+
+    def forget(self, seeds: list[int]) -> None:
+        """Let `seeds` be trained again."""
+        about = self.about
+        for seed in seeds:
+            del about["seeds"][str(seed)]
+        self._record(about)
+
+    def restore_front(self) -> None:
+        """Write metrics.jsonl and heads.safetensors again from the seeds' own, where they are not as they should be."""
+        self._put_in_front(self.about)
+
+    def _record(self, about: dict[str, Any]) -> None:
+        about = {name: value for name, value in about.items() if name != "best_seed"}
+        if about["seeds"]:
+            about["best_seed"] = _best(about["seeds"])
         write_text(self.folder / "run.json", json.dumps(about, indent=2) + "\n")
+
+    def _put_in_front(self, about: dict[str, Any]) -> None:
+        lines = "".join(self.metrics(int(name)) for name in about["seeds"])
+        best = (self.seed_folder(_best(about["seeds"])) / "heads.safetensors").read_bytes()
+        for name, contents in (("metrics.jsonl", lines.encode()), ("heads.safetensors", best)):
+            path = self.folder / name
+            if not path.is_file() or path.read_bytes() != contents:
+                write_whole(path, [contents])
 
 
 def open_run(folder: str | Path) -> Run:
@@ -99,26 +189,48 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
     Raises StoreMismatch, field by field, when it holds a run of another config or other data.
     """
     run = Run(folder)
-    if fresh and (folder / "run.json").is_file():
-        for name in ("run.json", "config.yaml", "metrics.jsonl", "heads.safetensors", "evaluation.json"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "seeds", ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "run.json").is_file():
-        fields = list(_changed(run, config, origin))
-        if fields:
-            raise StoreMismatch(folder, "; ".join(fields), "the same run", "Choose another --out, or --fresh.")
-    else:
-        write_text(folder / "run.json", json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
+    if fresh:
+        _clear(folder)
+    make_folder(folder)
+    begun = (folder / "run.json").is_file()
+    if begun and (fields := list(_changed(run, config, origin))):
+        raise StoreMismatch(folder, "; ".join(fields), "the same run", "Choose another --out, or --fresh.")
     write_text(folder / "config.yaml", dump(config))
+    if not begun:  # after the config: a folder with a run.json has both
+        write_text(folder / "run.json", json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
     return run
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _clear(folder: Path) -> None:
+    """Remove a run; run.json goes last, so that what was stopped on the way is still known as a run."""
+    if (folder / "run.json").is_file():
+        remove_tree(folder / "seeds")
+        for name in ("evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml", "run.json"):
+            remove(folder / name)
+
+
+def text_of(path: Path) -> str:
+    """A small file's contents. Raises OSError or UnicodeDecodeError."""
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError("no such file")
+    return path.read_text(encoding="utf-8")
+
+
+def _best(seeds: dict[str, Any]) -> int:
+    return int(min(seeds, key=lambda name: float(seeds[name]["dev_loss"])))
+
+
+def _deeper_than(room: int, tree: Any) -> bool:
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return room == 0 or any(_deeper_than(room - 1, part) for part in parts)
+
+
+def first_wrong(error: Exception) -> str:
+    """The first thing that is wrong; pydantic lists all, a few lines each."""
+    if not isinstance(error, ValidationError):
+        return in_short(error)
+    wrong = error.errors(include_url=False, include_input=False)[0]
+    return in_short(ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}"))
 
 
 def _changed(run: Run, config: TrainConfig, origin: dict[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from pipeline.heads import EPSILON, MAX_SCALE, Heads
 from pipeline.objectives.objective import Objective
 from pipeline.schedule import CONSTANT, Schedule
 
+MAX_EXPONENT = 709.0  # of e in a float64; training that goes astray gets beyond
 TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")
 
 
@@ -110,7 +111,7 @@ class Stack:
         return {name: tensor.clone().view(shapes.get(name, tensor.shape)) for name, tensor in own.items()}
 
     def temperatures(self) -> list[float]:
-        return [math.exp(-scale) for scale in self.wide["log_scale"].tolist()]
+        return [math.exp(min(-scale, MAX_EXPONENT)) for scale in self.wide["log_scale"].tolist()]
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Everything that another `Stack` of the same members needs to go on with the same bits; no copies."""

@@ -99,7 +99,7 @@ def verify_sources(folder: Path, audio_root: Path | None = None) -> int:
 
 
 def _digest_of(text: str) -> bytes:
-    from pipeline.audio import digest_of
+    from pipeline.audio_file import digest_of
 
     return digest_of(text.encode("utf-8", "surrogateescape"))
 

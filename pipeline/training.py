@@ -12,32 +12,36 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from cache.disk import faults_told, make_folder, remove, write_text
+from cache.fingerprint import canonical
 from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
 from pipeline.config import SoftTargetsConfig, TrainConfig, load_config
 from pipeline.device import pick_device
 from pipeline.epochs import Material, epoch_generator, steps_of
-from pipeline.errors import StoreCorrupt
-from pipeline.heads import Heads, load_tensors, save_heads, save_tensors
+from pipeline.errors import EmotionRankError, StoreCorrupt
+from pipeline.heads import Heads, in_short, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
 from pipeline.memory import choose_memory
 from pipeline.objectives.objective import Objective, needed_labels, objective_of
 from pipeline.progress import say
-from pipeline.run import Run, begin_run, write_text
+from pipeline.run import AGAIN, Run, begin_run
 from pipeline.schedule import CONSTANT, Schedule
 from pipeline.stack import TRAINED, Member, Stack
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
+CHECKPOINT = "checkpoint.safetensors"
 SAY_SECONDS = 2.0  # between two lines about epochs
 _ROWS = 2**13  # read from disk at once
 
@@ -52,6 +56,18 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
     metrics: list[dict[str, float]] = field(default_factory=list)
     threads: int = 0  # on a CPU; a run goes on with the count it began with, for the same bits
+
+
+class _Saved(BaseModel):
+    """What a checkpoint says beside its tensors: whose it is, and `Progress`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    training: str
+    epoch: int = Field(ge=1)
+    best_epoch: int = Field(ge=1)
+    best_loss: float
+    metrics: list[dict[str, int | float]]
+    threads: int = Field(ge=0, lt=2**16)
 
 
 def resolve(
@@ -116,24 +132,40 @@ def train(
         "data": data_digest(stores, pairs, dev),
         "memory": memory,
     }
-    with writing(Path(out)), interruptible(out) as check, threads_restored():
+    with faults_told(Path(out)), writing(Path(out)), interruptible(out) as check, threads_restored():
         run = begin_run(Path(out), config, origin, fresh=fresh)
+        _forget_damaged(run, config.seeds)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
         fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
         material = Material(pairs, dev, config.batch_size, standard)
-        shared = _Shared(config, material, objective_of(config.objective, pairs))
+        shared = _Shared(config, material, objective_of(config.objective, pairs), origin)
         say(f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
             if seed not in run.seeds:
                 run.finish(seed, Trainer(shared, run.seed_folder(seed), seed).train(check))
+            remove(run.seed_folder(seed) / CHECKPOINT)  # not before run.json names the seed
+        run.restore_front()
     return run
+
+
+def _forget_damaged(run: Run, seeds: Sequence[int]) -> None:
+    """Those of `seeds` that ended and whose files are damaged are trained again, said aloud."""
+    damaged = {seed: wrong for seed in seeds if seed in run.seeds and (wrong := run.damage(seed))}
+    for seed, wrong in damaged.items():
+        say(f"seed {seed} is trained again: {wrong}")
+    if damaged:
+        run.forget(list(damaged))
 
 
 class _Shared:
     """What the seeds of a run share."""
 
-    def __init__(self, config: TrainConfig, material: Material, objective: Objective) -> None:
+    def __init__(
+        self, config: TrainConfig, material: Material, objective: Objective, origin: Mapping[str, Any]
+    ) -> None:
         self.config, self.material, self.objective = config, material, objective
+        same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
+        self.settings = canonical({"config": config.model_dump(mode="json", exclude={"seeds"}), **same})
         self.dev_batches = material.dev_batches([objective])
 
     def stack(self, seed: int) -> Stack:
@@ -169,10 +201,12 @@ class Trainer:
         self.shared, self.stack = shared, shared.stack(seed)
         self.batch_seed = seed if self.config.shuffle_seed is None else self.config.shuffle_seed
         self.said = time.perf_counter()
+        self.checkpoint = folder / CHECKPOINT
+        self.training = hashlib.blake2b(f"{seed} {shared.settings}".encode(), digest_size=16).hexdigest()
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         progress = self._resume()
         if self.material.device.type == "cpu":
             progress.threads = use_threads(progress.threads or self.shared.threads)
@@ -190,6 +224,9 @@ class Trainer:
         if loss < progress.best_loss:
             progress.best_epoch, progress.best_loss = progress.epoch, loss
             progress.best = self.stack.state(0)
+        if not progress.best:
+            found = f"the development loss of seed {self.seed} is {loss} after epoch {progress.epoch}"
+            raise EmotionRankError(self.folder, found, "a finite one", "Lower learning_rate, or look at temperature.")
         line = {
             "seed": self.seed,
             "epoch": progress.epoch,
@@ -213,27 +250,40 @@ class Trainer:
         about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
         save_heads(heads, self.folder / "heads.safetensors", about | {"dev_loss": progress.best_loss})
-        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def _checkpoint(self, progress: Progress) -> None:
-        tensors = self.stack.checkpoint() | {f"best.{name}": tensor for name, tensor in progress.best.items()}
         said = {name: value for name, value in vars(progress).items() if name != "best"}
-        save_tensors(tensors, self.folder / "checkpoint.safetensors", said)
+        save_tensors(self._tensors(progress.best), self.checkpoint, said | {"training": self.training})
+
+    def _tensors(self, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.stack.checkpoint() | {f"best.{name}": tensor for name, tensor in best.items()}
 
     def _resume(self) -> Progress:
-        path = self.folder / "checkpoint.safetensors"
-        if not path.is_file():
+        """Where the checkpoint says it is; the start where there is none of this training, said aloud."""
+        if not self.checkpoint.exists():
             return Progress()
-        tensors, metadata = load_tensors(path)
         try:
-            progress = Progress(**metadata)
-            progress.best = {name: tensors[f"best.{name}"] for name in TRAINED}
-            self.stack.restore(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            found = " ".join(str(error).split())[:160]
-            raise StoreCorrupt(path, f"no checkpoint of this run ({found})", "one", "Run with --fresh.") from None
+            progress = self._restored(*load_tensors(self.checkpoint))
+        except StoreCorrupt as error:
+            say(f"seed {self.seed} begins again: {error.subject}: {error.found}")
+            self.stack = self.shared.stack(self.seed)
+            return Progress()
         say(f"seed {self.seed}: going on after epoch {progress.epoch}")
         return progress
+
+    def _restored(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Progress:
+        """Raises StoreCorrupt where the checkpoint is not this training's."""
+        try:
+            said = _Saved.model_validate(metadata).model_dump()
+            if said.pop("training") != self.training or not said["best_epoch"] <= said["epoch"] <= self.config.epochs:
+                raise ValueError("of another training")
+            expected = {name: (t.shape, t.dtype) for name, t in self._tensors(self.stack.state(0)).items()}
+            if {name: (t.shape, t.dtype) for name, t in tensors.items()} != expected:
+                raise ValueError("tensors of other shapes")
+            self.stack.restore(tensors)
+        except (ValueError, OverflowError) as error:
+            raise StoreCorrupt(self.checkpoint, f"no checkpoint of it ({in_short(error)})", "one", AGAIN) from None
+        return Progress(**said, best={name: tensors[f"best.{name}"] for name in TRAINED})
 
 
 def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path, fresh: bool) -> str:

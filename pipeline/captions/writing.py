@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cache.disk import write_text, write_whole
 from cache.lock import writing
 from pipeline.captions.answer_log import Answer, AnswerLog, read_answers
 from pipeline.captions.answers import Ledger
@@ -57,7 +57,7 @@ def write_captions(
         ledger = _replay(asks, answers, config)
         resolved = {"writing": {"prompt": config.writing.template}}
         tree = merge(config.model_dump(mode="json"), resolved)
-        (out / CONFIG).write_text(dump(validate(WriteConfig, tree, subject="config")), encoding="utf-8")
+        write_text(out / CONFIG, dump(validate(WriteConfig, tree, subject="config")))
         unanswered: dict[Ask, str] = {}
         with AnswerLog(out / ANSWERS, size) as log:
             asyncio.run(Job(config, key, ledger, log, unanswered).run(check))
@@ -122,9 +122,5 @@ def _replay(asks: list[Ask], answers: list[Answer], config: WriteConfig) -> Ledg
 
 def _write_lines(lines: Iterator[dict[str, Any]], path: Path) -> None:
     """Write `lines` as JSONL, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    texts = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_whole(path, (text.encode("utf-8", "surrogateescape") for text in texts))

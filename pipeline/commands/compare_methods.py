@@ -86,6 +86,6 @@ def _scheme(
         raise UsageError("--folds", f"given with {' and '.join(with_it)}", "neither", "Run them as two commands.")
     if folds == "session":
         return "session"
-    if not (folds.isascii() and folds.isdigit() and int(folds)):
+    if not (folds.isascii() and folds.isdigit() and len(folds) < 10 and int(folds)):
         raise UsageError(f"--folds {folds}", "no such folds", "session, or a number of folds", "Write --folds 5.")
     return int(folds)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from cache.disk import make_folder, write_text, write_whole
 from pipeline.demo.manner import GRID, SAMPLE_RATE, colour, manner_of, rated
 from pipeline.demo.script import SENTENCES, SPEAKERS, Speaker
 from pipeline.demo.voice import Manner, Voice
@@ -59,7 +59,7 @@ def render_corpus(
     path, text = folder / "manifest.csv", _manifest(recipes)
     if not _finished(path, text):
         _render(folder, recipes, progress)
-        _replace(path, text.encode())
+        write_text(path, text)
     return path
 
 
@@ -78,18 +78,13 @@ def _recipe(seed: int, number: int) -> Utterance:
 
 
 def _render(folder: Path, recipes: list[Utterance], progress: Callable[[int, int], None] | None) -> None:
-    try:
-        (folder / "audio").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            folder, f"cannot be made ({error.strerror})", "a folder to write to", "Choose another."
-        ) from None
+    make_folder(folder / "audio")
     voice = Voice()
     for done, recipe in enumerate(recipes, start=1):
         path = folder / recipe.audio
         if not path.exists():
             wave = colour(voice.say(recipe.sentence, recipe.manner), voice.sample_rate, recipe.truth[0])
-            _replace(path, _wav(wave))
+            write_whole(path, [_wav(wave)])
         if progress:
             progress(done, len(recipes))
 
@@ -126,10 +121,3 @@ def _wav(wave: NDArray[np.float32]) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, wave, SAMPLE_RATE, "PCM_16", format="WAV")
     return file.getvalue()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """`path` whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from cache.captions import Links, Prompt
+from cache.disk import faults_told, write_text
+from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.config import EvaluateConfig, load_config
@@ -23,10 +26,55 @@ from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import ordinality
 from pipeline.heads import Heads
 from pipeline.progress import Meter, say
-from pipeline.run import Run, open_run, write_text
+from pipeline.run import Run, open_run
 from pipeline.threads import threads_restored, use_threads
 
 _VALUES = {"ordinality": "taus", "alignment": "values"}
+_Values = Annotated[list[FiniteFloat], Field(min_length=1)]
+
+
+class _Figure(BaseModel):
+    """One figure of evaluation.json: of a seed, or of all."""
+
+    model_config = ConfigDict(strict=True)
+    mean: FiniteFloat
+    std: FiniteFloat
+    seed_std: FiniteFloat = 0.0
+    convention: str
+
+
+class _Taus(_Figure):
+    taus: _Values
+
+
+class _Distances(_Figure):
+    values: _Values
+
+
+class _Ordinality(BaseModel):
+    aoc: _Taus
+    voc: _Taus
+
+
+class _Alignment(BaseModel):
+    mmd: _Distances
+    wasserstein: _Distances
+    sliced_wasserstein: _Distances
+
+
+class _Tests(BaseModel):
+    ordinality: _Ordinality
+    alignment: _Alignment
+
+
+class _Evaluation(_Tests):
+    """As much of evaluation.json as tables are made from."""
+
+    model_config = ConfigDict(strict=True)
+    method: str
+    split: str
+    utterances: int
+    seeds: Annotated[dict[str, _Tests], Field(min_length=1)]
 
 
 def evaluate(
@@ -40,9 +88,15 @@ def evaluate(
 
     The result holds `ordinality.{aoc,voc}` and `alignment.{mmd,wasserstein,sliced_wasserstein}`, each with `mean` and
     `std` over the lists or trials of all seeds, `seed_std` over the seeds' means, and its `convention`; `seeds` holds
-    the same for each seed. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads.
+    the same for each seed. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads,
+    StoreCorrupt for a damaged run, StoreLocked while another process writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
+    with faults_told(run.folder), writing(run.folder):
+        return _evaluate(run, stores, overrides, device)
+
+
+def _evaluate(run: Run, stores: Stores | str | Path | None, overrides: Sequence[str], device: str) -> dict[str, Any]:
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
     opened = run.stores(stores)
     chosen = pick_device(device)
@@ -55,7 +109,8 @@ def evaluate(
     with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
         use_threads(1)  # trials run a core each
         seeds = {
-            str(seed): _one(run.heads(seed).to(chosen), pairs, prompts, vectors, config, meter) for seed in run.seeds
+            str(seed): _one(run.heads_for(opened, seed).to(chosen), pairs, prompts, vectors, config, meter)
+            for seed in run.seeds
         }
     result = {
         "run": str(run.folder),
@@ -73,12 +128,23 @@ def evaluate(
 
 
 def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
-    """What an earlier `evaluate` of the same heads, stores and settings found; None where there is nothing such."""
+    """What an earlier `evaluate` of the same heads, stores and settings found; None where there is nothing such.
+
+    What is damaged is nothing such: the figures of all seeds must come out of each seed's own.
+    """
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
+    path = run.folder / "evaluation.json"
     try:
-        found: dict[str, Any] = json.loads((run.folder / "evaluation.json").read_text(encoding="utf-8"))
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         then = found["settings"], found["trained"], found["stores"]
-    except (OSError, ValueError, KeyError, TypeError):
+        _Evaluation.model_validate(found)
+        if any(
+            found[test] != _pooled([seed[test] for seed in found["seeds"].values()], _VALUES[test]) for test in _VALUES
+        ):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     now = config.model_dump(mode="json"), run.about["seeds"], str(stores.folder)
     return found if then == now else None

@@ -55,7 +55,7 @@ def zero_shot(
     tensors = [torch.tensor(values, dtype=torch.float32, device=chosen) for values in (speech[done], vectors)]
     seeds = {}
     for seed in run.seeds:
-        heads = run.heads(seed).to(chosen)
+        heads = run.heads_for(opened, seed).to(chosen)
         with torch.no_grad():
             embedded, named = heads.embed_speech(tensors[0]).cpu(), heads.embed_text(tensors[1]).cpu()
         seeds[str(seed)] = recognition(

@@ -6,25 +6,32 @@ checkpoint.safetensors   the heads and Adam's moments of those still in the race
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from cache.disk import remove, write_text
 from cache.lock import writing
-from pipeline.config import TrainConfig, validate
+from pipeline.config import TrainConfig
 from pipeline.errors import StoreCorrupt, StoreLocked
 from pipeline.heads import load_tensors, save_tensors
-from pipeline.run import write_text
+from pipeline.progress import say
+from pipeline.run import first_wrong, text_of
 from pipeline.sweeps.members import Tensors
 from pipeline.sweeps.study import Asked
 
 FOLDER, PLAN, CHECKPOINT = "brackets", "bracket.json", "checkpoint.safetensors"
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
+_TrialAndSeed = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")]
 SPARING = 20  # a checkpoint is written once the time since the last is this often what that one took
 
 
@@ -64,6 +71,51 @@ class Standing:
         return [number for number in self.entered if number not in self.failed]
 
 
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Trial(_Model):
+    """A trial of bracket.json."""
+
+    number: _Count
+    id: int
+    params: dict[str, bool | int | float | str | None]
+    config: Annotated[TrainConfig, Field(strict=False)]
+
+
+class _Plan(_Model):
+    """What bracket.json must hold."""
+
+    trials: Annotated[list[_Trial], Field(min_length=1)]
+    threads: Annotated[int, Field(ge=0, lt=2**16)]
+    slots: Annotated[int, Field(ge=1)]
+    done: bool
+
+
+class _SavedStanding(_Model):
+    rung: Annotated[int, Field(ge=1)]
+    entered: list[_Count]
+    failed: list[_Count]
+    seconds: dict[Annotated[int, Field(ge=0, strict=False)], float]
+
+
+class _SavedMember(_Model):
+    steps: _Count
+    loss_sum: float
+    best_epoch: _Count
+    best_loss: float
+    metrics: list[dict[str, int | float]]
+
+
+class _Saved(_Model):
+    """What a checkpoint says beside its tensors: whose it is, and `Standing`."""
+
+    bracket: str
+    standing: _SavedStanding
+    members: dict[_TrialAndSeed, _SavedMember]
+
+
 class Bracket:
     """Trials that start together, in a folder named after the first."""
 
@@ -74,15 +126,22 @@ class Bracket:
 
     def plan(self, **more: Any) -> None:
         """Write bracket.json."""
-        trials = [asdict(e.asked) | {"config": e.config.model_dump(mode="json")} for e in self.entries.values()]
-        tree = {"trials": trials, "threads": self.threads, "slots": self.slots, "done": False, **more}
+        tree = {"trials": self._trials(), "threads": self.threads, "slots": self.slots, "done": False, **more}
         write_text(self.folder / PLAN, json.dumps(tree, indent=1) + "\n")
+
+    def _trials(self) -> list[dict[str, Any]]:
+        return [asdict(e.asked) | {"config": e.config.model_dump(mode="json")} for e in self.entries.values()]
+
+    @cached_property
+    def _identity(self) -> str:
+        """In its checkpoint, so that no other bracket's is taken for it."""
+        return hashlib.blake2b(json.dumps(self._trials()).encode(), digest_size=16).hexdigest()
 
     def finish(self, standing: Standing) -> None:
         """Nothing is left to do: what trials came to is in the study, their history goes into bracket.json."""
         history = {f"{n}.{seed}": member.metrics for (n, seed), member in standing.members.items()}
         self.plan(done=True, history=history, failed=standing.failed)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        remove(self.folder / CHECKPOINT)
 
     def save(self, standing: Standing, *, sparing: bool = True) -> None:
         """Write the checkpoint, if it is time: writing takes at most a twentieth of the time."""
@@ -97,46 +156,58 @@ class Bracket:
                 tensors |= {f"{number}.{seed}.{kind}.{name}": t for name, t in said.pop(kind).items()}
             members[f"{number}.{seed}"] = said
         said = {name: value for name, value in vars(standing).items() if name != "members"}
-        save_tensors(tensors, self.folder / CHECKPOINT, {"standing": said, "members": members})
+        save_tensors(
+            tensors, self.folder / CHECKPOINT, {"bracket": self._identity, "standing": said, "members": members}
+        )
         self._saved = time.monotonic()
         self._took = self._saved - start
 
     def standing(self) -> Standing:
-        """Where the checkpoint says it is, or the start. Raises StoreCorrupt."""
+        """Where the checkpoint says it is; the start where there is none of this bracket, said aloud."""
         path = self.folder / CHECKPOINT
-        if not path.is_file():
-            return Standing(entered=list(self.entries))
+        if path.exists():
+            try:
+                return self._restored(path)
+            except StoreCorrupt as error:
+                say(f"the bracket of trial {min(self.entries)} begins again: {error.subject}: {error.found}")
+        return Standing(entered=list(self.entries))
+
+    def _restored(self, path: Path) -> Standing:
         tensors, metadata = load_tensors(path)
         try:
-            standing = Standing(**metadata["standing"])
-            standing.seconds = {int(number): spent for number, spent in standing.seconds.items()}
-            for name, said in metadata["members"].items():
-                number, seed = name.split(".")
-                standing.members[int(number), int(seed)] = MemberProgress(**said)
+            said = _Saved.model_validate(metadata)
+            if (
+                said.bracket != self._identity
+                or not {*said.standing.entered, *said.standing.failed} <= self.entries.keys()
+            ):
+                raise ValueError("of another bracket")
+            standing = Standing(**said.standing.model_dump())
+            for name, member in said.members.items():
+                standing.members[_trial_and_seed(name)] = MemberProgress(**member.model_dump())
             for name, tensor in tensors.items():
                 number, seed, kind, own = name.split(".", 3)
-                getattr(standing.members[int(number), int(seed)], kind)[own] = tensor
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            found = f"no checkpoint of a bracket ({' '.join(str(error).split())[:120]})"
-            raise StoreCorrupt(path, found, "one", "Remove the file: the bracket begins again.") from None
+                of = standing.members[int(number), int(seed)]
+                {"now": of.now, "best": of.best}[kind][own] = tensor
+        except (KeyError, ValueError) as error:
+            raise StoreCorrupt(path, f"no checkpoint of it ({first_wrong(error)})", "one", "Remove the file.") from None
         return standing
+
+
+def _trial_and_seed(name: str) -> tuple[int, int]:
+    number, seed = name.split(".")
+    return int(number), int(seed)
 
 
 def read_bracket(folder: Path) -> tuple[Bracket, bool]:
     """A bracket and whether it is done. Raises StoreCorrupt."""
     path = folder / PLAN
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        entries = [
-            Entry(
-                Asked(trial["number"], trial["id"], trial["params"]),
-                validate(TrainConfig, trial["config"], subject=str(path)),
-            )
-            for trial in tree["trials"]
-        ]
-        return Bracket(folder, entries, tree["threads"], tree["slots"]), bool(tree["done"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreCorrupt(path, f"cannot be read ({error})", "a bracket of sweep-heads", "Use --fresh.") from None
+        plan = _Plan.model_validate(json.loads(text_of(path)))
+        entries = [Entry(Asked(each.number, each.id, each.params), each.config) for each in plan.trials]
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"cannot be read ({first_wrong(error)})"
+        raise StoreCorrupt(path, found, "a bracket of sweep-heads", "Restore it, or use --fresh.") from None
+    return Bracket(folder, entries, plan.threads, plan.slots), plan.done
 
 
 def bracket_folders(out: Path) -> list[Path]:

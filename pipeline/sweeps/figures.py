@@ -6,14 +6,15 @@ rung, or of the end where nothing is halved.
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.disk import write_text, write_whole
 from pipeline.progress import say
-from pipeline.run import write_text
 from pipeline.sweeps.space import Choices, Space
 from pipeline.sweeps.study import Study, importances
 from pipeline.sweeps.trials import csv_text
@@ -83,7 +84,6 @@ def _known(score: float | None) -> float:
 
 def parallel_coordinates(space: Space, rows: Sequence[Row], label: str, path: Path) -> None:
     """A line a trial through its values; colour is the score, width how far it got."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
@@ -114,7 +114,7 @@ def parallel_coordinates(space: Space, rows: Sequence[Row], label: str, path: Pa
     figure.colorbar(colours, ax=axes, label=label, pad=0.01)
     thick = "; thicker lines got further" if space.config.halving else ""
     figure.suptitle(f"{space.config.name}: {len(rows)} trials{thick}")
-    FigureCanvasAgg(figure).print_figure(path, dpi=130)
+    _save(figure, path)
 
 
 def _axis(axes: Any, x: float, ticks: Sequence[tuple[float, str]]) -> None:
@@ -161,7 +161,6 @@ def _short(value: Any) -> str:
 
 
 def bars(weights: Mapping[str, float], label: str, trials: int, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ranked = sorted(weights.items(), key=lambda each: each[1])
@@ -172,4 +171,12 @@ def bars(weights: Mapping[str, float], label: str, trials: int, path: Path) -> N
     axes.set(xlabel="share of the importance (PED-ANOVA, sums to 1)", xlim=(0, max(weights.values()) * 1.15 or 1))
     axes.set_title(f"What sets the best quarter of {trials} trials apart\n{label}", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_figure(path, dpi=130)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    image = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(image, dpi=130, format="png")
+    write_whole(path, [image.getvalue()])

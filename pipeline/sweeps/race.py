@@ -9,10 +9,11 @@ from typing import Any
 
 from pipeline.config import TrainConfig
 from pipeline.epochs import Batches, Material
-from pipeline.errors import EmotionRankError, UsageError
+from pipeline.errors import EmotionRankError, StoreCorrupt, UsageError
+from pipeline.heads import in_short
 from pipeline.progress import say
 from pipeline.stack import Stack
-from pipeline.sweeps.bracket import Bracket, MemberProgress, Standing
+from pipeline.sweeps.bracket import CHECKPOINT, Bracket, MemberProgress, Standing
 from pipeline.sweeps.config import SweepConfig
 from pipeline.sweeps.materials import Key, Materials, data_of, side_by_side
 from pipeline.sweeps.members import Tensors, taken_out
@@ -197,9 +198,13 @@ class _Side:
         self.keys = [(number, seed) for number, config in configs.items() for seed in config.seeds]
         self.members = [self.standing.members[key] for key in self.keys]
         states = [member.now for member in self.members] if self.steps else []
-        self.stack: Stack = self.materials.stack(
-            self.material, [(configs[number], seed) for number, seed in self.keys], states
-        )
+        try:
+            self.stack: Stack = self.materials.stack(
+                self.material, [(configs[number], seed) for number, seed in self.keys], states
+            )
+        except (KeyError, ValueError, RuntimeError, OverflowError) as error:  # only what a checkpoint says can be wrong
+            found = f"tensors that do not fit ({in_short(error)})"
+            raise StoreCorrupt(self.bracket.folder / CHECKPOINT, found, "this bracket's", "Remove the file.") from None
         self._dev: list[Batches] = []
 
     def _end_epoch(self, epoch: int) -> None:

@@ -85,6 +85,13 @@ class Space:
                     params[name] = trial.suggest_float(name, low, high, step=step, log=log)
         return params
 
+    def holds(self, name: str, known: Any) -> bool:
+        """Whether a study may have drawn `known` for this dimension."""
+        dimension = self.dimensions.get(name)
+        if isinstance(dimension, Range):
+            return type(known) in (int, float) and dimension.low <= known <= dimension.high
+        return dimension is not None and any(type(known) is type(v) and known == v for v in dimension.known_as)
+
     def resolve(self, params: Params) -> TrainConfig:
         """The training that a point means: a method's preset, the fixed settings and the point's on top.
 

@@ -6,21 +6,23 @@ Whatever is told twice (by a bracket that was killed and taken up again) is told
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from cache.fingerprint import differences
-from pipeline.errors import StoreMismatch, UsageError
+from pipeline.errors import StoreCorrupt, StoreMismatch, UsageError
+from pipeline.heads import in_short
 from pipeline.sweeps.space import Space
 
 try:
     import optuna
     from optuna.distributions import BaseDistribution
-    from optuna.exceptions import StorageInternalError
+    from optuna.exceptions import OptunaError, StorageInternalError
     from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
     from optuna.storages import BaseStorage, JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -29,6 +31,10 @@ try:
 except ImportError:
     raise UsageError("optuna", "not installed", "the sweep extra", "pip install 'emotionrankclap[sweep]'") from None
 
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, RuntimeError, OverflowError
+)  # fmt: skip
+_BLOCK = 2**16
 StorageFailed = (SQLAlchemyError, StorageInternalError)
 JOURNAL = "journal.log"
 _SWEEP, _RESULT, _HOME, _SURPLUS = "sweep", "result", "home", "surplus"  # attributes of the study and its trials
@@ -95,7 +101,11 @@ class Study:
         return self._counted()
 
     def knows(self, asked: Asked) -> bool:
-        return any(trial.number == asked.number and trial._trial_id == asked.id for trial in self._trials())
+        """Whether `asked` is a trial of it, at that point."""
+        return any(
+            (trial.number, trial._trial_id, trial.params) == (asked.number, asked.id, asked.params)
+            for trial in self._trials()
+        )
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -117,11 +127,12 @@ class Study:
 def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str, Any], *, fresh: bool) -> Study:
     """The study of `space` in `storage` (a URL, or a journal in `out`), made where there is none.
 
-    `origin` identifies the data. Raises StoreMismatch, field by field, for a study of another sweep or other data, and
-    UsageError for a storage that cannot be opened.
+    `origin` identifies the data. Raises StoreMismatch, field by field, for a study of another sweep or other data,
+    UsageError for a storage that cannot be opened, and StoreCorrupt for a journal that cannot.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = space.config
+    now = {"config": config.model_dump(mode="json", exclude=_GROWS), **origin}
     try:
         opened = optuna.storages.get_storage(storage or _journal(out))
         if fresh and config.name in optuna.get_all_study_names(opened):
@@ -133,18 +144,33 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
             load_if_exists=True,
             sampler=_Seeded(space),
         )
-    except (ImportError, OSError, ValueError, SQLAlchemyError) as error:
-        found = " ".join(str(error).split())[:160]
-        raise UsageError("--storage", found, "a storage of Optuna", "Check the URL and its driver.") from None
-    now = {"config": config.model_dump(mode="json", exclude=_GROWS), **origin}
-    then = study.user_attrs.get(_SWEEP)
+        then = study.user_attrs.get(_SWEEP)
+        fields = differences(then, now) if then is not None else []
+        if not fields:
+            _refuse_strange(study.get_trials(deepcopy=False), space)
+    except (ImportError, SQLAlchemyError, OptunaError, *_UNREADABLE) as error:
+        if not storage:
+            found = f"cannot be read ({in_short(error) or type(error).__name__})"
+            raise StoreCorrupt(out / JOURNAL, found, "what sweep-heads wrote", "Restore it, or use --fresh.") from None
+        raise UsageError("--storage", in_short(error), "a storage of Optuna", "Check the URL and its driver.") from None
     if then is None:
         study.set_user_attr(_SWEEP, now)
-    elif fields := [line.replace("the store has", "the study has") for line in differences(then, now)]:
-        raise StoreMismatch(
-            out, "; ".join(fields), "the same sweep", "Choose another --out (or name), or start over with --fresh."
-        )
+    elif fields:
+        found = "; ".join(line.replace("the store has", "the study has") for line in fields)
+        raise StoreMismatch(out, found, "the same sweep", "Choose another --out (or name), or start over with --fresh.")
     return Study(study, space, out)
+
+
+def _refuse_strange(trials: Sequence[FrozenTrial], space: Space) -> None:
+    """Raises ValueError for points outside the space and figures that are none: a study may come from a stranger."""
+    for trial in trials:
+        if not all(space.holds(name, value) for name, value in trial.params.items()):
+            raise ValueError(f"trial {trial.number} at {trial.params}")
+        told = results_of(trial)
+        scores = [*(trial.values or ()), *trial.intermediate_values.values()]
+        figures = [value for name, value in told.items() if name != "epoch" and value is not None]
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in (*scores, *figures)):
+            raise ValueError(f"trial {trial.number} with figures {scores} and {told}")
 
 
 def _direction(space: Space) -> Literal["maximize", "minimize"]:
@@ -153,8 +179,36 @@ def _direction(space: Space) -> Literal["maximize", "minimize"]:
 
 def _journal(out: Path) -> BaseStorage:
     """A file that processes on machines with a shared disk may all append to."""
-    path = str(out / JOURNAL)
-    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
+    path = out / JOURNAL
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("no file")
+    return JournalStorage(_Journal(str(path), lock_obj=JournalFileSymlinkLock(str(path))))
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's, which reads past a line that was cut short by a crash, but would append the next one to it."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._lock.acquire()
+        try:
+            with open(self._file_path, "rb+") as file:
+                file.truncate(_whole_lines(file))
+        finally:
+            self._lock.release()
+        super().append_logs(logs)
+
+
+def _whole_lines(file: BinaryIO) -> int:
+    """How many bytes of `file` are lines that end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        block = file.read(end - start)
+        if b"\n" in block:
+            return start + block.rindex(b"\n") + 1
+        end = start
+    return 0
 
 
 class _Grid(GridSampler):
@@ -195,8 +249,7 @@ class _Seeded(BaseSampler):
 
 def results_of(trial: FrozenTrial) -> dict[str, Any]:
     """What was told of a trial beside its score."""
-    found: dict[str, Any] = trial.user_attrs.get(_RESULT, {})
-    return found
+    return dict(trial.user_attrs.get(_RESULT, {}))
 
 
 def importances(study: Study, scores: Mapping[int, float]) -> dict[str, float]:

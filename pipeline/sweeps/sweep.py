@@ -9,7 +9,6 @@ and several processes may work on one sweep.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from cache.disk import faults_told, remove, remove_tree, write_text
 from cache.lock import writing
 from cache.stores import Stores, open_stores
 from pipeline.config import TrainConfig, dump
@@ -26,7 +26,6 @@ from pipeline.epochs import epoch_generator, steps_of
 from pipeline.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
 from pipeline.interrupt import interruptible
 from pipeline.progress import say
-from pipeline.run import write_text
 from pipeline.sweeps.bracket import FOLDER, Bracket, Entry, bracket_folders, read_bracket, unfinished
 from pipeline.sweeps.config import SweepConfig, load_sweep
 from pipeline.sweeps.figures import draw_figures
@@ -70,7 +69,7 @@ def sweep(
             raise UsageError(
                 stores.folder, f"stores without {lack}", "what every method trains on", "Extract them, or leave it out."
             )
-    with interruptible(out) as check, threads_restored():
+    with faults_told(out), interruptible(out) as check, threads_restored():
         try:
             return _Worker(space, stores, out, pick_device(device), check).work(storage, fresh=fresh)
         except StorageFailed as error:
@@ -175,6 +174,11 @@ class _Worker:
         if not all(study.knows(entry.asked) for entry in bracket.entries.values()):
             found = "trials that the study does not have"
             raise StoreMismatch(bracket.folder, found, "those of this --storage", "Name their storage, or use --fresh.")
+        for entry in bracket.entries.values():
+            config = self.space.resolve(entry.asked.params)
+            if entry.config != (config.model_copy(update={"threads": bracket.threads}) if bracket.threads else config):
+                found = f"other settings for trial {entry.asked.number} than its point means"
+                raise StoreMismatch(bracket.folder, found, "this sweep's", "Restore bracket.json, or use --fresh.")
 
     def _threads(self, reference: TrainConfig) -> int:
         """The config's thread count, else the fastest for a whole stack; 0 where there is no CPU to share."""
@@ -226,10 +230,10 @@ def _clear(out: Path) -> None:
     for folder in bracket_folders(out):
         with writing(folder):
             pass
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    remove_tree(out / FOLDER)
     figures = [f"{name}.{kind}" for name in ("parallel_coordinates", "importance") for kind in ("png", "csv")]
     for name in (JOURNAL, *_FILES, *figures):
-        (out / name).unlink(missing_ok=True)
+        remove(out / name)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ TOUCHES = (
     "unlink",
     "makedirs",
 )
-CHANGES = ("open", "pwrite", "ftruncate", "posix_fallocate", "fsync", "replace", "unlink", "makedirs")
+CHANGES = ("open", "pwrite", "ftruncate", "posix_fallocate", "fsync", "replace", "unlink", "mkdir")
 
 
 class Crash(BaseException):

@@ -119,7 +119,7 @@ def _says_what_to_do(error: BaseException, out: Path) -> bool:
         return True
     text = str(error)
     actions = ("Free space and run it again", "Check who owns it", "Check the disk and run it again")
-    return text.startswith(str(out)) and "\n" not in text and any(action in text for action in actions)
+    return text.startswith(str(out.parent)) and "\n" not in text and any(action in text for action in actions)
 
 
 def test_most_faults_are_told(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +128,23 @@ def test_most_faults_are_told(small: Path, tmp_path: Path, monkeypatch: pytest.M
     _disturbed(tmp_path / "counted", small, undisturbed, monkeypatch)
     for k in range(3, len(undisturbed.calls), 29):
         assert _disturbed(tmp_path / f"out{k}", small, FaultyOs(k, errno.EIO), monkeypatch) is not None, k
+
+
+class _HaltingOs(FaultyOs):
+    """Writes and reads at most ten bytes at once, as a network's disk may."""
+
+    def pwrite(self, handle: int, data: bytes | memoryview, offset: int) -> int:
+        return os.pwrite(handle, data[:10], offset)
+
+    def preadv(self, handle: int, buffers: list[memoryview], offset: int) -> int:
+        return os.preadv(handle, [buffers[0][:10]], offset)
+
+
+def test_writes_and_reads_in_parts_are_finished(
+    small: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _disturbed(tmp_path / "out", small, _HaltingOs(), monkeypatch) is None
+    assert contents(tmp_path / "out") == whole
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
