@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def on_one_line(text: str) -> str:
+    """`text` with line breaks, control characters and bytes that are no UTF-8 written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class EmotionRankError(Exception):
     """A failure that the user can act on. Printed as one line; `exit_code` is the command's exit status."""
 
     exit_code = 1
 
     def __init__(self, subject: object, found: str, expected: str, action: str) -> None:
-        self.subject, self.found, self.expected, self.action = str(subject), found, expected, action
-        super().__init__(f"{subject}: {found}; expected {expected}. {action}")
+        self.subject, self.found, self.expected, self.action = on_one_line(str(subject)), found, expected, action
+        super().__init__(on_one_line(f"{subject}: {found}; expected {expected}. {action}"))
 
 
 class UsageError(EmotionRankError):
@@ -27,7 +34,7 @@ class ManyProblems(UsageError):
     shown = 50
 
     def __init__(self, subject: object, problems: Sequence[str], action: str) -> None:
-        self.problems = list(problems)
+        self.problems = list(map(on_one_line, problems))
         count = len(self.problems)
         super().__init__(subject, f"{count} problem{'s' if count != 1 else ''}", "none", action)
 

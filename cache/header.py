@@ -139,7 +139,7 @@ def seal_of(layout: Layout, file: File) -> int:
     for start, stop in [*holes, (layout.size, layout.size)]:
         for piece in _pieces(file, position, start):
             crc = zlib.crc32(piece, crc)
-        position = max(position, stop)
+        position = stop
     return crc
 
 

@@ -24,8 +24,7 @@ from pydantic import (
 
 from pipeline.config_errors import explain, shown
 from pipeline.errors import ManyProblems, UsageError
-from pipeline.yaml_tree import ValuesRefused, parse_yaml
-from pipeline.yaml_tree import read_yaml as read_yaml
+from pipeline.yaml_tree import ValuesRefused, parse_yaml, read_yaml
 
 Tree = dict[str, Any]
 _HERE = Path(__file__).resolve().parent

@@ -31,7 +31,7 @@ from cache.writer import StoreWriter
 from pipeline.acoustic import NAMES, load_praat
 from pipeline.audio import Decoding, UnusableAudio
 from pipeline.captions import Acoustics, Source, plan_captions
-from pipeline.config import ExtractConfig, dump, load_config, merge, validate
+from pipeline.config import CaptionsConfig, ExtractConfig, dump, load_config, merge, validate
 from pipeline.corpora import read_corpus
 from pipeline.device import pick_device
 from pipeline.encode_rows import encode_rows
@@ -71,9 +71,7 @@ class Inputs:
     def captions(self, acoustics: Acoustics | None) -> Captions:
         """The captions of every style; without `acoustics`, of those that need none."""
         config = self.config.captions
-        if acoustics is None:
-            config = config.model_copy(update={"styles": tuple(s for s in config.styles if s != ACOUSTIC)})
-        return plan_captions(Source(self.manifest, acoustics), config)
+        return plan_captions(Source(self.manifest, acoustics), config if acoustics else _without_acoustic(config))
 
     def speech_fingerprint(self, encoder: AudioEncoder) -> dict[str, Any]:
         return self.text_fingerprint(encoder) | {"decoding": self.decoding(encoder).fingerprint()}
@@ -119,13 +117,12 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
+    plan_captions(Source(manifest, None), _without_acoustic(config.captions))  # a slip in them shows before the wait
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
-    inputs = Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
-    inputs.captions(None)
-    return inputs
+    return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 
 
 def extract(
@@ -170,6 +167,10 @@ def extract(
         _encode_text(inputs, text, run)
         _encode_speech(inputs, inputs.audio, audio, limit, run)
     return status_of(out) | report
+
+
+def _without_acoustic(config: CaptionsConfig) -> CaptionsConfig:
+    return config.model_copy(update={"styles": tuple(style for style in config.styles if style != ACOUSTIC)})
 
 
 @contextmanager
@@ -272,11 +273,13 @@ def _encode_text(inputs: Inputs, store: Store, run: Run) -> None:
 
 
 def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: Run) -> None:
-    manifest, lengths = inputs.manifest, store.column("length")
+    manifest, lengths, stamps = inputs.manifest, store.column("length"), store.column("stamp")
     job = Job(
         name=store.layout.kind,
         work=work_of(store.layout.kind, encoder, inputs.config, inputs.device),
-        sources=lambda rows: [Clip(manifest.path(row), int(lengths[row])) for row in rows.tolist()],
+        sources=lambda rows: [
+            Clip(manifest.path(row), int(lengths[row]), *stamps[row].tolist()) for row in rows.tolist()
+        ],
         seconds=lambda row: lengths[row] / encoder.sample_rate,
     )
     plan = audio_plan(inputs, lengths)

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from cache.stores import CONFIG, Stores
-from pipeline.config import ExtractConfig, read_yaml, validate
+from pipeline.config import ExtractConfig, validate
 from pipeline.device import pick_device
 from pipeline.encoders import load_text_encoder
 from pipeline.errors import StoreMismatch
 from pipeline.run import Run, open_run
+from pipeline.yaml_tree import read_yaml
 
 
 def search(
@@ -39,7 +40,7 @@ def search(
         raise StoreMismatch(
             stores.text.path, "another text encoder", "the one the stores were made with", "Restore it."
         )
-    manifest, heads = stores.manifest, run.heads()
+    manifest, heads = stores.manifest, run.heads_for(stores)
     rows = manifest.rows(split) if split else np.arange(len(manifest))
     speech, done = stores.audio.read(rows)
     rows = rows[done]

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraint
 from cache.disk import make_folder, remove, remove_tree, write_text, write_whole
 from cache.fingerprint import differences
 from cache.stores import Stores, open_stores
-from pipeline.config import TrainConfig, dump, read_yaml, validate
+from pipeline.config import TrainConfig, dump, validate
 from pipeline.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.heads import Heads, in_short, load_heads
+from pipeline.yaml_tree import read_yaml
 
 AGAIN = "Train again; with --fresh where that does not help."
 _DEEPEST = 32  # of JSON in JSON; a fingerprint has 3
@@ -97,14 +98,17 @@ class Run:
             raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {named}", AGAIN)
         return heads
 
-    def heads_for(self, stores: Stores, seed: int) -> Heads:
-        """The heads of `seed`, to be asked about `stores`. Raises StoreMismatch when the vectors' widths differ."""
+    def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
+        """The heads of `seed`, or of the best, for `stores`. Raises StoreMismatch when the vectors' widths differ."""
         heads = self.heads(seed)
         found = heads.audio.in_features, heads.text.in_features
         wanted = stores.audio.width, stores.text.width
         if found != wanted:
             raise StoreMismatch(
-                self.seed_folder(seed), f"heads of vectors {found} wide", f"{wanted} as in {stores.folder}", AGAIN
+                self.folder if seed is None else self.seed_folder(seed),
+                f"heads of vectors {found} wide",
+                f"{wanted} as in {stores.folder}",
+                AGAIN,
             )
         return heads
 

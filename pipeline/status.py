@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cache.header import DONE, FAILED, PENDING
 from cache.reader import Store
 from cache.stores import CONFIG, Stores, open_stores
-from pipeline.config import read_yaml
+from pipeline.config import ExtractConfig, validate
 from pipeline.errors import StoreCorrupt, StoreMismatch
+from pipeline.yaml_tree import read_yaml
 
 _STORES = ("audio", "acoustic", "text")
 _SHOWN = 5  # of each kind of finding, on a terminal
@@ -80,7 +81,8 @@ def verify_sources(folder: Path, audio_root: Path | None = None) -> int:
     from pipeline.sources import content_of
 
     stores = open_stores(folder)
-    root = audio_root or Path(read_yaml(folder / CONFIG)["corpus"]["root"])
+    config = validate(ExtractConfig, read_yaml(folder / CONFIG), subject=str(folder / CONFIG))
+    root = audio_root or config.corpus.root or folder
     changed, checked = [], 0
     for name, store in _named(stores):
         digests = store.column("digest")

@@ -42,8 +42,9 @@ class Clip(NamedTuple):
     """Where an utterance lies, and what it was when it was planned."""
 
     path: Path
-    samples: int  # 0: its header could not be read
-    stamp: tuple[int, int] | None = None  # bytes, nanoseconds; None: not compared
+    samples: int  # as its header promises; 0: it could not be read
+    size: int | None = None  # bytes; None: not compared
+    mtime: int | None = None  # nanoseconds; None: not compared, for machines may differ in it
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class SpeechReader:
         The row has the stamp of the plan. With no digest and another stamp it is encoded anew by the next run.
         """
         decoded = self.decoding.load(source.path)
-        same_length = not source.samples or abs(len(decoded.wave) - source.samples) <= 1  # older stores round down
-        if not same_length or source.stamp not in (None, decoded.stamp):
+        planned = zip((source.size, source.mtime), decoded.stamp, strict=True)
+        if any(was not in (None, now) for was, now in planned):
             raise UnusableAudio("changed after it was planned: run it again")
         return decoded.wave, decoded.digest
 

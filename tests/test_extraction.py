@@ -181,7 +181,7 @@ def _rows_committed(out: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("wait", ["text", "audio"])
+@pytest.mark.parametrize("wait", [pytest.param("text", marks=pytest.mark.exhaustive), "audio"])
 def test_a_killed_run_resumes_to_byte_identical_stores(corpus: Path, stores: Path, tmp_path: Path, wait: str) -> None:
     process = _spawn(corpus, tmp_path)
     try:
@@ -199,6 +199,7 @@ def test_a_killed_run_resumes_to_byte_identical_stores(corpus: Path, stores: Pat
         assert (tmp_path / name).read_bytes() == (stores / name).read_bytes()
 
 
+@pytest.mark.exhaustive  # the suite sends its signals in tests/faults/test_kills.py, to quicker encoders
 def test_sigterm_commits_what_is_done_and_exits_143(tmp_path: Path) -> None:
     manifest = write_corpus(tmp_path / "c", 60)
     process = _spawn(manifest, tmp_path / "stores")

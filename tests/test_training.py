@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -242,27 +238,6 @@ def test_nothing_to_train_on_is_said(stores: Path, tmp_path: Path) -> None:
         train(tmp_path / "nowhere", out=tmp_path)
     with pytest.raises(UsageError, match="no trained heads"):
         open_run(tmp_path / "nowhere")
-
-
-def test_a_killed_training_goes_on_with_the_same_bits(stores: Path, tmp_path: Path) -> None:
-    config = SMALL.model_copy(update={"epochs": 400})
-    overrides = ["batch_size=4", "epochs=400", "width=16", "learning_rate=1e-2", "standardise=always", "threads=1"]
-    train(stores, method=config, seeds=1, out=tmp_path / "whole")
-    command = [sys.executable, "-c", "from pipeline.commands.train_heads import main; main()", str(stores)]
-    options = [word for override in overrides for word in ("-o", override)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "cut"), *options], stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "cut/seeds/0/checkpoint.safetensors"
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.002)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists()
-    epoch = load_tensors(checkpoint)[1]["epoch"]
-    assert 0 < epoch < 400
-    train(stores, method=config, seeds=1, out=tmp_path / "cut")
-    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
-    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_the_losses_of_a_batch_of_batches_are_their_mean() -> None:

@@ -78,7 +78,7 @@ class Endpoint:
                 async with asyncio.timeout(self._config.timeout_s):
                     return self.scrub(await self._request(prompt, name, draw))
             except self._openai.APIStatusError as error:
-                found = self.scrub(f"{error.status_code} {error.message}"[:300])
+                found = self.scrub(f"{error.status_code} {error.message}")[:300]  # cut after: half a key is a key
                 if not may_pass(error):
                     raise self._refusal(found) from None
                 wait = retry_after(error.response.headers.get("retry-after"))

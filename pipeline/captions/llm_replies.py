@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+_LONGEST_SECONDS = 3600.0
 
 
 def may_pass(error: Any) -> bool:
@@ -16,17 +19,17 @@ def may_pass(error: Any) -> bool:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds, from a number or a date."""
+    """Seconds, from a number or a date; an hour at most."""
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_SECONDS)
 
 
 def content_of(body: str) -> str:

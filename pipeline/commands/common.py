@@ -33,11 +33,16 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             click.echo(f"error: {error}", err=True)
             _leave_workers(error.exit_code)
             sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.exit(1)
+        except OSError as error:
+            from cache.disk import failed
+
+            click.echo(f"error: {failed(error.filename or 'a file', error, 'used')}", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)
-        except BrokenPipeError:
-            sys.exit(1)
 
     return wrapped
 
@@ -52,5 +57,10 @@ def _leave_workers(code: int) -> None:
 
 
 def show(result: Any, text: str, as_json: bool) -> None:
-    """Print the result: one JSON object, or text for people."""
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+    """Print the result: one JSON object, or text for people. A name that is no UTF-8 is written with escapes."""
+    said = json.dumps(result, ensure_ascii=False) if as_json else text
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        said = json.dumps(result) if as_json else text.encode("utf-8", "backslashreplace").decode()
+    click.echo(said)

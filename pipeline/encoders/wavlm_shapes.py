@@ -24,7 +24,7 @@ def wavlm_of(ssl_type: str, state: State, subject: object) -> Any:
     if ssl_type not in _NORMS:
         close = difflib.get_close_matches(ssl_type, _NORMS, n=1, cutoff=0.3)
         hint = f"Did you mean {close[0]}?" if close else "Use a WavLM."
-        raise UsageError(subject, f"ssl_type {ssl_type!r}", f"one of {', '.join(_NORMS)}", hint)
+        raise UsageError(subject, f"ssl_type {ssl_type!r:.40}", f"one of {', '.join(_NORMS)}", hint)
     fields = _convolutions(state, subject) | _transformer(state, subject)
     if fields["feat_extract_norm"] != _NORMS[ssl_type]:
         found = f"weights of a {fields['feat_extract_norm']}-normalised extractor"

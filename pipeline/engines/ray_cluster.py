@@ -169,4 +169,4 @@ def with_absolute_models(config: ExtractConfig) -> ExtractConfig:
 
 
 def _absolute(source: Any) -> Any:
-    return Clip(source.path.absolute(), source.samples) if isinstance(source, Clip) else source
+    return source._replace(path=source.path.absolute(), mtime=None) if isinstance(source, Clip) else source

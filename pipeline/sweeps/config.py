@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from pipeline.config import Model, Tree, load_config
+from pipeline.config import Model, Seed, Tree, Whole, load_config
 
 DEFAULT = "default"  # the preset of a sweep that names none
 TRIALS = 27  # where neither the YAML nor a grid says how many
@@ -40,8 +40,8 @@ class Range(Model):
 class Halving(Model):
     """Successive halving: of `factor ** rungs` trials, 1 / factor go on from each rung."""
 
-    factor: int = Field(3, ge=2)
-    rungs: int = Field(3, ge=1)
+    factor: Whole = Field(3, ge=2, le=4096)
+    rungs: Whole = Field(3, ge=1, le=16)
 
 
 class SweepConfig(Model):
@@ -52,7 +52,7 @@ class SweepConfig(Model):
     training: str | None = None
     fixed: dict[str, Any] = Field({}, description="other settings of the training, laid on the method's")
     sampler: Literal["grid", "random", "tpe"] = "tpe"
-    seed: int = 0
+    seed: Seed = 0
     trials: PositiveInt | None = Field(None, description=f"none is the whole grid, {TRIALS} elsewhere")
     repeats: PositiveInt = Field(1, description="seeds a trial; its score is their mean")
     halving: Halving | None = Halving()

@@ -16,6 +16,7 @@ from pipeline.sweeps.config import TRIALS, Range, SweepConfig
 
 Scalar = None | bool | int | float | str
 Params = Mapping[str, Any]
+_MOST_CHOICES = 10_000  # of a whole range in a grid
 _OWN = ("seeds", "shuffle_seed", "memory", "threads")  # the sweep sets them itself; threads may be fixed
 
 
@@ -185,6 +186,8 @@ def _dimension(subject: str, given: Any, *, grid: bool) -> Range | Choices:
     if isinstance(given, Mapping):
         found = validate(Range, given, subject=subject)
         if grid and found.whole:
+            if (found.high - found.low) / (found.step or 1) >= _MOST_CHOICES:
+                raise UsageError(subject, f"{found.low} to {found.high}", f"{_MOST_CHOICES} values", "Give a step.")
             return Choices(tuple(range(int(found.low), int(found.high) + 1, int(found.step or 1))))
         return found
     if not isinstance(given, list) or not given:

@@ -141,7 +141,9 @@ def stub_encoders(width: int, *, stop: bool) -> None:
         if stop:
             raise FirstRow
         name = os.path.basename(path).encode()
-        return audio.Clip(np.array([zlib.crc32(name) >> 8], np.float32), audio.digest_of(name))
+        return audio.Clip(
+            np.array([zlib.crc32(name) >> 8], np.float32), audio.digest_of(name), audio.stamp_of(os.stat(path))
+        )
 
     extraction.load_audio_encoder = lambda *_: Stub(width)  # type: ignore[assignment]
     extraction.load_text_encoder = lambda *_: Stub(TEXT_WIDTH)  # type: ignore[assignment]

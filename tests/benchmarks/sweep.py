@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from cache.stores import Stores, open_stores
-from pipeline.config import TrainConfig, read_yaml, validate
+from pipeline.config import TrainConfig, validate
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.sweeps.config import SweepConfig
 from pipeline.sweeps.sweep import sweep
 from pipeline.training import train
+from pipeline.yaml_tree import read_yaml
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
 
 GRID = {

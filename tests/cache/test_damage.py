@@ -14,7 +14,7 @@ import pytest
 
 from cache.carry import open_for_writing
 from cache.errors import StoreCorrupt
-from cache.header import FORMAT, header_of
+from cache.header import DONE, FORMAT, PENDING, header_of
 from cache.reader import Store
 from cache.writer import StoreWriter
 from tests.cache.stores_of import digest_of, filled, plan_of, rows_of, vector_of
@@ -88,6 +88,27 @@ def test_files_that_are_no_store_are_told_apart_in_a_line(tmp_path: Path, damage
         Store.open(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_changes_between_the_scan_and_the_copy_is_not_carried_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path / "a.h5", 4).path
+    scan = Store.scan
+
+    def scan_and_spoil(store: Store) -> np.ndarray:
+        states = scan(store)
+        with open(path, "r+b") as file:
+            file.seek(store.layout.extents["vectors"].offset + 2 * 28)
+            file.write(b"\xff")
+        return states
+
+    monkeypatch.setattr(Store, "scan", scan_and_spoil)
+    store, carried = open_for_writing(plan_of(path, rows_of(5)))
+    monkeypatch.undo()
+    assert carried == 3
+    assert store.scan().tolist() == [DONE, DONE, PENDING, DONE, PENDING]
+    assert not store.astray().size
 
 
 def test_what_is_no_file_is_no_store(tmp_path: Path) -> None:

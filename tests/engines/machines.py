@@ -1,6 +1,6 @@
-"""Ray on this machine, for the tests: a cluster of their own, the processes in it, and a file that holds up its reader.
+"""Ray on this machine, for the tests: a cluster of their own, the processes in it, and a path that holds up its reader.
 
-A named pipe in a clip's place is read by one actor and holds it there, so that a test can kill exactly that one.
+A gate in a clip's place holds the one actor that reads it there, so that a test can kill exactly that one.
 """
 
 from __future__ import annotations
@@ -73,43 +73,38 @@ def committed(out: Path) -> int:
         return 0
 
 
-def holding(path: Path) -> list[int]:
-    """Let in whoever waits at the pipe `path`; their processes, which then wait for data that never comes."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:  # nobody there yet
-        return []
-    _kept.append(handle)
-    for _ in range(100):
-        if found := _readers(path):
-            return found
-        time.sleep(0.01)
-    return []  # killed at the door
+class Gate(type(Path())):  # type: ignore[misc]
+    """A clip's path that holds up the actor which opens it, until the gate is opened."""
+
+    def __fspath__(self) -> str:
+        path = str(self)
+        if Path("/proc/self/cmdline").read_bytes().startswith(b"ray::"):
+            Path(f"{path}.held-{os.getpid()}").touch()
+            while not os.path.exists(f"{path}.open"):
+                time.sleep(0.01)
+        return path
+
+
+def open_gate(clip: Path) -> None:
+    """Let go of whoever is held, and of all who come."""
+    Path(f"{clip}.open").touch()
+
+
+def holding(clip: Path) -> list[int]:
+    """The processes that the gate in the place of `clip` holds."""
+    held = (int(path.name.rpartition("-")[2]) for path in clip.parent.glob(f"{clip.name}.held-*"))
+    return [pid for pid in held if _alive(pid)]
 
 
 def kill(pids: list[int]) -> None:
-    """Kill `pids` and wait until their files are closed."""
+    """Kill `pids` and wait until they are gone."""
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: not _open_files(pid))
+        until(lambda pid=pid: not _alive(pid))
 
 
-def close_pipes() -> None:
-    """Close the ends that `holding` kept open."""
-    while _kept:
-        os.close(_kept.pop())
-
-
-_kept: list[int] = []
-
-
-def _readers(path: Path) -> list[int]:
-    pids = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
-    return [pid for pid in pids if pid != os.getpid() and str(path) in _open_files(pid)]
-
-
-def _open_files(pid: int) -> list[str]:
+def _alive(pid: int) -> bool:
     try:
-        return [os.readlink(f"/proc/{pid}/fd/{link}") for link in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:  # it has ended
-        return []
+        return b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return False

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,18 +52,19 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> Iterator[list[Path]]:
+def clips(tmp_path: Path) -> list[Path]:
     write_corpus(tmp_path / "c", 40)
-    yield sorted((tmp_path / "c/audio").glob("*.wav"))
-    machines.close_pipes()
+    return sorted((tmp_path / "c/audio").glob("*.wav"))
 
 
-def _job(clips: list[Path]) -> Job:
+def _job(clips: list[Path], gates: Sequence[int] = ()) -> Job:
     """Praat's features of clips: the work that is quickest to load."""
     return Job(
         name="acoustic",
         work=work_of("acoustic", load_praat(), ExtractConfig(), CPU),
-        sources=lambda rows: [Clip(clips[row], 8000) for row in rows.tolist()],
+        sources=lambda rows: [
+            Clip(machines.Gate(clips[row]) if row in gates else clips[row], 8000) for row in rows.tolist()
+        ],
         seconds=lambda _: 0.5,
     )
 
@@ -84,14 +85,6 @@ def _by_row(results: list[Encoded | None]) -> dict[int, bytes]:
 def _by_threads(clips: list[Path]) -> dict[int, bytes]:
     with Threads().encoded(_job(clips), _batches(len(clips))) as results:
         return _by_row(list(results))
-
-
-def _pipe_in_place_of(clip: Path) -> Path:
-    """Move the clip away; what takes its place holds up its reader."""
-    aside = clip.with_suffix(".aside")
-    clip.rename(aside)
-    os.mkfifo(clip)
-    return aside
 
 
 def test_two_actors_fill_the_store_of_the_single_process(
@@ -130,17 +123,15 @@ def test_batches_in_a_dead_actors_hand_are_done_again(
     cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = _by_threads(clips)
-    aside = _pipe_in_place_of(clips[11])
 
     def kill_and_mend() -> None:
-        held: list[int] = []
-        machines.until(lambda: held or held.extend(machines.holding(clips[11])))
-        aside.replace(clips[11])
-        machines.kill(held)
+        machines.until(lambda: machines.holding(clips[11]))
+        machines.kill(machines.holding(clips[11]))
+        machines.open_gate(clips[11])
 
     killer = threading.Thread(target=kill_and_mend)
     killer.start()
-    with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips), _batches(40)) as results:
+    with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips, [11]), _batches(40)) as results:
         found = _by_row(list(results))
         assert 0 < engine.workers <= 2
     killer.join()
@@ -151,13 +142,11 @@ def test_batches_in_a_dead_actors_hand_are_done_again(
 
 
 def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Cluster, clips: list[Path]) -> None:
-    _pipe_in_place_of(clips[20])
     ended = threading.Event()
 
     def kill_all_readers() -> None:
         while not ended.wait(0.05):
             machines.kill(machines.holding(clips[20]))
-            machines.close_pipes()
 
     killer = threading.Thread(target=kill_all_readers)
     killer.start()
@@ -165,7 +154,7 @@ def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Clust
     try:
         with (
             ray_cluster(ExtractConfig()) as engine,
-            engine.encoded(_job(clips), _batches(40)) as coming,
+            engine.encoded(_job(clips, [20]), _batches(40)) as coming,
             pytest.raises(EmotionRankError, match=r"u20\.wav: 3 actors died on its batch of 1 \(.+\); expected .+"),
         ):
             results.extend(coming)
@@ -191,9 +180,8 @@ def test_a_batch_that_an_actor_died_on_is_encoded_alone() -> None:
 
 
 def test_leaving_stops_the_actors_and_gives_up_what_they_have_in_hand(cluster: Cluster, clips: list[Path]) -> None:
-    _pipe_in_place_of(clips[0])
     with ray_cluster(ExtractConfig()) as engine:
-        with engine.encoded(_job(clips), _batches(40)) as results:
+        with engine.encoded(_job(clips, [0]), _batches(40)) as results:
             while next(results) is None:
                 pass
             assert machines.actors(os.getpid())
@@ -234,9 +222,9 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
     cluster: Cluster, clips: list[Path]
 ) -> None:
     expected = _by_threads(clips)
-    gates = {row: _pipe_in_place_of(clips[row]) for row in (0, 2)}  # the first of either actor's first two batches
+    gates = [0, 2]  # the first of either actor's first two batches
     held: list[int] = []
-    with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips), _batches(40)) as results:
+    with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips, gates), _batches(40)) as results:
         found: list[Encoded | None] = []
         while len(held) < 2:
             found.append(next(results))
@@ -246,9 +234,9 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
         while sum(batch is not None for batch in found) < 10:
             found.append(next(results))
         cluster.remove_node(node)
-        for row, aside in gates.items():
-            aside.replace(clips[row])
         machines.kill(held)
+        for row in gates:
+            machines.open_gate(clips[row])
         found.extend(results)
     assert _by_row(found) == expected
 

@@ -130,6 +130,15 @@ def test_most_faults_are_told(small: Path, tmp_path: Path, monkeypatch: pytest.M
         assert _disturbed(tmp_path / f"out{k}", small, FaultyOs(k, errno.EIO), monkeypatch) is not None, k
 
 
+def test_what_a_killed_run_left_half_written_is_cleared_away(
+    small: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("audio.h5.partial", "captions.jsonl.partial"):
+        (tmp_path / "whole" / name).write_bytes(b"half a fi")
+    run_small(small, tmp_path / "whole")
+    assert contents(tmp_path / "whole") == whole
+
+
 class _HaltingOs(FaultyOs):
     """Writes and reads at most ten bytes at once, as a network's disk may."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.layout import DONE, FAILED
+from cache.header import DONE, FAILED
 from cache.stores import Stores, open_stores
 from pipeline import audio, extraction
 from pipeline.extraction import extract

@@ -17,7 +17,7 @@ from pipeline.commands.extract_features import main as extract_features
 from pipeline.errors import StoreMismatch
 from pipeline.status import status_of
 from tests.faults.small import OPTIONS, contents, quick_encoders, run_small
-from tests.speech import RATE, tone, write_corpus
+from tests.speech import write_corpus
 
 
 @pytest.fixture
@@ -139,7 +139,6 @@ def test_the_same_audio_under_two_ids_is_said_and_a_leak_between_splits_named(ma
 
 
 def test_a_float16_store_says_what_it_costs(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    soundfile.write(manifest.parent / "audio/u03.wav", 0 * tone(0.4) + 1e-9, RATE, subtype="FLOAT")
     result = run_small(manifest, tmp_path / "exact")
     assert "rounding" not in result
     capsys.readouterr()

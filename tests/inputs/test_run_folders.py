@@ -91,7 +91,7 @@ def test_stores_that_are_gone_or_foreign_are_said(small: Path, run: Path, tmp_pa
         with pytest.raises(EmotionRankError) as caught:
             open_run(run).stores()
         assert caught.value.exit_code == 2
-        assert str(folder)[:20] in str(caught.value)
+        assert str(folder)[:20].encode("unicode_escape").decode() in str(caught.value)
 
 
 def test_heads_of_other_widths_than_the_stores_are_a_mismatch(small: Path, run: Path) -> None:

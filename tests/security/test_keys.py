@@ -19,6 +19,7 @@ KEYS = (KEY, "hf_abcdefghijklmnopqrstuvwxyz", "gsk_0123456789abcdefghij")
 ECHOES: dict[str, Callable[[str], Reply]] = {
     "401": lambda key: Reply(401, f"Incorrect API key provided: {key}"),
     "400": lambda key: Reply(400, f"what is {key}?"),
+    "a long message": lambda key: Reply(401, "x" * 265 + key),  # which is cut where it is shown
     "403 twice": lambda key: Reply(403, f"{key} or {key}"),
     "500": lambda key: Reply(500, f"no {key}"),
     "429 with headers": lambda key: Reply(429, f"slow, {key}", {"X-Key": key, "Retry-After": key}),
@@ -62,7 +63,7 @@ def test_a_key_that_the_endpoint_repeats_appears_nowhere(
             said = str(error) + "".join(traceback.format_exception(error))
         assert endpoint.keys == {f"Bearer {key}"}  # it was sent
     assert said
-    assert key not in said + "".join(capfd.readouterr())
+    assert key[: len(key) // 2] not in said + "".join(capfd.readouterr())
     assert not [path for path in written(tmp_path) if key.encode() in path.read_bytes()]
 
 
