@@ -52,7 +52,7 @@ class StoreWriter:
             return self.fail(row, "the encoder returned a non-finite vector", digest)
         if not vector.any():
             return self.fail(row, "the encoder returned a zero vector", digest)
-        if dtype.itemsize < exact.dtype.itemsize:
+        if dtype == np.float16:
             self.rounding.add(exact, vector)
         payload = vector.tobytes()
         self._write(row, DONE, digest, payload, vector=payload, reason=_NO_REASON)

@@ -218,6 +218,7 @@ def test_a_file_that_only_the_driver_can_see_ends_the_run_and_fails_no_row(clust
         os.close(399)
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_in_flight(
     cluster: Cluster, clips: list[Path]
 ) -> None:

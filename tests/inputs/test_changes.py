@@ -139,8 +139,7 @@ def test_the_same_audio_under_two_ids_is_said_and_a_leak_between_splits_named(ma
 
 
 def test_a_float16_store_says_what_it_costs(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_small(manifest, tmp_path / "exact")
-    assert "rounding" not in result
+    assert "rounding" not in run_small(manifest, tmp_path / "exact")
     capsys.readouterr()
     from pipeline.extraction import extract
     from tests.faults.small import STYLE
