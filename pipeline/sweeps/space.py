@@ -187,7 +187,9 @@ def _dimension(subject: str, given: Any, *, grid: bool) -> Range | Choices:
         found = validate(Range, given, subject=subject)
         if grid and found.whole:
             if (found.high - found.low) / (found.step or 1) >= _MOST_CHOICES:
-                raise UsageError(subject, f"{found.low} to {found.high}", f"{_MOST_CHOICES} values", "Give a step.")
+                raise UsageError(
+                    subject, f"{found.low} to {found.high}", f"at most {_MOST_CHOICES} values", "Give a step."
+                )
             return Choices(tuple(range(int(found.low), int(found.high) + 1, int(found.step or 1))))
         return found
     if not isinstance(given, list) or not given:

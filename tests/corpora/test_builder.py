@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cache.manifest import Manifest, read_manifest, write_manifest
 from pipeline.corpora import builder as builder_module
+from pipeline.corpora.audio_files import AudioFiles
 from pipeline.corpora.builder import ManifestBuilder
 from pipeline.errors import ManyProblems, UsageError
 
@@ -226,3 +227,8 @@ def test_more_rows_than_a_block_keep_their_columns_and_order(root: Path, monkeyp
     assert manifest.speaker == ["s0", "s1"] * 4
     assert manifest.audio == ["audio/a.wav"] * 8
     assert manifest.valence.tolist() == [1, 2, 3, 4] * 2
+
+
+def test_a_loop_of_links_costs_no_other_file_its_place(root: Path) -> None:
+    (root / "audio/loop.wav").symlink_to("loop.wav")
+    assert AudioFiles(root).names("audio") == {"a.wav", "b.wav", "c.wav"}
