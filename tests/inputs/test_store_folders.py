@@ -1,4 +1,4 @@
-"""A folder of stores, any file of it spoilt: each command reads it or says in a line what is wrong, and harms nothing."""
+"""A folder of stores with any file of it spoilt: each command reads it, or says what is wrong in a line."""
 
 from __future__ import annotations
 
