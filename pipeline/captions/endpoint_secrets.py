@@ -11,6 +11,7 @@ from pipeline.captions.write_config import LlmConfig, WriteConfig, resolve_writi
 from pipeline.errors import ManyProblems, UsageError
 
 _KEY_SETTING = re.compile(r"\bllm\.\w*(key|token|secret|password|auth|header)\w*: no such setting", re.IGNORECASE)
+_VALUE = re.compile(r"\b(llm[\w.]*) = .*: ")  # a value that was refused may be a key in the wrong place
 _HOME = "Put the key into the environment variable OPENAI_API_KEY, or the one that llm.key_env names."
 
 
@@ -21,9 +22,9 @@ def resolve_without_keys(
     try:
         resolved = resolve_writing(config, audio_root=audio_root, overrides=overrides)
     except ManyProblems as error:
-        if any(_KEY_SETTING.search(problem) for problem in error.problems):
-            raise ManyProblems(error.subject, error.problems, _HOME) from None
-        raise
+        problems = [_VALUE.sub(r"\1: ", problem) for problem in error.problems]
+        slip = problems != error.problems or any(map(_KEY_SETTING.search, problems))
+        raise ManyProblems(error.subject, problems, _HOME if slip else error.action) from None
     _is_a_variables_name(resolved.llm.key_env)
     _is_a_plain_url(resolved.llm)
     return resolved

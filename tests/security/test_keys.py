@@ -132,6 +132,24 @@ def test_a_key_among_the_settings_is_refused_without_being_repeated(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    "setting", [f"llm={KEY}", f"llm.key_env=[{KEY}]", f"llm.retries={KEY}", f"llm.timeout_s={KEY}"]
+)
+def test_a_key_in_the_place_of_another_setting_is_not_repeated(
+    setting: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from pipeline.commands.write_captions import main
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    result = CliRunner().invoke(main, [str(manifest), "--out", str(tmp_path / "o"), "-o", setting])
+    assert result.exit_code == 2
+    assert KEY not in result.output
+    assert setting.partition("=")[0] in result.stderr
+    assert "environment variable" in result.stderr
+
+
 def _yaml(path: Path, told: list[str]) -> Path:
     sections: dict[str, list[str]] = {}
     for each in told:
