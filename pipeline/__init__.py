@@ -1,9 +1,11 @@
 """Emotional CLAP for speech: encode once, train heads in seconds.
 
-    from pipeline import extract, train, evaluate
+    from pipeline import EmotionRankCLAP, extract, train, evaluate
     extract("msp_podcast", out="stores/msp", audio_root="/data/MSP-PODCAST")
     run = train("stores/msp", method="emotionrankclap", seeds=5, out="runs/erc")
     print(evaluate(run))
+    model = EmotionRankCLAP.from_pretrained("runs/erc")
+    model.similarity(model.encode_text(["The person is speaking calmly."]), model.encode_speech(["clip.wav"]))
 
 Names are imported when they are used: `--help` needs no torch.
 """
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.extraction import extract as extract
     from pipeline.method_comparison import compare as compare
+    from pipeline.model import EmotionRankCLAP as EmotionRankCLAP
     from pipeline.retrieval import search as search
     from pipeline.sweeps.sweep import sweep as sweep
     from pipeline.training import train as train
 
 _HOME = {
+    "EmotionRankCLAP": "pipeline.model",
     "compare": "pipeline.method_comparison",
     "cross_validate": "pipeline.cross_validation",
     "evaluate": "pipeline.evaluation.evaluate",
@@ -31,7 +35,7 @@ _HOME = {
     "sweep": "pipeline.sweeps.sweep",
     "train": "pipeline.training",
 }
-__all__ = ["compare", "cross_validate", "evaluate", "extract", "search", "sweep", "train"]
+__all__ = ["EmotionRankCLAP", "compare", "cross_validate", "evaluate", "extract", "search", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,103 @@
+"""search-speech: a sentence in, the utterances that sound like it out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cache.errors import UsageError, on_one_line
+from pipeline.commands.common import device_option, guarded, json_option, show
+
+_COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "style", "audio", "text")
+
+
+@click.command()
+@click.argument("stores", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("sentences", nargs=-1)
+@click.option("--audio", multiple=True, type=click.Path(path_type=Path), help="Describe this recording. Repeatable.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many to find.")
+@click.option("--split", multiple=True, help="Only utterances of this split. Repeatable.")
+@click.option("--speaker", multiple=True, help="Only utterances of this speaker. Repeatable.")
+@click.option("--emotion", multiple=True, help="Only utterances of this emotion. Repeatable.")
+@device_option
+@json_option
+@guarded
+def main(
+    stores: Path,
+    run: Path,
+    sentences: tuple[str, ...],
+    audio: tuple[Path, ...],
+    top: int,
+    split: tuple[str, ...],
+    speaker: tuple[str, ...],
+    emotion: tuple[str, ...],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Find the utterances of STORES that sound like each of SENTENCES, by the heads in RUN.
+
+    \b
+    search-speech stores/msp runs/erc "The person is speaking with joy."
+    search-speech stores/msp runs/erc "calm and content" "loud and angry" --split test1 --top 10 --json
+    search-speech stores/msp runs/erc - < sentences.txt        (one a line)
+    search-speech stores/msp runs/erc --audio clip.wav         (the captions that fit it)
+
+    Each option names one value and may stand several times: any of a field's values, in every field named.
+    """
+    _refuse_half_a_question(sentences, audio, (*split, *speaker, *emotion))
+    words = list(_sentences(sentences))
+    from pipeline.retrieval import describe, search
+
+    if audio:
+        found = describe(run, audio, stores=stores, top=top, device=device)
+    else:
+        found = search(run, words, stores=stores, split=split, speaker=speaker, emotion=emotion, top=top, device=device)
+    asked = map(str, audio or words)
+    answers = [{"asked": question, "hits": hits} for question, hits in zip(asked, found, strict=True)]
+    show({"stores": str(stores), "run": str(run), "answers": answers}, _table(answers), as_json)
+
+
+def _refuse_half_a_question(sentences: tuple[str, ...], audio: tuple[Path, ...], filters: tuple[str, ...]) -> None:
+    if bool(sentences) == bool(audio):
+        found = "both sentences and --audio" if audio else "neither a sentence nor --audio"
+        raise UsageError("search-speech", found, "one of them", 'Write "a sentence", - for stdin, or --audio FILE.')
+    if audio and filters:
+        found = "--audio with --split, --speaker or --emotion"
+        raise UsageError("search-speech", found, "filters of utterances with sentences only", "Leave them out.")
+
+
+def _sentences(words: tuple[str, ...]) -> Iterator[str]:
+    """The words of the command line; `-` stands for the lines of stdin that are not blank."""
+    for word in words:
+        if word != "-":
+            yield word
+            continue
+        raw = sys.stdin.buffer.read()
+        try:
+            yield from (line for line in raw.decode("utf-8-sig").splitlines() if line.strip())
+        except UnicodeDecodeError as error:
+            line = 1 + raw.count(b"\n", 0, error.start)
+            raise UsageError(f"stdin:{line}", "not UTF-8", "text in UTF-8", "Convert it.") from None
+
+
+def _table(answers: Sequence[Mapping[str, Any]]) -> str:
+    """Each answer for people, nearest first."""
+    return "\n\n".join("\n".join([on_one_line(answer["asked"]), *_lines(answer["hits"])]) for answer in answers)
+
+
+def _lines(hits: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not hits:
+        return ["  nothing found"]
+    names = [name for name in _COLUMNS if name in hits[0]]
+    cells = [["", *names], *([str(rank), *(_cell(hit[name]) for name in names)] for rank, hit in enumerate(hits, 1))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else on_one_line(str(value or "-"))

@@ -1,0 +1,112 @@
+"""What a search costs beside its encoders: 150,000 planted utterances of width 1024, heads of width 512.
+
+    python -m tests.benchmarks.search [--stores FOLDER] [--rows 150000] [--rounds 9]
+
+Loads the index (reads, checks and projects every row), then asks it vectors that are there already: one and sixteen, of
+all utterances and of filtered ones, and captions for a recording. Medians with their range; memory is the most that was
+resident.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from cache.stores import Stores, open_stores
+from pipeline.filters import Columns, Filter
+from pipeline.heads import Heads
+from pipeline.retrieval import SpeechIndex
+from pipeline.unit_rows import UnitRows, embed_rows
+from tests.planted import plant
+
+SPLITS = {"train": 0.6, "dev": 0.17, "test1": 0.23}  # as MSP-Podcast's
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stores", type=Path, help="keep the planted stores here and use them again")
+    parser.add_argument("--rows", type=int, default=150_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.stores or Path(scratch) / "stores"
+        if not (folder / "audio.h5").exists():
+            splits = {name: round(share * arguments.rows) for name, share in SPLITS.items()}
+            plant(folder, splits, styles=("dimensional", "acoustic"))
+            print("planted; run it again with --stores for memory that is the search's alone")
+        print(f"resident at the start: {_peak():,.0f} MiB")
+        measure(folder, arguments.rounds)
+
+
+def measure(folder: Path, rounds: int) -> None:
+    heads = Heads(1024, 768, width=512).requires_grad_(False)
+    heads.initialise(0)
+    index = load(open_stores(folder), heads)
+    print(f"index {index.found.vectors.nbytes / MIB:,.0f} MiB; resident at most once loaded {_peak():,.0f} MiB")
+    print(f"{torch.get_num_threads()} threads, {len(index.found.rows):,} utterances of {len(index.manifest):,}:")
+    timed("open the manifest and the store's header", lambda: _opened(folder), rounds)
+    timed("the fields of filters", lambda: Columns(index.manifest), rounds)
+    stores = open_stores(folder)
+    _ = stores.audio
+    rows = np.arange(len(index.manifest))
+    timed("read, check and project every row", lambda: embed_rows(stores.audio, rows, speech(heads)), rounds)
+    test = index.manifest.rows("test1")
+    timed("the same of one split, 23 %", lambda: embed_rows(stores.audio, test, speech(heads)), rounds)
+    asked = np.asarray(heads.embed_text(torch.randn(16, 768)))
+    some = Filter(split=["test1", "dev"], emotion=["happy", "sad"])
+    print(f"  the filter lets {index.columns.allowed(some).mean():.1%} pass")
+    for count in (1, 16):
+        for top in (10, 1000):
+            name = f"{count} sentence(s), top {top}"
+            timed(name, partial(index.rank, asked[:count], top=top), rounds)
+            timed(f"{name}, two filters", partial(index.rank, asked[:count], among=some, top=top), rounds)
+    captions = texts(stores, heads)
+    clip = index.found.vectors[:1]
+    timed(f"one recording, {len(captions.rows):,} captions, top 10", lambda: captions.nearest(clip, 10), rounds)
+
+
+def load(stores: Stores, heads: Heads) -> SpeechIndex:
+    manifest = stores.manifest
+    found = embed_rows(stores.audio, np.arange(len(manifest)), speech(heads))
+    return SpeechIndex(manifest, Columns(manifest), found, lambda sentence: NotImplemented)
+
+
+def texts(stores: Stores, heads: Heads) -> UnitRows:
+    rows = np.arange(len(stores.text))
+    return embed_rows(stores.text, rows, lambda vectors: np.asarray(heads.embed_text(vectors)))
+
+
+def speech(heads: Heads) -> Callable[[torch.Tensor], np.ndarray]:
+    return lambda vectors: np.asarray(heads.embed_speech(vectors))
+
+
+def timed(name: str, work: Callable[[], object], rounds: int) -> None:
+    took = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        took.append(1e3 * (time.perf_counter() - start))
+    print(f"  {name:<45} {median(took):9.1f} ms ({min(took):.1f}-{max(took):.1f}, n = {rounds})", flush=True)
+
+
+def _opened(folder: Path) -> object:
+    return open_stores(folder).audio
+
+
+def _peak() -> float:
+    """MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
