@@ -208,8 +208,9 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
 def _clear(folder: Path) -> None:
     """Remove a run; run.json goes last, so that what was stopped on the way is still known as a run."""
     if (folder / "run.json").is_file():
-        remove_tree(folder / "seeds")
-        for name in ("evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml", "run.json"):
+        for name in ("seeds", "report"):
+            remove_tree(folder / name)
+        for name in ("report.html", "evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml", "run.json"):
             remove(folder / name)
 
 

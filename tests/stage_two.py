@@ -11,7 +11,7 @@ from tests.planted import plant
 
 SETTINGS = ["batch_size=16", "width=4", "epochs=2", "standardise=always", "threads=1"]
 TRAINING = [word for setting in SETTINGS for word in ("-o", setting)]
-EVALUATION = ["-o", "trials=2", "-o", "lists=14", "-o", "projections=2", "-o", "pairs=8"]
+EVALUATION = ["--no-report", "-o", "trials=2", "-o", "lists=14", "-o", "projections=2", "-o", "pairs=8"]
 CODES = {0, 1, 2, 3, 4, 5, 75, 130, 143}
 
 

@@ -37,12 +37,13 @@ from pipeline.commands.common import device_option, fresh_option, guarded, json_
 )
 @device_option
 @fresh_option
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
 @json_option
 @guarded
 def main(
     stores: Path, methods: tuple[str, ...], out: Path | None, training: str | None, seeds: int,
     overrides: tuple[str, ...], evaluation: tuple[str, ...], others: tuple[Path, ...], folds: str | None, device: str,
-    fresh: bool, as_json: bool,
+    fresh: bool, no_report: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
 
@@ -53,7 +54,7 @@ def main(
     compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
 
     Doing it again goes on where it stopped. Writes comparison.md, .tex, .csv and .json; with --folds,
-    cross_validation.md and .json.
+    cross_validation.md and .json; and the page report.html with its figures in report.
     """
     scheme = _scheme(folds, evaluation, others)
     shared: dict[str, Any] = {
@@ -68,11 +69,20 @@ def main(
     if scheme:
         from pipeline.cross_validation import cross_validate
 
-        show(*cross_validate(stores, folds=scheme, **shared), as_json)
+        result, text = cross_validate(stores, folds=scheme, **shared)
+        if not no_report:
+            from pipeline.report.cross_validation import folds_report
+
+            folds_report(shared["out"], result)
     else:
         from pipeline.method_comparison import compare
 
-        show(*compare(stores, evaluation=evaluation, zero_shot_on=others, **shared), as_json)
+        result, text = compare(stores, evaluation=evaluation, zero_shot_on=others, **shared)
+        if not no_report:
+            from pipeline.report.comparison import comparison_report
+
+            comparison_report(shared["out"], result, stores)
+    show(result, text, as_json)
 
 
 def _scheme(

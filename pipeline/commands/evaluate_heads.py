@@ -14,19 +14,24 @@ from pipeline.commands.common import device_option, guarded, json_option, overri
 @click.argument("run", type=click.Path(path_type=Path))
 @overrides_option
 @device_option
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
 @json_option
 @guarded
-def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, as_json: bool) -> None:
+def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, as_json: bool) -> None:
     """Alignment (MMD, Wasserstein) and ordinality (AOC, VOC) on the test split, as in the paper's two tables.
 
     \b
     evaluate-heads stores/msp runs/erc
     evaluate-heads stores/msp runs/erc -o mmd_gamma=median -o trials=5 --json
 
-    Writes RUN/evaluation.json.
+    Writes RUN/evaluation.json, and the page RUN/report.html with its figures in RUN/report.
     """
     from pipeline.evaluation.evaluate import evaluate
     from pipeline.evaluation.table import evaluation_table
 
     result = evaluate(run, stores=stores, overrides=overrides, device=device)
+    if not no_report:
+        from pipeline.report.evaluation import evaluation_report
+
+        evaluation_report(run, result, stores=stores, device=device)
     show(result, evaluation_table({result["method"]: result}), as_json)

@@ -141,6 +141,7 @@ def test_batches_in_a_dead_actors_hand_are_done_again(
     assert not said.out  # the place of results
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Cluster, clips: list[Path]) -> None:
     ended = threading.Event()
 
@@ -242,6 +243,7 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
     assert _by_row(found) == expected
 
 
+@pytest.mark.slow
 def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_path: Path) -> None:
     folder = save_roberta(tmp_path)
     config = ExtractConfig(text=TextConfig(encoder="transformers", model=str(folder)))

@@ -1,0 +1,91 @@
+"""The report of a comparison: OUT/report.html, and its figures with their data in OUT/report.
+
+summary, _ = compare(stores, out="runs/comparison")
+comparison_report("runs/comparison", summary, stores)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cache.disk import faults_told
+from cache.lock import writing
+from cache.stores import Stores, open_stores
+from pipeline.evaluation.comparison import comparison_tables
+from pipeline.evaluation.paper import paper_tables
+from pipeline.evaluation.rendering import Table
+from pipeline.progress import say
+from pipeline.report.confusion import confusion
+from pipeline.report.measures import measures
+from pipeline.report.page import Section, write_page
+from pipeline.report.tables import facts_html, flat, table_html
+
+Results = Mapping[str, Mapping[str, Any]]
+_TESTS = ("alignment", "ordinality", "recognition")
+
+
+def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
+    """Write what `compare` returned as OUT/report.html; returns its path.
+
+    `stores` are those that were compared on. Raises StoreLocked while another process writes to `out`.
+    """
+    out, results = Path(out), summary["methods"]
+    opened = stores if isinstance(stores, Stores) else open_stores(stores)
+    path = out / "report.html"
+    first = next(iter(results.values()))
+    lede = f"{len(results)} methods, {first['utterances']} utterances of split {first['split']}; {first['stores']}"
+    with faults_told(out), writing(out):
+        write_page("Comparison of methods", lede, list(_sections(results, opened)), path, _names(path))
+    say(f"report: {path}")
+    return path
+
+
+def _names(path: Path) -> list[str]:
+    """Every figure that an earlier report here may have left; one of fewer corpora leaves none behind."""
+    drawn = [file.stem for file in path.with_suffix("").glob("*.csv")]
+    return [name for name in drawn if name.startswith(("measures_", "confusion_"))]
+
+
+def _sections(results: Results, stores: Stores) -> Iterator[Section]:
+    for table in comparison_tables(results).tables:
+        yield _section(table)
+    if any("recognition" in result for result in results.values()):
+        of = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
+        yield Section("Confusions", exhibits=[confusion("confusion_0", "Zero-shot recognition of the split", of)])
+    for number, (corpus, found) in enumerate(_other_corpora(results).items(), start=1):
+        yield _other_corpus(number, corpus, found)
+    yield Section("The paper's figures", "\n".join(map(table_html, paper_tables().tables)))
+    yield Section("Conventions and fingerprints", facts_html(_facts(results, stores)))
+
+
+def _section(table: Table) -> Section:
+    return Section(table.name.capitalize(), table_html(table), [measures(table)])
+
+
+def _other_corpora(results: Results) -> dict[str, dict[str, Any]]:
+    """What each method said of each other corpus."""
+    found: dict[str, dict[str, Any]] = {}
+    for method, result in results.items():
+        for number, said in enumerate(result["zero_shot"], start=1):
+            found.setdefault(f"{number}. {said['stores']}, {said['split']} utterances", {})[method] = said
+    return found
+
+
+def _other_corpus(number: int, corpus: str, found: Mapping[str, Any]) -> Section:
+    title = f"Zero-shot recognition on another corpus: {corpus}"
+    (table,) = comparison_tables({method: {"recognition": said} for method, said in found.items()}).tables
+    named = replace(table, name=f"recognition_{number}", title=title)
+    return Section(
+        title, table_html(named), [measures(named), confusion(f"confusion_{number}", f"Confusions on {corpus}", found)]
+    )
+
+
+def _facts(results: Results, stores: Stores) -> Iterator[tuple[str, object]]:
+    yield "stores", stores.folder
+    yield from flat(stores.fingerprint(), "fingerprint.")
+    for method, result in results.items():
+        yield from flat(result["settings"], f"{method}: evaluation.")
+        yield from flat(result["trained"], f"{method}: trained.")

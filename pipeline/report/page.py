@@ -1,0 +1,129 @@
+"""A page that stands alone: styles and script inside, nothing fetched, dark on white, fit for print.
+
+Its content security policy lets a browser run this one script and fetch nothing, whatever else the page came to hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cache.disk import write_text
+from pipeline.report.drawing import publish
+from pipeline.report.exhibit import Exhibit
+from pipeline.report.text import escaped
+
+NO_FIGURE = "Drawn where matplotlib is installed (pip install 'emotionrankclap[demo]'); its data are in"
+
+STYLE = """
+:root { color-scheme: light; }
+body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.5 system-ui, "Segoe UI", Arial, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #999; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: .4rem 0; font-variant-numeric: tabular-nums; }
+caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0; }
+th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+thead th { border-bottom: 2px solid #333; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.facts td, .facts th { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: normal; }
+.facts { font-size: .85rem; }
+ul.notes { margin: .3rem 0 .6rem; padding-left: 1.2rem; font-size: .85rem; color: #333; }
+figure { margin: 1rem 0; }
+figure svg { display: block; max-width: 100%; height: auto; }
+figcaption { font-size: .9rem; color: #333; max-width: 50rem; }
+button { font: inherit; font-size: .85rem; color: #1a1a1a; background: #f2f2f2; border: 1px solid #767676;
+  border-radius: 3px; padding: .15rem .6rem; margin: 0 .4rem .3rem 0; cursor: pointer; }
+details { font-size: .85rem; } pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; }
+@media print {
+  body { font-size: 10pt; } main { max-width: none; padding: 0; }
+  button, details.source { display: none; }
+  figure, table { break-inside: avoid; } h2 { break-after: avoid; }
+  .wide { overflow: visible; } pre { white-space: pre-wrap; }
+}
+"""
+
+SCRIPT = """
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  const name = button.textContent;
+  button.addEventListener("click", async () => {
+    const text = document.getElementById(button.dataset.copy).textContent;
+    let done = true;
+    try { await navigator.clipboard.writeText(text); } catch {
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      done = document.execCommand("copy");
+      area.remove();
+    }
+    button.textContent = done ? "Copied" : "Open the text below and copy it";
+    setTimeout(() => { button.textContent = name; }, 2000);
+  });
+}
+"""
+
+_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, HTML below it (already escaped), and figures below that."""
+
+    title: str
+    body: str = ""
+    exhibits: Sequence[Exhibit] = field(default=())
+
+
+def write_page(title: str, lede: str, sections: Sequence[Section], path: Path, names: Iterable[str]) -> None:
+    """Write the page to `path` and its figures to the folder `report` beside; `names` are those it may have."""
+    exhibits = [exhibit for section in sections for exhibit in section.exhibits]
+    pictures = publish(exhibits, path.with_suffix(""), names)
+    body = "\n".join(_section(section, pictures) for section in sections)
+    write_text(path, _page(title, lede, body))
+
+
+def notes_list(notes: Iterable[object]) -> str:
+    """A list of remarks."""
+    return f'<ul class="notes">{"".join(f"<li>{escaped(note)}</li>" for note in notes)}</ul>'
+
+
+def _section(section: Section, pictures: Mapping[str, str]) -> str:
+    figures = "\n".join(_figure(exhibit, pictures.get(exhibit.name)) for exhibit in section.exhibits)
+    return f"<section>\n<h2>{escaped(section.title)}</h2>\n{section.body}\n{figures}\n</section>"
+
+
+def _figure(exhibit: Exhibit, svg: str | None) -> str:
+    drawn = svg or f"<p>{escaped(NO_FIGURE)} report/{exhibit.name}.csv.</p>"
+    caption = f"<strong>{escaped(exhibit.title)}.</strong> {escaped(exhibit.caption)}"
+    return (
+        f'<figure id="figure-{exhibit.name}">\n<div class="wide">{drawn}</div>\n'
+        f"<figcaption>{caption}</figcaption>\n</figure>"
+    )
+
+
+def _page(title: str, lede: str, body: str) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{escaped(POLICY)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escaped(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escaped(title)}</h1>
+<p>{escaped(lede)}</p>
+{body}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
