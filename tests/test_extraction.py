@@ -23,6 +23,7 @@ from pipeline.errors import Interrupted, StoreMismatch, UsageError
 from pipeline.extraction import audio_plan, extract, foresee, read_inputs, resolve
 from pipeline.status import status_of, verify
 from tests.encoders import tiny
+from tests.faults.small import quick_encoders
 from tests.speech import QUICK, QUICK_OPTIONS, spoil, write_corpus
 
 FILES = ("audio.h5", "text.h5", "manifest.csv", "captions.jsonl")
@@ -113,6 +114,13 @@ def test_a_mended_file_is_encoded_and_the_rest_is_carried_over(corpus: Path, sto
     assert np.array_equal(open_stores(out).audio.read(row)[0], open_stores(stores).audio.read(row)[0])
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders that take no time, where others would show nothing more."""
+    quick_encoders(monkeypatch)
+
+
+@pytest.mark.usefixtures("quick")
 def test_failed_rows_get_another_chance_when_asked(corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(corpus.parent, tmp_path / "c")
     manifest, out = tmp_path / "c/manifest.csv", tmp_path / "stores"
@@ -128,23 +136,24 @@ def test_failed_rows_get_another_chance_when_asked(corpus: Path, tmp_path: Path)
     assert verify(out)
 
 
-def test_another_pooling_is_refused_and_fresh_starts_over(corpus: Path, tmp_path: Path) -> None:
-    extract(corpus, out=tmp_path, overrides=QUICK)
+def test_another_pooling_is_refused_and_fresh_starts_over(corpus: Path, stores: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(stores, tmp_path / "stores")
     with pytest.raises(StoreMismatch, match=r"encoder\.layer: the store has 2, now 1"):
-        extract(corpus, out=tmp_path, overrides=[*QUICK, "audio.layer=1"])
-    extract(corpus, out=tmp_path, overrides=[*QUICK, "audio.layer=1"], fresh=True)
-    assert open_stores(tmp_path).audio.fingerprint["encoder"]["layer"] == 1
+        extract(corpus, out=out, overrides=[*QUICK, "audio.layer=1"])
+    extract(corpus, out=out, overrides=[*QUICK, "audio.layer=1"], fresh=True)
+    assert open_stores(out).audio.fingerprint["encoder"]["layer"] == 1
 
 
-def test_limit_encodes_a_part_spread_over_the_corpus_and_the_next_run_the_rest(
-    corpus: Path, stores: Path, tmp_path: Path
-) -> None:
-    first = extract(corpus, out=tmp_path, limit=6, overrides=QUICK)
+@pytest.mark.usefixtures("quick")
+def test_limit_encodes_a_part_spread_over_the_corpus_and_the_next_run_the_rest(corpus: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    extract(corpus, out=whole, overrides=QUICK)
+    first = extract(corpus, out=out, limit=6, overrides=QUICK)
     assert first["audio"]["done"] == 6
     assert first["audio"]["pending"] == 18
-    extract(corpus, out=tmp_path, overrides=QUICK)
+    extract(corpus, out=out, overrides=QUICK)
     for name in FILES:
-        assert (tmp_path / name).read_bytes() == (stores / name).read_bytes()
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_dry_run_writes_nothing(corpus: Path, tmp_path: Path) -> None:
@@ -161,11 +170,13 @@ def test_a_manifest_without_utterances_is_refused_before_anything_is_written(tmp
     assert not (tmp_path / "stores").exists()
 
 
-def test_float16_stores_hold_the_rounded_vectors(corpus: Path, stores: Path, tmp_path: Path) -> None:
-    extract(corpus, out=tmp_path, overrides=[*QUICK, "store_dtype=float16"])
-    half = open_stores(tmp_path).speech()
+@pytest.mark.usefixtures("quick")
+def test_float16_stores_hold_the_rounded_vectors(corpus: Path, tmp_path: Path) -> None:
+    extract(corpus, out=tmp_path / "whole", overrides=QUICK)
+    extract(corpus, out=tmp_path / "half", overrides=[*QUICK, "store_dtype=float16"])
+    half = open_stores(tmp_path / "half").speech()
     assert half.dtype == np.float16
-    assert np.array_equal(half, open_stores(stores).speech().astype(np.float16))
+    assert np.array_equal(half, open_stores(tmp_path / "whole").speech().astype(np.float16))
 
 
 def _spawn(manifest: Path, out: Path) -> subprocess.Popen[str]:
@@ -216,6 +227,7 @@ def test_sigterm_commits_what_is_done_and_exits_143(tmp_path: Path) -> None:
     verify(tmp_path / "stores")
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_interruption_in_python_is_an_exception(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from pipeline.sweeps.config import TRIALS, Range, SweepConfig
 
 Scalar = None | bool | int | float | str
 Params = Mapping[str, Any]
-_MOST_CHOICES = 10_000  # of a whole range in a grid
+_MOST_CHOICES = 1_000  # of a whole range in a grid
 _OWN = ("seeds", "shuffle_seed", "memory", "threads")  # the sweep sets them itself; threads may be fixed
 
 

@@ -48,7 +48,7 @@ def trained(small: Path, out: Path, *words: object):
     return run_command(train_heads, small, "--out", out, "-o", "seeds=[3]", *TRAINING, *words)
 
 
-@pytest.fixture(scope="module", params=[(12, 5), pytest.param((1, 50), marks=pytest.mark.exhaustive)])
+@pytest.fixture(scope="module", params=[(25, 2), pytest.param((1, 50), marks=pytest.mark.exhaustive)])
 def fates(request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     words = [small, tmp_path_factory.mktemp("killed"), *request.param]
     program = [sys.executable, "-m", "tests.faults.killed", *map(str, words)]
