@@ -140,4 +140,4 @@ def test_a_file_may_be_changed_on_the_command_line(tmp_path: Path) -> None:
 def test_a_grid_of_every_whole_number_has_an_end(given: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=r"space\.batch_size: .+; expected at most 1000 values"):
         Space(a_sweep(space={"batch_size": given}))
-    assert Space(a_sweep(space={"epochs": {"low": 2, "high": 10_001}})).trials == 10_000
+    assert Space(a_sweep(space={"epochs": {"low": 2, "high": 1_001}})).trials == 1_000
