@@ -238,6 +238,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
     return files_of(corpus)[0], audio, text, run
 
 
+@pytest.mark.slow
 def test_exported_heads_give_equal_similarities_where_only_the_core_is_installed(
     tiny_run: tuple[Path, Path, Path, Run], tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ def test_an_actor_killed_in_the_middle_changes_no_byte_of_the_store(
         assert (tmp_path / name).read_bytes() == (stores / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_batches_in_a_dead_actors_hand_are_done_again(
     cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +201,7 @@ def test_every_error_of_the_family_survives_the_way_back() -> None:
         assert str(Failure.of(error).on("node x").error()).splitlines()[-1].startswith(f"node x: {error.subject}: ")
 
 
+@pytest.mark.slow
 def test_a_file_that_only_the_driver_can_see_ends_the_run_and_fails_no_row(cluster: Cluster, clips: list[Path]) -> None:
     with open(clips[0], "rb") as file:
         unseen = Path(f"/proc/self/fd/{os.dup2(file.fileno(), 399)}")  # another process has no such file

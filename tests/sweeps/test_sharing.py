@@ -110,6 +110,7 @@ def test_a_killed_sweep_goes_on_with_the_same_trials_and_the_same_bits(
         assert all(torch.equal(tensor, undisturbed[key].best[name]) for name, tensor in member.best.items())
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_sweep_and_train_no_trial_twice(planted: Path, tmp_path: Path) -> None:
     config = written(tmp_path)
     workers = [started(planted, config, tmp_path / "out") for _ in range(2)]
