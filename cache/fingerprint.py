@@ -15,17 +15,9 @@ def canonical(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The fields of a canonical fingerprint. Raises ValueError for anything that is not one."""
-    fields = json.loads(text)
-    if not isinstance(fields, dict):
-        raise ValueError("a fingerprint is a JSON object")
-    return fields
-
-
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Field by field, what the store has and what is wanted; empty when they are the same."""
-    old, new = dict(_leaves(stored)), dict(_leaves(wanted))
+    old, new = ({name: json.dumps(value) for name, value in leaves(tree)} for tree in (stored, wanted))
     return [
         f"{name}: the store has {old.get(name, 'nothing')}, now {new.get(name, 'nothing')}"
         for name in sorted(old.keys() | new.keys())
@@ -33,9 +25,10 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
-def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in fields.items():
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The values of a tree by their dotted names."""
+    for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, json.dumps(value)
+            yield prefix + name, value

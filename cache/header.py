@@ -37,7 +37,7 @@ PENDING, DONE, FAILED = 0, 1, 2
 MUTABLE = ("vectors", "digest", "reason", "state", "crc")
 BLOCK = 4096  # the smallest header
 _LINE = re.compile(rb"%s ([0-9A-F]{8}) ([0-9]{1,8}) ([0-9]{1,8})\n" % FORMAT.encode())
-_LINE_BYTES = len(FORMAT) + 29  # at most
+LINE_BYTES = 64  # enough for the first line, and so to know a file again
 _CRC_STOP = len(FORMAT) + 9
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PIECE_BYTES = 16 << 20
@@ -151,7 +151,7 @@ def _pieces(file: File, start: int, stop: int) -> Iterator[memoryview]:
 
 def _block(file: File, path: Path) -> bytes:
     """The bytes of the header, which match their checksum."""
-    first = np.zeros(_LINE_BYTES, np.uint8)
+    first = np.zeros(LINE_BYTES, np.uint8)
     if not file.read(first, 0):
         raise StoreCorrupt(path, "an empty file", "a store", "Delete it and run extract-features.")
     line = _LINE.match(first.tobytes())

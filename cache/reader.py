@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from cache.disk import File
 from cache.errors import StoreCorrupt
-from cache.header import DIGEST_BYTES, DONE, FAILED, PENDING, Layout, read_layout, seal_of
+from cache.header import DIGEST_BYTES, DONE, FAILED, LINE_BYTES, PENDING, Layout, read_layout, seal_of
 from cache.names import Names
 
 _BLOCK_BYTES = 16 << 20
-_LINE_BYTES = 64  # of the header, with its checksum: enough to know the file again
 _SPAN_BYTES = 1 << 20  # rows that lie within so much are read in one go
 
 
@@ -172,8 +171,8 @@ class Store:
     def _opened(self) -> Iterator[File]:
         """The file. Raises StoreCorrupt when it is no longer the one whose header was read."""
         with File(self.path, os.O_RDONLY) as file:
-            first = np.empty(_LINE_BYTES, np.uint8)
-            if file.read(first, 0) < _LINE_BYTES or first.tobytes() != self.layout.block[:_LINE_BYTES]:
+            first = np.empty(LINE_BYTES, np.uint8)
+            if file.read(first, 0) < LINE_BYTES or first.tobytes() != self.layout.block[:LINE_BYTES]:
                 raise StoreCorrupt(self.path, "another file than was opened", "the same", "Open the stores again.")
             yield file
 

@@ -33,6 +33,15 @@ def parse_json(raw: bytes, *, pairs: Callable[[list[tuple[str, Any]]], Any] | No
         raise NotJson(f"not JSON ({reason})", getattr(error, "lineno", 1)) from None
 
 
+def deeper_than(room: int, tree: Any) -> bool:
+    """Whether `tree` has more than `room` levels of objects and lists: what walks it by itself would not end well."""
+    level = [tree]
+    for _ in range(room):
+        parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [each for part in parts for each in part]
+    return bool(level)
+
+
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of `pairs`. Raises NotJson for a key that stands twice: a dict would hide the first."""
     whole = dict(pairs)

@@ -22,7 +22,7 @@ from pipeline.config import AudioConfig, ExtractConfig, TextConfig, TrainConfig,
 from pipeline.errors import StoreCorrupt, UsageError
 from pipeline.heads import Heads, in_short, load_heads, save_heads
 from pipeline.hub import looks_like_hub_name
-from pipeline.json_text import parse_json
+from pipeline.json_text import deeper_than, parse_json
 from pipeline.progress import say
 from pipeline.regular_file import opened
 from pipeline.run import Run, first_wrong
@@ -36,11 +36,7 @@ _TESTS = {"ordinality": ("aoc", "voc"), "alignment": ("mmd", "wasserstein", "sli
 
 
 def _shallow(tree: dict[str, Any]) -> dict[str, Any]:
-    level: list[Any] = [tree]
-    for _ in range(_DEEPEST):
-        parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
-        level = [each for part in parts for each in part]
-    if level:
+    if deeper_than(_DEEPEST, tree):
         raise ValueError("nested too deeply")
     return tree
 

@@ -23,6 +23,7 @@ from cache.stores import Stores, open_stores
 from pipeline.config import TrainConfig, dump, validate
 from pipeline.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.heads import Heads, in_short, load_heads
+from pipeline.json_text import deeper_than
 from pipeline.yaml_tree import read_yaml
 
 AGAIN = "Train again; with --fresh where that does not help."
@@ -68,7 +69,7 @@ class Run:
         path = self.folder / "run.json"
         try:
             about: dict[str, Any] = json.loads(text_of(path))
-            if _deeper_than(_DEEPEST, about):
+            if deeper_than(_DEEPEST, about):
                 raise ValueError("nested too deeply")
             named = _About.model_validate(about)
             if named.seeds and str(named.best_seed) not in named.seeds:
@@ -223,11 +224,6 @@ def text_of(path: Path) -> str:
 
 def _best(seeds: dict[str, Any]) -> int:
     return int(min(seeds, key=lambda name: float(seeds[name]["dev_loss"])))
-
-
-def _deeper_than(room: int, tree: Any) -> bool:
-    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    return room == 0 or any(_deeper_than(room - 1, part) for part in parts)
 
 
 def first_wrong(error: Exception) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+import pipeline.retrieval
+from pipeline.config import TrainConfig
+from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction import extract
+from pipeline.run import Run
+from pipeline.training import train
 from tests.speech import QUICK, write_corpus
+from tests.stage_two import small_stores
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +40,25 @@ def all_styles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     styles = "captions.styles=[dimensional,template,clap4emo,acoustic]"
     extract(manifest, out=folder / "stores", overrides=[*QUICK, styles])
     return folder / "stores"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Planted stores that a training takes a few hundredths of a second on; not to be changed."""
+    return small_stores(tmp_path_factory.mktemp("small") / "stores")
+
+
+@pytest.fixture(scope="session")
+def trained(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Heads for `stores`, barely trained; not to be changed."""
+    config = TrainConfig(width=16, batch_size=4, epochs=2, threads=1)
+    return train(stores, method=config, out=tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def encoders_loaded_once() -> Iterator[None]:
+    """A search loads its encoders anew; here once for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.retrieval, "load_text_encoder", cache(load_text_encoder))
+        patch.setattr(pipeline.retrieval, "load_audio_encoder", cache(load_audio_encoder))
+        yield

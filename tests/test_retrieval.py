@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import pipeline.retrieval
 from cache.captions import Caption, Captions, write_captions
 from cache.carry import open_for_writing
 from cache.layout import Plan, Rows
 from cache.reader import Store
 from cache.stores import open_stores
 from cache.writer import StoreWriter
-from pipeline.config import TextConfig, TrainConfig
-from pipeline.encoders import load_audio_encoder, load_text_encoder
+from pipeline.config import TextConfig
+from pipeline.encoders import load_text_encoder
 from pipeline.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.filters import Columns, Filter
 from pipeline.retrieval import CaptionIndex, SpeechIndex, describe, search
@@ -30,27 +27,14 @@ from pipeline.training import train
 from pipeline.unit_rows import UnitRows, embed_rows
 from tests.stage_two import SETTINGS, small_stores
 
+pytestmark = pytest.mark.usefixtures("encoders_loaded_once")
 SENTENCES = ["The person is speaking quietly.", "The person is speaking with joy."]
 ROWS = 40
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _each_encoder_is_loaded_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.retrieval, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.retrieval, "load_audio_encoder", cache(load_audio_encoder))
-        yield
-
-
 @pytest.fixture(scope="module")
-def run(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = TrainConfig(width=16, batch_size=4, epochs=2, threads=1)
-    return train(stores, method=config, out=tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def index(stores: Path, run: Run) -> SpeechIndex:
-    return SpeechIndex.open(stores, run)
+def index(stores: Path, trained: Run) -> SpeechIndex:
+    return SpeechIndex.open(stores, trained)
 
 
 def _unit(count: int, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -181,9 +165,9 @@ def test_a_value_that_no_utterance_has_is_refused(among: Filter, said: str, inde
     assert said in str(error.value)
 
 
-def test_hits_are_the_nearest_utterances_with_their_labels(stores: Path, run: Run) -> None:
-    found = search(run, SENTENCES, top=3, split="test")
-    opened, heads = open_stores(stores), run.heads()
+def test_hits_are_the_nearest_utterances_with_their_labels(stores: Path, trained: Run) -> None:
+    found = search(trained, SENTENCES, top=3, split="test")
+    opened, heads = open_stores(stores), trained.heads()
     rows = opened.manifest.rows("test")
     asked = heads.embed_text(load_text_encoder(TextConfig(), "cpu").encode(SENTENCES))
     similarity = asked @ heads.embed_speech(torch.tensor(opened.speech("test"))).T
@@ -199,15 +183,17 @@ def test_hits_are_the_nearest_utterances_with_their_labels(stores: Path, run: Ru
             assert Path(hit["audio"]).stem == hit["id"]
 
 
-def test_one_sentence_is_a_list_of_one(run: Run, index: SpeechIndex) -> None:
-    assert search(run, SENTENCES[0], emotion=("sad", "calm")) == search(run, SENTENCES[:1], emotion=["calm", "sad"])
+def test_one_sentence_is_a_list_of_one(trained: Run, index: SpeechIndex) -> None:
+    assert search(trained, SENTENCES[0], emotion=("sad", "calm")) == search(
+        trained, SENTENCES[:1], emotion=["calm", "sad"]
+    )
     assert index.ask(SENTENCES[0]) == index.ask(SENTENCES)[:1]
 
 
-def test_a_filter_when_asked_finds_what_one_when_opened_finds(index: SpeechIndex, stores: Path, run: Run) -> None:
+def test_a_filter_when_asked_finds_what_one_when_opened_finds(index: SpeechIndex, stores: Path, trained: Run) -> None:
     among = Filter(speaker=["s3", "s4"], split=["train"])
     asked = index.ask(SENTENCES, among=among, top=50)
-    opened = SpeechIndex.open(stores, run, among=among).ask(SENTENCES, top=50)
+    opened = SpeechIndex.open(stores, trained, among=among).ask(SENTENCES, top=50)
     assert [[hit["id"] for hit in hits] for hits in asked] == [[hit["id"] for hit in hits] for hits in opened]
     assert {hit["speaker"] for hits in asked for hit in hits} == {"s3", "s4"}
 
@@ -230,21 +216,21 @@ def test_a_label_that_is_not_there_is_none(index: SpeechIndex) -> None:
         (["b\udcff"], "sentence 1: not UTF-8"),
     ],
 )
-def test_what_is_no_sentence_is_refused(sentences: list[str] | str, said: str, run: Run) -> None:
+def test_what_is_no_sentence_is_refused(sentences: list[str] | str, said: str, trained: Run) -> None:
     with pytest.raises(UsageError, match=said):
-        search(run, sentences)
+        search(trained, sentences)
 
 
-def test_a_recording_of_the_corpus_is_what_its_row_is(stores: Path, run: Run, index: SpeechIndex) -> None:
-    captions = CaptionIndex.open(stores, run)
+def test_a_recording_of_the_corpus_is_what_its_row_is(stores: Path, trained: Run, index: SpeechIndex) -> None:
+    captions = CaptionIndex.open(stores, trained)
     for row in (0, 5, 23):
         asked = captions.embed(Path(index.root or "") / index.manifest.audio[row])
         assert np.allclose(asked[0], index.found.vectors[row], atol=1e-5)
 
 
-def test_a_recording_finds_the_nearest_captions_and_their_style(stores: Path, run: Run) -> None:
-    opened, heads = open_stores(stores), run.heads()
-    path = Path(search(run, SENTENCES[0])[0][0]["audio"])
+def test_a_recording_finds_the_nearest_captions_and_their_style(stores: Path, trained: Run) -> None:
+    opened, heads = open_stores(stores), trained.heads()
+    path = Path(search(trained, SENTENCES[0])[0][0]["audio"])
     row = [Path(audio).name for audio in opened.manifest.audio].index(path.name)
     style_of = {caption.text: caption.style for caption in opened.captions.captions}
     texts = opened.captions.texts()
@@ -253,15 +239,15 @@ def test_a_recording_finds_the_nearest_captions_and_their_style(stores: Path, ru
     asked = heads.embed_speech(torch.tensor(speech))
     similarity = (asked @ heads.embed_text(torch.tensor(opened.text.read(rows)[0])).T)[0]
     nearest = similarity.argsort(descending=True)[:4]
-    hits = describe(run, path, top=4)[0]
+    hits = describe(trained, path, top=4)[0]
     assert [hit["text"] for hit in hits] == [texts[rows[place]] for place in nearest.tolist()]
     assert np.allclose([hit["similarity"] for hit in hits], similarity[nearest].detach(), atol=1e-5)
     assert [hit["style"] for hit in hits] == [style_of[hit["text"]] for hit in hits]
-    everything = describe(run, [path, path], top=10_000)
+    everything = describe(trained, [path, path], top=10_000)
     assert {hit["text"] for hit in everything[1]} == style_of.keys()  # no prompt among them
 
 
-def test_a_text_of_two_styles_is_one_hit(stores: Path, run: Run, tmp_path: Path) -> None:
+def test_a_text_of_two_styles_is_one_hit(stores: Path, trained: Run, tmp_path: Path) -> None:
     shutil.copytree(stores, tmp_path / "stores")
     captions = open_stores(stores).captions
     first = captions.captions[0]
@@ -269,8 +255,8 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, run: Run, tmp_path: Path)
         [first, Caption("other", first.text, [0]), *captions.captions[1:]], captions.prompts, captions.classes
     )
     write_captions(twice, tmp_path / "stores/captions.jsonl")
-    index = CaptionIndex.open(tmp_path / "stores", run)
-    hits = index.ask([search(run, SENTENCES[0])[0][0]["audio"]], top=10_000)[0]
+    index = CaptionIndex.open(tmp_path / "stores", trained)
+    hits = index.ask([search(trained, SENTENCES[0])[0][0]["audio"]], top=10_000)[0]
     assert [hit["style"] for hit in hits if hit["text"] == first.text] == [f"{first.style}, other"]
 
 
@@ -283,7 +269,7 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, run: Run, tmp_path: Path)
     ],
 )
 def test_an_encoder_that_made_other_vectors_is_refused(
-    setting: str, other: str, asked: str, said: str, stores: Path, run: Run, tmp_path: Path
+    setting: str, other: str, asked: str, said: str, stores: Path, trained: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(stores, tmp_path / "stores")
     config = tmp_path / "stores/config.yaml"
@@ -291,14 +277,14 @@ def test_an_encoder_that_made_other_vectors_is_refused(
     assert setting in text
     config.write_text(text.replace(setting, other))
     with pytest.raises(StoreMismatch, match=said) as error:
-        search(run, SENTENCES, stores=tmp_path / "stores") if asked == "sentence" else describe(
-            run, "any.wav", stores=tmp_path / "stores"
+        search(trained, SENTENCES, stores=tmp_path / "stores") if asked == "sentence" else describe(
+            trained, "any.wav", stores=tmp_path / "stores"
         )
     assert error.value.exit_code == 4
 
 
-def test_a_run_of_other_vectors_as_wide_as_these_is_refused(stores: Path, run: Run, tmp_path: Path) -> None:
-    shutil.copytree(run.folder, tmp_path / "run")
+def test_a_run_of_other_vectors_as_wide_as_these_is_refused(stores: Path, trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
     about = json.loads((tmp_path / "run/run.json").read_text())
     about["fingerprint"]["audio"]["decoding"]["crop"] = "center"
     (tmp_path / "run/run.json").write_text(json.dumps(about))
@@ -323,6 +309,6 @@ def test_stores_without_a_config_are_refused_in_a_line(tmp_path: Path) -> None:
         search(other, "calm")
 
 
-def test_stores_that_are_not_there_are_refused(run: Run, tmp_path: Path) -> None:
+def test_stores_that_are_not_there_are_refused(trained: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        search(run, "calm", stores=tmp_path / "nothing")
+        search(trained, "calm", stores=tmp_path / "nothing")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.disk import faults_told
+from cache.fingerprint import leaves
 from cache.lock import writing
 from cache.stores import Stores, open_stores
 from pipeline.evaluation.comparison import comparison_tables
@@ -21,7 +22,7 @@ from pipeline.progress import say
 from pipeline.report.confusion import confusion
 from pipeline.report.measures import measures
 from pipeline.report.page import Section, write_page
-from pipeline.report.tables import facts_html, flat, table_html
+from pipeline.report.tables import facts_html, table_html
 
 Results = Mapping[str, Mapping[str, Any]]
 _TESTS = ("alignment", "ordinality", "recognition")
@@ -85,7 +86,7 @@ def _other_corpus(number: int, corpus: str, found: Mapping[str, Any]) -> Section
 
 def _facts(results: Results, stores: Stores) -> Iterator[tuple[str, object]]:
     yield "stores", stores.folder
-    yield from flat(stores.fingerprint(), "fingerprint.")
+    yield from leaves(stores.fingerprint(), "fingerprint.")
     for method, result in results.items():
-        yield from flat(result["settings"], f"{method}: evaluation.")
-        yield from flat(result["trained"], f"{method}: trained.")
+        yield from leaves(result["settings"], f"{method}: evaluation.")
+        yield from leaves(result["trained"], f"{method}: trained.")

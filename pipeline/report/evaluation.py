@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cache.disk import faults_told
+from cache.fingerprint import leaves
 from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
@@ -26,7 +27,7 @@ from pipeline.progress import say
 from pipeline.report import circumplex, confusion, curves, planes, taus
 from pipeline.report.exhibit import Exhibit
 from pipeline.report.page import Section, notes_list, write_page
-from pipeline.report.tables import evaluation_tables, facts_html, flat, table_html
+from pipeline.report.tables import evaluation_tables, facts_html, table_html
 from pipeline.run import Run, open_run
 
 CONFUSION = "confusion"
@@ -137,5 +138,5 @@ def _facts(of: _Evaluated) -> Sequence[tuple[str, object]]:
         "trained": of.result["trained"],
         "fingerprint": of.stores.fingerprint(),
     }
-    leaves = [leaf for name, tree in trees.items() for leaf in flat(tree, f"{name}.")]
-    return [("run", of.result["run"]), ("stores", of.result["stores"]), ("training data", about["data"]), *leaves]
+    facts = [leaf for name, tree in trees.items() for leaf in leaves(tree, f"{name}.")]
+    return [("run", of.result["run"]), ("stores", of.result["stores"]), ("training data", about["data"]), *facts]

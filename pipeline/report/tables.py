@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,15 +32,6 @@ def facts_html(facts: Iterable[tuple[str, object]]) -> str:
     """Names and what they are, one a line."""
     rows = "\n".join(f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(value)}</td></tr>' for name, value in facts)
     return f'<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of a tree by their dotted names."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def evaluation_tables(results: Mapping[str, Mapping[str, Any]]) -> list[Table]:

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.loopback import served
 
 
 @dataclass
@@ -101,20 +103,6 @@ def serving(script: Script) -> Iterator[Endpoint]:
 
         def log_message(self, *_: object) -> None: ...
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 64
-
-        def handle_error(self, *_: object) -> None: ...  # a client that was killed
-
-    server = Server(("127.0.0.1", 0), Handler)
-    endpoint = Endpoint(f"http://127.0.0.1:{server.server_address[1]}/v1", script)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with served(Handler) as url:
+        endpoint = Endpoint(f"{url}/v1", script)
         yield endpoint
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

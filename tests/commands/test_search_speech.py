@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-import pipeline.retrieval
 from pipeline.commands.search_speech import main
-from pipeline.config import TrainConfig
-from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.retrieval import search
 from pipeline.run import Run
 from pipeline.training import train
 from tests.stage_two import SETTINGS, run_command, small_stores
 
+pytestmark = pytest.mark.usefixtures("encoders_loaded_once")
 SENTENCES = ["The person is speaking quietly.", "The person is speaking with joy."]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _each_encoder_is_loaded_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.retrieval, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.retrieval, "load_audio_encoder", cache(load_audio_encoder))
-        yield
-
-
-@pytest.fixture(scope="module")
-def run(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = TrainConfig(width=16, batch_size=4, epochs=2, threads=1)
-    return train(stores, method=config, out=tmp_path_factory.mktemp("run"))
 
 
 def _with_stdin(given: bytes, *words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words], input=given)
 
 
-def test_json_is_what_search_finds_in_the_order_asked(stores: Path, run: Run) -> None:
+def test_json_is_what_search_finds_in_the_order_asked(stores: Path, trained: Run) -> None:
     options = ["--top", 3, "--split", "train", "--split", "test", "--emotion", "sad", "--emotion", "calm"]
-    result = run_command(main, stores, run.folder, *SENTENCES, *options, "--json")
+    result = run_command(main, stores, trained.folder, *SENTENCES, *options, "--json")
     said = json.loads(result.stdout)
     assert [answer["asked"] for answer in said["answers"]] == SENTENCES
-    found = search(run, SENTENCES, split=["train", "test"], emotion=["sad", "calm"], top=3)
+    found = search(trained, SENTENCES, split=["train", "test"], emotion=["sad", "calm"], top=3)
     assert [answer["hits"] for answer in said["answers"]] == found
     assert [len(hits) for hits in found] == [3, 3]
     keys = {"id", "audio", "similarity", "valence", "arousal", "emotion", "speaker", "split"}
     assert found[0][0].keys() == keys
 
 
-def test_the_table_has_a_line_a_hit_in_aligned_columns(stores: Path, run: Run) -> None:
-    lines = run_command(main, stores, run.folder, SENTENCES[1], "--top", 4, "--speaker", "s2").stdout.splitlines()
-    hits = search(run, SENTENCES[1], speaker="s2", top=4)[0]
+def test_the_table_has_a_line_a_hit_in_aligned_columns(stores: Path, trained: Run) -> None:
+    lines = run_command(main, stores, trained.folder, SENTENCES[1], "--top", 4, "--speaker", "s2").stdout.splitlines()
+    hits = search(trained, SENTENCES[1], speaker="s2", top=4)[0]
     assert lines[0] == SENTENCES[1]
     assert lines[1].split() == ["similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "audio"]
     assert len(lines) == 6
@@ -64,19 +46,21 @@ def test_the_table_has_a_line_a_hit_in_aligned_columns(stores: Path, run: Run) -
         assert line.index(hit["audio"]) == lines[1].index("audio")
 
 
-def test_a_recording_gets_captions_with_similarity_and_style(stores: Path, corpus: Path, run: Run) -> None:
+def test_a_recording_gets_captions_with_similarity_and_style(stores: Path, corpus: Path, trained: Run) -> None:
     clip = corpus.parent / "audio/u03.wav"
-    answers = json.loads(run_command(main, stores, run.folder, "--audio", clip, "--top", 2, "--json").stdout)["answers"]
+    answers = json.loads(run_command(main, stores, trained.folder, "--audio", clip, "--top", 2, "--json").stdout)[
+        "answers"
+    ]
     assert [(answer["asked"], len(answer["hits"])) for answer in answers] == [(str(clip), 2)]
     assert answers[0]["hits"][0].keys() == {"text", "similarity", "style"}
-    lines = run_command(main, stores, run.folder, "--audio", clip, "--top", 2).stdout.splitlines()
+    lines = run_command(main, stores, trained.folder, "--audio", clip, "--top", 2).stdout.splitlines()
     assert lines[1].split() == ["similarity", "style", "text"]
     assert lines[2].endswith(answers[0]["hits"][0]["text"])
 
 
-def test_a_dash_is_the_lines_of_stdin(stores: Path, run: Run) -> None:
+def test_a_dash_is_the_lines_of_stdin(stores: Path, trained: Run) -> None:
     given = b"\xef\xbb\xbfcaf\xc3\xa9 noise\r\n\n  \nloud\n"
-    result = _with_stdin(given, stores, run.folder, "calm", "-", "sad", "--json")
+    result = _with_stdin(given, stores, trained.folder, "calm", "-", "sad", "--json")
     assert [answer["asked"] for answer in json.loads(result.stdout)["answers"]] == ["calm", "café noise", "loud", "sad"]
 
 
@@ -84,21 +68,21 @@ def test_a_dash_is_the_lines_of_stdin(stores: Path, run: Run) -> None:
     ("given", "said"),
     [(b"calm\n\xff\xfe\n", "error: stdin:2: not UTF-8; "), (b"", "error: sentence 1: empty; ")],
 )
-def test_stdin_that_holds_no_sentences_is_one_line(given: bytes, said: str, stores: Path, run: Run) -> None:
-    result = _with_stdin(given, stores, run.folder, "-")
+def test_stdin_that_holds_no_sentences_is_one_line(given: bytes, said: str, stores: Path, trained: Run) -> None:
+    result = _with_stdin(given, stores, trained.folder, "-")
     assert result.exit_code == 2
     assert result.stderr.startswith(said)
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
 
-def test_nothing_that_fits_is_said_and_no_failure(stores: Path, run: Run) -> None:
+def test_nothing_that_fits_is_said_and_no_failure(stores: Path, trained: Run) -> None:
     options = ["--split", "dev", "--speaker", "s0", "--emotion", "happy"]
-    assert search(run, "calm", split="dev", speaker="s0", emotion="happy") == [[]]
-    result = run_command(main, stores, run.folder, "calm", *options, "--json")
+    assert search(trained, "calm", split="dev", speaker="s0", emotion="happy") == [[]]
+    result = run_command(main, stores, trained.folder, "calm", *options, "--json")
     assert json.loads(result.stdout)["answers"] == [{"asked": "calm", "hits": []}]
     assert "no utterance that fits the filter" in result.stderr
-    assert "nothing found" in run_command(main, stores, run.folder, "calm", *options).stdout
+    assert "nothing found" in run_command(main, stores, trained.folder, "calm", *options).stdout
 
 
 @pytest.mark.parametrize(
@@ -113,33 +97,35 @@ def test_nothing_that_fits_is_said_and_no_failure(stores: Path, run: Run) -> Non
         (["--audio", "."], ".: cannot be read (a folder, not a file)"),
     ],
 )
-def test_a_question_that_is_none_is_one_line_and_exit_2(words: list[str], said: str, stores: Path, run: Run) -> None:
-    result = run_command(main, stores, run.folder, *words)
+def test_a_question_that_is_none_is_one_line_and_exit_2(
+    words: list[str], said: str, stores: Path, trained: Run
+) -> None:
+    result = run_command(main, stores, trained.folder, *words)
     assert result.exit_code == 2
     assert said in result.stderr.splitlines()[-1]
     assert result.stdout == ""
 
 
-def test_a_recording_that_cannot_be_decoded_is_one_line(stores: Path, run: Run, tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_decoded_is_one_line(stores: Path, trained: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"this is no audio" * 400)
-    result = run_command(main, stores, run.folder, "--audio", tmp_path / "bad.wav")
+    result = run_command(main, stores, trained.folder, "--audio", tmp_path / "bad.wav")
     assert result.exit_code == 2
     assert f"error: {tmp_path / 'bad.wav'}: cannot be decoded" in result.stderr
     assert result.stdout == ""
 
 
 def test_stores_and_runs_that_are_not_there_or_do_not_match_have_their_exit_codes(
-    stores: Path, run: Run, tmp_path: Path
+    stores: Path, trained: Run, tmp_path: Path
 ) -> None:
     other = train(small_stores(tmp_path / "stores"), overrides=SETTINGS, out=tmp_path / "run")
     for question in (["calm"], ["--audio", "a.wav"]):
-        assert run_command(main, tmp_path / "nothing", run.folder, *question).exit_code == 2
+        assert run_command(main, tmp_path / "nothing", trained.folder, *question).exit_code == 2
         assert run_command(main, stores, tmp_path / "nothing", *question).exit_code == 2
         assert run_command(main, stores, other.folder, *question).exit_code == 4
 
 
-def test_a_control_character_is_shown_as_an_escape(stores: Path, run: Run) -> None:
-    said = run_command(main, stores, run.folder, "loud\x1b[31m", "--top", 1).stdout
+def test_a_control_character_is_shown_as_an_escape(stores: Path, trained: Run) -> None:
+    said = run_command(main, stores, trained.folder, "loud\x1b[31m", "--top", 1).stdout
     assert said.startswith("loud\\x1b[31m\n")
 
 

@@ -22,23 +22,7 @@ from pipeline.encoders.log_mel import LogMel
 from pipeline.errors import UsageError
 from tests.encoders import tiny
 
-SHAPE = {
-    "d_model": 16,
-    "encoder_layers": 3,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 24,
-    "decoder_layers": 1,
-    "decoder_attention_heads": 2,
-    "decoder_ffn_dim": 24,
-    "vocab_size": 8,
-    "num_mel_bins": 20,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 1,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-}
+SHAPE = {**tiny.WHISPER, "encoder_layers": 3}
 
 
 def save(folder, kind=WhisperModel):

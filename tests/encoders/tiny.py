@@ -24,6 +24,23 @@ FEATURES = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
+WHISPER = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 24,
+    "vocab_size": 8,
+    "num_mel_bins": 20,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}
 LARGE_LIKE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 BASE_LIKE = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
 

@@ -81,8 +81,9 @@ def test_runs_killed_at_random_instants_end_byte_identical(small: Path, tmp_path
 def _slow_run_in_child(phase: str, words: list[str], log: Path) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
     quick_encoders(pytest.MonkeyPatch(), slow_below=8001)  # two clips are longer
-    if phase == "opening":
-        pipeline.extraction.sources_of = lambda *_: time.sleep(60)
+    if phase != "encoding":
+        slow = {"loading": "load_audio_encoder", "opening": "sources_of"}[phase]
+        setattr(pipeline.extraction, slow, lambda *_: time.sleep(60))
     extract_features(words)
 
 
@@ -99,10 +100,13 @@ class _SlowRun:
         while self.process.is_alive() and not ready():
             time.sleep(0.01)
 
+    def said(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
     def end(self) -> tuple[int | None, str]:
         """The exit code and what was said."""
         self.process.join(30)
-        return self.process.exitcode, self._log.read_text()
+        return self.process.exitcode, self.said()
 
 
 def _done(out: Path) -> int:
@@ -113,20 +117,26 @@ def _done(out: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("phase", ["opening", "encoding"])
+@pytest.mark.parametrize("phase", ["loading", "opening", "encoding"])
 def test_a_signal_ends_the_run_within_five_seconds_with_what_is_finished(
     small: Path, tmp_path: Path, number: signal.Signals, phase: str
 ) -> None:
     out = tmp_path / "out"
     run = _SlowRun(phase, small, out)
-    run.wait_for((out / ".writer.lock").exists if phase == "opening" else lambda: _done(out) == 2)
+    begun = {
+        "loading": lambda: "device=" in run.said(),
+        "opening": (out / ".writer.lock").exists,
+        "encoding": lambda: _done(out) == 2,
+    }
+    run.wait_for(begun[phase])
     time.sleep(0.2)
     began = time.monotonic()
     os.kill(run.process.pid, number)
     code, said = run.end()
     assert time.monotonic() - began < 5
     assert code == 128 + number, said
-    assert said.splitlines()[-1].startswith(f"error: {out}: stopped by signal {number:d}; ")
+    last = "stopped" if phase == "loading" else f"error: {out}: stopped by signal {number:d}; "
+    assert said.splitlines()[-1].startswith(last)
     assert "Traceback" not in said
     if phase == "encoding":
         assert verify(out) == _done(out) + 36

@@ -26,14 +26,9 @@ from pipeline.errors import EmotionRankError
 from pipeline.run import open_run
 from pipeline.training import train
 from tests.faults.faulty_os import CHANGES, FaultyOs
-from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, small_stores, tree
+from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, tree
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_stores(tmp_path_factory.mktemp("small") / "stores")
 
 
 @pytest.fixture(scope="module")

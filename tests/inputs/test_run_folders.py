@@ -22,14 +22,9 @@ from pipeline.heads import Heads, load_heads, load_tensors, save_heads, save_ten
 from pipeline.run import Run, open_run
 from pipeline.training import CHECKPOINT, Trainer
 from tests.inputs.hostile_runs import ABOUT, CONFIG, Edit
-from tests.stage_two import EVALUATION, TRAINING, run_command, small_stores, tree
+from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 
 SEEDS = ["--seeds", 2]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_stores(tmp_path_factory.mktemp("small") / "stores")
 
 
 @pytest.fixture(scope="module")

@@ -14,31 +14,26 @@ from pipeline.commands.train_heads import main as train_heads
 from tests.inputs.commands import at_most
 from tests.inputs.counts import cases, hold
 from tests.inputs.mutations import spoilt
-from tests.stage_two import EVALUATION, TRAINING, run_command, small_stores, tree
+from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 
 TEXT = ("manifest.csv", "captions.jsonl")
 STORES = ("audio.h5", "text.h5")
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_stores(tmp_path_factory.mktemp("stores") / "s")
-
-
-@pytest.fixture(scope="module")
-def run(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "r"
-    assert run_command(train_heads, stores, "--out", out, *TRAINING).exit_code == 0
+    assert run_command(train_heads, small, "--out", out, *TRAINING).exit_code == 0
     return out
 
 
 @cases(25, 1000)
 @pytest.mark.parametrize("name", [*TEXT, *STORES])
 def test_a_spoilt_folder_of_stores_is_read_or_refused_in_a_line(
-    stores: Path, run: Path, tmp_path: Path, name: str, count: int
+    small: Path, run: Path, tmp_path: Path, name: str, count: int
 ) -> None:
     folder, out = tmp_path / "stores", tmp_path / "out"
-    shutil.copytree(stores, folder)
+    shutil.copytree(small, folder)
     good = (folder / name).read_bytes()
 
     def holds(content: bytes) -> None:
@@ -96,8 +91,8 @@ def _flipped(good: bytes, at: list[tuple[int, int]]) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "captions.jsonl", "audio.h5", "text.h5"])
-def test_a_file_that_is_gone_or_a_folder_is_named(stores: Path, tmp_path: Path, name: str) -> None:
-    folder = Path(shutil.copytree(stores, tmp_path / "stores"))
+def test_a_file_that_is_gone_or_a_folder_is_named(small: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(small, tmp_path / "stores"))
     (folder / name).unlink()
     for _ in ("gone", "a folder"):
         result = run_command(extract_features, "x", "--out", folder, "--status")
@@ -106,8 +101,8 @@ def test_a_file_that_is_gone_or_a_folder_is_named(stores: Path, tmp_path: Path, 
         (folder / name).mkdir(exist_ok=True)
 
 
-def test_stores_of_two_extractions_in_one_folder_are_told(stores: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(stores, tmp_path / "stores"))
+def test_stores_of_two_extractions_in_one_folder_are_told(small: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small, tmp_path / "stores"))
     shutil.copy(folder / "text.h5", folder / "audio.h5")
     for command in (
         (train_heads, folder, "--out", tmp_path / "o"),

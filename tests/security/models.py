@@ -20,24 +20,7 @@ ROBERTA = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
-WHISPER = {
-    "d_model": 16,
-    "encoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_layers": 1,
-    "decoder_attention_heads": 2,
-    "decoder_ffn_dim": 16,
-    "vocab_size": 8,
-    "num_mel_bins": 20,
-    "max_source_positions": 150,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 1,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-}
+WHISPER = {**tiny.WHISPER, "max_source_positions": 150}
 
 
 def text_model(folder: Path) -> Path:
