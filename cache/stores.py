@@ -97,7 +97,9 @@ def open_stores(folder: str | Path) -> Stores:
     folder = Path(folder)
     missing = [name for name in (MANIFEST, CAPTIONS, "audio.h5", "text.h5") if not (folder / name).is_file()]
     if missing:
-        found = f"no {' and no '.join(missing)}" if folder.is_dir() else "no such folder"
+        found = "not a folder" if folder.exists() else "no such folder"
+        if folder.is_dir():
+            found = f"no {' and no '.join(missing)}"
         raise UsageError(
             folder, found, "a folder of stores", "Run extract-features first, with --out naming this folder."
         )

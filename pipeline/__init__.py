@@ -7,38 +7,108 @@
     model = EmotionRankCLAP.from_pretrained("runs/erc")
     model.similarity(model.encode_text(["The person is speaking calmly."]), model.encode_speech(["clip.wav"]))
 
-Names are imported when they are used: `--help` needs no torch.
+Every command is a function here, and every option of it an argument (docs/python.md):
+
+    write-captions      write_captions, foresee_writing (--dry-run)
+    extract-features    extract, foresee (--dry-run), status_of, verify, verify_sources (--verify=deep)
+    train-heads         train
+    evaluate-heads      evaluate, evaluation_report
+    compare-methods     compare, comparison_report; with --folds cross_validate, folds_report
+    sweep-heads         sweep
+    search-speech       search, describe; to ask more than once SpeechIndex, CaptionIndex and Filter
+    run-demo            run_demo
+
+`EmotionRankCLAP` is a trained model with its encoders. What a user can act on is raised as `cache.EmotionRankError`,
+one line with its `exit_code`. Names are imported when they are used: `--help` needs no torch.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.captions.writing import foresee_writing as foresee_writing
+    from pipeline.captions.writing import write_captions as write_captions
     from pipeline.cross_validation import cross_validate as cross_validate
+    from pipeline.demo.demo import run_demo as run_demo
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.extraction import extract as extract
+    from pipeline.extraction import foresee as foresee
+    from pipeline.filters import Filter as Filter
     from pipeline.method_comparison import compare as compare
     from pipeline.model import EmotionRankCLAP as EmotionRankCLAP
+    from pipeline.report.comparison import comparison_report as comparison_report
+    from pipeline.report.cross_validation import folds_report as folds_report
+    from pipeline.report.evaluation import evaluation_report as evaluation_report
+    from pipeline.retrieval import CaptionIndex as CaptionIndex
+    from pipeline.retrieval import SpeechIndex as SpeechIndex
+    from pipeline.retrieval import describe as describe
     from pipeline.retrieval import search as search
+    from pipeline.status import status_of as status_of
+    from pipeline.status import verify as verify
+    from pipeline.status import verify_sources as verify_sources
     from pipeline.sweeps.sweep import sweep as sweep
     from pipeline.training import train as train
 
 _HOME = {
+    "CaptionIndex": "pipeline.retrieval",
     "EmotionRankCLAP": "pipeline.model",
+    "Filter": "pipeline.filters",
+    "SpeechIndex": "pipeline.retrieval",
     "compare": "pipeline.method_comparison",
+    "comparison_report": "pipeline.report.comparison",
     "cross_validate": "pipeline.cross_validation",
+    "describe": "pipeline.retrieval",
     "evaluate": "pipeline.evaluation.evaluate",
+    "evaluation_report": "pipeline.report.evaluation",
     "extract": "pipeline.extraction",
+    "folds_report": "pipeline.report.cross_validation",
+    "foresee": "pipeline.extraction",
+    "foresee_writing": "pipeline.captions.writing",
+    "run_demo": "pipeline.demo.demo",
     "search": "pipeline.retrieval",
+    "status_of": "pipeline.status",
     "sweep": "pipeline.sweeps.sweep",
     "train": "pipeline.training",
+    "verify": "pipeline.status",
+    "verify_sources": "pipeline.status",
+    "write_captions": "pipeline.captions.writing",
 }
-__all__ = ["EmotionRankCLAP", "compare", "cross_validate", "evaluate", "extract", "search", "sweep", "train"]
+__all__ = [
+    "CaptionIndex",
+    "EmotionRankCLAP",
+    "Filter",
+    "SpeechIndex",
+    "compare",
+    "comparison_report",
+    "cross_validate",
+    "describe",
+    "evaluate",
+    "evaluation_report",
+    "extract",
+    "folds_report",
+    "foresee",
+    "foresee_writing",
+    "run_demo",
+    "search",
+    "status_of",
+    "sweep",
+    "train",
+    "verify",
+    "verify_sources",
+    "write_captions",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Every public name; `help` imports what is listed, so `sweep` only where its extra is installed."""
+    missing = {"sweep"} if find_spec("optuna") is None else set()
+    return sorted({*globals(), *__all__} - missing)

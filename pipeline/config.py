@@ -230,7 +230,7 @@ def load_config(
         tree = merge(tree, _named(each, kind))
     for override in overrides:
         tree = merge(tree, _override(override))
-    return validate(model, tree, subject=" + ".join(names) or "the defaults")
+    return validate(model, tree, subject=" + ".join(names) or "the settings")
 
 
 def validate(model: type[M], tree: Mapping[str, Any], *, subject: str) -> M:
@@ -238,8 +238,8 @@ def validate(model: type[M], tree: Mapping[str, Any], *, subject: str) -> M:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{subject}: {explain(model, detail)}" for detail in error.errors(include_url=False)]
-        raise ManyProblems(subject, lines, "Correct the config or the -o overrides.") from None
+        lines = dict.fromkeys(f"{subject}: {explain(model, detail)}" for detail in error.errors(include_url=False))
+        raise ManyProblems(subject, list(lines), "Correct the config or the -o overrides.") from None
 
 
 def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
@@ -282,10 +282,13 @@ def _named(name: str, kind: str, under: tuple[str, ...] = ()) -> Tree:
 
 
 def _no_preset(name: str, kind: str, under: tuple[str, ...]) -> UsageError:
-    known = presets(kind)
-    close = difflib.get_close_matches(name[:60], known, n=1)
+    folder, _, last = name.rpartition("/")
+    known = presets(folder if folder in os.listdir(_configs()) else kind)
+    close = difflib.get_close_matches(last[:60], known, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"Presets: {', '.join(known)}."
-    expected = "a preset's name, a YAML file or a manifest (.csv, .jsonl)"
+    expected = "a preset's name or a YAML file"
+    if kind == "corpora" and not folder:
+        expected = "a preset's name, a YAML file or a manifest (.csv, .jsonl)"
     subject = name if name.isprintable() and 0 < len(name) < 200 else shown(name)
     return UsageError(f"{under[-1]}: base {subject}" if under else subject, "no such preset or file", expected, hint)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from reprlib import Repr
@@ -12,18 +13,22 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 _TAGS = ("rank_n_contrast", "soft_targets")  # pydantic puts them into the path of an error
+_BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # pydantic's names of a union's parts
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 
 
 def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     """`subject.setting = value: reason`, on one line, with a suggestion for a name that there is not."""
-    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS)
+    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _BRANCH.match(str(part)))
     name = path if path.isprintable() and len(path) < 120 else shown(path)
-    if detail["type"] != "extra_forbidden":
-        message = detail["msg"] if detail["msg"].isprintable() else shown(detail["msg"])
-        return f"{name} = {shown(detail['input'])}: {message[:200].lower()}"
-    return f"{name}: no such setting{_nearest(path[:60], tuple(_fields(model)))}"
+    if detail["type"] == "extra_forbidden":
+        return f"{name}: no such setting{_nearest(path[:60], tuple(_fields(model)))}"
+    if detail["type"] == "missing":
+        return f"{name}: not given"
+    message = detail["msg"] if detail["msg"].isprintable() else shown(detail["msg"])
+    said = message[:200].lower().removeprefix("value error, ")
+    return f"{name} = {shown(detail['input'])}: {said}" if name else said  # no name: the whole makes no sense
 
 
 def shown(value: object) -> str:
@@ -36,6 +41,8 @@ def shown(value: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _nearest(path: str, known: tuple[str, ...]) -> str:
+    if path in known:  # of one part of a union, and another was chosen
+        return f" of this {path.split('.')[0]}"
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.5) or [
         name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]
     ]

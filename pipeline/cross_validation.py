@@ -49,6 +49,8 @@ def cross_validate(
 ) -> tuple[dict[str, Any], str]:
     """Train `methods` (all that the stores can serve) in `folds` and pool the recognition of each fold's test rows.
 
+        summary, text = cross_validate("stores/mine", folds=5, methods=["supcon"], out="runs/folds")
+
     `folds` is "session" (leave one of IEMOCAP's out) or a number of folds by speaker. The classes are all emotions of
     the manifest. Returns the results and the tables as Markdown; `out` gets cross_validation.{json,md}. Of each method:
     `pooled` holds `war` and `uar` of the folds' summed confusions, `mean_over_folds` the mean of the folds' own, both

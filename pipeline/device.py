@@ -21,7 +21,9 @@ def pick_device(wanted: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         found_text = str(error).splitlines()[0][:120]
-        raise UsageError(f"--device {wanted}", found_text, "a device of this machine", "Leave it out.") from None
+        if found_text.startswith("Expected one of"):  # and then every backend that torch was ever built for
+            found_text = "no such device"
+        raise UsageError(f"--device {wanted}", found_text, "auto, cpu, cuda or cuda:1", "Leave it out.") from None
     return device
 
 

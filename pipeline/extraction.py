@@ -140,6 +140,10 @@ def extract(
 ) -> dict[str, Any]:
     """Fill the stores in `out`; returns the counts of `pipeline.status.status_of` with the seconds each stage took.
 
+        extract("my/manifest.csv", out="stores/mine", overrides=["audio.max_seconds=8"])
+
+    `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; `audio_root` is the corpus folder, `encoders` a
+    preset of configs/encoders, each of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1.
     `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
     over, `retry_failed` gives failed rows another chance, `engine` is threads or ray (docs/clusters.md). Raises
     StoreLocked, StoreMismatch, UsageError, Interrupted.
@@ -187,12 +191,23 @@ def _placed(engine: str, config: ExtractConfig, device: str, out: Path) -> Itera
         raise UsageError(f"engine {engine}", "no such engine", "threads or ray", "Choose one of them.")
 
 
-def foresee(config: str | Path | ExtractConfig, *, out: str | Path, device: str = "auto") -> dict[str, Any]:
+def foresee(
+    config: str | Path | ExtractConfig,
+    *,
+    out: str | Path,
+    audio_root: str | Path | None = None,
+    encoders: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+) -> dict[str, Any]:
     """What `extract` would do with the same arguments; nothing is written.
+
+        foresee("my/manifest.csv", out="stores/mine")["utterances"]    # {"train": 120, "dev": 40, "test": 40}
 
     Raises what `extract` would raise over the config, the corpus and the encoders.
     """
-    inputs = read_inputs(resolve(config), device=device, out=Path(out))
+    config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    inputs = read_inputs(config, device=device, out=Path(out))
     rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
     texts = len(inputs.captions(None).texts())
     size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize

@@ -20,7 +20,7 @@ from cache.stores import Stores, open_stores
 from pipeline.config import EvaluateConfig, TrainConfig, load_config, presets
 from pipeline.errors import UsageError
 from pipeline.evaluation.comparison import comparison_tables
-from pipeline.evaluation.evaluate import evaluate, evaluated
+from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
 from pipeline.evaluation.paper import paper_tables
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.progress import say
@@ -43,6 +43,8 @@ def compare(
 ) -> tuple[dict[str, Any], str]:
     """Train and evaluate `methods` (all that the stores can serve) and write both tables to `out`.
 
+        summary, text = compare("stores/mine", methods=["emotionrankclap", "supcon"], out="runs/comparison")
+
     `overrides` are of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the
     same encoders. Returns every result by method and the tables as Markdown; `out` gets comparison.{json,md,tex,csv}.
     Raises UsageError when a named method cannot be served or a corpus has no class prompts, StoreLocked while another
@@ -50,7 +52,8 @@ def compare(
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     others = [open_stores(folder) for folder in zero_shot_on]
-    load_config(EvaluateConfig, None, evaluation, kind="evaluations")  # refused before anything trains
+    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
+    split_of(stores, asked.split)  # refused before anything trains
     configs = served(stores, methods, seeds, training, overrides)
     with faults_told(out), writing(out):
         results: dict[str, Any] = {}

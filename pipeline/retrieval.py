@@ -177,6 +177,8 @@ def search(
 ) -> list[list[Hit]]:
     """For each sentence the `top` nearest utterances by cosine (of any of the values named, or of all), nearest first.
 
+        search("runs/erc", "The person is speaking with joy.", split="test", top=3)[0][0]["id"]
+
     A hit has id, audio (its path), similarity, valence and arousal (None where unlabelled), emotion, speaker and split.
     Loads everything anew: keep a `SpeechIndex` to ask more than once. Raises UsageError, StoreCorrupt, and
     StoreMismatch when the heads, or the text encoder of the stores' config, are not theirs.
@@ -197,6 +199,8 @@ def describe(
     device: str = "auto",
 ) -> list[list[Hit]]:
     """For each audio file the `top` nearest of the stores' own caption texts by cosine, nearest first.
+
+        describe("runs/erc", "clip.wav")[0][0]["text"]
 
     A hit has text, similarity and style (all of them, with commas). Raises UsageError, also for a file that cannot be
     used, StoreCorrupt, and StoreMismatch when the heads, or the audio encoder of the stores' config, are not theirs.

@@ -143,7 +143,7 @@ class Run:
         fields = differences(self.about["fingerprint"], stores.fingerprint())
         if fields:
             raise StoreMismatch(
-                stores.folder, "; ".join(fields), "the encoders the heads were trained on", "Name matching stores."
+                stores.folder, _in_brief(fields), "the encoders the heads were trained on", "Name matching stores."
             )
         return stores
 
@@ -204,6 +204,14 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
     if not begun:  # after the config: a folder with a run.json has both
         write_text(folder / "run.json", json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
     return run
+
+
+def _in_brief(fields: list[str]) -> str:
+    """Differences of encoders; of other ones altogether not each field that only one side has."""
+    both = [field for field in fields if " nothing, now " not in field and not field.endswith(" nothing")] or fields
+    told = [each.replace("the store has", "the heads have").replace(", now ", ", the stores ") for each in both]
+    rest = len(fields) - len(told)
+    return "; ".join(told) + (f"; and {rest} fields that one of them has not" if rest else "")
 
 
 def _clear(folder: Path) -> None:

@@ -20,9 +20,14 @@ _STORES = ("audio", "acoustic", "text")
 _SHOWN = 5  # of each kind of finding, on a terminal
 
 
-def status_of(folder: Path) -> dict[str, Any]:
+def status_of(folder: str | Path) -> dict[str, Any]:
     """Rows, done, failed, pending and width of every store, every failed row with its reason, and the same audio
-    under several ids."""
+    under several ids.
+
+        status_of("stores/mine")["audio"]    # {"rows": 200, "done": 199, "failed": 1, "pending": 0, "width": 384}
+
+    Raises UsageError where there are no stores, StoreCorrupt.
+    """
     stores = open_stores(folder)
     failures: list[dict[str, str]] = []
     found: dict[str, Any] = {"stores": str(folder)}
@@ -53,8 +58,10 @@ def status_table(status: dict[str, Any]) -> str:
     return "\n".join([*lines, *_same_audio_lines(status["same_audio"])])
 
 
-def verify(folder: Path) -> int:
+def verify(folder: str | Path) -> int:
     """Check every byte of every store; returns the number of rows checked.
+
+        verify("stores/mine")    # 396
 
     Raises StoreCorrupt naming the file and the rows whose bytes are not what was committed.
     """
@@ -73,16 +80,19 @@ def verify(folder: Path) -> int:
     return checked
 
 
-def verify_sources(folder: Path, audio_root: Path | None = None) -> int:
+def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> int:
     """Read every audio file and text again and compare its hash with the one its row was made from; returns how many.
+
+        verify_sources("stores/mine", audio_root="/data/mine")    # 396
 
     `audio_root` is where the audio lies now, when it moved. Raises StoreMismatch, naming the files that changed.
     """
     from pipeline.sources import content_of
 
+    folder = Path(folder)
     stores = open_stores(folder)
     config = validate(ExtractConfig, read_yaml(folder / CONFIG), subject=str(folder / CONFIG))
-    root = audio_root or config.corpus.root or folder
+    root = Path(audio_root or config.corpus.root or folder)
     changed, checked = [], 0
     for name, store in _named(stores):
         digests = store.column("digest")

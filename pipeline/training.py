@@ -107,7 +107,11 @@ def train(
 ) -> Run:
     """Train heads from `stores` for every seed; `seeds=5` means 0 to 4. Finished seeds are not trained again.
 
-    Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
+        run = train("stores/mine", method="supcon", training="small_corpus", seeds=5, out="runs/supcon")
+        run.about["seeds"]["0"]["dev_loss"], run.heads()    # the best seed's
+
+    `method` is a preset, a YAML file or a `TrainConfig`, `training` a preset of configs/training, each of `overrides`
+    an `a.b=value`. Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
     """
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
     config = resolve(method, training=training, seeds=seeds, overrides=overrides)

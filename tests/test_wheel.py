@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from pipeline.commands.completion import COMMANDS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,6 +31,11 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
     )
     assert ended.stdout.split() == ["wavlm_ser", "fast", "paper", "small_corpus"]
     [points] = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
-    for command in ("extract-features", "train-heads", "evaluate-heads", "run-demo"):
-        assert f"{command} = pipeline.commands." in points.read_text()
+    for command in COMMANDS:
+        assert f"{command} = pipeline.commands.{command.replace('-', '_')}:main" in points.read_text()
+    offers = [sys.executable, "-m", "pipeline.commands.completion", "bash"]
+    script = subprocess.run(offers, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert script.count("complete -o nosort") == len(COMMANDS)
+    for package in ("cache", "pipeline"):
+        assert (tmp_path / "site" / package / "py.typed").is_file()  # editors and mypy read its types
     assert not list((tmp_path / "site").glob("tests*"))

@@ -43,6 +43,8 @@ def write_captions(
 ) -> dict[str, Any]:
     """Ask for every caption that is not yet in `out`, and write `out/captions.jsonl` from the answers.
 
+        write_captions("my/manifest.csv", out="captions/mine", overrides=("llm.model=o1",))
+
     Returns the counts of `status_of`. Raises UsageError, StoreLocked, Interrupted, and EmotionRankError when the
     endpoint refuses or does not answer; every answer that came stays in `out/answers.jsonl`.
     """
@@ -74,7 +76,10 @@ def foresee_writing(
 ) -> dict[str, Any]:
     """How much `write_captions` would ask, and about how many tokens that is; nothing is asked or written.
 
+        foresee_writing("my/manifest.csv", out="captions/mine", overrides=("llm.model=o1",))["to_ask"]
+
     Tokens are four characters each, every prompt is asked once, and a reasoning model's thoughts are not in it.
+    Raises UsageError.
     """
     config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
     asks = _asks(config)

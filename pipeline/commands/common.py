@@ -10,18 +10,37 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from cache.errors import EmotionRankError
+from pipeline.commands.completion import Offer, values
 
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 
-overrides_option = click.option("-o", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one setting.")
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:1 ...",
+    shell_complete=values("auto", "cpu", "cuda"),
+)
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def overrides_option(offered: Offer) -> Callable[[F], F]:
+    """`-o`, and what a TAB after it offers."""
+    return click.option(
+        "-o",
+        "overrides",
+        multiple=True,
+        metavar="A.B=VALUE",
+        help="Change one setting. Repeatable.",
+        shell_complete=offered,
+    )
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -79,7 +98,7 @@ def _leave_workers(code: int) -> None:
 
 def show(result: Any, text: str, as_json: bool) -> None:
     """Print the result: one JSON object, or text for people. A name that is no UTF-8 is written with escapes."""
-    said = json.dumps(result, ensure_ascii=False) if as_json else text
+    said = json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else text
     try:
         said.encode()
     except UnicodeEncodeError:

@@ -9,30 +9,40 @@ import click
 
 from cache.errors import UsageError
 from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.completion import FOLDER, of_evaluation, of_training, presets, settings, values
+from pipeline.commands.mistakes import Command
 
 
-@click.command()
-@click.argument("stores", type=click.Path(path_type=Path))
-@click.argument("methods", nargs=-1)
+@click.command("compare-methods", cls=Command)
+@click.argument("stores", type=FOLDER)
+@click.argument("methods", nargs=-1, shell_complete=presets("methods"))
+@click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Where the runs go.  [default: runs/STORES-comparison; runs/STORES-folds-FOLDS]",
+    "--training",
+    help="A preset of configs/training: paper, small_corpus, fast.",
+    shell_complete=presets("training", or_file=False),
 )
-@click.option("--training", help="A preset of configs/training: paper, small_corpus.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
-@overrides_option
-@click.option("-e", "evaluation", multiple=True, metavar="A=VALUE", help="Change one setting of the evaluation.")
+@overrides_option(settings(of_training))
+@click.option(
+    "-e",
+    "evaluation",
+    multiple=True,
+    metavar="A=VALUE",
+    help="Change one setting of the evaluation. Repeatable.",
+    shell_complete=settings(of_evaluation),
+)
 @click.option(
     "--zero-shot",
     "others",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Stores of another corpus; repeatable.",
+    type=FOLDER,
+    help="Stores of another corpus. Repeatable.",
 )
 @click.option(
     "--folds",
     metavar="session|N",
+    shell_complete=values("session"),
     help="Recognition in folds instead: one session of IEMOCAP left out at a time, or N folds of whole speakers.",
 )
 @device_option

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from pipeline.commands.common import device_option, guarded, json_option, overrides_option, show
+from pipeline.commands.completion import FOLDER, of_evaluation, settings
+from pipeline.commands.mistakes import Command
 
 
-@click.command()
-@click.argument("stores", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
-@overrides_option
+@click.command("evaluate-heads", cls=Command)
+@click.argument("stores", type=FOLDER)
+@click.argument("run", type=FOLDER)
+@overrides_option(settings(of_evaluation))
 @device_option
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @json_option

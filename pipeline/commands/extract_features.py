@@ -7,14 +7,20 @@ from pathlib import Path
 import click
 
 from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.completion import FOLDER, of_extraction, presets, settings
+from pipeline.commands.mistakes import Command
 
 
-@click.command()
-@click.argument("config")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder of the stores.  [default: stores/NAME]")
-@click.option("--audio-root", type=click.Path(path_type=Path), help="The corpus folder on this machine.")
-@click.option("--encoders", help="A preset of configs/encoders: paper, embedded.")
-@overrides_option
+@click.command("extract-features", cls=Command)
+@click.argument("config", shell_complete=presets("corpora"))
+@click.option("--out", type=FOLDER, help="The folder of the stores.  [default: stores/NAME]")
+@click.option("--audio-root", type=FOLDER, help="The corpus folder on this machine.")
+@click.option(
+    "--encoders",
+    help="A preset of configs/encoders: paper, embedded.",
+    shell_complete=presets("encoders", or_file=False),
+)
+@overrides_option(settings(of_extraction))
 @device_option
 @click.option(
     "--engine",

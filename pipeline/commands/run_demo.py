@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from pipeline.commands.common import fresh_option, guarded, json_option, show
+from pipeline.commands.completion import FOLDER
+from pipeline.commands.mistakes import Command
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("emotionrankclap-demo"), show_default=True)
+@click.command("run-demo", cls=Command)
+@click.option("--out", type=FOLDER, default=Path("emotionrankclap-demo"), show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Heads to train.")
 @fresh_option
 @json_option

@@ -11,19 +11,27 @@ import click
 
 from cache.errors import UsageError, on_one_line
 from pipeline.commands.common import device_option, guarded, json_option, show
+from pipeline.commands.completion import FOLDER, column
+from pipeline.commands.mistakes import Command
 
 _COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "style", "audio", "text")
 
 
-@click.command()
-@click.argument("stores", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("search-speech", cls=Command)
+@click.argument("stores", type=FOLDER)
+@click.argument("run", type=FOLDER)
 @click.argument("sentences", nargs=-1)
 @click.option("--audio", multiple=True, type=click.Path(path_type=Path), help="Describe this recording. Repeatable.")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many to find.")
-@click.option("--split", multiple=True, help="Only utterances of this split. Repeatable.")
-@click.option("--speaker", multiple=True, help="Only utterances of this speaker. Repeatable.")
-@click.option("--emotion", multiple=True, help="Only utterances of this emotion. Repeatable.")
+@click.option(
+    "--split", multiple=True, help="Only utterances of this split. Repeatable.", shell_complete=column("split")
+)
+@click.option(
+    "--speaker", multiple=True, help="Only utterances of this speaker. Repeatable.", shell_complete=column("speaker")
+)
+@click.option(
+    "--emotion", multiple=True, help="Only utterances of this emotion. Repeatable.", shell_complete=column("emotion")
+)
 @device_option
 @json_option
 @guarded

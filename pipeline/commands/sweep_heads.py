@@ -7,15 +7,17 @@ from pathlib import Path
 import click
 
 from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.completion import FOLDER, of_sweep, presets, settings
+from pipeline.commands.mistakes import Command
 
 
-@click.command()
-@click.argument("stores", type=click.Path(path_type=Path))
-@click.argument("sweep", required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder.  [default: sweeps/STORES-SWEEP]")
+@click.command("sweep-heads", cls=Command)
+@click.argument("stores", type=FOLDER)
+@click.argument("sweep", required=False, shell_complete=presets("sweeps"))
+@click.option("--out", type=FOLDER, help="The sweep's folder.  [default: sweeps/STORES-SWEEP]")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all; more than before goes on from there.")
 @click.option("--storage", metavar="URL", help="A database that Optuna knows, instead of a journal in --out.")
-@overrides_option
+@overrides_option(settings(of_sweep))
 @device_option
 @fresh_option
 @json_option

@@ -7,15 +7,21 @@ from pathlib import Path
 import click
 
 from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.completion import FOLDER, of_training, presets, settings
+from pipeline.commands.mistakes import Command
 
 
-@click.command()
-@click.argument("stores", type=click.Path(path_type=Path))
-@click.argument("config", default="emotionrankclap")
-@click.option("--out", type=click.Path(path_type=Path), help="The RUN folder.  [default: runs/STORES-CONFIG]")
-@click.option("--training", help="A preset of configs/training: paper, small_corpus.")
+@click.command("train-heads", cls=Command)
+@click.argument("stores", type=FOLDER)
+@click.argument("config", default="emotionrankclap", shell_complete=presets("methods"))
+@click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
+@click.option(
+    "--training",
+    help="A preset of configs/training: paper, small_corpus, fast.",
+    shell_complete=presets("training", or_file=False),
+)
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
-@overrides_option
+@overrides_option(settings(of_training))
 @device_option
 @fresh_option
 @json_option

@@ -8,15 +8,17 @@ from typing import Any
 import click
 
 from pipeline.commands.common import guarded, json_option, overrides_option, show
+from pipeline.commands.completion import FOLDER, of_writing, presets, settings
+from pipeline.commands.mistakes import Command
 
 _SHOWN = 20
 
 
-@click.command()
-@click.argument("config")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder of the captions.  [default: captions/NAME]")
-@click.option("--audio-root", type=click.Path(path_type=Path), help="The corpus folder on this machine.")
-@overrides_option
+@click.command("write-captions", cls=Command)
+@click.argument("config", shell_complete=presets("corpora"))
+@click.option("--out", type=FOLDER, help="The folder of the captions.  [default: captions/NAME]")
+@click.option("--audio-root", type=FOLDER, help="The corpus folder on this machine.")
+@overrides_option(settings(of_writing))
 @click.option("--dry-run", is_flag=True, help="Say how many prompts and about how many tokens; ask nothing.")
 @json_option
 @guarded

@@ -26,12 +26,15 @@ SENTENCES = (
 
 
 def run_demo(
-    out: Path, *, seeds: int = 3, fresh: bool = False, utterances: int = UTTERANCES
+    out: str | Path, *, seeds: int = 3, fresh: bool = False, utterances: int = UTTERANCES
 ) -> tuple[dict[str, Any], str]:
     """Render, extract, train, evaluate, search and draw into `out`; returns the results and their text.
 
+        result, text = run_demo("emotionrankclap-demo", seeds=3)
+
     Doing it again goes on where it stopped. Raises UsageError when the `demo` extra is not installed.
     """
+    out = Path(out)
     say("1/5 rendering a spoken corpus")
     with Meter("render", utterances, unit="utterances") as meter:
         manifest = render_corpus(out / "corpus", utterances=utterances, progress=lambda _done, _total: meter.advance(1))

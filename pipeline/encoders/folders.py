@@ -25,7 +25,8 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
     `HF_HUB_OFFLINE=1` forbids the download. Raises UsageError that lists what was tried.
     """
     if not name:
-        raise UsageError("model", "not given", "a folder or a hub name", "Set `model`, or use `encoder: embedded`.")
+        action = "Set -o audio.model=... or -o text.model=..., or take the embedded encoder."
+        raise UsageError("audio.model or text.model", "not given", "a folder or a hub name", action)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

@@ -88,7 +88,9 @@ def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayClus
     try:
         import ray
     except ImportError:
-        raise UsageError("--engine ray", "Ray is not installed", "Ray", "pip install 'emotionrankclap[ray]'") from None
+        raise UsageError(
+            "--engine ray", "Ray is not installed", "the extra ray", "pip install 'emotionrankclap[ray]'"
+        ) from None
     mine = not ray.is_initialized()
     with redirect_stdout(sys.stderr):  # Ray prints its notice of a dead worker where the command's result belongs
         where = _connect(ray) if mine else "in use by this process"

@@ -86,6 +86,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Alignment and ordinality of every seed of `run` on its stores' test split; written to RUN/evaluation.json.
 
+        evaluate("runs/erc", overrides=["trials=5"])["ordinality"]["aoc"]["mean"]    # Kendall's tau, -1 to 1
+
     The result holds `ordinality.{aoc,voc}` and `alignment.{mmd,wasserstein,sliced_wasserstein}`, each with `mean` and
     `std` over the lists or trials of all seeds, `seed_std` over the seeds' means, and its `convention`; `seeds` holds
     the same for each seed. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads,
@@ -100,7 +102,7 @@ def _evaluate(run: Run, stores: Stores | str | Path | None, overrides: Sequence[
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
     opened = run.stores(stores)
     chosen = pick_device(device)
-    split = config.split or _test_split(opened)
+    split = split_of(opened, config.split)
     style = config.style
     pairs = cached_pairs(opened, split, style=style, device=chosen)
     for note in pairs.notes:
@@ -194,11 +196,14 @@ def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tupl
     return prompts, torch.tensor(vectors, dtype=torch.float32, device=device)
 
 
-def _test_split(stores: Stores) -> str:
+def split_of(stores: Stores, named: str | None) -> str:
+    """The split that is named, else the test split. Raises UsageError where the stores have none such."""
     present = set(stores.manifest.split)
-    for split in ("test1", "test"):
+    for split in (named,) if named else ("test1", "test"):
         if split in present:
             return split
+    if named:
+        raise UsageError(f"split {named}", "not in the stores", f"one of {', '.join(sorted(present))}", "Name another.")
     raise UsageError(
         stores.folder, f"splits {', '.join(sorted(present))}", "test1 or test", "Name one with -o split=..."
     )

@@ -31,6 +31,8 @@ _TESTS = ("alignment", "ordinality", "recognition")
 def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
     """Write what `compare` returned as OUT/report.html; returns its path.
 
+        comparison_report("runs/comparison", summary, "stores/mine")
+
     `stores` are those that were compared on. Raises StoreLocked while another process writes to `out`.
     """
     out, results = Path(out), summary["methods"]

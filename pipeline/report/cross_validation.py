@@ -28,6 +28,8 @@ _TITLES = {"pooled": "confusions of the folds summed", "mean_over_folds": "mean 
 def folds_report(out: str | Path, summary: Mapping[str, Any]) -> Path:
     """Write what `cross_validate` returned as OUT/report.html; returns its path.
 
+        folds_report("runs/folds", summary)
+
     Raises StoreLocked while another process writes to `out`.
     """
     out, results = Path(out), summary["methods"]

@@ -54,6 +54,8 @@ def evaluation_report(
 ) -> Path:
     """Write what `evaluate` returned for `run` as RUN/report.html; returns its path.
 
+        evaluation_report("runs/erc", evaluate("runs/erc"))
+
     Embeddings are computed again from `stores` (those of the run, when none are named). A part whose files are damaged
     is left out, and the page and a line say so. Raises as `evaluate` does.
     """

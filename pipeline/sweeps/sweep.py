@@ -54,7 +54,9 @@ def sweep(
     device: str = "auto",
     fresh: bool = False,
 ) -> tuple[dict[str, Any], str]:
-    """Train the trials of a sweep that are left and write `out`; the best ones as data and as a Markdown table.
+    """Train the trials of a sweep that are left and write `out`; returns them as data, and the best as Markdown.
+
+        result, text = sweep("stores/mine", "methods", trials=27, out="sweeps/methods")
 
     `config` is a preset of configs/sweeps or a YAML path, changed by `overrides` and `trials`, or a `SweepConfig` as it
     is; `storage` an URL that Optuna knows, in place of a journal in `out`. Raises UsageError, StoreMismatch (another

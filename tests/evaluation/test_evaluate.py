@@ -70,11 +70,11 @@ def test_evaluating_again_gives_the_same_numbers(run: Run) -> None:
 
 
 def test_stores_of_another_encoder_are_refused(run: Run, stores: Path) -> None:
-    with pytest.raises(StoreMismatch, match=r"encoder\.encoder: the store has \"planted\", now \"embedded\""):
+    with pytest.raises(StoreMismatch, match=r"encoder\.encoder: the heads have \"planted\", the stores \"embedded\""):
         evaluate(run, stores=stores)
 
 
 def test_a_split_that_is_not_there_is_said(run: Run) -> None:
-    with pytest.raises(UsageError, match="no labelled pair"):
+    with pytest.raises(UsageError, match="split test3: not in the stores; expected one of"):
         evaluate(run, overrides=["split=test3"])
     assert open_stores(run.about["stores"]).manifest.split.count("test3") == 0

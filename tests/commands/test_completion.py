@@ -1,0 +1,228 @@
+"""A TAB: what is offered by click's own protocol, as each shell speaks it, and in a real bash."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+from pipeline.commands import completion
+from pipeline.commands.completion import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFEST = "id,audio,split,speaker,emotion\na,a.wav,train,s1,happy\nb,b.wav,test1,s2,\nc,c.wav,test1,s2,sad\n"
+
+
+def offered(shell: str, *words: str) -> list[str]:
+    """What the command answers to a TAB after the last of `words`, line by line, by click's protocol."""
+    name, variable = words[0], f"_{words[0].upper().replace('-', '_')}_COMPLETE"
+    current = words[-1] if shell == "fish" else str(len(words) - 1)
+    spoken = {variable: f"{shell}_complete", "COMP_WORDS": "\n".join(words), "COMP_CWORD": current}
+    main = import_module(f"pipeline.commands.{name.replace('-', '_')}").main
+    ended = CliRunner(env=spoken).invoke(main, prog_name=name)
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    return ended.stdout.splitlines()
+
+
+def values(main: str, *words: str) -> list[str]:
+    """What is offered after the last of `words`, in this process, as click asks for it."""
+    command = import_module(f"pipeline.commands.{main}").main
+    items = ShellComplete(command, {}, main, "_X").get_completions(list(words[:-1]), words[-1])
+    return [str(item.value) if item.type in ("plain", "part") else f"<{item.type}>" for item in items]
+
+
+def each(start: str, *ends: str) -> list[str]:
+    return [start + ("" if start.endswith(".") else "=") + end for end in ends]
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "expected"),
+    [
+        ("extract_features", ["msp"], ["msp_podcast", "<file>"]),
+        ("extract_features", ["x", "--encoders", ""], ["embedded", "paper"]),
+        ("extract_features", ["x", "--engine", "r"], ["ray"]),
+        ("extract_features", ["x", "--out", "st"], ["<dir>"]),
+        ("extract_features", ["x", "--dev"], ["--device"]),
+        ("extract_features", ["x", "-o", ""], ["corpus.", "captions.", "audio.", "text.", "store_dtype="]),
+        ("extract_features", ["x", "-o", "audio.p"], ["audio.pooling=", "audio.padding=", "audio.precision="]),
+        ("extract_features", ["x", "-o", "audio.pooling="], each("audio.pooling", "mean", "hidden", "mean_std")),
+        ("extract_features", ["x", "-o", "audio.pooling=mean_"], ["audio.pooling=mean_std"]),
+        ("extract_features", ["x", "-o", "corpus.outside_root="], each("corpus.outside_root", "true", "false")),
+        ("extract_features", ["x", "-o", "captions.styles=[c"], ["captions.styles=[clap4emo]"]),
+        ("extract_features", ["x", "-o", "audio.max_seconds="], []),
+        ("extract_features", ["x", "-o", "audio.nonsense="], []),
+        ("extract_features", ["x", "-o", "audio.model="], ["audio.model=null"]),
+        ("write_captions", ["x", "-o", "writing.per="], ["writing.per=pair", "writing.per=utterance"]),
+        ("train_heads", [""], ["<dir>"]),
+        ("train_heads", ["stores", "sup"], ["supcon", "<file>"]),
+        ("train_heads", ["stores", "--training", ""], ["fast", "paper", "small_corpus"]),
+        ("train_heads", ["s", "-o", "objective.name="], each("objective.name", "rank_n_contrast", "soft_targets")),
+        ("train_heads", ["s", "-o", "objective.d"], each("objective.", "distance=", "denominator=", "divergence=")),
+        ("evaluate_heads", ["stores", ""], ["<dir>"]),
+        ("evaluate_heads", ["s", "r", "-o", "mmd"], ["mmd_gamma="]),
+        ("evaluate_heads", ["s", "r", "-o", "mmd_gamma="], ["mmd_gamma=median"]),
+        ("compare_methods", ["stores", "supcon", "clap_"], ["clap_sce", "clap_template", "<file>"]),
+        ("compare_methods", ["stores", "-e", "tr"], ["trials="]),
+        ("compare_methods", ["stores", "--zero-shot", ""], ["<dir>"]),
+        ("compare_methods", ["stores", "--folds", ""], ["session"]),
+        ("sweep_heads", ["stores", ""], ["default", "grid", "methods", "<file>"]),
+        ("sweep_heads", ["stores", "-o", "halving."], ["halving.factor=", "halving.rungs="]),
+        ("sweep_heads", ["stores", "-o", "sampler=t"], ["sampler=tpe"]),
+        ("search_speech", ["s", "r", "--audio", ""], ["<file>"]),
+        ("search_speech", ["s", "r", "--device", "c"], ["cpu", "cuda"]),
+        ("search_speech", ["nowhere", "r", "--split", ""], []),
+        ("run_demo", ["--out", ""], ["<dir>"]),
+    ],
+)  # fmt: skip
+def test_a_tab_offers_what_may_stand_there(main: str, words: list[str], expected: list[str]) -> None:
+    assert values(main, *words) == expected
+
+
+def test_filters_offer_the_names_that_the_stores_have(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
+    assert values("search_speech", str(tmp_path), "r", "--split", "") == ["test1", "train"]
+    assert values("search_speech", str(tmp_path), "r", "calm", "--emotion", "") == ["happy", "sad"]
+    assert values("search_speech", str(tmp_path), "r", "calm", "--speaker", "s2") == ["s2"]
+
+
+def test_every_preset_is_offered() -> None:
+    for main, words, folder in (
+        ("extract_features", [""], "corpora"),
+        ("train_heads", ["s", ""], "methods"),
+        ("sweep_heads", ["s", ""], "sweeps"),
+    ):
+        names = sorted(path.stem for path in (ROOT / "configs" / folder).glob("*.yaml"))
+        assert values(main, *words) == [*names, "<file>"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "expected"),
+    [
+        ("bash", ["train-heads", "s", "-o", "objective"], ["part,objective."]),
+        ("bash", ["train-heads", "s", "-o", "objective.targets", "=", "sm"], ["plain,smooth"]),
+        ("bash", ["train-heads", "s", "-o", "schedule", "=", "linear", "--trai"], ["plain,--training"]),
+        ("bash", ["train-heads", "s", "-o", "schedule", "=", "--trai"], ["plain,--training"]),
+        ("bash", ["extract-features", "x", "--verify", "=", "d"], ["plain,deep"]),
+        ("zsh", ["extract-features", "x", "--verify=d"], ["plain", "--verify=deep", "_"]),
+        ("zsh", ["train-heads", "s", "-o", "warm"], ["part", "warmup=", "_"]),
+        ("fish", ["extract-features", "x", "--verify=d"], ["plain,--verify=deep"]),
+        ("fish", ["train-heads", "s", "-o", "obj"], ["plain,objective."]),
+    ],
+)
+def test_a_shell_is_answered_in_its_own_way(shell: str, words: list[str], expected: list[str]) -> None:
+    assert offered(shell, *words) == expected
+
+
+def test_bash_at_an_equals_sign_is_offered_values_alone() -> None:
+    said = offered("bash", "extract-features", "x", "-o", "audio.pooling", "=")
+    assert said == ["plain,mean", "plain,hidden", "plain,mean_std"]
+
+
+def test_a_tab_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from pipeline.commands import sweep_heads, write_captions;"
+        "from click.shell_completion import ShellComplete;"
+        "ask = lambda main, *words: ShellComplete(main, {}, 'x', '_X').get_completions(list(words[:-1]), words[-1]);"
+        "assert ask(sweep_heads.main, 's', '-o', '') and ask(write_captions.main, 'x', '-o', '');"
+        "print([name for name in ('torch', 'transformers', 'h5py', 'optuna', 'scipy') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_a_process_of_its_own_answers_a_tab() -> None:
+    program = "import sys; sys.argv = ['run-demo']; from pipeline.commands.run_demo import main; main()"
+    spoken = {"_RUN_DEMO_COMPLETE": "bash_complete", "COMP_WORDS": "run-demo\n--se", "COMP_CWORD": "1"}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=os.environ | spoken, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("plain,--seeds\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_one_line_completes_every_command(shell: str) -> None:
+    script = CliRunner().invoke(completion.main, [shell]).stdout
+    for name in COMMANDS:
+        assert f"_{name.upper().replace('-', '_')}_COMPLETE={shell}_complete" in script
+        assert re.search(rf"^(complete|compdef|    compdef) .*{name}", script, re.MULTILINE)
+
+
+def test_the_commands_that_are_completed_are_those_that_are_installed() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert list(COMMANDS) == list(scripts)
+    for name, target in scripts.items():
+        module, attribute = target.split(":")
+        assert getattr(import_module(module), attribute).name == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ("train-heads st", "train-heads stores/"),
+        ("train-heads stores sup", "train-heads stores supcon "),
+        ("train-heads stores -o objective.den", "train-heads stores -o objective.denominator="),
+        ("train-heads stores -o objective.targets=sm", "train-heads stores -o objective.targets=smooth "),
+        ("extract-features x --verify=d", "extract-features x --verify=deep "),
+        ("extract-features my_man", "extract-features my_manifest.csv "),
+    ],
+)
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_a_real_bash_completes_the_line(typed: str, becomes: str, tmp_path: Path) -> None:
+    assert _after_a_tab(typed, _bin(tmp_path), tmp_path).endswith(becomes)
+
+
+def _bin(folder: Path) -> Path:
+    """The commands as pip would install them, and a folder and a file to find."""
+    (folder / "stores").mkdir()
+    (folder / "my_manifest.csv").write_text(MANIFEST)
+    place = folder / "bin"
+    place.mkdir()
+    for name in COMMANDS:
+        module = f"pipeline.commands.{name.replace('-', '_')}"
+        (place / name).write_text(f"#!{sys.executable}\nfrom {module} import main\nmain()\n")
+        (place / name).chmod(0o755)
+    return place
+
+
+def _after_a_tab(typed: str, place: Path, folder: Path) -> str:
+    """What stands on an interactive bash's line after `typed` and a TAB."""
+    import pty
+
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(folder)
+        paths = {"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "TERM": "dumb", "PS1": "> "}
+        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], os.environ | paths)
+    try:
+        setup = f'PS1=; eval "$({sys.executable} -m pipeline.commands.completion bash)"; echo rea""dy\n'
+        os.write(terminal, setup.encode())
+        _read_until(terminal, "ready")
+        os.write(terminal, f"{typed}\t".encode())
+        return _read_until(terminal, None)
+    finally:
+        os.write(terminal, b"\x03\nexit\n")
+        os.close(terminal)
+        os.waitpid(process, 0)
+
+
+def _read_until(terminal: int, mark: str | None, quiet: float = 2.5) -> str:
+    """What a terminal shows until `mark`, or until nothing comes for `quiet` seconds."""
+    import select
+
+    shown, last = "", time.monotonic()
+    while time.monotonic() - last < (20 if mark else quiet):
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown, last = shown + os.read(terminal, 65536).decode(errors="replace"), time.monotonic()
+        if mark and mark in shown:
+            break
+    return shown
