@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from pipeline.filters import Filter as Filter
     from pipeline.method_comparison import compare as compare
     from pipeline.model import EmotionRankCLAP as EmotionRankCLAP
+    from pipeline.plugins import load_plugins as load_plugins
+    from pipeline.registry import register_audio_encoder as register_audio_encoder
+    from pipeline.registry import register_objective as register_objective
+    from pipeline.registry import register_text_encoder as register_text_encoder
     from pipeline.report.comparison import comparison_report as comparison_report
     from pipeline.report.cross_validation import folds_report as folds_report
     from pipeline.report.evaluation import evaluation_report as evaluation_report
@@ -67,6 +71,10 @@ _HOME = {
     "folds_report": "pipeline.report.cross_validation",
     "foresee": "pipeline.extraction",
     "foresee_writing": "pipeline.captions.writing",
+    "load_plugins": "pipeline.plugins",
+    "register_audio_encoder": "pipeline.registry",
+    "register_objective": "pipeline.registry",
+    "register_text_encoder": "pipeline.registry",
     "run_demo": "pipeline.demo.demo",
     "search": "pipeline.retrieval",
     "status_of": "pipeline.status",
@@ -91,6 +99,10 @@ __all__ = [
     "folds_report",
     "foresee",
     "foresee_writing",
+    "load_plugins",
+    "register_audio_encoder",
+    "register_objective",
+    "register_text_encoder",
     "run_demo",
     "search",
     "status_of",

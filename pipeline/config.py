@@ -13,44 +13,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config_errors import explain, shown
+from pipeline.config_types import Model as Model
+from pipeline.config_types import Number, Whole
+from pipeline.config_types import Seed as Seed
 from pipeline.errors import ManyProblems, UsageError
+from pipeline.objective_config import ObjectiveConfig, RankingConfig
+from pipeline.objective_config import OwnObjectiveConfig as OwnObjectiveConfig
+from pipeline.objective_config import SoftTargetsConfig as SoftTargetsConfig
+from pipeline.own_parts import ASKED, encoder_name
+from pipeline.registry import BUILT_IN
 from pipeline.yaml_tree import ValuesRefused, parse_yaml, read_yaml
 
 Tree = dict[str, Any]
 _HERE = Path(__file__).resolve().parent
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json")
-_MOST = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
 _DEEPEST = 8  # levels of an override's key, and of presets that build on each other
-
-
-def _no_yes(value: object) -> object:
-    """`epochs: yes` is a slip, not one epoch."""
-    if isinstance(value, bool):
-        raise ValueError("a yes or a no where a number stands")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_yes), Field(gt=-_MOST, lt=_MOST)]
-Number = Annotated[float, BeforeValidator(_no_yes)]
-Seed = Annotated[int, BeforeValidator(_no_yes), Field(ge=0, lt=2**63)]  # numpy takes no negative one, torch none larger
 _Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
 _Share = Annotated[Number, Field(ge=0, le=1)]
-
-
-class Model(BaseModel):
-    """A part of a config: immutable, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CorpusConfig(Model):
@@ -97,7 +79,11 @@ class CaptionsConfig(Model):
 class AudioConfig(Model):
     """The frozen speech encoder and what it is fed (F2, F9, F17-F19, F35-F36)."""
 
-    encoder: Literal["embedded", "wavlm_ser", "transformers"] = "embedded"
+    encoder: Annotated[str, encoder_name("audio encoder")] = Field(
+        "embedded",
+        description="built in, or one of your own (docs/encoders.md)",
+        examples=[*BUILT_IN["audio encoder"]],
+    )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
     layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
@@ -118,7 +104,11 @@ class AudioConfig(Model):
 class TextConfig(Model):
     """The frozen text encoder (F3, F37)."""
 
-    encoder: Literal["embedded", "transformers"] = "embedded"
+    encoder: Annotated[str, encoder_name("text encoder")] = Field(
+        "embedded",
+        description="built in, or one of your own (docs/encoders.md)",
+        examples=[*BUILT_IN["text encoder"]],
+    )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
     pooling: Literal["cls", "mean"] = "mean"
@@ -134,43 +124,6 @@ class ExtractConfig(Model):
     audio: AudioConfig = AudioConfig()
     text: TextConfig = TextConfig()
     store_dtype: Literal["float32", "float16"] = "float32"
-
-
-class RankingConfig(Model):
-    """Rank-N-Contrast over any labels; the paper's are valence and arousal in the plane (F4-F8)."""
-
-    name: Literal["rank_n_contrast"] = "rank_n_contrast"
-    labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(("valence", "arousal"), min_length=1)
-    weights: tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
-        None, description="of the labels, in their order; none is equal"
-    )
-    distance: Literal["l2", "l1"] = "l2"
-    denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
-        "at_least", description="which texts stand against the positive: d >= , d > , or d > and the positive (F5)"
-    )
-    symmetric: bool = Field(False, description="text -> audio as well")
-
-    @model_validator(mode="after")
-    def _a_weight_a_label(self) -> RankingConfig:
-        if self.weights is not None and len(self.weights) != len(self.labels):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.labels)} labels")
-        return self
-
-
-class SoftTargetsConfig(Model):
-    """One similarity matrix, one target matrix, one divergence (F23-F27)."""
-
-    name: Literal["soft_targets"]
-    targets: Literal["identity", "same_emotion", "gemo", "smooth"] = "identity"
-    divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
-    alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
-    mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
-    beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
-    gamma: Number = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
-    temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
-
-
-ObjectiveConfig = Annotated[RankingConfig | SoftTargetsConfig, Field(discriminator="name")]
 
 
 class TrainConfig(Model):
@@ -230,13 +183,16 @@ def load_config(
         tree = merge(tree, _named(each, kind))
     for override in overrides:
         tree = merge(tree, _override(override))
-    return validate(model, tree, subject=" + ".join(names) or "the settings")
+    return validate(model, tree, subject=" + ".join(names) or "the settings", context=ASKED)
 
 
-def validate(model: type[M], tree: Mapping[str, Any], *, subject: str) -> M:
-    """Check `tree` against `model`. Raises UsageError that lists every wrong key and value."""
+def validate(model: type[M], tree: Mapping[str, Any], *, subject: str, context: dict[str, bool] | None = None) -> M:
+    """Check `tree` against `model`. Raises UsageError that lists every wrong key and value.
+
+    In the `context` ASKED, encoders and objectives of one's own must be registered.
+    """
     try:
-        return model.model_validate(tree)
+        return model.model_validate(tree, context=context)
     except ValidationError as error:
         lines = dict.fromkeys(f"{subject}: {explain(model, detail)}" for detail in error.errors(include_url=False))
         raise ManyProblems(subject, list(lines), "Correct the config or the -o overrides.") from None

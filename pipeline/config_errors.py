@@ -12,7 +12,9 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-_TAGS = ("rank_n_contrast", "soft_targets")  # pydantic puts them into the path of an error
+from pipeline.own_parts import OWN
+
+_TAGS = ("rank_n_contrast", "soft_targets", OWN)  # pydantic puts them into the path of an error
 _BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # pydantic's names of a union's parts
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
@@ -52,6 +54,7 @@ def _nearest(path: str, known: tuple[str, ...]) -> str:
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, info in model.model_fields.items():
         yield prefix + name
-        for part in (info.annotation, *get_args(info.annotation)):
+        for annotated in (info.annotation, *get_args(info.annotation)):
+            part = getattr(annotated, "__origin__", annotated)
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _fields(part, f"{prefix}{name}.")

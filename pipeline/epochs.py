@@ -78,8 +78,8 @@ class Material:
         speech = self.speech[batches.rows[s]] if near is None else near[s]
         text, prepared = self.text[batches.captions[s]], [of_all[s] for of_all in batches.prepared]
         if stack.fastest is None:
-            on_cuda = self.device.type == "cuda"
-            stack.fastest = replayed_step(stack, speech, text, prepared) if on_cuda else stack.step
+            replays = self.device.type == "cuda" and all(objective.recordable for objective in stack.objectives)
+            stack.fastest = replayed_step(stack, speech, text, prepared) if replays else stack.step
         return stack.fastest(speech, text, prepared)
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[Batches]:

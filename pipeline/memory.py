@@ -1,4 +1,4 @@
-"""Whether a training set's speech vectors are held in memory or read from disk as training goes on."""
+"""Memory: whether a training set's speech vectors are held in it or read from disk, and how torch says it is full."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cache.stores import Stores
 from pipeline.progress import say
 
 _SHARE = 0.5  # of what is free: standardised vectors, optimiser and everything else need room too
+_WANTING = "not enough memory", "DefaultCPUAllocator: can't allocate memory"  # of torch's RuntimeErrors on a CPU
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -43,3 +44,8 @@ def free_bytes(device: torch.device) -> int:
     except (OSError, ValueError):  # no Linux, no control group, or one without a limit ("max")
         pass
     return max(0, min(limits))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that there was no room."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _WANTING)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cache.fingerprint import differences
 from pipeline.device import pick_device
-from pipeline.encoders import load_audio_encoder, load_text_encoder
+from pipeline.encoders import NEED_MODEL, load_audio_encoder, load_text_encoder
 from pipeline.encoders.base import AudioEncoder, TextEncoder
 from pipeline.engines.threads import Threads
 from pipeline.errors import ManyProblems, StoreMismatch, UsageError
@@ -213,7 +213,7 @@ def _placed(config: Any, model: str | Path | None, side: str) -> Any:
     """`config` with its model at the place that the user names."""
     if model is not None:
         return config.model_copy(update={"model": str(model), "revision": None})
-    if config.model is None and config.encoder != "embedded":
+    if config.model is None and config.encoder in NEED_MODEL:
         found = "was in a folder when the heads were trained"
         raise UsageError(f"{side} encoder", found, "to know where it is now", f"Name its folder as {side}_model.")
     return config
@@ -236,6 +236,8 @@ def _encoded(
             problems |= {row: why for row, why in zip(batch.rows.tolist(), batch.reasons, strict=True) if why}
             if batch.vectors is not None:
                 vectors[batch.rows] = torch.tensor(batch.vectors)
+                wrong = batch.rows[~np.isfinite(batch.vectors).all(1)]
+                problems = dict.fromkeys(wrong.tolist(), "the encoder returned a non-finite vector") | problems
     if problems:
         lines = [f"{_named(what, sources[row], row)}: {problems[row]}" for row in sorted(problems)]
         raise ManyProblems(f"{len(sources)} {what}s", lines, "Leave them out.")

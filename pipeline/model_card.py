@@ -8,8 +8,11 @@ from typing import Any
 
 import yaml
 
+from cache.fingerprint import leaves
 from pipeline.config import AudioConfig, TextConfig
+from pipeline.encoders import NEED_MODEL
 from pipeline.model_folder import Description, Evaluation, Figure
+from pipeline.registry import BUILT_IN
 
 _FRONT = {
     "library_name": "emotionrankclap",
@@ -54,7 +57,7 @@ def card_of(described: Description, name: str) -> str:
 def _introduction(described: Description) -> str:
     training = described.training
     objective = training.objective.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-    settings = ", ".join(f"{key} {' and '.join(map(str, _listed(value)))}" for key, value in objective.items())
+    settings = ", ".join(f"{key} {' and '.join(map(str, _listed(value)))}" for key, value in leaves(objective))
     low, high = described.label_scale
     return (
         f"Projection heads of emotionrankclap between speech and descriptions of speaking style, method "
@@ -77,10 +80,12 @@ def _usage(described: Description, name: str) -> str:
     """A snippet that runs where `clip.wav` is."""
     arguments = [json.dumps(name, ensure_ascii=False)]
     for side, config in _encoders(described).items():
-        if config.model is None and config.encoder != "embedded":
+        if config.model is None and config.encoder in NEED_MODEL:
             arguments.append(f'{side}_model="the/folder/of/the/{side}/encoder"')
     needs = " The embedded encoders come with `pip install 'emotionrankclap[embedded]'`."
     embedded = any(config.encoder == "embedded" for config in _encoders(described).values())
+    own = [f"`{_plain(config.encoder)}`" for side, config in _encoders(described).items() if _is_own(side, config)]
+    code = f" Register the author's own {' and '.join(own)} first: their code is not part of this model." if own else ""
     return (
         "## Use\n\n```python\nfrom pipeline import EmotionRankCLAP\n\n"
         f"model = EmotionRankCLAP.from_pretrained({', '.join(arguments)})\n"
@@ -88,8 +93,12 @@ def _usage(described: Description, name: str) -> str:
         f"text = model.encode_text([{_CAPTION}])\n"
         "print(model.similarity(speech, text))  # (1, 1)\n```\n\n"
         "The encoders are loaded when they are first used, and refused when they are others than these heads were "
-        f"trained on.{needs if embedded else ''}\n"
+        f"trained on.{needs if embedded else ''}{code}\n"
     )
+
+
+def _is_own(side: str, config: AudioConfig | TextConfig) -> bool:
+    return config.encoder not in BUILT_IN["audio encoder" if side == "audio" else "text encoder"]
 
 
 def _made_from(described: Description) -> str:
@@ -113,7 +122,7 @@ def _encoder(side: str, config: AudioConfig | TextConfig, described: Description
     fingerprint: Mapping[str, Any] = getattr(described.fingerprint, side)
     encoder = fingerprint.get("encoder")
     weights = encoder.get("weights_sha256", "") if isinstance(encoder, dict) else ""
-    named = config.model or ("its own" if config.encoder == "embedded" else "a folder")
+    named = config.model or ("a folder" if config.encoder in NEED_MODEL else "its own")
     cells = (side, config.encoder, named, config.revision or "", str(weights))
     return f"| {' | '.join(map(_cell, cells))} |\n"
 

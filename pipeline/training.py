@@ -27,14 +27,15 @@ from cache.fingerprint import canonical
 from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.config import SoftTargetsConfig, TrainConfig, load_config
+from pipeline.config import OwnObjectiveConfig, SoftTargetsConfig, TrainConfig, load_config, validate
 from pipeline.device import pick_device
 from pipeline.epochs import Material, epoch_generator, steps_of
 from pipeline.errors import EmotionRankError, StoreCorrupt
 from pipeline.heads import Heads, in_short, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
 from pipeline.memory import choose_memory
-from pipeline.objectives.objective import Objective, needed_labels, objective_of
+from pipeline.objectives.objective import Objective, needed_labels, objective_of, where_to_look
+from pipeline.own_parts import ASKED
 from pipeline.progress import say
 from pipeline.run import AGAIN, Run, begin_run
 from pipeline.schedule import CONSTANT, Schedule
@@ -81,6 +82,8 @@ def resolve(
     if not isinstance(method, TrainConfig):
         names = [str(method), *([f"training/{training}"] if training else [])]
         method = load_config(TrainConfig, names, overrides, kind="methods")
+    elif isinstance(method.objective, OwnObjectiveConfig):
+        method = validate(TrainConfig, method.model_dump(mode="json"), subject="the config", context=ASKED)
     if seeds is None:
         return method
     return method.model_copy(update={"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)})
@@ -230,7 +233,7 @@ class Trainer:
             progress.best = self.stack.state(0)
         if not progress.best:
             found = f"the development loss of seed {self.seed} is {loss} after epoch {progress.epoch}"
-            raise EmotionRankError(self.folder, found, "a finite one", "Lower learning_rate, or look at temperature.")
+            raise EmotionRankError(self.folder, found, "a finite one", where_to_look(self.config.objective))
         line = {
             "seed": self.seed,
             "epoch": progress.epoch,

@@ -19,13 +19,13 @@ from pipeline.audio_file import digest_of
 from pipeline.config import ExtractConfig
 from pipeline.encoders.base import Encoder
 from pipeline.errors import EmotionRankError
+from pipeline.memory import out_of_memory
 from pipeline.progress import say
 
 S = TypeVar("S")
 T = TypeVar("T")
 Source = TypeVar("Source", contravariant=True)
 Input = TypeVar("Input", covariant=True)
-_MEMORY = "not enough memory", "DefaultCPUAllocator: can't allocate memory"  # of torch's RuntimeErrors on a CPU
 
 
 class Reader(Protocol[Source, Input]):
@@ -132,7 +132,7 @@ class Work(Generic[S, T]):
             try:
                 return self.encoder.compute(self.encoder.prepare(inputs) if prepared is None else prepared)
             except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
             del prepared
             self._too_large = min(self._too_large, _size(inputs))
@@ -174,7 +174,3 @@ class Job(Generic[S, T]):
 
 def _size(inputs: Sequence[Any]) -> int:
     return len(inputs) * max(map(len, inputs))
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _MEMORY)

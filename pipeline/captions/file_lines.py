@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config import CaptionsConfig, Model, Number, Whole, validate
+from pipeline.config import CaptionsConfig, Model, validate
 from pipeline.config_errors import shown
+from pipeline.config_types import Number, Whole
 from pipeline.errors import ManyProblems, UsageError
 from pipeline.json_text import NotJson, parse_json
 from pipeline.regular_file import opened

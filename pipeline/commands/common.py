@@ -28,6 +28,13 @@ device_option = click.option(
     shell_complete=values("auto", "cpu", "cuda"),
 )
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    help="Run this Python file first: it registers an encoder or a loss of your own. Repeatable.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -44,12 +51,13 @@ def overrides_option(offered: Offer) -> Callable[[F], F]:
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn the errors a user can act on into one line on stderr and their exit code."""
+    """Turn the errors a user can act on into one line on stderr and their exit code; run --plugin first."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             with _terminable():
+                _run_plugins(kwargs.pop("plugins", ()))
                 command(*args, **kwargs)
         except EmotionRankError as error:
             click.echo(f"error: {error}", err=True)
@@ -67,6 +75,13 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             sys.exit(130)
 
     return wrapped
+
+
+def _run_plugins(files: Any) -> None:
+    if files:
+        from pipeline.plugins import load_plugins
+
+        load_plugins(files)
 
 
 @contextmanager

@@ -8,7 +8,15 @@ from typing import Any, Literal
 import click
 
 from cache.errors import UsageError
-from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.common import (
+    device_option,
+    fresh_option,
+    guarded,
+    json_option,
+    overrides_option,
+    plugin_option,
+    show,
+)
 from pipeline.commands.completion import FOLDER, of_evaluation, of_training, presets, settings, values
 from pipeline.commands.mistakes import Command
 
@@ -48,6 +56,7 @@ from pipeline.commands.mistakes import Command
 @device_option
 @fresh_option
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
+@plugin_option
 @json_option
 @guarded
 def main(

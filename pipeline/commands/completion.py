@@ -14,7 +14,7 @@ import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from click.shell_completion import (
@@ -158,7 +158,7 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, lis
         for path, choices, about in (leaf for each in inner for leaf in _leaves(each, f"{prefix}{name}.")):
             known[path] = ([*known.get(path, ([], None))[0], *choices], about)  # objective.name: of every objective
         if not inner:
-            known[prefix + name] = (list(_choices(field.annotation)), field.description)
+            known[prefix + name] = (list(_choices(field.annotation)) or field.examples or [], field.description)
     yield from ((path, list(dict.fromkeys(choices)), about) for path, (choices, about) in known.items())
 
 
@@ -167,6 +167,8 @@ def _models(kind: Any) -> Iterator[type[BaseModel]]:
 
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
+    elif get_origin(kind) is Annotated:
+        yield from _models(get_args(kind)[0])
     elif get_origin(kind) in _EITHER:
         yield from (model for part in get_args(kind) for model in _models(part))
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.common import (
+    device_option,
+    fresh_option,
+    guarded,
+    json_option,
+    overrides_option,
+    plugin_option,
+    show,
+)
 from pipeline.commands.completion import FOLDER, of_extraction, presets, settings
 from pipeline.commands.mistakes import Command
 
@@ -47,6 +55,7 @@ from pipeline.commands.mistakes import Command
     type=click.Choice(["stores", "deep"]),
     help="Check every byte of the stores; --verify=deep hashes all audio again as well.",
 )
+@plugin_option
 @json_option
 @guarded
 def main(
@@ -73,6 +82,7 @@ def main(
     extract-features msp_podcast --audio-root /data/MSP-PODCAST --out stores/msp
     extract-features my/manifest.csv --out stores/mine           (embedded encoders)
     extract-features my/manifest.csv --encoders paper --out stores/mine
+    extract-features my/manifest.csv --plugin my_encoder.py -o audio.encoder=mine --out stores/mine
     extract-features msp_podcast --out stores/msp --status
 
     CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).

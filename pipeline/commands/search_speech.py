@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cache.errors import UsageError, on_one_line
-from pipeline.commands.common import device_option, guarded, json_option, show
+from pipeline.commands.common import device_option, guarded, json_option, plugin_option, show
 from pipeline.commands.completion import FOLDER, column
 from pipeline.commands.mistakes import Command
 
@@ -33,6 +33,7 @@ _COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "spl
     "--emotion", multiple=True, help="Only utterances of this emotion. Repeatable.", shell_complete=column("emotion")
 )
 @device_option
+@plugin_option
 @json_option
 @guarded
 def main(

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.common import (
+    device_option,
+    fresh_option,
+    guarded,
+    json_option,
+    overrides_option,
+    plugin_option,
+    show,
+)
 from pipeline.commands.completion import FOLDER, of_sweep, presets, settings
 from pipeline.commands.mistakes import Command
 
@@ -20,6 +28,7 @@ from pipeline.commands.mistakes import Command
 @overrides_option(settings(of_sweep))
 @device_option
 @fresh_option
+@plugin_option
 @json_option
 @guarded
 def main(

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.common import device_option, fresh_option, guarded, json_option, overrides_option, show
+from pipeline.commands.common import (
+    device_option,
+    fresh_option,
+    guarded,
+    json_option,
+    overrides_option,
+    plugin_option,
+    show,
+)
 from pipeline.commands.completion import FOLDER, of_training, presets, settings
 from pipeline.commands.mistakes import Command
 
@@ -24,6 +32,7 @@ from pipeline.commands.mistakes import Command
 @overrides_option(settings(of_training))
 @device_option
 @fresh_option
+@plugin_option
 @json_option
 @guarded
 def main(
@@ -43,6 +52,7 @@ def main(
     train-heads stores/msp --seeds 5 --out runs/erc
     train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
     train-heads stores/mine supcon --training small_corpus
+    train-heads stores/mine --plugin my_loss.py -o objective.name=my_loss -o objective.settings.margin=0.3
 
     CONFIG is a method's preset (emotionrankclap, clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap,
     ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Doing it again goes on where it stopped.

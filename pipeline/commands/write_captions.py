@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.common import guarded, json_option, overrides_option, show
+from pipeline.commands.common import guarded, json_option, overrides_option, plugin_option, show
 from pipeline.commands.completion import FOLDER, of_writing, presets, settings
 from pipeline.commands.mistakes import Command
 
@@ -20,6 +20,7 @@ _SHOWN = 20
 @click.option("--audio-root", type=FOLDER, help="The corpus folder on this machine.")
 @overrides_option(settings(of_writing))
 @click.option("--dry-run", is_flag=True, help="Say how many prompts and about how many tokens; ask nothing.")
+@plugin_option
 @json_option
 @guarded
 def main(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.config import AudioConfig, TextConfig
     from pipeline.encoders.base import AudioEncoder, TextEncoder
+NEED_MODEL = ("wavlm_ser", "transformers")  # built-in encoders whose weights lie where `model` says
 
 
 def load_audio_encoder(config: AudioConfig, device: str) -> AudioEncoder:
@@ -25,9 +26,13 @@ def load_audio_encoder(config: AudioConfig, device: str) -> AudioEncoder:
         from pipeline.encoders import wavlm_ser
 
         return wavlm_ser.load(config, device)
-    from pipeline.encoders import transformers_audio
+    if config.encoder == "transformers":
+        from pipeline.encoders import transformers_audio
 
-    return transformers_audio.load(config, device)
+        return transformers_audio.load(config, device)
+    from pipeline.encoders import own
+
+    return own.load_audio(config, device)
 
 
 def load_text_encoder(config: TextConfig, device: str) -> TextEncoder:
@@ -36,6 +41,10 @@ def load_text_encoder(config: TextConfig, device: str) -> TextEncoder:
         from pipeline.encoders import embedded
 
         return embedded.load_text(config, device)
-    from pipeline.encoders import transformers_text
+    if config.encoder == "transformers":
+        from pipeline.encoders import transformers_text
 
-    return transformers_text.load(config, device)
+        return transformers_text.load(config, device)
+    from pipeline.encoders import own
+
+    return own.load_text(config, device)

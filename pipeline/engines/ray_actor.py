@@ -17,6 +17,7 @@ from pipeline.config import ExtractConfig
 from pipeline.encoders import load_audio_encoder, load_text_encoder
 from pipeline.encoders.base import Encoder
 from pipeline.errors import EmotionRankError, StoreMismatch
+from pipeline.plugins import load_plugins
 from pipeline.work import Encoded, Work, work_of
 
 
@@ -29,6 +30,7 @@ class Order:
     device: str
     fingerprint: dict[str, Any]  # of the driver's encoder
     environment: dict[str, str]  # where the driver's hub models lie
+    plugins: tuple[str, ...] = ()  # files that the driver ran, absolute
 
 
 class Failure(NamedTuple):
@@ -68,6 +70,7 @@ class RemoteWork:
         torch.set_num_threads(1)  # as in engines/threads.py: equal bits on any number of cores
         config, device = ExtractConfig.model_validate_json(order.config), torch.device(order.device)
         try:
+            load_plugins(order.plugins)
             encoder = _load(order.kind, config, order.device)
             _check(encoder.fingerprint(), order)
         except EmotionRankError as error:

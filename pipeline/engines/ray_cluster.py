@@ -29,7 +29,9 @@ from pipeline.device import cores
 from pipeline.encoders.precision import with_precision
 from pipeline.engines.ray_actor import Order
 from pipeline.errors import UsageError
+from pipeline.plugins import find, loaded_files
 from pipeline.progress import say
+from pipeline.registry import BUILT_IN, Kind
 from pipeline.work import Clip, Encoded, Job
 
 POLL_SECONDS = 0.5
@@ -63,6 +65,7 @@ class RayCluster:
             device="cpu" if job.name == "acoustic" else str(self.device),  # Praat has no use for a GPU
             fingerprint=job.work.encoder.fingerprint(),
             environment={name: os.environ[name] for name in _HUB if name in os.environ},
+            plugins=tuple(map(str, loaded_files())),
         )
         self._crew = Crew(order, batches, lambda rows: [_absolute(source) for source in job.sources(rows)])
         try:
@@ -83,6 +86,7 @@ def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayClus
     `device` is the actors': auto takes GPUs where the cluster has any. Raises UsageError where there is no Ray, no
     answer, or no GPU though one is asked for.
     """
+    _require_reachable_code(config)
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}", "one device", "auto, cpu or cuda, with Ray", "Ray deals out the GPUs.")
     try:
@@ -101,6 +105,18 @@ def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayClus
         finally:
             if mine:
                 ray.shutdown()
+
+
+def _require_reachable_code(config: ExtractConfig) -> None:
+    """Raises UsageError for an encoder that was registered in this process by no file or package: no actor has it."""
+    named: dict[Kind, str] = {"audio encoder": config.audio.encoder, "text encoder": config.text.encoder}
+    for kind, name in named.items():
+        if name not in BUILT_IN[kind] and find(kind, name).home is None:
+            found, action = (
+                "registered in this process alone",
+                "Name its file with --plugin, under one path on all nodes.",
+            )
+            raise UsageError(f"--engine ray: {kind} {name}", found, "a plugin file or an installed package", action)
 
 
 def _connect(ray: Any) -> str:
@@ -165,7 +181,7 @@ def with_absolute_models(config: ExtractConfig) -> ExtractConfig:
     models = {
         part: {"model": str(Path(settings.model).expanduser().absolute())}
         for part, settings in (("audio", config.audio), ("text", config.text))
-        if settings.model and Path(settings.model).expanduser().is_dir()
+        if settings.model and Path(settings.model).expanduser().exists()
     }
     return validate(ExtractConfig, merge(config.model_dump(mode="json"), models), subject="model")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
-from pipeline.config import RankingConfig, SoftTargetsConfig
 from pipeline.errors import UsageError
+from pipeline.objective_config import AnyObjective, OwnObjectiveConfig, RankingConfig, SoftTargetsConfig
 from pipeline.objectives.label_order import Order, label_order
+from pipeline.objectives.own import Own
 from pipeline.objectives.ranking import rank_n_contrast, rank_n_contrast_gradient
 from pipeline.objectives.soft_targets import (
     Targets,
@@ -24,6 +25,7 @@ from pipeline.objectives.soft_targets import (
     soft_target_gradient,
     soft_target_loss,
 )
+from pipeline.plugins import find
 
 
 class Prepared(Protocol):
@@ -34,6 +36,8 @@ class Prepared(Protocol):
 
 class Objective(Protocol):
     """A loss of one method."""
+
+    recordable: ClassVar[bool]  # whether CUDA may record its work once and replay it
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor, /) -> Any:
         """For (S, B) rows of `pairs` and their captions: from labels and frozen features alone, no gradient."""
@@ -51,6 +55,7 @@ class Ranking:
     """Rank-N-Contrast (pipeline.objectives.ranking)."""
 
     config: RankingConfig
+    recordable: ClassVar[bool] = True
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> Order:
         columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
@@ -77,6 +82,7 @@ class SoftTargets:
 
     config: SoftTargetsConfig
     make: Callable[[CachedPairs, Tensor, Tensor], Targets]
+    recordable: ClassVar[bool] = True
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
         return self.make(pairs, rows, captions)
@@ -88,19 +94,33 @@ class SoftTargets:
         return soft_target_gradient(logits, prepared, divergence=self.config.divergence, with_gradient=with_gradient)
 
 
-def needed_labels(config: RankingConfig | SoftTargetsConfig) -> Sequence[str]:
+def needed_labels(config: AnyObjective) -> Sequence[str]:
     """The numeric labels without which a row cannot be trained on. Categories may be unknown (soft_targets)."""
+    if isinstance(config, OwnObjectiveConfig):
+        return find("objective", config.name).labels
     return config.labels if isinstance(config, RankingConfig) else ()
 
 
-def objective_of(config: RankingConfig | SoftTargetsConfig, train: CachedPairs) -> Objective:
+def objective_of(config: AnyObjective, train: CachedPairs) -> Objective:
     """The objective of `config`; what it fits (SmoothCLAP's standardisation), it fits on the training pairs.
 
-    Raises UsageError when the stores lack what it compares (acoustic features).
+    Raises UsageError when the stores lack what it compares (acoustic features), or its code is not registered.
     """
+    if isinstance(config, OwnObjectiveConfig):
+        return Own(find("objective", config.name), config.settings)
     if isinstance(config, RankingConfig):
         return Ranking(config)
     return SoftTargets(config, _maker(config, train))
+
+
+def where_to_look(config: AnyObjective) -> str:
+    """What to do about a loss that is not finite."""
+    if not isinstance(config, OwnObjectiveConfig):
+        return "Lower learning_rate, or look at temperature."
+    return (
+        f"Look at objective {config.name} (labels that are missing are nan where register_objective does not name "
+        "them; a root of 0 has no slope), or lower learning_rate."
+    )
 
 
 def _maker(config: SoftTargetsConfig, train: CachedPairs) -> Callable[[CachedPairs, Tensor, Tensor], Targets]:

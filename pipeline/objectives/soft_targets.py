@@ -79,13 +79,13 @@ def soft_target_gradient(
 
 def identity(size: int, *, batches: tuple[int, ...] = (), device: torch.device | str = "cpu") -> Targets:
     """Each audio's own text, and nothing else (F24)."""
-    return _targets(torch.eye(size, device=device).expand(*batches, size, size))
+    return targets_of(torch.eye(size, device=device).expand(*batches, size, size))
 
 
 def same_class(codes: Tensor) -> Targets:
     """(..., N) codes: every pair of one category, alike: `1[c_i = c_j] / |P(i)|` (F25, UniCL's form)."""
     matches = _matches(codes)
-    return _targets(matches / matches.sum(-1, keepdim=True))
+    return targets_of(matches / matches.sum(-1, keepdim=True))
 
 
 def gemo(emotion: Tensor, gender: Tensor, *, alpha: float, mix: Literal["losses", "targets"]) -> Targets:
@@ -96,8 +96,8 @@ def gemo(emotion: Tensor, gender: Tensor, *, alpha: float, mix: Literal["losses"
     """
     same_emotion, same_gender = _matches(emotion), _matches(gender)
     if mix == "targets":
-        return _targets((alpha * same_emotion + (1 - alpha) * same_gender).softmax(-1))
-    parts = _targets(same_emotion.softmax(-1)), _targets(same_gender.softmax(-1))
+        return targets_of((alpha * same_emotion + (1 - alpha) * same_gender).softmax(-1))
+    parts = targets_of(same_emotion.softmax(-1)), targets_of(same_gender.softmax(-1))
     return Targets(
         alpha * parts[0].rows + (1 - alpha) * parts[1].rows, alpha * parts[0].entropy + (1 - alpha) * parts[1].entropy
     )
@@ -114,7 +114,12 @@ def smooth(acoustic: Tensor, text: Tensor, *, beta: float, gamma: float, tempera
         (unit @ unit.mT / temperature).softmax(-1) for unit in (normalize(acoustic, dim=-1), normalize(text, dim=-1))
     )
     own = torch.eye(acoustic.shape[-2], device=acoustic.device, dtype=acoustic.dtype)
-    return _targets((1 - beta) * own + beta * ((1 - gamma) * by_audio + gamma * by_text))
+    return targets_of((1 - beta) * own + beta * ((1 - gamma) * by_audio + gamma * by_text))
+
+
+def targets_of(rows: Tensor) -> Targets:
+    """(..., N, N) distributions as targets: row i says how alike each text is to audio i, and sums to 1."""
+    return Targets(rows, torch.special.entr(rows).sum((-2, -1)) / rows.shape[-1])
 
 
 def _matches(codes: Tensor) -> Tensor:
@@ -122,7 +127,3 @@ def _matches(codes: Tensor) -> Tensor:
     same = (codes[..., :, None] == codes[..., None, :]) & (codes[..., :, None] != UNKNOWN)
     own = torch.eye(codes.shape[-1], dtype=torch.bool, device=codes.device)
     return (same | own).to(torch.get_default_dtype())
-
-
-def _targets(rows: Tensor) -> Targets:
-    return Targets(rows, torch.special.entr(rows).sum((-2, -1)) / rows.shape[-1])

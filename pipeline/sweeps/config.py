@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from pipeline.config import Model, Seed, Tree, Whole, load_config
+from pipeline.config import Model, Seed, Tree, load_config
+from pipeline.config_types import Whole
 
 DEFAULT = "default"  # the preset of a sweep that names none
 TRIALS = 27  # where neither the YAML nor a grid says how many

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from pipeline.config import TrainConfig, load_config, validate
+from pipeline.config import OwnObjectiveConfig, TrainConfig, load_config, validate
 from pipeline.errors import ManyProblems, UsageError
 from pipeline.sweeps.config import TRIALS, Range, SweepConfig
 
@@ -132,7 +132,12 @@ class Space:
     def _applies(self, name: str, method: Any) -> bool:
         """Whether `method` has the setting: those of an objective are not every objective's."""
         field = name.removeprefix("objective.")
-        return field == name or field in type(self._bases[method].objective).model_fields
+        if field == name:
+            return True
+        objective = self._bases[method].objective
+        if isinstance(objective, OwnObjectiveConfig) and field.startswith("settings."):
+            return field.removeprefix("settings.") in objective.settings
+        return field in type(objective).model_fields
 
     def _problems(self) -> Iterator[str]:
         for name in (*self.dimensions, *self.config.fixed):

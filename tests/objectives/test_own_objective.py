@@ -1,0 +1,479 @@
+"""Objectives of one's own: a function and a decorator train, resume, compare and sweep as the built-in ones do."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import pipeline.epochs
+from cache.pairs import CachedPairs, cached_pairs
+from cache.stores import open_stores
+from pipeline import register_objective
+from pipeline.commands import evaluate_heads, train_heads
+from pipeline.config import OwnObjectiveConfig, TrainConfig, load_config
+from pipeline.epochs import Material
+from pipeline.errors import EmotionRankError, Interrupted, ManyProblems, StoreMismatch, UsageError
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.heads import Heads, load_tensors
+from pipeline.method_comparison import compare
+from pipeline.model_card import card_of
+from pipeline.model_folder import of_run
+from pipeline.objectives.objective import objective_of
+from pipeline.objectives.own import Batch
+from pipeline.objectives.soft_targets import soft_target_loss, targets_of
+from pipeline.plugins import load_plugins
+from pipeline.run import open_run
+from pipeline.stack import Member, Stack
+from pipeline.sweeps.sweep import sweep
+from pipeline.training import Trainer, resolve, train
+from tests.own_code import commands, forget, plugin, write_files
+from tests.own_code import forgotten as forgotten
+from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, tree
+from tests.test_stack import Plain, heads_of, some_pairs
+
+CLAP = """
+from torch import arange
+from torch.nn.functional import cross_entropy
+from pipeline import register_objective
+
+@register_objective("clap", version={version})
+def clap(logits, batch, share: float = 0.5):
+    own = arange(len(batch))
+    return share * cross_entropy(logits, own) + (1 - share) * cross_entropy(logits.T, own)
+"""
+
+
+def clap(folder: Path, version: int = 1) -> Path:
+    path = plugin(folder, CLAP.format(version=version), "clap.py")
+    load_plugins([path])
+    return path
+
+
+def weights(folder: Path, seed: int = 0) -> dict[str, Tensor]:
+    return load_tensors(folder / f"seeds/{seed}/heads.safetensors")[0]
+
+
+def assert_close(ours: Path, theirs: Path) -> None:
+    for seed in (0, 1):
+        found, expected = weights(ours, seed), weights(theirs, seed)
+        for name, tensor in expected.items():
+            assert torch.allclose(found[name], tensor, rtol=0, atol=1e-5), name
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (ours, theirs)]
+    for mine, other in zip(*lines, strict=True):
+        assert json.loads(mine) == pytest.approx(json.loads(other), abs=1e-5)
+
+
+def own_config(name: str, **settings: Any) -> TrainConfig:
+    tree = {"objective": {"name": name, "settings": settings}}
+    return resolve(TrainConfig.model_validate(tree))
+
+
+def objective(loss: Any, **settings: Any) -> Any:
+    register_objective("own")(loss)
+    return objective_of(own_config("own", **settings).objective, some_pairs())
+
+
+def test_claps_cross_entropy_of_ones_own_trains_to_the_heads_of_clap_sce(small: Path, tmp_path: Path) -> None:
+    clap(tmp_path)
+    train(small, method="clap_sce", seeds=2, overrides=SETTINGS, out=tmp_path / "theirs")
+    name = ["objective.name=clap"]
+    train(small, method="emotionrankclap", seeds=2, overrides=[*SETTINGS, *name], out=tmp_path / "ours")
+    assert_close(tmp_path / "ours", tmp_path / "theirs")
+
+
+def test_a_naive_loop_of_rank_n_contrast_trains_to_the_heads_of_emotionrankclap(small: Path, tmp_path: Path) -> None:
+    @register_objective("loop", labels=("valence", "arousal"))
+    def loop(logits: Tensor, batch: Batch) -> Tensor:
+        labels, terms = batch.labels[:, :2], []
+        for i in range(len(batch)):
+            far = (labels - labels[i]).square().sum(1)
+            for j in range(len(batch)):
+                terms += [logits[i, far >= far[j] - 1e-9].logsumexp(0) - logits[i, j]]
+        return torch.stack(terms).mean()
+
+    short = [*SETTINGS, "batch_size=8"]
+    train(small, seeds=2, overrides=short, out=tmp_path / "theirs")
+    train(small, seeds=2, overrides=[*short, "objective.name=loop"], out=tmp_path / "ours")
+    assert_close(tmp_path / "ours", tmp_path / "theirs")
+
+
+def test_a_target_matrix_of_ones_own_is_supcons() -> None:
+    def supcon(logits: Tensor, batch: Batch) -> Tensor:
+        same = (batch.emotion[:, None] == batch.emotion) & (batch.emotion[:, None] >= 0)
+        matches = (same | torch.eye(len(batch), dtype=torch.bool)).float()
+        return soft_target_loss(logits, targets_of(matches / matches.sum(1, keepdim=True)), divergence="kl")
+
+    pairs, rows = some_pairs(), torch.arange(12).view(2, 6)
+    logits = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    theirs = objective_of(resolve("supcon", overrides=["objective.divergence=kl"]).objective, pairs)
+    found = objective(supcon).gradient(logits, objective(supcon).prepare(pairs, rows, rows))
+    expected = theirs.gradient(logits, theirs.prepare(pairs, rows, rows))
+    for mine, other in zip(found, expected, strict=True):
+        assert torch.allclose(mine, other.float(), atol=1e-6)
+
+
+def _tanh(logits: Tensor, batch: Batch, power: float = 2.0) -> Tensor:
+    weight = batch.labels[:, :1] * batch.text[:, :1] + len(batch)
+    return (weight * logits.tanh().abs() ** power).mean()
+
+
+def test_the_gradient_is_that_of_differences_for_every_leading_dimension() -> None:
+    pairs, own = some_pairs(), objective(_tanh, power=3.0)
+    rows = torch.arange(10).view(2, 5)
+    logits = torch.randn(3, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    prepared = own.prepare(pairs, rows, rows.flip(-1))
+    losses, slope = own.gradient(logits, prepared)
+    for c in range(3):
+        for s in range(2):
+            batch = Batch(pairs, rows[s], rows[s].flip(-1))
+            assert losses[c, s].item() == pytest.approx(_tanh(logits[c, s], batch, 3.0).item(), abs=1e-12)
+            shared, alone = own.gradient(logits[c, s], prepared[s])
+            assert torch.equal(shared, losses[c, s])
+            assert torch.equal(alone, slope[c, s])
+    assert torch.autograd.gradcheck(lambda x: own.loss(x, prepared) * 6, logits[:1].clone().requires_grad_())
+    leaf = logits.clone().requires_grad_()
+    (own.loss(leaf, prepared) * 6).backward()
+    assert torch.allclose(leaf.grad, slope)
+    only, empty = own.gradient(logits, prepared, with_gradient=False)
+    assert torch.equal(only, losses)
+    assert empty.numel() == 0
+
+
+def test_a_loss_may_do_as_it_likes_with_the_logits_it_is_given() -> None:
+    def careless(logits: Tensor, batch: Batch) -> Tensor:
+        copied = logits * 1
+        copied.fill_diagonal_(0)
+        with torch.no_grad():
+            logits.data.zero_()
+        return copied.square().mean()
+
+    own, logits = objective(careless), torch.ones(4, 4)
+    own.gradient(logits, own.prepare(some_pairs(), torch.arange(4), torch.arange(4)))
+    assert torch.equal(logits, torch.ones(4, 4))
+
+
+def test_a_stack_of_own_and_built_in_objectives_is_each_alone(tmp_path: Path) -> None:
+    pairs, rows = some_pairs(), torch.arange(10)
+    made = [objective(_tanh), objective_of(resolve("clap_sce").objective, pairs), objective(_tanh, power=1.5)]
+    members = [Member(heads_of(seed), each, 1e-2) for seed, each in enumerate(made)]
+    speech, text = pairs.speech[rows].float(), pairs.text[rows].float()
+    stack, plain = Stack(members), [Plain(copy.deepcopy(member)) for member in members]
+    for _ in range(5):
+        losses = stack.step(speech, text, [each.prepare(pairs, rows, rows) for each in stack.objectives])
+        for c, one in enumerate(plain):
+            alone = one.step(speech, text, made[c].prepare(pairs, rows, rows))
+            assert losses[c].item() == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_batch_has_what_the_pairs_have(all_styles: Path) -> None:
+    for resident in (True, False):
+        pairs = cached_pairs(open_stores(all_styles), "train", style="dimensional", resident=resident)
+        rows, captions = torch.tensor([[3, 1], [0, 2]]), pairs.draw_captions(torch.Generator().manual_seed(0))[:4]
+        batches = objective(_tanh).prepare(pairs, rows, captions.view(2, 2))
+        whole = cached_pairs(open_stores(all_styles), "train", style="dimensional")
+        for s in (0, 1):
+            batch, own = batches[s], rows[s]
+            assert len(batch) == 2
+            for name in ("labels", "emotion", "gender", "speech", "acoustic"):
+                found, expected = getattr(batch, name), getattr(whole, name)[own]
+                assert torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True), name
+            assert torch.equal(batch.text, whole.text[captions.view(2, 2)[s]])
+        assert batches.speech.shape == (2, 2, 384)
+    assert Batch(some_pairs_without_acoustics(), rows, rows).acoustic is None
+
+
+def some_pairs_without_acoustics() -> CachedPairs:
+    pairs = some_pairs()
+    return CachedPairs(**{**vars(pairs), "acoustic": None})
+
+
+# What may be wrong with it
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (
+            lambda logits, batch: logits.diagonal(),
+            "it returned a Tensor of shape (4,), torch.float32; expected one number",
+        ),
+        (lambda logits, batch: logits.argmax(), "torch.int64; expected one number"),
+        (lambda logits, batch: 1.0, "it returned a float; expected one number"),
+        (lambda logits, batch: None, "it returned a NoneType"),
+        (lambda logits, batch: logits.detach().mean(), "its loss does not depend on the logits"),
+        (lambda logits, batch: torch.ones((), requires_grad=True) * 2, "its loss does not depend on the logits"),
+        (lambda logits, batch: logits @ logits[:2], "RuntimeError: mat1 and mat2"),
+        (lambda logits, batch: logits.mean() / batch.nothing, "AttributeError: 'Batch' object has no attribute"),
+    ],
+)
+def test_a_loss_that_is_none_is_one_line_that_names_it_and_the_place(loss: Any, said: str) -> None:
+    own = objective(loss)
+    with pytest.raises(EmotionRankError) as caught:
+        own.gradient(torch.zeros(4, 4), own.prepare(some_pairs(), torch.arange(4), torch.arange(4)))
+    assert str(caught.value).startswith("objective own: ")
+    assert said in str(caught.value)
+    assert "Error: " not in said or "(test_own_objective.py:" in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_says_where_to_look(small: Path, tmp_path: Path) -> None:
+    register_objective("dominant")(lambda logits, batch: (logits * batch.labels[:, 2:]).mean())  # there is none
+    with pytest.raises(EmotionRankError, match=r"is nan after epoch 1; .* Look at objective dominant \(labels that"):
+        train(small, overrides=[*SETTINGS, "objective.name=dominant"], out=tmp_path)
+
+
+def test_rows_without_a_label_that_it_needs_are_left_out(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_objective("needy", labels=["dominance"])(lambda logits, batch: logits.mean())
+    with pytest.raises(UsageError, match="no labelled pair"):
+        train(small, overrides=[*SETTINGS, "objective.name=needy"], out=tmp_path)
+    with pytest.raises(UsageError, match="label 'anger'; expected valence, arousal, dominance"):
+        register_objective("x", labels=["anger"])
+
+
+def _no(logits, batch, *rest): ...
+def _settings(logits, batch, **settings): ...
+def _tensor(logits, batch, weight=torch.ones(2)): ...  # noqa: B008
+def _alone(logits): ...
+
+
+@pytest.mark.parametrize("loss", [_no, _settings, _tensor, _alone])
+def test_a_signature_that_tells_no_settings_is_refused(loss: Any) -> None:
+    with pytest.raises(UsageError, match="objective 'x': "):
+        register_objective("x")(loss)
+
+
+def _many(
+    logits,
+    batch,
+    must: int,
+    whole=3,
+    share=0.5,
+    named: str = "a",
+    yes: bool = False,
+    several=(1, 2),
+    free=None,
+    copy=1.0,
+):
+    return logits.mean()
+
+
+def test_settings_are_checked_against_the_function_all_at_once_and_written_out() -> None:
+    register_objective("many", version=7)(_many)
+    found = own_config("many", must=2, share=1).objective
+    expected = {
+        "must": 2,
+        "whole": 3,
+        "share": 1.0,
+        "named": "a",
+        "yes": False,
+        "several": [1, 2],
+        "free": None,
+        "copy": 1.0,
+    }
+    assert isinstance(found, OwnObjectiveConfig)
+    assert (found.version, found.settings) == (7, expected)
+    wrong = [
+        "objective.settings.whole=a",
+        "objective.settings.yes=perhaps",
+        "epohcs=3",
+        "objective.settings.share=x",
+    ]
+    with pytest.raises(ManyProblems) as caught:
+        load_config(TrainConfig, None, ["objective.name=many", *wrong], kind="methods")
+    assert len(caught.value.problems) == 5
+    said = str(caught.value)
+    for part in ("settings.whole = 'a': ", "settings.yes = 'perhaps': ", "settings.must: not given", "did you mean epochs?"):
+        assert part in said
+    for override, part in (
+        ("objective.settings.wole=2", "no such setting: 'wole'; did you mean whole?"),
+        ("objective.settings.zzz=2", "many has must, whole, share, named, yes, several, free, copy"),
+        ("objective.whole=2", "a setting of your own stands under settings: objective.settings.whole"),
+        (
+            "objective.settings.free={a: 1}",
+            "objective.settings.free = {'a': 1}: a setting is a number, text, yes or no",
+        ),
+        ("objective.settings.share=.inf", "objective.settings.share = inf: a setting is a number"),
+        ("objective.settings.free=[[1]]", "objective.settings.free = [[1]]: a setting is a number"),
+        ("objective.settings=3", "objective.settings = 3: input should be a valid dictionary"),
+        ("objective.settings.copy=x", "objective.settings.copy = 'x': input should be a valid number"),
+        ("objective.name=mani", "no such objective; did you mean many?"),
+        ("objective.name=ranknncontrast", "no such objective; did you mean rank_n_contrast?"),
+        ("objective.name=A B", "objective = {'name': 'A B'}: it has no name"),
+        ("objective.version=6", "the code that is registered is version 7"),
+    ):
+        with pytest.raises(ManyProblems) as caught:
+            load_config(TrainConfig, None, ["objective.name=many", override], kind="methods")
+        also = any(name in override for name in ("version", "copy"))  # there `must` is missed as well
+        assert len(caught.value.problems) == 1 + also
+        assert part in str(caught.value)
+
+
+def test_a_slip_in_a_built_in_objective_still_has_its_suggestion() -> None:
+    with pytest.raises(ManyProblems, match=r"symmetrc: no such setting; did you mean objective\.symmetric\?"):
+        resolve("emotionrankclap", overrides=["objective.symmetrc=true"])
+
+
+# Resuming, and what needs no code
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_same_bits_and_refuses_another_version(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clap(tmp_path)
+    settings = [*SETTINGS, "objective.name=clap", "epochs=4"]
+    train(small, overrides=settings, out=tmp_path / "whole")
+    end = Trainer._end_epoch
+
+    def stop(self: Trainer, progress: Any, loss: float, start: float) -> None:
+        end(self, progress, loss, start)
+        if progress.epoch == 2:
+            raise Interrupted("training", 2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", stop)
+        with pytest.raises(Interrupted):
+            train(small, overrides=settings, out=tmp_path / "parts")
+    shutil.copytree(tmp_path / "parts", tmp_path / "stopped")
+    train(small, overrides=settings, out=tmp_path / "parts")
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    forget()
+    clap(tmp_path, version=2)
+    for run in ("stopped", "whole"):
+        with pytest.raises(StoreMismatch, match=r"objective\.version: the run has 1, now 2"):
+            train(small, overrides=settings, out=tmp_path / run)
+    forget()
+    clap(tmp_path)
+    with pytest.raises(StoreMismatch, match=r"objective\.settings\.share: the run has 0\.5, now 0\.25"):
+        train(small, overrides=[*settings, "objective.settings.share=0.25"], out=tmp_path / "whole")
+
+
+def test_heads_are_read_evaluated_and_exported_without_the_code(small: Path, tmp_path: Path) -> None:
+    clap(tmp_path)
+    train(small, overrides=[*SETTINGS, "objective.name=clap"], out=tmp_path / "run")
+    forget()
+    run = open_run(tmp_path / "run")
+    assert run.config.objective == OwnObjectiveConfig(name="clap", version=1, settings={"share": 0.5})
+    assert evaluate(run, overrides=EVALUATION[2::2])["method"] == "emotionrankclap"
+    assert run_command(evaluate_heads.main, small, run.folder, *EVALUATION).exit_code == 0
+    assert run_command(train_heads.main, small, run.folder / "config.yaml", "--out", tmp_path / "x").exit_code == 2
+    config = run.folder / "config.yaml"
+    options = ["--plugin", tmp_path / "clap.py", "--out", tmp_path / "again"]
+    assert run_command(train_heads.main, small, config, *options).exit_code == 0
+    assert tree(tmp_path / "again", "run.json").keys() <= tree(run.folder, "run.json").keys()
+    assert (tmp_path / "again/heads.safetensors").read_bytes() == (run.folder / "heads.safetensors").read_bytes()
+
+
+def test_a_model_card_says_the_objective_and_its_settings(all_styles: Path, tmp_path: Path) -> None:
+    clap(tmp_path)
+    run = train(all_styles, overrides=[*SETTINGS, "objective.name=clap"], out=tmp_path / "run")
+    forget()
+    assert "- Objective: clap, version 1, settings.share 0.5\n" in card_of(of_run(run)[1], "x")
+
+
+# Comparing and sweeping
+
+
+def test_a_sweep_varies_a_setting_among_built_in_methods_and_a_diverging_trial_fails_alone(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @register_objective("own")
+    def own(logits: Tensor, batch: Batch, share: float = 0.5) -> Tensor:
+        loss = share * cross_entropy(logits, torch.arange(len(batch)))
+        return loss * float("nan") if share == 3 else loss
+
+    plugin(tmp_path, "method: mine\nobjective: {name: own}\n", "mine.yaml")
+    space = {"method": ["mine.yaml", "clap_sce"], "objective.settings.share": [0.5, 1, 3]}
+    settings = {"batch_size": 16, "width": 4, "epochs": 1, "standardise": "always", "threads": 1}
+    config = {
+        "sampler": "random",
+        "trials": 24,
+        "score": "dev_loss",
+        "halving": None,
+        "fixed": settings,
+        "space": space,
+    }
+    plugin(tmp_path, yaml.safe_dump(config), "s.yaml")
+    result, _ = sweep(small, "s.yaml", out="sweep")
+    trials = result["trials"]
+    by = {share: {row["state"] for row in trials if row["params"].get("objective.settings.share") == share}
+          for share in (None, 0.5, 1, 3)}  # fmt: skip
+    assert by == {None: {"complete"}, 0.5: {"complete"}, 1: {"complete"}, 3: {"fail"}}
+    assert {row["params"]["method"] for row in trials if "objective.settings.share" not in row["params"]} == {
+        "clap_sce"
+    }
+    scores = {share: {row["score"] for row in trials if row["params"].get("objective.settings.share") == share}
+              for share in (0.5, 1)}  # fmt: skip
+    assert scores[1] != scores[0.5]
+    best = load_config(TrainConfig, "sweep/best.yaml", kind="methods")
+    assert best.objective.settings["share"] == 0.5
+    wrong = ["space.objective.settings.shar=[1]"]
+    with pytest.raises(ManyProblems, match="no such setting: 'shar'; did you mean share"):
+        sweep(small, "s.yaml", overrides=wrong, out="other")
+
+
+def test_the_page_is_enough(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are written as they stand there, and its commands run as they stand there, on a small store."""
+    monkeypatch.chdir(tmp_path)
+    files = write_files("objectives.md", tmp_path, "python", "yaml")
+    assert files.keys() == {"my_loss.py", "my_targets.py", "my_method.yaml", "my_sweep.yaml"}
+    assert all(len(block.splitlines()) <= 20 for block in files.values())
+    shutil.copytree(small, tmp_path / "stores/mine")
+    said = [*commands("objectives.md", "Your own objective"), *commands("objectives.md", "Targets of your own")]
+    assert [words[0] for words in said].count("train-heads") == 3
+    fixed = [word for setting in SETTINGS for word in ("-o", f"fixed.{setting}")]
+    more = {"sweep-heads": fixed, "evaluate-heads": EVALUATION, "train-heads": TRAINING}
+    more["compare-methods"] = [*TRAINING, "-e", "trials=2", "-e", "lists=14", "-e", "projections=2", "--no-report"]
+    for name, *words in said:
+        forget()
+        command = import_module(f"pipeline.commands.{name.replace('-', '_')}")
+        result = run_command(command.main, *words, *more[name])
+        assert result.exit_code == 0, result.stderr
+    assert open_run("runs/comparison/my_method").config.objective.settings == {"margin": 0.3}
+    names = {
+        row["params"]["objective.settings.margin"]
+        for row in json.loads(Path("sweeps/margin/sweep.json").read_text())["trials"]
+    }
+    assert names == {0.1, 0.3, 1.0}
+
+
+def test_comparing_names_the_method_of_ones_own_by_its_file(small: Path, tmp_path: Path) -> None:
+    clap(tmp_path)
+    method = plugin(tmp_path, "method: m\nobjective: {name: clap}\n", "ours.yaml")
+    result, text = compare(
+        small, methods=[str(method), "clap_sce"], seeds=1, overrides=SETTINGS,
+        evaluation=["trials=2", "lists=14", "projections=2", "pairs=8"], out=tmp_path / "c",
+    )  # fmt: skip
+    ours, theirs = (result["methods"][name]["ordinality"]["aoc"]["taus"] for name in ("ours", "clap_sce"))
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert "| ours |" in text
+
+
+def test_a_step_of_ones_own_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph would replay whatever Python decided the first time; the built-in ones have none of it."""
+    pairs, recorded = some_pairs(), []
+    monkeypatch.setattr(Material, "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(
+        pipeline.epochs, "replayed_step", lambda stack, *_: (recorded.append(stack.objectives), stack.step)[1]
+    )
+    for name, loss in (("clap_sce", None), ("own", _tanh)):
+        made = objective(loss) if loss else objective_of(resolve(name).objective, pairs)
+        stack = Stack([Member(heads_of(0), made, 1e-2)])
+        material = Material(pairs, pairs, 8, Heads(20, 12, width=16))
+        rows = torch.arange(8)[None]
+        batches = pipeline.epochs.Batches(rows, rows, [made.prepare(pairs, rows, rows)])
+        material.step(stack, batches, 0)
+    assert len(recorded) == 1
+    assert recorded[0][0].recordable

@@ -1,0 +1,95 @@
+"""Encoders and losses as a user writes them, in files; and a registry that forgets them after each test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import plugins, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SPECTRUM = """
+import torch
+from pipeline import register_audio_encoder
+
+@register_audio_encoder("mine", version={version})
+class Spectrum:
+    sample_rate, width = 16_000, 8
+    def __init__(self, config, device):
+        self.window = torch.hann_window(64) * {scale}
+    def encode(self, waves):
+        return torch.stack([self.one(torch.tensor(wave)) for wave in waves])
+    def one(self, wave):
+        power = torch.stft(wave, 64, window=self.window, return_complex=True).abs()[:32]
+        return (power.unflatten(0, (8, 4)).mean((1, 2)) + 1e-6).log()
+"""
+WORDS = """
+import torch
+from pipeline import register_text_encoder
+
+@register_text_encoder("words")
+class Words:
+    width = 7
+    def __init__(self, config, device):
+        pass
+    def encode(self, sentences):
+        return torch.tensor([[1.0 + sentence.count(letter) for letter in "aeioulm"] for sentence in sentences])
+"""
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test registers, runs or imports from beside a plugin is gone after it."""
+    monkeypatch.setattr(registry, "_PARTS", {})
+    monkeypatch.setattr(plugins, "_RUN", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    plugins._import_packages.cache_clear()
+
+
+def forget() -> None:
+    """As in a new process."""
+    registry._PARTS.clear()
+    plugins._RUN.clear()
+
+
+def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    """The fenced blocks of one kind on a page of docs."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    parts = text.split(f"```{kind}\n")[1:]
+    return [part.split("```")[0] for part in parts]
+
+
+def write_files(page: str, folder: Path, *kinds: str) -> dict[str, str]:
+    """The blocks that begin with the name of their file, written into `folder`."""
+    found = {}
+    for block in (block for kind in kinds for block in blocks(page, kind)):
+        first = block.splitlines()[0]
+        if first.startswith("# "):
+            found[first[2:]] = block
+            plugin(folder, block, first[2:])
+    return found
+
+
+def commands(page: str, section: str) -> list[list[str]]:
+    """The commands of a page's section, in words."""
+    import shlex
+
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"## {section}\n")[1].split("\n## ")[0]
+    lines = [line for part in text.split("```bash\n")[1:] for line in _whole_lines(part.split("```")[0])]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def _whole_lines(block: str) -> list[str]:
+    return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
