@@ -15,11 +15,12 @@ Every command is a function here, and every option of it an argument (docs/pytho
     evaluate-heads      evaluate, evaluation_report
     compare-methods     compare, comparison_report; with --folds cross_validate, folds_report
     sweep-heads         sweep
-    search-speech       search, describe; to ask more than once SpeechIndex, CaptionIndex and Filter
+    search-speech       search, describe; to ask more than once SpeechIndex, CaptionIndex and Filter; serve (--serve)
     run-demo            run_demo
 
-`EmotionRankCLAP` is a trained model with its encoders. What a user can act on is raised as `cache.EmotionRankError`,
-one line with its `exit_code`. Names are imported when they are used: `--help` needs no torch.
+Encoders and objectives of your own: register_audio_encoder, register_text_encoder, register_objective, and load_plugins
+(--plugin). `EmotionRankCLAP` is a trained model with its encoders. What a user can act on is raised as
+`cache.EmotionRankError`, one line with its `exit_code`. Names are imported when they are used: `--help` needs no torch.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.filters import Filter as Filter
     from pipeline.method_comparison import compare as compare
     from pipeline.model import EmotionRankCLAP as EmotionRankCLAP
+    from pipeline.page.server import serve as serve
     from pipeline.plugins import load_plugins as load_plugins
     from pipeline.registry import register_audio_encoder as register_audio_encoder
     from pipeline.registry import register_objective as register_objective
@@ -77,6 +79,7 @@ _HOME = {
     "register_text_encoder": "pipeline.registry",
     "run_demo": "pipeline.demo.demo",
     "search": "pipeline.retrieval",
+    "serve": "pipeline.page.server",
     "status_of": "pipeline.status",
     "sweep": "pipeline.sweeps.sweep",
     "train": "pipeline.training",
@@ -105,6 +108,7 @@ __all__ = [
     "register_text_encoder",
     "run_demo",
     "search",
+    "serve",
     "status_of",
     "sweep",
     "train",
@@ -121,6 +125,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Every public name; `help` imports what is listed, so `sweep` only where its extra is installed."""
-    missing = {"sweep"} if find_spec("optuna") is None else set()
+    """Every public name; `help` imports what is listed, so those of an extra only where it is installed."""
+    extras = {"sweep": "optuna", "serve": "uvicorn"}
+    missing = {name for name, package in extras.items() if find_spec(package) is None}
     return sorted({*globals(), *__all__} - missing)

@@ -46,6 +46,7 @@ def cross_validate(
     template: str = TEMPLATE,
     device: str = "auto",
     fresh: bool = False,
+    tensorboard: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """Train `methods` (all that the stores can serve) in `folds` and pool the recognition of each fold's test rows.
 
@@ -70,7 +71,8 @@ def cross_validate(
             for fold in parts:
                 say(f"== {name}, {fold.name}")
                 view = stores.with_splits(fold.splits())
-                run = train(view, method=config, out=out / name / fold.name, device=device, fresh=fresh)
+                folder = out / name / fold.name
+                run = train(view, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)
                 found[fold.name] = zero_shot(run, view, split="test", template=template, classes=classes, device=device)
             results[name] = _summary(found, config.seeds)
         summary = {

@@ -40,6 +40,7 @@ def compare(
     zero_shot_on: Sequence[str | Path] = (),
     device: str = "auto",
     fresh: bool = False,
+    tensorboard: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """Train and evaluate `methods` (all that the stores can serve) and write both tables to `out`.
 
@@ -59,7 +60,7 @@ def compare(
         results: dict[str, Any] = {}
         for name, config in configs.items():
             say(f"== {name}")
-            run = train(stores, method=config, out=out / name, device=device, fresh=fresh)
+            run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
             results[name] = _measured(run, stores, others, evaluation, device)
         return _written(results, out)
 

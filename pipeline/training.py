@@ -31,6 +31,7 @@ from pipeline.config import OwnObjectiveConfig, SoftTargetsConfig, TrainConfig, 
 from pipeline.device import pick_device
 from pipeline.epochs import Material, epoch_generator, steps_of
 from pipeline.errors import EmotionRankError, StoreCorrupt
+from pipeline.event_file import EventFile, require_tensorboard
 from pipeline.heads import Heads, in_short, load_tensors, save_heads, save_tensors
 from pipeline.interrupt import interruptible
 from pipeline.memory import choose_memory
@@ -40,11 +41,11 @@ from pipeline.progress import say
 from pipeline.run import AGAIN, Run, begin_run
 from pipeline.schedule import CONSTANT, Schedule
 from pipeline.stack import TRAINED, Member, Stack
+from pipeline.standardisation import fit_standardisation
 from pipeline.threads import choose_threads, threads_restored, use_threads
 
 CHECKPOINT = "checkpoint.safetensors"
 SAY_SECONDS = 2.0  # between two lines about epochs
-_ROWS = 2**13  # read from disk at once
 
 
 @dataclass
@@ -107,6 +108,7 @@ def train(
     overrides: Sequence[str] = (),
     device: str = "auto",
     fresh: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Train heads from `stores` for every seed; `seeds=5` means 0 to 4. Finished seeds are not trained again.
 
@@ -114,8 +116,11 @@ def train(
         run.about["seeds"]["0"]["dev_loss"], run.heads()    # the best seed's
 
     `method` is a preset, a YAML file or a `TrainConfig`, `training` a preset of configs/training, each of `overrides`
-    an `a.b=value`. Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
+    an `a.b=value`. `tensorboard` writes every seed's curves as an event file beside its heads, epoch by epoch
+    (`pipeline.event_file`). Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
     """
+    if tensorboard:
+        require_tensorboard()
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
     config = resolve(method, training=training, seeds=seeds, overrides=overrides)
     chosen = pick_device(device)
@@ -148,8 +153,11 @@ def train(
         shared = _Shared(config, material, objective_of(config.objective, pairs), origin)
         say(f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
+            events = EventFile(run.seed_folder(seed), seed) if tensorboard else None
             if seed not in run.seeds:
-                run.finish(seed, Trainer(shared, run.seed_folder(seed), seed).train(check))
+                run.finish(seed, Trainer(shared, run.seed_folder(seed), seed, events).train(check))
+            elif events:
+                events.begin(map(json.loads, run.metrics(seed).splitlines()))
             remove(run.seed_folder(seed) / CHECKPOINT)  # not before run.json names the seed
         run.restore_front()
     return run
@@ -203,7 +211,8 @@ def member_of(config: TrainConfig, heads: Heads, objective: Objective, steps: in
 class Trainer:
     """One seed of a run."""
 
-    def __init__(self, shared: _Shared, folder: Path, seed: int) -> None:
+    def __init__(self, shared: _Shared, folder: Path, seed: int, events: EventFile | None = None) -> None:
+        self.events = events
         self.config, self.material, self.folder, self.seed = shared.config, shared.material, folder, seed
         self.shared, self.stack = shared, shared.stack(seed)
         self.batch_seed = seed if self.config.shuffle_seed is None else self.config.shuffle_seed
@@ -215,6 +224,8 @@ class Trainer:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
         make_folder(self.folder)
         progress = self._resume()
+        if self.events:
+            self.events.begin(progress.metrics)
         if self.material.device.type == "cpu":
             progress.threads = use_threads(progress.threads or self.shared.threads)
         start = time.perf_counter()
@@ -250,6 +261,8 @@ class Trainer:
                 f"dev {loss:.4f}, temperature {temperature:.3f}, {now - start:.1f} s"
             )
         self._checkpoint(progress)
+        if self.events:  # after the checkpoint: what is watched is never ahead of what a resume begins from
+            self.events.add(line)
 
     def _write_best(self, progress: Progress) -> None:
         heads = copy.deepcopy(self.material.standard)
@@ -300,33 +313,6 @@ def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path
     if not fresh and (out / "run.json").is_file():
         return str(Run(out).about.get("memory", "resident"))
     return choose_memory(stores, device)
-
-
-def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
-    """Set mean and spread of each channel from the training split, per modality, where `when` asks for it."""
-    for name in ("audio", "text"):
-        embedded = stores.fingerprint()[name]["encoder"]["encoder"] == "embedded"
-        if when == "never" or (when == "auto" and not embedded):
-            continue
-        say(f"{name} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
-        spread, mean = _spread_and_mean(pairs, name)
-        getattr(heads, f"{name}_mean").copy_(mean)
-        getattr(heads, f"{name}_spread").copy_(spread.clamp_min(1e-6))
-
-
-def _spread_and_mean(pairs: CachedPairs, name: str) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean of each channel of the speech or text vectors, (D,) float64."""
-    if name == "text" or pairs.disk is None:
-        return torch.std_mean((pairs.text if name == "text" else pairs.speech).double(), dim=0)
-    count = len(pairs)
-    sums, squares = (torch.zeros(pairs.speech.shape[1], dtype=torch.float64, device=pairs.text.device) for _ in "12")
-    first = pairs.disk.read(torch.zeros(1, dtype=torch.int64)).double()  # a shift against cancellation
-    for places in torch.split(torch.arange(count), _ROWS):
-        vectors = pairs.disk.read(places).double() - first
-        sums += vectors.sum(0)
-        squares += vectors.square().sum(0)
-    mean = sums / count
-    return ((squares - count * mean.square()) / max(1, count - 1)).clamp_min(0).sqrt(), mean + first[0]
 
 
 def data_digest(stores: Stores, pairs: CachedPairs, dev: CachedPairs) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,14 @@ from pipeline.run import Run
 from pipeline.training import train
 from tests.speech import QUICK, write_corpus
 from tests.stage_two import small_stores
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_umap() -> Iterator[None]:
+    """umap-learn is not installed: its figure takes 20 s, so the tests that want it say so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "umap", None)
+        yield
 
 
 @pytest.fixture(scope="session")

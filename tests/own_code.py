@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline import plugins, registry
+from pipeline import plugins, register_objective, registry
+from pipeline.config import TrainConfig
+from pipeline.objectives.objective import objective_of
+from pipeline.training import resolve
+from tests.test_stack import some_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,3 +98,13 @@ def commands(page: str, section: str) -> list[list[str]]:
 
 def _whole_lines(block: str) -> list[str]:
     return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def own_config(name: str, **settings: Any) -> TrainConfig:
+    tree = {"objective": {"name": name, "settings": settings}}
+    return resolve(TrainConfig.model_validate(tree))
+
+
+def objective(loss: Any, **settings: Any) -> Any:
+    register_objective("own")(loss)
+    return objective_of(own_config("own", **settings).objective, some_pairs())

@@ -55,6 +55,7 @@ from pipeline.commands.mistakes import Command
 )
 @device_option
 @fresh_option
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard).")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @plugin_option
 @json_option
@@ -62,7 +63,7 @@ from pipeline.commands.mistakes import Command
 def main(
     stores: Path, methods: tuple[str, ...], out: Path | None, training: str | None, seeds: int,
     overrides: tuple[str, ...], evaluation: tuple[str, ...], others: tuple[Path, ...], folds: str | None, device: str,
-    fresh: bool, no_report: bool, as_json: bool,
+    fresh: bool, tensorboard: bool, no_report: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
 
@@ -84,6 +85,7 @@ def main(
         "overrides": overrides,
         "device": device,
         "fresh": fresh,
+        "tensorboard": tensorboard,
     }
     if scheme:
         from pipeline.cross_validation import cross_validate

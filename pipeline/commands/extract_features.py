@@ -81,8 +81,8 @@ def main(
     \b
     extract-features msp_podcast --audio-root /data/MSP-PODCAST --out stores/msp
     extract-features my/manifest.csv --out stores/mine           (embedded encoders)
-    extract-features my/manifest.csv --encoders paper --out stores/mine
-    extract-features my/manifest.csv --plugin my_encoder.py -o audio.encoder=mine --out stores/mine
+    extract-features my/manifest.csv --encoders paper --out stores/mine-paper
+    extract-features my/manifest.csv --plugin my_encoder.py -o audio.encoder=mine --out stores/mine-own
     extract-features msp_podcast --out stores/msp --status
 
     CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).

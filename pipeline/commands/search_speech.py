@@ -22,7 +22,9 @@ _COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "spl
 @click.argument("run", type=FOLDER)
 @click.argument("sentences", nargs=-1)
 @click.option("--audio", multiple=True, type=click.Path(path_type=Path), help="Describe this recording. Repeatable.")
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many to find.")
+@click.option("--serve", "served", is_flag=True, help="Search in a browser: a page on this machine (extra serve).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the page; 0, the default, is any free one.")
+@click.option("--top", type=click.IntRange(min=1), help="How many to find. [default: 5; 10 on the page]")
 @click.option(
     "--split", multiple=True, help="Only utterances of this split. Repeatable.", shell_complete=column("split")
 )
@@ -41,7 +43,9 @@ def main(
     run: Path,
     sentences: tuple[str, ...],
     audio: tuple[Path, ...],
-    top: int,
+    served: bool,
+    port: int | None,
+    top: int | None,
     split: tuple[str, ...],
     speaker: tuple[str, ...],
     emotion: tuple[str, ...],
@@ -55,19 +59,33 @@ def main(
     search-speech stores/msp runs/erc "calm and content" "loud and angry" --split test1 --top 10 --json
     search-speech stores/msp runs/erc - < sentences.txt        (one a line)
     search-speech stores/msp runs/erc --audio clip.wav         (the captions that fit it)
+    search-speech stores/msp runs/erc --serve                  (ask, hear and see it in a browser)
 
     Each option names one value and may stand several times: any of a field's values, in every field named.
     """
+    among = {"split": split, "speaker": speaker, "emotion": emotion}
+    if served:
+        _refuse_what_no_page_takes(sentences, audio)
+        from pipeline.page.server import serve
+
+        def ready(url: str) -> None:
+            show({"url": url}, url, as_json)
+
+        asked = "".join(sentences)
+        serve(run, asked, stores=stores, **among, top=top or 10, port=port or 0, device=device, ready=ready)
+        return
+    if port is not None:
+        raise UsageError("--port", "no --serve", "both or neither", "Add --serve.")
     _refuse_half_a_question(sentences, audio, (*split, *speaker, *emotion))
     words = list(_sentences(sentences))
     from pipeline.retrieval import describe, search
 
     if audio:
-        found = describe(run, audio, stores=stores, top=top, device=device)
+        found = describe(run, audio, stores=stores, top=top or 5, device=device)
     else:
-        found = search(run, words, stores=stores, split=split, speaker=speaker, emotion=emotion, top=top, device=device)
-    asked = map(str, audio or words)
-    answers = [{"asked": question, "hits": hits} for question, hits in zip(asked, found, strict=True)]
+        found = search(run, words, stores=stores, **among, top=top or 5, device=device)
+    questions = map(str, audio or words)
+    answers = [{"asked": question, "hits": hits} for question, hits in zip(questions, found, strict=True)]
     show({"stores": str(stores), "run": str(run), "answers": answers}, _table(answers), as_json)
 
 
@@ -78,6 +96,12 @@ def _refuse_half_a_question(sentences: tuple[str, ...], audio: tuple[Path, ...],
     if audio and filters:
         found = "--audio with --split, --speaker or --emotion"
         raise UsageError("search-speech", found, "filters of utterances with sentences only", "Leave them out.")
+
+
+def _refuse_what_no_page_takes(sentences: tuple[str, ...], audio: tuple[Path, ...]) -> None:
+    if audio or len(sentences) > 1 or "-" in sentences:
+        found = "with --audio" if audio else "with - for stdin" if "-" in sentences else f"{len(sentences)} sentences"
+        raise UsageError("--serve", found, "one sentence at most", "The page asks the others.")
 
 
 def _sentences(words: tuple[str, ...]) -> Iterator[str]:

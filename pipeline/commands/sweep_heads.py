@@ -29,11 +29,12 @@ from pipeline.commands.mistakes import Command
 @device_option
 @fresh_option
 @plugin_option
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
 @json_option
 @guarded
 def main(
     stores: Path, sweep: str | None, out: Path | None, trials: int | None, storage: str | None,
-    overrides: tuple[str, ...], device: str, fresh: bool, as_json: bool,
+    overrides: tuple[str, ...], device: str, fresh: bool, no_report: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the best settings of the heads on the development split.
 
@@ -44,12 +45,14 @@ def main(
     train-heads stores/msp sweeps/first/best.yaml --out runs/best
 
     SWEEP is a preset (default, methods, grid) or a YAML file (docs/sweeps.md). Doing it again goes on where it
-    stopped; the same command elsewhere on a shared disk helps. Needs pip install 'emotionrankclap[sweep]'.
+    stopped; the same command elsewhere on a shared disk helps. Writes trials.csv, sweep.json, best.yaml, and the page
+    report.html with its figures in report. Needs pip install 'emotionrankclap[sweep]'.
     """
     from pipeline.sweeps.sweep import sweep as run_sweep
 
     folder = out or Path("sweeps") / f"{stores.name}-{Path(sweep or 'default').stem}"
     result, text = run_sweep(
-        stores, sweep, out=folder, overrides=overrides, trials=trials, storage=storage, device=device, fresh=fresh
-    )
+        stores, sweep, out=folder, overrides=overrides, trials=trials, storage=storage, device=device, fresh=fresh,
+        report=not no_report,
+    )  # fmt: skip
     show(result, text, as_json)

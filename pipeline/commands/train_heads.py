@@ -32,6 +32,7 @@ from pipeline.commands.mistakes import Command
 @overrides_option(settings(of_training))
 @device_option
 @fresh_option
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard).")
 @plugin_option
 @json_option
 @guarded
@@ -44,6 +45,7 @@ def main(
     overrides: tuple[str, ...],
     device: str,
     fresh: bool,
+    tensorboard: bool,
     as_json: bool,
 ) -> None:
     """Train projection heads from cached tensors.
@@ -69,6 +71,7 @@ def main(
         overrides=overrides,
         device=device,
         fresh=fresh,
+        tensorboard=tensorboard,
     )
     about = run.about
     lines = [f"seed {seed}: epoch {r['epoch']}, dev loss {r['dev_loss']:.4f}" for seed, r in about["seeds"].items()]

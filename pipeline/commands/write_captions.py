@@ -32,7 +32,7 @@ def main(
     write-captions msp_podcast --audio-root /data/MSP-PODCAST -o llm.model=o1 --dry-run
     write-captions msp_podcast --audio-root /data/MSP-PODCAST -o llm.model=o1 --out captions/msp
     write-captions my/manifest.csv -o llm.base_url=http://127.0.0.1:8080/v1 -o llm.model=mine
-    extract-features msp_podcast -o captions.files=[captions/msp/captions.jsonl]
+    extract-features msp_podcast --audio-root /data/MSP-PODCAST -o 'captions.files=[captions/msp/captions.jsonl]'
 
     CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).
     The key is read from the environment (OPENAI_API_KEY, or the variable that llm.key_env names) and never written.

@@ -22,7 +22,7 @@ from pipeline.regular_file import opened
 SCALE = (1.0, 7.0)
 LABELS = ("Labels/labels_consensus.csv", "Labels/labels_consensus.json")
 AUDIO = ("Audios", "Audio")
-PARTITIONS = ("Partitions.txt", "Labels/Partitions.txt")
+PARTITIONS = ("Partitions.txt", "Partition.txt", "Labels/Partitions.txt")  # 1.12's readme calls it Partition.txt
 EMOTIONS = {
     "A": "angry",
     "S": "sad",

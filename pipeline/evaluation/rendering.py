@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.evaluation.significance import Better, PairedTest
 
@@ -71,6 +71,19 @@ class Table:
         return [[name, *(_shown(row.get(c.key), c, bold) for c in self.columns)] for name, row in self.rows.items()]
 
 
+class Listing(Protocol):
+    """Anything with rows of texts: as much of a `Table` as Markdown and LaTeX need."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def headers(self) -> list[str]: ...
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]: ...
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Tables of several methods, with every convention in their notes."""
@@ -79,11 +92,11 @@ class Comparison:
 
     def markdown(self) -> str:
         """GitHub's tables, the notes as a list below each."""
-        return "\n\n".join(_markdown(table) for table in self.tables) + "\n"
+        return "\n\n".join(table_markdown(table) for table in self.tables) + "\n"
 
     def latex(self) -> str:
         """A `table` float for each; needs `\\usepackage{booktabs}`. Names and notes are escaped."""
-        return "\n\n".join(_latex(table) for table in self.tables) + "\n"
+        return "\n\n".join(table_latex(table) for table in self.tables) + "\n"
 
     def csv(self) -> str:
         """One line per table, method and measure, in full precision, with the test against the best."""
@@ -128,14 +141,16 @@ def _shown(cell: Cell | None, column: Column, bold: Callable[[str], str]) -> str
     return (bold(text) if cell.best else text) + (f" {MARK}" if cell.worse else "")
 
 
-def _markdown(table: Table) -> str:
-    lines = [table.headers(), ["---", *("---:" for _ in table.columns)]]
-    escaped = [[name.replace("|", "\\|"), *cells] for name, *cells in table.cells(lambda text: f"**{text}**")]
+def table_markdown(table: Listing) -> str:
+    """One of GitHub's tables, its notes as a list below."""
+    lines = [table.headers(), ["---", *("---:" for _ in table.headers()[1:])]]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in table.cells(lambda text: f"**{text}**")]
     grid = [f"| {' | '.join(cells)} |" for cells in [*lines, *escaped]]
     return "\n".join([f"**{table.title}**", "", *grid, "", *(f"- {note}" for note in table.notes)])
 
 
-def _latex(table: Table) -> str:
+def table_latex(table: Listing) -> str:
+    """One `table` float, its notes in it."""
     # a cell's text is escaped as a whole, so bold is put in as marks that escaping leaves alone
     cells = [
         [text.translate(_LATEX).replace("\x02", r"\textbf{").replace("\x03", "}") for text in row]
@@ -148,7 +163,7 @@ def _latex(table: Table) -> str:
             r"  \centering",
             rf"  \caption{{{table.title.translate(_LATEX)}}}",
             rf"  \label{{tab:{table.name}}}",
-            rf"  \begin{{tabular}}{{l{'c' * len(table.columns)}}}",
+            rf"  \begin{{tabular}}{{l{'c' * (len(table.headers()) - 1)}}}",
             r"    \toprule",
             f"    {' & '.join(header)} \\\\",
             r"    \midrule",

@@ -1,4 +1,4 @@
-"""Loss and temperature over the epochs of every seed, from metrics.jsonl."""
+"""Loss and temperature over epochs: of every seed of a run, from metrics.jsonl, or of a sweep's best trials."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.run import AGAIN, Run
 NAME = "curves"
 MEASURES = ("train_loss", "dev_loss", "temperature")
 Line = Mapping[str, float]
+Curve = tuple[Sequence[Line], int]  # a line an epoch, and the epoch that was kept; 0 is none
 
 
 def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Exhibit:
@@ -29,33 +30,39 @@ def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Exhibit:
         "lowest development loss, whose heads are evaluated. Right: the temperature.",
         ("seed", "epoch", *MEASURES),
         [(seed, line["epoch"], *(line[name] for name in MEASURES)) for seed, lines in of.items() for line in lines],
-        lambda figure: _draw(figure, of, {seed: result["epoch"] for seed, result in trained.items()}),
+        lambda figure: draw(figure, {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in of.items()}),
         (10.0, 3.8),
     )
 
 
+def checked(lines: Sequence[Any]) -> list[Line]:
+    """Epochs as numbers. Raises KeyError, TypeError, ValueError or OverflowError where they are none."""
+    return [{name: float(line[name]) for name in MEASURES} | {"epoch": line["epoch"]} for line in lines]
+
+
 def _lines(run: Run, seed: int) -> list[Line]:
     try:
-        return [
-            {name: float(line[name]) for name in MEASURES} | {"epoch": line["epoch"]}
-            for line in map(json.loads, run.metrics(seed).splitlines())
-        ]
+        return checked(list(map(json.loads, run.metrics(seed).splitlines())))
     except (KeyError, TypeError, ValueError, OverflowError):
         found = f"a line without {', '.join(MEASURES)}"
         raise StoreCorrupt(run.seed_folder(seed) / "metrics.jsonl", found, "all of them", AGAIN) from None
 
 
-def _draw(figure: Any, of: Mapping[str, Sequence[Line]], best: Mapping[str, int]) -> None:
+def draw(figure: Any, of: Mapping[str, Sequence[Curve]]) -> None:
+    """Both panels; the curves under one name look alike."""
     losses, temperature = figure.subplots(1, 2)
-    for place, (seed, lines) in enumerate(of.items()):
-        epochs = [line["epoch"] for line in lines]
-        train, dev, heat = ([drawable(line[name]) for line in lines] for name in MEASURES)
+    for place, (name, curves_of) in enumerate(of.items()):
         look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
-        losses.plot(epochs, train, linestyle="--", linewidth=1, alpha=0.8, **look)
-        losses.plot(epochs, dev, linestyle="-", label=f"seed {seed}", **look)
-        kept = best[seed]
-        losses.plot([kept], [dev[kept - 1]], "o", markersize=10, fillstyle="none", color=look["color"])
-        temperature.plot(epochs, heat, linestyle=LINES[place % len(LINES)], label=f"seed {seed}", **look)
+        line = LINES[place % len(LINES)]
+        for number, (lines, kept) in enumerate(curves_of):
+            epochs = [epoch["epoch"] for epoch in lines]
+            train, dev, heat = ([drawable(epoch[measure]) for epoch in lines] for measure in MEASURES)
+            named = {"label": name} if number == 0 else {}
+            losses.plot(epochs, train, linestyle="--", linewidth=1, alpha=0.8, **look)
+            losses.plot(epochs, dev, linestyle="-", **look, **named)
+            if kept:
+                losses.plot([kept], [dev[kept - 1]], "o", markersize=10, fillstyle="none", color=look["color"])
+            temperature.plot(epochs, heat, linestyle=line, **look, **named)
     losses.plot([], [], "k--", linewidth=1, label="training")
     losses.plot([], [], "k-", label="development")
     losses.set(xlabel="epoch", ylabel="loss", title="Loss")

@@ -26,7 +26,7 @@ COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY, "#000000")  # wit
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
 SUFFIXES = (".csv", ".svg", ".png")
-WITHOUT = "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[demo]')"
+WITHOUT = "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "emotionrankclap",  # equal data give equal bytes

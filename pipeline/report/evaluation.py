@@ -6,7 +6,7 @@ evaluation_report(run, result)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,17 @@ from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.device import pick_device
-from pipeline.errors import StoreCorrupt, UsageError
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.progress import say
-from pipeline.report import circumplex, confusion, curves, planes, taus
+from pipeline.report import circumplex, confusion, curves, planes, taus, umap_planes
 from pipeline.report.exhibit import Exhibit
-from pipeline.report.page import Section, notes_list, write_page
+from pipeline.report.page import Section, notes_list, unless_damaged, write_page
 from pipeline.report.tables import evaluation_tables, facts_html, table_html
 from pipeline.run import Run, open_run
 
 CONFUSION = "confusion"
-NAMES = (curves.NAME, planes.NAME, circumplex.NAME, taus.NAME, CONFUSION)
+NAMES = (curves.NAME, planes.NAME, umap_planes.NAME, circumplex.NAME, taus.NAME, CONFUSION)
 
 
 @dataclass(frozen=True)
@@ -77,22 +76,13 @@ def _sections(of: _Evaluated) -> Iterator[Section]:
     rows = {"all seeds": of.result, **{f"seed {seed}": found for seed, found in seeds.items()}}
     tables = evaluation_tables(rows if len(seeds) > 1 else {of.result["method"]: of.result})
     yield Section("Figures", "\n".join(map(table_html, tables)))
-    yield _unless_damaged("Training", lambda: curves.curves(of.run, of.result["trained"]))
+    yield unless_damaged("Training", lambda: curves.curves(of.run, of.result["trained"]))
     yield _shared_space(of)
     yield Section("Retrieval", exhibits=[_retrieval(of)])
     yield Section("Ordinality", exhibits=[taus.taus(seeds)])
     if of.stores.captions.classes and any(of.stores.manifest.emotion):
-        yield _unless_damaged("Recognition", lambda: _recognition(of))
+        yield unless_damaged("Recognition", lambda: _recognition(of))
     yield Section("Conventions and fingerprints", _foot(of))
-
-
-def _unless_damaged(title: str, exhibit: Callable[[], Exhibit]) -> Section:
-    """The section, or why it is left out: a report is no stricter than the evaluation that it is of."""
-    try:
-        return Section(title, exhibits=[exhibit()])
-    except (StoreCorrupt, UsageError) as error:
-        say(f"report: {title.lower()} is left out: {error}")
-        return Section(title, notes_list([f"Left out: {error}"]))
 
 
 def _shared_space(of: _Evaluated) -> Section:
@@ -101,7 +91,9 @@ def _shared_space(of: _Evaluated) -> Section:
     mean = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f} over seeds" if len(values) > 1 else "")
     each = ", ".join(f"seed {seed}: {gap:.3f}" for seed, gap in gaps.items())
     notes = notes_list([f"Modality gap {mean} ({each}).", f"Modality gap: {planes.GAP}."])
-    return Section("The shared space", notes, [planes.planes(of.run.heads_for(of.stores).to(of.device), of.pairs)])
+    heads = of.run.heads_for(of.stores).to(of.device)
+    by_umap = umap_planes.umap_planes(heads, of.pairs)
+    return Section("The shared space", notes, [planes.planes(heads, of.pairs), *([by_umap] if by_umap else [])])
 
 
 def _gap(of: _Evaluated, seed: int) -> float:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.disk import write_text
+from pipeline.errors import StoreCorrupt, UsageError
+from pipeline.progress import say
 from pipeline.report.drawing import publish
 from pipeline.report.exhibit import Exhibit
 from pipeline.report.text import escaped
 
-NO_FIGURE = "Drawn where matplotlib is installed (pip install 'emotionrankclap[demo]'); its data are in"
+NO_FIGURE = "Drawn where matplotlib is installed (pip install 'emotionrankclap[report]'); its data are in"
 
 STYLE = """
 :root { color-scheme: light; }
@@ -25,11 +27,13 @@ main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #999; }
 .wide { overflow-x: auto; }
+.many table { font-size: .8rem; } .many th, .many td { padding-right: .4rem; }
+.many th:first-child { min-width: 5ch; }
 table { border-collapse: collapse; margin: .4rem 0; font-variant-numeric: tabular-nums; }
 caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 thead th { border-bottom: 2px solid #333; }
-th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 8ch; }
 .facts td, .facts th { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: normal; }
 .facts { font-size: .85rem; }
 ul.notes { margin: .3rem 0 .6rem; padding-left: 1.2rem; font-size: .85rem; color: #333; }
@@ -42,8 +46,11 @@ details { font-size: .85rem; } pre { overflow-x: auto; background: #f6f6f6; padd
 @media print {
   body { font-size: 10pt; } main { max-width: none; padding: 0; }
   button, details.source { display: none; }
-  figure, table { break-inside: avoid; } h2 { break-after: avoid; }
-  .wide { overflow: visible; } pre { white-space: pre-wrap; }
+  h2, figure, table, tr { break-inside: avoid; } .facts { break-inside: auto; } h2 { break-after: avoid; }
+  .wide { overflow: visible; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  table { font-size: 8.5pt; } th, td { white-space: normal; padding-right: .5rem; }
+  th { overflow-wrap: anywhere; } .many table { font-size: 6pt; }
+  .facts { font-size: 7pt; } .facts td, .facts th { padding: .05rem .5rem .05rem 0; }
 }
 """
 
@@ -86,6 +93,16 @@ def write_page(title: str, lede: str, sections: Sequence[Section], path: Path, n
     pictures = publish(exhibits, path.with_suffix(""), names)
     body = "\n".join(_section(section, pictures) for section in sections)
     write_text(path, _page(title, lede, body))
+
+
+def unless_damaged(title: str, exhibit: Callable[[], Exhibit | None]) -> Section:
+    """The section, or why it is left out: a report is no stricter than what it is of. None is nothing to draw."""
+    try:
+        drawn = exhibit()
+        return Section(title, exhibits=[drawn]) if drawn else Section(title, notes_list(["Nothing of it is here."]))
+    except (StoreCorrupt, UsageError) as error:
+        say(f"report: {title.lower()} is left out: {error}")
+        return Section(title, notes_list([f"Left out: {error}"]))
 
 
 def notes_list(notes: Iterable[object]) -> str:

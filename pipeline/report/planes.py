@@ -15,7 +15,9 @@ from pipeline.report.exhibit import Exhibit
 
 NAME = "planes"
 SHOWN = 400  # utterances drawn; components, shares and gaps are of all
-_PANELS = ("speech before", "text before", "both after")
+PANELS = ("speech before", "text before", "both after")
+COLUMNS = ("row", "panel", "modality", "first", "second", "valence", "arousal")
+SIZE = (10.5, 7.0)
 _MARKERS = {"speech": "o", "text": "^"}
 GAP = (
     "distance between the centroids of the L2-normalised embeddings of speech and of text (Liang et al. 2022, Mind the "
@@ -30,6 +32,11 @@ class Plane:
 
     points: Tensor
     shares: tuple[float, float]
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """What the axes are called."""
+        return f"first component ({self.shares[0]:.0%})", f"second ({self.shares[1]:.0%})"
 
 
 def modality_gap(speech: Tensor, text: Tensor) -> float:
@@ -55,57 +62,71 @@ def plane(vectors: Tensor) -> Plane:
     return Plane(torch.nn.functional.pad(points, (0, lacking)), (first, second))
 
 
-def planes(heads: Heads, pairs: CachedPairs) -> Exhibit:
-    """Each modality on components of its own before the heads, and both on shared ones after them."""
+def spaces(heads: Heads, pairs: CachedPairs) -> dict[str, Tensor]:
+    """What each panel shows: (n, d) of a modality before the heads, (2n, d) of speech and then text after them."""
     text = first_captions(pairs)
     with torch.no_grad():
         before = heads.standardise(pairs.speech, text)
         after = torch.cat([heads.embed_speech(pairs.speech), heads.embed_text(text)])
-    found = dict(zip(_PANELS, map(plane, (*before, after)), strict=True))
-    rows = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:SHOWN].sort().values
+    return dict(zip(PANELS, (*before, after), strict=True))
+
+
+def shuffled(count: int) -> Tensor:
+    """Rows 0 to `count` - 1 in an order that depends on nothing else: the first few are a sample."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def planes(heads: Heads, pairs: CachedPairs) -> Exhibit:
+    """Each modality on components of its own before the heads, and both on shared ones after them."""
+    found = {panel: plane(vectors) for panel, vectors in spaces(heads, pairs).items()}
+    rows = shuffled(len(pairs))[:SHOWN].sort().values
+    points = {panel: of.points for panel, of in found.items()}
     return Exhibit(
         NAME,
         "Speech and text in the plane",
         "Principal components of the test split. Before the heads the modalities have spaces of their own, so each has "
         "its own components (standardised encoder vectors); after them both are in one space, on shared components. "
         f"Circles are speech, triangles text; {len(rows)} of {len(pairs)} utterances are drawn.",
-        ("row", "panel", "modality", "first", "second", "valence", "arousal"),
-        list(_lines(found, rows, pairs)),
-        lambda figure: _draw(figure, found, rows, pairs.labels.cpu()),
-        (10.5, 7.0),
+        COLUMNS,
+        lines_of(points, rows, rows, pairs),
+        lambda figure: draw(figure, points, {name: of.axes for name, of in found.items()}, rows, pairs.labels[rows]),
+        SIZE,
     )
 
 
-def _series(panel: str, found: Plane, rows: Tensor) -> list[tuple[str, Tensor]]:
-    """The modalities of a panel and their points."""
-    if panel != _PANELS[2]:
-        return [(panel.split()[0], found.points[rows])]
-    return [("speech", found.points[rows]), ("text", found.points[rows + len(found.points) // 2])]
-
-
-def _lines(found: Mapping[str, Plane], rows: Tensor, pairs: CachedPairs) -> Sequence[tuple[Any, ...]]:
+def lines_of(points: Mapping[str, Tensor], places: Tensor, rows: Tensor, pairs: CachedPairs) -> Sequence[Sequence[Any]]:
+    """The data of a figure: of each panel the points at `places`, which are those of `rows` of `pairs`."""
     utterances, labels = pairs.rows[rows.numpy()].tolist(), pairs.labels.cpu()[rows, :2].tolist()
     return [
         (utterance, panel, modality, *point, *label)
-        for panel, of in found.items()
-        for modality, points in _series(panel, of, rows)
-        for utterance, point, label in zip(utterances, points.tolist(), labels, strict=True)
+        for panel, of in points.items()
+        for modality, drawn in _series(panel, of, places)
+        for utterance, point, label in zip(utterances, drawn.tolist(), labels, strict=True)
     ]
 
 
-def _draw(figure: Any, found: Mapping[str, Plane], rows: Tensor, labels: Tensor) -> None:
-    grid = figure.subplots(2, len(found))
+def draw(
+    figure: Any, points: Mapping[str, Tensor], names: Mapping[str, tuple[str, str]], places: Tensor, labels: Tensor
+) -> None:
+    """The points at `places` in every panel, in the colours of their `labels`; `names` are the axes'."""
+    grid, labels = figure.subplots(2, len(points)), labels.cpu()
     for modality, marker in _MARKERS.items():
         grid[0, 0].scatter([], [], facecolor="0.7", edgecolors="black", marker=marker, label=modality)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     for line, (name, colours) in enumerate((("valence", "viridis"), ("arousal", "plasma"))):
-        for axes, (panel, of) in zip(grid[line], found.items(), strict=True):
+        for axes, (panel, of) in zip(grid[line], points.items(), strict=True):
             drawn = None
-            for modality, points in _series(panel, of, rows):
-                look = {"c": labels[rows, line].numpy(), "cmap": colours, "vmin": 1, "vmax": 7, "plotnonfinite": True}
+            for modality, chosen in _series(panel, of, places):
+                look = {"c": labels[:, line].numpy(), "cmap": colours, "vmin": 1, "vmax": 7, "plotnonfinite": True}
                 look |= {"marker": _MARKERS[modality], "s": 18, "edgecolors": "black", "linewidths": 0.3}
-                drawn = axes.scatter(*points.T.numpy(), **look)
-            first, second = (f"{share:.0%}" for share in of.shares)
-            axes.set(xlabel=f"first component ({first})", ylabel=f"second ({second})")
-            axes.set_title(panel if line == 0 else "")
+                drawn = axes.scatter(*chosen.T.numpy(), **look)
+            across, up = names[panel]
+            axes.set(xlabel=across, ylabel=up, title=panel if line == 0 else "")
         figure.colorbar(drawn, ax=list(grid[line]), label=f"{name} (1-7)", pad=0.01)
+
+
+def _series(panel: str, points: Tensor, places: Tensor) -> list[tuple[str, Tensor]]:
+    """The modalities of a panel and their points."""
+    if panel != PANELS[2]:
+        return [(panel.split()[0], points[places])]
+    return [("speech", points[places]), ("text", points[places + len(points) // 2])]

@@ -7,22 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.evaluation.comparison import comparison_tables
-from pipeline.evaluation.rendering import Comparison, Table
+from pipeline.evaluation.rendering import Listing, Table, table_latex, table_markdown
 from pipeline.report.page import notes_list
 from pipeline.report.text import escaped
 
 _BEST = "bold: best mean"
+_MANY = 10  # columns from which paper wants smaller print
 
 
-def table_html(table: Table) -> str:
+def table_html(table: Listing) -> str:
     """One table, its buttons, and its notes."""
     header = "".join(f'<th scope="col">{escaped(name)}</th>' for name in table.headers())
     rows = "\n".join(
         f'<tr><th scope="row">{escaped(name)}</th>{"".join(f"<td>{_shown(cell)}</td>" for cell in cells)}</tr>'
         for name, *cells in table.cells(lambda text: f"\x02{text}\x03")
     )
+    room = "wide many" if len(table.headers()) > _MANY else "wide"
     return (
-        f'<div class="wide"><table>\n<caption>{escaped(table.title)}</caption>\n'
+        f'<div class="{room}"><table>\n<caption>{escaped(table.title)}</caption>\n'
         f"<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n"
         f"{_sources(table)}\n{notes_list(table.notes)}"
     )
@@ -60,9 +62,14 @@ def _shown(text: str) -> str:
     return escaped(text)
 
 
-def _sources(table: Table) -> str:
-    alone = Comparison((table,))
-    texts = {"Markdown": alone.markdown(), "LaTeX": alone.latex()}
+def command_html(name: str, command: str) -> str:
+    """A command, and a button that copies it."""
+    button = f'<button type="button" data-copy="{name}">Copy</button>'
+    return f'<pre id="{name}">{escaped(command)}</pre>\n<div>{button}</div>'
+
+
+def _sources(table: Listing) -> str:
+    texts = {"Markdown": table_markdown(table) + "\n", "LaTeX": table_latex(table) + "\n"}
     ids = {kind: f"{table.name}-{kind.lower()}" for kind in texts}
     buttons = "".join(f'<button type="button" data-copy="{ids[kind]}">Copy as {kind}</button>' for kind in texts)
     blocks = "".join(f'<pre id="{ids[kind]}">{escaped(text)}</pre>' for kind, text in texts.items())

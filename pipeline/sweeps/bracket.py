@@ -93,6 +93,12 @@ class _Plan(_Model):
     done: bool
 
 
+class _Ended(_Model):
+    """What bracket.json holds beside that at its end: a line an epoch of every trial and seed."""
+
+    history: dict[_TrialAndSeed, list[dict[str, int | float]]] = {}
+
+
 class _SavedStanding(_Model):
     rung: Annotated[int, Field(ge=1)]
     entered: list[_Count]
@@ -208,6 +214,17 @@ def read_bracket(folder: Path) -> tuple[Bracket, bool]:
         found = f"cannot be read ({first_wrong(error)})"
         raise StoreCorrupt(path, found, "a bracket of sweep-heads", "Restore it, or use --fresh.") from None
     return Bracket(folder, entries, plan.threads, plan.slots), plan.done
+
+
+def read_history(folder: Path) -> dict[tuple[int, int], list[dict[str, int | float]]]:
+    """The epochs of each (trial, seed) of a bracket; none before it is done. Raises StoreCorrupt."""
+    path = folder / PLAN
+    try:
+        ended = _Ended.model_validate(json.loads(text_of(path)))
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"a history that cannot be read ({first_wrong(error)})"
+        raise StoreCorrupt(path, found, "a line an epoch", "The best settings do not need it.") from None
+    return {_trial_and_seed(name): lines for name, lines in ended.history.items()}
 
 
 def bracket_folders(out: Path) -> list[Path]:

@@ -16,8 +16,9 @@ from pipeline.heads import Heads
 from pipeline.objectives.objective import Objective, needed_labels, objective_of
 from pipeline.progress import say
 from pipeline.stack import Stack
+from pipeline.standardisation import fit_standardisation
 from pipeline.sweeps.members import Tensors, joined
-from pipeline.training import fit_standardisation, member_of
+from pipeline.training import member_of
 
 KEPT = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
 

@@ -96,6 +96,11 @@ class Study:
         Trial(self._study, asked.id).set_user_attr(_RESULT, dict(result))
         self._study.tell(asked.number, score, state=TrialState[state.upper()])
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What it was begun with: `config`, and the fingerprints (`stores`) and digest (`data`) of its data."""
+        return dict(self._study.user_attrs[_SWEEP])
+
     def trials(self) -> list[FrozenTrial]:
         """Every trial of every worker, by number."""
         return self._counted()

@@ -26,9 +26,9 @@ from pipeline.epochs import epoch_generator, steps_of
 from pipeline.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
 from pipeline.interrupt import interruptible
 from pipeline.progress import say
+from pipeline.report.sweep import sweep_report, winners_command
 from pipeline.sweeps.bracket import FOLDER, Bracket, Entry, bracket_folders, read_bracket, unfinished
 from pipeline.sweeps.config import SweepConfig, load_sweep
-from pipeline.sweeps.figures import draw_figures
 from pipeline.sweeps.materials import Materials
 from pipeline.sweeps.race import Found, Race
 from pipeline.sweeps.rungs import bracket_size, last_rung
@@ -40,7 +40,7 @@ from pipeline.threads import choose_threads, threads_restored, use_threads
 from pipeline.training import data_digest, lacks
 
 SLOTS = {"cpu": 32, "cuda": 128}  # members of a stack at most
-_FILES = ("trials.csv", "sweep.json", "best.yaml", "sweep.yaml")
+_FILES = ("report.html", "trials.csv", "sweep.json", "best.yaml", "sweep.yaml")
 
 
 def sweep(
@@ -53,6 +53,7 @@ def sweep(
     storage: str | None = None,
     device: str = "auto",
     fresh: bool = False,
+    report: bool = True,
 ) -> tuple[dict[str, Any], str]:
     """Train the trials of a sweep that are left and write `out`; returns them as data, and the best as Markdown.
 
@@ -60,7 +61,7 @@ def sweep(
 
     `config` is a preset of configs/sweeps or a YAML path, changed by `overrides` and `trials`, or a `SweepConfig` as it
     is; `storage` an URL that Optuna knows, in place of a journal in `out`. Raises UsageError, StoreMismatch (another
-    sweep of this name), StoreLocked, Interrupted.
+    sweep of this name), StoreLocked, Interrupted. `report` writes the page OUT/report.html as well.
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     config = config if isinstance(config, SweepConfig) else load_sweep(config, overrides, trials)
@@ -73,7 +74,8 @@ def sweep(
             )
     with faults_told(out), interruptible(out) as check, threads_restored():
         try:
-            return _Worker(space, stores, out, pick_device(device), check).work(storage, fresh=fresh)
+            worker = _Worker(space, stores, out, pick_device(device), check)
+            return worker.work(storage, fresh=fresh, report=report)
         except StorageFailed as error:
             found = " ".join(str(error).split())[:160]
             raise EmotionRankError(
@@ -92,7 +94,7 @@ class _Worker:
         self.slots = SLOTS.get(device.type, 1) if self.config.slots == "auto" else self.config.slots
         self.ordinality = DevOrdinality(stores, device) if self.config.score == "ordinality" else None
 
-    def work(self, storage: str | None, *, fresh: bool) -> tuple[dict[str, Any], str]:
+    def work(self, storage: str | None, *, fresh: bool, report: bool) -> tuple[dict[str, Any], str]:
         """Unfinished brackets that nobody holds, then new ones, until the study has its trials."""
         reference = next(self.space.resolved())
         study = self._begin(storage, reference, fresh=fresh)
@@ -113,7 +115,7 @@ class _Worker:
                 if bracket is None:
                     break
                 self._run(race, bracket)
-        return self._write(study)
+        return self._write(study, report=report)
 
     def _begin(self, storage: str | None, reference: TrainConfig, *, fresh: bool) -> Study:
         material = self.materials.of(reference)
@@ -194,7 +196,7 @@ class _Worker:
         batches = next(steps_of(material.pairs, material.batch_size, epoch_generator(-1, 0), stack.objectives))
         return choose_threads(lambda: material.step(stack, batches, 0))
 
-    def _write(self, study: Study) -> tuple[dict[str, Any], str]:
+    def _write(self, study: Study, *, report: bool) -> tuple[dict[str, Any], str]:
         """The tables of all workers' trials as they are now; the last worker to end writes the last."""
         names = list(self.space.dimensions)
         with _alone(self.out, self.check):
@@ -209,14 +211,15 @@ class _Worker:
             best = next((row for row in rows if row["state"] == "complete"), None)
             if best:
                 write_text(self.out / "best.yaml", dump(self._config_of(best)))
-            draw_figures(study, rows, self.out)
+            if report:
+                sweep_report(self.out, study, rows, self.stores, self._config_of(best) if best else None)
         return {**about, "out": str(self.out), "best": best, "trials": rows}, self._text(rows, names, best)
 
     def _text(self, rows: Sequence[dict[str, Any]], names: Sequence[str], best: dict[str, Any] | None) -> str:
         table = markdown(rows, names, self.config.score)
         if not best:
             return table
-        return f"{table}\n\nbest: trial {best['number']}; train-heads {self.stores.folder} {self.out / 'best.yaml'}"
+        return f"{table}\n\nbest: trial {best['number']}; {winners_command(self.stores, self.out)}"
 
     def _config_of(self, row: dict[str, Any]) -> TrainConfig:
         """The config that a trial was trained with: on this disk as it was, else from its point."""
@@ -233,8 +236,8 @@ def _clear(out: Path) -> None:
         with writing(folder):
             pass
     remove_tree(out / FOLDER)
-    figures = [f"{name}.{kind}" for name in ("parallel_coordinates", "importance") for kind in ("png", "csv")]
-    for name in (JOURNAL, *_FILES, *figures):
+    remove_tree(out / "report")
+    for name in (JOURNAL, *_FILES):
         remove(out / name)
 
 

@@ -44,9 +44,13 @@ def markdown(rows: Sequence[Row], names: Sequence[str], score: str) -> str:
         "|" + "---|" * len(heads),
         *("| " + " | ".join([*(_cell(row[key]) for key in keys), *_varied(row, names)]) + " |" for row in rows[:SHOWN]),
     ]
+    return "\n".join([*lines, "", f"{tally(rows)}."])
+
+
+def tally(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many trials, and how many of each state."""
     counts = Counter(row["state"] for row in rows)
-    said = ", ".join(f"{count} {_STATES[state]}" for state, count in counts.items())
-    return "\n".join([*lines, "", f"{len(rows)} trials: {said}."])
+    return f"{len(rows)} trials: " + ", ".join(f"{count} {_STATES[state]}" for state, count in counts.items())
 
 
 def leaderboard(scores: Mapping[int, float], params: Mapping[int, Mapping[str, Any]], *, highest: bool) -> list[str]:

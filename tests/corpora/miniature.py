@@ -39,18 +39,22 @@ CENTRES = {
 
 
 def write_miniature_msp(
-    root: Path, *, labels: Collection[str] = ("csv", "json"), test3: Literal["partitions", "blank"] = "partitions"
+    root: Path,
+    *,
+    labels: Collection[str] = ("csv", "json"),
+    test3: Literal["partitions", "blank"] = "partitions",
+    times: int = 1,
 ) -> list[dict[str, str]]:
     """Write the corpus under `root` and return its rows as the labels file has them (Test3 with its labels).
 
     `labels` are the label files written; `test3` is where the turns without public labels stand: only in
-    Partitions.txt, or in the labels file with blank fields too.
+    Partitions.txt, or in the labels file with blank fields too. Every split has its turns `times` over.
     """
     generator = np.random.default_rng(0)
     rows = [
         _row(f"MSP-PODCAST_{podcast:04}_{turn:04}.wav", letter, SPEAKERS[split][turn % len(SPEAKERS[split])], split)
         for podcast, (split, letters) in enumerate(TURNS.items(), start=1)
-        for turn, letter in enumerate(letters)
+        for turn, letter in enumerate(letters * times)
     ]
     for row in rows:
         _rate(row, generator)

@@ -112,6 +112,12 @@ def test_the_audio_folder_may_be_called_audio_and_partitions_lie_in_labels(tmp_p
     assert manifest.split.count("test3") == 3
 
 
+def test_partitions_may_have_the_name_of_the_releases_readme(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    (tmp_path / "Partitions.txt").rename(tmp_path / "Partition.txt")
+    assert read(tmp_path).split.count("test3") == 3
+
+
 def test_without_partitions_the_unlisted_audio_is_told(tmp_path: Path) -> None:
     write_miniature_msp(tmp_path)
     (tmp_path / "Partitions.txt").unlink()

@@ -39,7 +39,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sweeps.sweep.draw_figures", lambda *_: None)
+    monkeypatch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def stopped(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Bracket, "save", save_and_stop)
-        patch.setattr("pipeline.sweeps.sweep.draw_figures", lambda *_: None)
+        patch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
         assert swept(small, out).exit_code == 143
     assert load_tensors(out / CHECKPOINT)[1]["standing"]["rung"] == 2
     return out
@@ -81,7 +81,7 @@ def ended(out: Path) -> tuple[list[Any], Any]:
 def whole(small: Path, stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], Any]:
     out = tmp_path_factory.mktemp("whole") / "sweep"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.sweeps.sweep.draw_figures", lambda *_: None)
+        patch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
         assert swept(small, out).exit_code == 0
     return ended(out)
 

@@ -1,4 +1,4 @@
-"""One evaluation and one comparison on small stores, with a report of each; and an oracle that reads pages."""
+"""An evaluation, a comparison and a sweep of small stores, a report of each, and an oracle that reads pages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.method_comparison import compare
 from pipeline.report.comparison import comparison_report
 from pipeline.report.evaluation import evaluation_report
+from pipeline.sweeps.sweep import sweep
 from pipeline.training import train
 from tests.planted import plant
+from tests.sweeps.conftest import a_sweep
+from tests.sweeps.conftest import planted as planted
 
 HOSTILE = "$\\frac{$ 悲しい<script>alert(1)</script><img src='http://x.invalid/y' onerror=\"z\"> & \u202e\x07'\"|]"
 STYLES = ("dimensional", "template", "acoustic")
@@ -75,6 +78,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = train(stores, seeds=2, out=folder / "run", overrides=SETTINGS)
     evaluation_report(run, evaluate(run, overrides=SHORT))
     return run.folder
+
+
+SPACE = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "method": ["emotionrankclap", "clap_sce"],
+    "objective.symmetric": [True, False],
+    "batch_size": {"low": 16, "high": 24, "step": 4},
+}
+
+
+@pytest.fixture(scope="session")
+def swept(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two brackets of four trials of two seeds, halved twice, and its report."""
+    out = tmp_path_factory.mktemp("swept") / "<i>my sweep"
+    sweep(planted, a_sweep(sampler="random", trials=8, repeats=2, space=SPACE), out=out)
+    return out
 
 
 @pytest.fixture(scope="session")

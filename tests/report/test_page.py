@@ -18,7 +18,7 @@ from tests.report.conftest import HOSTILE, Page
 FETCHING = {"link", "img", "iframe", "object", "embed", "base", "form", "audio", "video", "source", "foreignobject"}
 
 
-@pytest.mark.parametrize("kind", ["run", "compared"])
+@pytest.mark.parametrize("kind", ["run", "compared", "swept"])
 def test_a_report_is_one_well_formed_file_that_fetches_nothing(kind: str, request: pytest.FixtureRequest) -> None:
     page = Page((request.getfixturevalue(kind) / "report.html").read_text(encoding="utf-8"))
     assert not FETCHING & set(page.tags)
@@ -30,7 +30,7 @@ def test_a_report_is_one_well_formed_file_that_fetches_nothing(kind: str, reques
     assert page.tags.count("svg") >= 5
 
 
-@pytest.mark.parametrize("kind", ["run", "compared"])
+@pytest.mark.parametrize("kind", ["run", "compared", "swept"])
 def test_every_reference_within_the_page_leads_to_one_element(kind: str, request: pytest.FixtureRequest) -> None:
     page = Page((request.getfixturevalue(kind) / "report.html").read_text(encoding="utf-8"))
     ids = page.values("id")

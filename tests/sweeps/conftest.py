@@ -35,8 +35,8 @@ def a_sweep(**settings: Any) -> SweepConfig:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures: they take longer than the sweep."""
-    monkeypatch.setattr("pipeline.sweeps.sweep.draw_figures", lambda *_: None)
+    """No report: it takes longer than the sweep."""
+    monkeypatch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ def written(tmp_path: Path, **settings: Any) -> Path:
 
 def started(stores: Path, config: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from pipeline.commands.sweep_heads import main; main()", str(stores), str(config)]
-    return subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*command, "--out", str(out), "--no-report"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
 
 
 def study_of(out: Path, name: str = "tiny") -> optuna.Study:

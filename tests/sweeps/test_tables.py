@@ -1,10 +1,9 @@
-"""The tables and figures of a sweep."""
+"""The tables of a sweep."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from pipeline.sweeps.sweep import sweep
 from tests.sweeps.conftest import a_sweep
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_files_say_what_was_tried(planted: Path, tmp_path: Path) -> None:
     sampled = {
         "learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
@@ -25,19 +25,8 @@ def test_the_files_say_what_was_tried(planted: Path, tmp_path: Path) -> None:
     assert [int(row["number"]) for row in table] == [row["number"] for row in result["trials"]]
     assert {row["objective.symmetric"] for row in table if row["method"] == "clap_sce"} <= {""}
     assert json.loads((tmp_path / "sweep.json").read_text())["trials"] == result["trials"]
-    assert {path.name for path in tmp_path.iterdir()} >= {
-        "best.yaml", "trials.csv", "sweep.json", "sweep.yaml", "journal.log", "parallel_coordinates.png",
-        "parallel_coordinates.csv", "importance.png", "importance.csv",
-    }  # fmt: skip
-    with open(tmp_path / "importance.csv", newline="") as file:
-        shares = [float(row["importance"]) for row in csv.DictReader(file)]
-    assert math.isclose(sum(shares), 1)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"best.yaml", "trials.csv", "sweep.json", "sweep.yaml", "journal.log"}
     assert text.startswith("| trial | state | ordinality |")
     assert text.count("\n| ") == 6
     assert not list(tmp_path.glob("brackets/*/checkpoint.safetensors"))
-
-
-def test_a_trial_of_few_has_no_importances(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep(planted, a_sweep(space={"learning_rate": [1e-3, 1e-2]}), out=tmp_path)
-    assert "importance: fewer than 4 trials" in capsys.readouterr().err
-    assert not (tmp_path / "importance.png").exists()

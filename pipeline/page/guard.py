@@ -1,0 +1,76 @@
+"""The door of the page: requests of this machine's browsers for this page alone, and headers that keep them to it.
+
+A web page of a stranger that is open in the same browser can send requests here, and can give 127.0.0.1 a name of its
+own (DNS rebinding). Both are told by what a browser says of a request and no page can change: Host, Origin and
+Sec-Fetch-Site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+class Guard:
+    """An ASGI application around another, for a server on `port`."""
+
+    def __init__(self, app: App, port: int) -> None:
+        names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
+        if port == 80:
+            names += ["127.0.0.1", "localhost"]
+        self._app, self._hosts, self._origins = app, names, [f"http://{name}" for name in names]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+            await send(message)
+
+        if scope["type"] != "http":  # the server's own start and end
+            await self._app(scope, receive, send)
+            return
+        status, why = self._refusal(scope["method"], scope["path"], scope["headers"])
+        if not status:
+            await self._app(scope, receive, guarded)
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"allow", b"GET, HEAD"), (b"connection", b"close")]
+        await guarded({"type": "http.response.start", "status": status, "headers": headers})
+        await guarded({"type": "http.response.body", "body": why.encode() + b"\n"})
+
+    def _refusal(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str]:
+        """The status and the reason, or (0, "")."""
+        said: dict[str, list[str]] = {}
+        for name, value in headers:
+            said.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        if [host.lower() for host in said.get("host", [])] not in [[name] for name in self._hosts]:
+            return 403, f"another host; expected {self._hosts[0]}"
+        if any(origin not in self._origins for origin in said.get("origin", [])):
+            return 403, "asked by another site"
+        if path != "/" and any(site not in ("same-origin", "none") for site in said.get("sec-fetch-site", [])):
+            return 403, "asked by another site"
+        if method not in ("GET", "HEAD"):
+            return 405, "only GET and HEAD"
+        if said.get("content-length", ["0"]) != ["0"] or "transfer-encoding" in said:
+            return 413, "a request with a body"
+        return 0, ""

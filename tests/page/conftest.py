@@ -1,0 +1,174 @@
+"""The page served on loopback: one over ordinary stores, one over a manifest that nobody should have written."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+import soundfile
+
+from cache.manifest import Manifest
+from pipeline.filters import Columns
+from pipeline.page.clips import Clips
+from pipeline.page.search_page import SearchPage
+from pipeline.page.server import listening, server_of
+from pipeline.retrieval import SpeechIndex
+from pipeline.run import Run
+from pipeline.unit_rows import UnitRows
+from tests.report.conftest import HOSTILE
+from tests.speech import RATE, tone
+
+SECRET = b"the secret that lies beside the corpus"
+FAILED = 22  # the row of `odd` that is not in the index
+SURROGATE = "no \udcff UTF-8"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A page that is being served."""
+
+    page: SearchPage
+    port: int
+
+    def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+        """What a client that sends `path` as it stands gets."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, headers=headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def ask(self, sentence: str, top: object = 5, **fields: list[str]) -> Answer:
+        return self.get("/ask?" + urlencode({"q": sentence, "top": top, **fields}, doseq=True))
+
+
+@contextmanager
+def served(page: SearchPage) -> Iterator[Site]:
+    with listening(0) as door:
+        server = server_of(page, door)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+        port = door.getsockname()[1]
+        thread.start()
+        try:
+            yield Site(page, port)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def index(stores: Path, trained: Run) -> SpeechIndex:
+    """What the command line asks."""
+    return SpeechIndex.open(stores, trained)
+
+
+@pytest.fixture(scope="session")
+def site(stores: Path, trained: Run) -> Iterator[Site]:
+    with served(SearchPage.open(stores, trained)) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def odd_page(site: Site, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchPage:
+    """The page of `site` over a manifest of strange names and paths, with secrets beside the audio root."""
+    outside = tmp_path_factory.mktemp("odd")
+    root = outside / "root"
+    shutil.copytree(corpus.parent, root)
+    manifest = _odd_manifest(site.page.index.manifest, root)
+    found = site.page.index.found
+    rows = found.rows != FAILED
+    index = replace(
+        site.page.index,
+        manifest=manifest,
+        columns=Columns(manifest),
+        found=UnitRows(found.rows[rows], found.vectors[rows]),
+        root=root,
+    )
+    return SearchPage(index, Clips(manifest, index.found.rows, root), site.page.facts)
+
+
+@pytest.fixture(scope="session")
+def odd(odd_page: SearchPage) -> Iterator[Site]:
+    with served(odd_page) as site:
+        yield site
+
+
+ODD_AUDIO = {
+    1: "../secret.wav",
+    2: "{outside}/secret.wav",
+    3: "audio/link.wav",
+    4: "audio/pipe",
+    5: "audio",
+    6: "audio/missing.wav",
+    7: "audio/text.wav",
+    8: "audio/cut.wav",
+    9: "audio/nul\0.wav",
+    10: "",
+    11: "out/secret.wav",
+    12: "audio/stereo.flac",
+    13: "audio/long.wav",
+    14: "/dev/zero",
+    15: "audio/inside.wav",
+    16: "audio/../audio/./u00.wav",
+    17: "audio/round.wav",
+    18: "audio/../../secret.wav",
+    19: "{root}/audio/u00.wav",
+}
+UNPLAYABLE = {
+    **dict.fromkeys((1, 2, 10, 14, 18), "its path leads out of the audio root"),
+    **dict.fromkeys((3, 11), "a link on its path leads out of the audio root"),
+    4: "cannot be read (a pipe, not a file)",
+    5: "cannot be read (a folder, not a file)",
+    6: "cannot be read (No such file or directory)",
+    7: "cannot be decoded",
+    8: "truncated",
+    9: "no path of this system",
+    17: "cannot be read (Too many levels of symbolic links)",
+}
+
+
+def _odd_manifest(manifest: Manifest, root: Path) -> Manifest:
+    outside, audio = root.parent, root / "audio"
+    soundfile.write(outside / "secret.wav", tone(0.5, pitch=700), RATE)
+    (outside / "secret.txt").write_bytes(SECRET)
+    os.symlink(outside / "secret.wav", audio / "link.wav")
+    os.symlink(outside, root / "out")
+    os.symlink("u00.wav", audio / "inside.wav")
+    os.symlink("round.wav", audio / "round.wav")
+    os.mkfifo(audio / "pipe")
+    (audio / "text.wav").write_bytes(SECRET * 100)
+    (audio / "cut.wav").write_bytes((audio / "u08.wav").read_bytes()[:4000])
+    soundfile.write(audio / "stereo.flac", np.stack([tone(0.5, rate=44_100), tone(0.5, rate=44_100) / 3], 1), 44_100)
+    soundfile.write(audio / "long.wav", tone(700, pitch=3, rate=100), 100)
+    odd = manifest.take(np.arange(len(manifest)))
+    for row, path in ODD_AUDIO.items():
+        odd.audio[row] = path.format(outside=outside, root=root)
+    odd.id[0], odd.emotion[0], odd.speaker[0] = HOSTILE, HOSTILE, HOSTILE
+    odd.id[20], odd.speaker[20] = SURROGATE, SURROGATE
+    odd.valence[:10], odd.arousal[:10] = 3.0, 5.0
+    odd.valence[21] = odd.arousal[2] = np.nan
+    return odd
