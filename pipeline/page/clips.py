@@ -1,13 +1,13 @@
 """What a player plays: the recording of a row that a search may find, and no other file.
 
-A row is named by its number, never by a path. What is sent is the decoded waveform, written anew: no byte of a file
-that is no audio leaves, and every format that a store was made from can be played.
+A row is named by its number, never by a path. A file is played only while its bytes are those that were encoded. What
+is sent is the decoded waveform, written anew: no byte of a file that is no audio leaves, and every format that a store
+was made from can be played.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,14 @@ class NoClip(Exception):
 
 @dataclass(frozen=True)
 class Clips:
-    """The recordings of `rows` of `manifest` under `root`; those that lie elsewhere only with `outside_root`."""
+    """The recordings of `rows` of `manifest` under `root`; those that lie elsewhere only with `outside_root`.
+
+    Links are followed, as in an extraction: what they lead to must be what was encoded.
+    """
 
     manifest: Manifest
     rows: NDArray[np.int64]  # ascending
+    digests: NDArray[np.uint8]  # (N, 16) BLAKE2b-128 of the file of every row of the manifest
     root: Path
     outside_root: bool = False
 
@@ -51,23 +55,20 @@ class Clips:
         try:
             path = self._path(self.manifest.audio[row])
             rate = _rate(path)
-            return _wav(Decoding(rate, min(SECONDS, _FRAMES / rate), "start").load(path).wave, rate)
+            clip = Decoding(rate, min(SECONDS, _FRAMES / rate), "start").load(path)
+            if clip.digest != self.digests[row].tobytes():
+                raise UnusableAudio("not the file that was encoded; run extract-features again")
+            return _wav(clip.wave, rate)
         except UnusableAudio as error:
             raise NoClip(self.manifest.id[row], error.reason) from None
 
     def _path(self, audio: str) -> Path:
-        """Where `audio` lies, links followed. Raises UnusableAudio where that is outside the root."""
+        """Where `audio` lies. Raises UnusableAudio where that is outside the root."""
         files = AudioFiles(self.root)
         inside = files.inside(audio) if audio else None
         if inside is None and not (self.outside_root and audio):
             raise UnusableAudio("its path leads out of the audio root")
-        try:
-            path = os.path.realpath(files.whole(audio))
-        except ValueError:
-            raise UnusableAudio("no path of this system") from None
-        if not self.outside_root and AudioFiles(Path(os.path.realpath(self.root))).inside(path) is None:
-            raise UnusableAudio("a link on its path leads out of the audio root")
-        return Path(path)
+        return Path(files.whole(audio))
 
 
 def _rate(path: Path) -> int:

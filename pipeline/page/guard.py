@@ -1,12 +1,14 @@
 """The door of the page: requests of this machine's browsers for this page alone, and headers that keep them to it.
 
-A web page of a stranger that is open in the same browser can send requests here, and can give 127.0.0.1 a name of its
+Every address begins with a key that only the printed one has: on a machine of many, others can reach the port too. A
+web page of a stranger that is open in the same browser can send requests here, and can give 127.0.0.1 a name of its
 own (DNS rebinding). Both are told by what a browser says of a request and no page can change: Host, Origin and
 Sec-Fetch-Site.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -33,13 +35,14 @@ _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Guard:
-    """An ASGI application around another, for a server on `port`."""
+    """An ASGI application around another, for a server on `port`; addresses are those of `app` behind /`key`."""
 
-    def __init__(self, app: App, port: int) -> None:
+    def __init__(self, app: App, port: int, key: str) -> None:
         names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
         if port == 80:
             names += ["127.0.0.1", "localhost"]
         self._app, self._hosts, self._origins = app, names, [f"http://{name}" for name in names]
+        self._root = f"/{key}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
@@ -50,13 +53,20 @@ class Guard:
         if scope["type"] != "http":  # the server's own start and end
             await self._app(scope, receive, send)
             return
-        status, why = self._refusal(scope["method"], scope["path"], scope["headers"])
+        path = self._path(scope["path"])
+        status, why = self._refusal(scope["method"], path, scope["headers"])
         if not status:
-            await self._app(scope, receive, guarded)
+            await self._app({**scope, "path": path, "raw_path": path.encode("utf-8", "replace")}, receive, guarded)
             return
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"allow", b"GET, HEAD"), (b"connection", b"close")]
         await guarded({"type": "http.response.start", "status": status, "headers": headers})
         await guarded({"type": "http.response.body", "body": why.encode() + b"\n"})
+
+    def _path(self, path: str) -> str:
+        """`path` behind the key; empty where there is another or none."""
+        given = path[: len(self._root)].encode("utf-8", "surrogatepass")
+        known = hmac.compare_digest(given, self._root.encode())
+        return path[len(self._root) :] if known and path[len(self._root) :].startswith("/") else ""
 
     def _refusal(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str]:
         """The status and the reason, or (0, "")."""
@@ -69,6 +79,8 @@ class Guard:
             return 403, "asked by another site"
         if path != "/" and any(site not in ("same-origin", "none") for site in said.get("sec-fetch-site", [])):
             return 403, "asked by another site"
+        if not path:
+            return 404, "nothing is here; open the address that search-speech printed"
         if method not in ("GET", "HEAD"):
             return 405, "only GET and HEAD"
         if said.get("content-length", ["0"]) != ["0"] or "transfer-encoding" in said:

@@ -1,4 +1,4 @@
-"""The few addresses of the page.
+"""The few addresses of the page, each behind /KEY.
 
 /                       the page, and beside it its style and its scripts
 /about                  what is searched, the values of the filters, the cloud
@@ -39,8 +39,8 @@ _FILES = {
 }
 
 
-def application(page: SearchPage, port: int) -> App:
-    """The page as an ASGI application behind its guard, for a server on `port`."""
+def application(page: SearchPage, port: int, key: str) -> App:
+    """The page as an ASGI application behind its guard, for a server on `port`; its addresses begin with /`key`."""
 
     def about(_: Request) -> Response:
         return _json(page.about)
@@ -65,7 +65,7 @@ def application(page: SearchPage, port: int) -> App:
         lifespan=_few_threads,
     )
     app.router.redirect_slashes = False
-    return Guard(app, port)
+    return Guard(app, port, key)
 
 
 @asynccontextmanager

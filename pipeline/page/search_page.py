@@ -46,7 +46,8 @@ class SearchPage:
         config = validate(ExtractConfig, read_yaml(opened.folder / CONFIG), subject=str(opened.folder / CONFIG))
         index = SpeechIndex.open(opened, run, among=among, device=device)
         root = config.corpus.root or opened.folder
-        clips = Clips(index.manifest, index.found.rows, root, config.corpus.outside_root)
+        digests = opened.audio.column("digest")
+        clips = Clips(index.manifest, index.found.rows, digests, root, config.corpus.outside_root)
         return cls(_shared(index), clips, _facts(opened, run, config) | {"top": top} | _among(index, among or Filter()))
 
     def answer(self, question: Question) -> dict[str, Any]:

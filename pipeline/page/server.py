@@ -2,12 +2,13 @@
 
     search-speech stores/msp runs/erc --serve
 
-It listens on 127.0.0.1 and nowhere else.
+It listens on 127.0.0.1 and nowhere else, and answers those who have the address that is printed.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
@@ -58,9 +59,10 @@ def serve(
     with listening(port) as door:  # first: a port that is taken is known before anything is loaded
         among = Filter(tuple(split), tuple(speaker), tuple(emotion))
         page = SearchPage.open(stores, run, among=among, top=top, device=device)
-        ready(address(door) + (f"?{urlencode({'q': sentence})}" if sentence else ""))
+        key = secrets.token_urlsafe(16)
+        ready(address(door, key) + (f"?{urlencode({'q': sentence})}" if sentence else ""))
         say(f"{len(page.index.found.rows):,} utterances are searched; Ctrl-C ends it")
-        server_of(page, door).run(sockets=[door])
+        server_of(page, door, key).run(sockets=[door])
 
 
 def listening(port: int) -> socket.socket:
@@ -78,15 +80,15 @@ def listening(port: int) -> socket.socket:
     return door
 
 
-def address(door: socket.socket) -> str:
-    """The page's URL."""
-    return f"http://127.0.0.1:{door.getsockname()[1]}/"
+def address(door: socket.socket, key: str) -> str:
+    """The page's URL, with the key that opens it."""
+    return f"http://127.0.0.1:{door.getsockname()[1]}/{key}/"
 
 
-def server_of(page: SearchPage, door: socket.socket) -> uvicorn.Server:
-    """What answers at `door`."""
+def server_of(page: SearchPage, door: socket.socket, key: str) -> uvicorn.Server:
+    """What answers at `door` to whoever has the `key`."""
     config = uvicorn.Config(
-        application(page, door.getsockname()[1]),
+        application(page, door.getsockname()[1], key),
         http="h11",
         ws="none",
         lifespan="on",

@@ -76,7 +76,7 @@ def in_browser(site: Site, rounds: int, profile: Path, picture: Path | None) -> 
         )
         page = context.pages[0]
         start = time.perf_counter()
-        page.goto(f"http://127.0.0.1:{site.port}/")
+        page.goto(site.url)
         page.wait_for_selector("#cloud-layer circle")
         print(f"  the page opened and drew the cloud in {1e3 * (time.perf_counter() - start):.0f} ms (n = 1)")
         for top in (10, 50, 1000):

@@ -42,7 +42,7 @@ class Tab:
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
 
     def open(self, site: Site, query: str = "") -> None:
-        self.page.goto(f"http://127.0.0.1:{site.port}/{query}")
+        self.page.goto(f"{site.url}{query}")
         self.until("document.querySelector('#facts').children.length > 0")
         self.settled()
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from pipeline.page.guard import HEADERS, Guard
-from tests.page.conftest import SECRET, Site
+from tests.page.conftest import KEY, SECRET, Site
 
 PATHS = ("/", "/about", "/ask?q=calm&top=1", "/sentence?valence=1&arousal=1", "/audio/0", "/page.js", "/nothing")
 
@@ -55,15 +55,16 @@ def test_this_host_is_answered_by_both_its_names(site: Site) -> None:
 
 def test_no_host_or_two_are_refused(site: Site) -> None:
     own = f"Host: 127.0.0.1:{site.port}\r\n".encode()
-    assert b" 200 OK" in _raw(site.port, b"GET /about HTTP/1.0\r\n" + own + b"\r\n")
+    get = f"GET /{site.key}/about HTTP/1.0\r\n".encode()
+    assert b" 200 OK" in _raw(site.port, get + own + b"\r\n")
     for hosts in (b"", own + own, own + b"Host: evil.invalid\r\n"):
-        assert b" 200 OK" not in _raw(site.port, b"GET /about HTTP/1.0\r\n" + hosts + b"\r\n")
+        assert b" 200 OK" not in _raw(site.port, get + hosts + b"\r\n")
 
 
 def test_the_usual_port_need_not_be_named() -> None:
     """Browsers leave :80 out."""
-    assert Guard(None, 80)._refusal("GET", "/", [(b"host", b"localhost")]) == (0, "")
-    assert Guard(None, 8080)._refusal("GET", "/", [(b"host", b"localhost")])[0] == 403
+    assert Guard(None, 80, KEY)._refusal("GET", "/", [(b"host", b"localhost")]) == (0, "")
+    assert Guard(None, 8080, KEY)._refusal("GET", "/", [(b"host", b"localhost")])[0] == 403
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -91,7 +92,8 @@ def test_nothing_but_get_and_head_is_answered(method: str, site: Site) -> None:
 def test_a_body_is_refused_unread(site: Site) -> None:
     own = f"Host: 127.0.0.1:{site.port}\r\n".encode()
     for how in (b"Content-Length: 99999999999", b"Transfer-Encoding: chunked"):
-        said = _raw(site.port, b"GET /about HTTP/1.1\r\n" + own + how + b"\r\n\r\n")
+        get = f"GET /{site.key}/about HTTP/1.1\r\n".encode()
+        said = _raw(site.port, get + own + how + b"\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 413 ")
 
 
@@ -102,6 +104,17 @@ def test_a_request_without_end_is_cut_off(site: Site) -> None:
         except (ConnectionResetError, BrokenPipeError):  # cut off before all was sent
             pass
     assert site.get("/about").status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_who_does_not_know_the_key_gets_nothing(path: str, site: Site) -> None:
+    """Any account of the machine can reach the port."""
+    wrong = ["", f"/{KEY[:-1]}", f"/{KEY}x", f"/{KEY.upper()}", f"//{KEY}", "/x", f"/x/../{KEY[:-1]}"]
+    for root in wrong:
+        said = _raw(site.port, f"GET {root}{path} HTTP/1.0\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode())
+        assert said.startswith(b"HTTP/1.1 404 "), root
+        assert said.endswith(b"nothing is here; open the address that search-speech printed\n")
+    assert site.get("").status == 404  # the key alone, without its slash: relative addresses would miss it
 
 
 def test_there_is_no_description_of_the_routes(site: Site) -> None:

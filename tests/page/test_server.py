@@ -18,7 +18,7 @@ from pipeline.commands.search_speech import main
 from pipeline.errors import UsageError
 from pipeline.page.server import address, listening, serve
 from pipeline.run import Run
-from tests.page.conftest import Site
+from tests.page.conftest import KEY, Site
 from tests.stage_two import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def test_it_listens_on_this_machine_alone() -> None:
     with listening(0) as door:
         host, port = door.getsockname()
         assert host == "127.0.0.1"
-        assert address(door) == f"http://127.0.0.1:{port}/"
+        assert address(door, KEY) == f"http://127.0.0.1:{port}/{KEY}/"
         for other in ("127.0.0.2", "::1"):
             with pytest.raises(OSError, match=r"refused|assign|unreachable|not supported"):
                 socket.create_connection((other, port), timeout=2)
@@ -94,9 +94,9 @@ def test_in_python_the_url_asks_the_sentence(stores: Path, trained: Run) -> None
     def ready(url: str) -> None:
         raise Ready(url)
 
-    with pytest.raises(Ready, match=r"^http://127\.0\.0\.1:\d+/\?q=caf%C3%A9\+%26\+%3Cb%3E$"):
+    with pytest.raises(Ready, match=r"^http://127\.0\.0\.1:\d+/[\w-]{22}/\?q=caf%C3%A9\+%26\+%3Cb%3E$"):
         serve(trained, "café & <b>", stores=stores, ready=ready)
-    with pytest.raises(Ready, match=r"^http://127\.0\.0\.1:\d+/$"):
+    with pytest.raises(Ready, match=r"^http://127\.0\.0\.1:\d+/[\w-]{22}/$"):
         serve(trained, stores=stores, ready=ready)
     with pytest.raises(UsageError, match="top 0"):
         serve(trained, top=0, ready=ready)
@@ -144,8 +144,9 @@ def test_a_signal_ends_it_cleanly(number: int, code: int, stores: Path, trained:
     with urllib.request.urlopen(url) as answer:
         assert answer.status == 200
     host, port = url.split("/")[2].split(":")
+    key = url.split("/")[3]
     with socket.create_connection((host, int(port))) as reader:  # a player that is paused
-        reader.sendall(f"GET /audio/0 HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        reader.sendall(f"GET /{key}/audio/0 HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         reader.recv(1)
         process.send_signal(number)
         said, complaints = process.communicate(timeout=30)
