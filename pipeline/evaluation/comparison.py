@@ -134,6 +134,8 @@ def _unpaired(
     counts = {len(of) for of in values.values()}
     if len(counts) > 1:
         return "the numbers of values differ"
+    if not min(counts):
+        return "it has no lists or trials to pair; the spread is over seeds"
     return "fewer than two values a method" if min(counts) < 2 else ""
 
 

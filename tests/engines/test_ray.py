@@ -181,6 +181,7 @@ def test_a_batch_that_an_actor_died_on_is_encoded_alone() -> None:
     assert not member.may_take(fresh)
 
 
+@pytest.mark.slow
 def test_leaving_stops_the_actors_and_gives_up_what_they_have_in_hand(cluster: Cluster, clips: list[Path]) -> None:
     with ray_cluster(ExtractConfig()) as engine:
         with engine.encoded(_job(clips, [0]), _batches(40)) as results:
@@ -270,6 +271,7 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
         list(results)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_work_arrives_as_it_was(cluster: Cluster) -> None:
     job = _job([])
     broken = Job(job.name, job.work, lambda rows: [3] * len(rows), job.seconds)

@@ -55,7 +55,7 @@ def _killed(manifest: Path, out: Path, seconds: float) -> bool:
     return process.exitcode != 0
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_runs_killed_at_random_instants_end_byte_identical(small: Path, tmp_path: Path, kills: int) -> None:
     """A folder takes kills until a run gets through or three have hit, then it is finished here."""
     draw, hit, folders = random.Random(kills), 0, 0
