@@ -54,7 +54,7 @@ def main(
     train-heads stores/msp --seeds 5 --out runs/erc
     train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
     train-heads stores/mine supcon --training small_corpus
-    train-heads stores/mine --plugin my_loss.py -o objective.name=my_loss -o objective.settings.margin=0.3
+    train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
 
     CONFIG is a method's preset (emotionrankclap, clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap,
     ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Doing it again goes on where it stopped.

@@ -26,6 +26,7 @@ from tests.speech import RATE, tone
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SWEEPS = ROOT / "docs/sweeps.md"  # its YAML stands in for a sweep of one's own
+OWN_PARTS = ROOT / "docs/encoders.md", ROOT / "docs/objectives.md"  # their files are the plugins of other pages
 _PATHS = re.compile(r"/?[\w.-]+(?:/[\w.-]+)*")
 _LIMIT = 240  # seconds that one command line may take
 
@@ -185,6 +186,7 @@ class Sandbox:
             self._write(name, "The person is speaking with joy.\n\nThe person is speaking calmly.\n")
         elif re.fullmatch(r"[\w/-]+\.(yaml|py|csv|jsonl|json)", name):
             near = [*blocks(self.page), *(blocks(SWEEPS) if "sweep-heads" in said else ())]
+            near += [block for page in OWN_PARTS for block in blocks(page) if block.file]
             named = [block for block in near if block.file == name]
             shown = named or [block for block in near if block.language == path.suffix[1:] and not block.file]
             if shown:

@@ -36,7 +36,9 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path
         common = Sandbox(folder / "kitchen", warm, endpoint.url, folder / "hub", {}, folder)
         common.root.mkdir()
         shared = makers(common)
-        yield lambda page: Sandbox(folder / page.stem, warm, endpoint.url, folder / "hub", shared, page)
+        yield lambda page: Sandbox(
+            folder / f"{page.parent.name}-{page.stem}", warm, endpoint.url, folder / "hub", shared, page
+        )
     warm.end()
 
 
