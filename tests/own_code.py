@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import plugins, register_objective, registry
 from pipeline.config import TrainConfig
+from pipeline.extraction import extract
 from pipeline.objectives.objective import objective_of
+from pipeline.plugins import load_plugins
 from pipeline.training import resolve
+from tests.speech import QUICK, write_corpus
 from tests.test_stack import some_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +49,9 @@ class Words:
         return torch.tensor([[1.0 + sentence.count(letter) for letter in "aeioulm"] for sentence in sentences])
 """
 
+MINE = ["audio.encoder=mine", "text.encoder=words", "captions.styles=[dimensional]"]
+WAVES = [np.random.default_rng(0).standard_normal(n).astype(np.float32) for n in (800, 1600, 801)]
+
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -67,6 +74,23 @@ def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def registered(folder: Path, *, version: int = 1, scale: float = 1.0) -> None:
+    load_plugins([plugin(folder, SPECTRUM.format(version=version, scale=scale)), plugin(folder, WORDS, "words.py")])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for an evaluation."""
+    return write_corpus(tmp_path_factory.mktemp("own") / "c", 64)
+
+
+@pytest.fixture
+def own_stores(many: Path, tmp_path: Path) -> Path:
+    registered(tmp_path)
+    extract(many, out=tmp_path / "stores", overrides=[*QUICK, *MINE])
+    return tmp_path / "stores"
 
 
 def blocks(page: str, kind: str) -> list[str]:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pipeline import EmotionRankCLAP, register_audio_encoder
@@ -15,34 +14,14 @@ from pipeline.commands import compare_methods, extract_features, search_speech, 
 from pipeline.config import AudioConfig
 from pipeline.encoders import load_audio_encoder
 from pipeline.errors import ManyProblems, UsageError
-from pipeline.extraction import extract
 from pipeline.extraction import resolve as resolve_extraction
 from pipeline.plugins import find, load_plugins
 from pipeline.training import train
-from tests.own_code import ROOT, SPECTRUM, WORDS, forget, plugin
+from tests.own_code import ROOT, SPECTRUM, WAVES, WORDS, forget, plugin
 from tests.own_code import forgotten as forgotten
-from tests.speech import QUICK, write_corpus
+from tests.own_code import many as many
+from tests.own_code import own_stores as own_stores
 from tests.stage_two import run_command
-
-MINE = ["audio.encoder=mine", "text.encoder=words", "captions.styles=[dimensional]"]
-WAVES = [np.random.default_rng(0).standard_normal(n).astype(np.float32) for n in (800, 1600, 801)]
-
-
-def registered(folder: Path, *, version: int = 1, scale: float = 1.0) -> None:
-    load_plugins([plugin(folder, SPECTRUM.format(version=version, scale=scale)), plugin(folder, WORDS, "words.py")])
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough for an evaluation."""
-    return write_corpus(tmp_path_factory.mktemp("own") / "c", 64)
-
-
-@pytest.fixture
-def own_stores(many: Path, tmp_path: Path) -> Path:
-    registered(tmp_path)
-    extract(many, out=tmp_path / "stores", overrides=[*QUICK, *MINE])
-    return tmp_path / "stores"
 
 
 def test_unknown_names_are_said_with_every_other_problem_and_a_suggestion() -> None:

@@ -26,17 +26,12 @@ from pipeline.plugins import load_plugins
 from pipeline.status import verify, verify_sources
 from pipeline.training import train
 from pipeline.yaml_tree import read_yaml
-from tests.own_code import SPECTRUM, WORDS, commands, forget, plugin, write_files
+from tests.own_code import MINE, SPECTRUM, WAVES, commands, forget, plugin, registered, write_files
 from tests.own_code import forgotten as forgotten
+from tests.own_code import many as many
+from tests.own_code import own_stores as own_stores
 from tests.speech import QUICK, tone, write_corpus
 from tests.stage_two import EVALUATION, TRAINING, run_command
-
-MINE = ["audio.encoder=mine", "text.encoder=words", "captions.styles=[dimensional]"]
-WAVES = [np.random.default_rng(0).standard_normal(n).astype(np.float32) for n in (800, 1600, 801)]
-
-
-def registered(folder: Path, *, version: int = 1, scale: float = 1.0) -> None:
-    load_plugins([plugin(folder, SPECTRUM.format(version=version, scale=scale)), plugin(folder, WORDS, "words.py")])
 
 
 def made(**members: Any) -> Any:
@@ -45,19 +40,6 @@ def made(**members: Any) -> Any:
     sound["encode"] = lambda self, waves: torch.ones(len(waves), 3)
     register_audio_encoder("own")(type("Own", (), {k: v for k, v in (sound | members).items() if v is not None}))
     return load_audio_encoder(AudioConfig(encoder="own"), "cpu")
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough for an evaluation."""
-    return write_corpus(tmp_path_factory.mktemp("own") / "c", 64)
-
-
-@pytest.fixture
-def own_stores(many: Path, tmp_path: Path) -> Path:
-    registered(tmp_path)
-    extract(many, out=tmp_path / "stores", overrides=[*QUICK, *MINE])
-    return tmp_path / "stores"
 
 
 def test_an_encoder_that_wraps_the_embedded_one_fills_a_store_with_its_vectors(stores: Path, tmp_path: Path) -> None:
