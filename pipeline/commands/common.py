@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
@@ -119,3 +119,10 @@ def show(result: Any, text: str, as_json: bool) -> None:
     except UnicodeEncodeError:
         said = json.dumps(result) if as_json else text.encode("utf-8", "backslashreplace").decode()
     click.echo(said)
+
+
+def listed(tree: Mapping[str, Any]) -> str:
+    """A line for each value of a tree, by its dotted name."""
+    from cache.fingerprint import leaves
+
+    return "\n".join(f"{name}: {value}" for name, value in leaves(tree))

@@ -11,6 +11,7 @@ from pipeline.commands.common import (
     fresh_option,
     guarded,
     json_option,
+    listed,
     overrides_option,
     plugin_option,
     show,
@@ -101,7 +102,7 @@ def main(
     resolved = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     if dry_run:
         plan = foresee(resolved, out=folder, device=device)
-        show(plan, "\n".join(f"{name}: {value}" for name, value in plan.items()), as_json)
+        show(plan, listed(plan), as_json)
         return
     result = extract(
         resolved, out=folder, device=device, engine=engine, limit=limit, retry_failed=retry_failed, fresh=fresh

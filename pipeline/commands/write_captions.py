@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.common import guarded, json_option, overrides_option, plugin_option, show
+from pipeline.commands.common import guarded, json_option, listed, overrides_option, plugin_option, show
 from pipeline.commands.completion import FOLDER, of_writing, presets, settings
 from pipeline.commands.mistakes import Command
 
@@ -44,7 +44,7 @@ def main(
     folder = out or Path("captions") / Path(config).stem
     if dry_run:
         plan = foresee_writing(config, out=folder, audio_root=audio_root, overrides=overrides)
-        show(plan, "\n".join(f"{name}: {value}" for name, value in plan.items()), as_json)
+        show(plan, listed(plan), as_json)
         return
     result = write_captions(config, out=folder, audio_root=audio_root, overrides=overrides)
     show(result, _table(result), as_json)

@@ -57,6 +57,12 @@ def each(start: str, *ends: str) -> list[str]:
         ("extract_features", ["x", "-o", "audio.p"], ["audio.pooling=", "audio.padding=", "audio.precision="]),
         ("extract_features", ["x", "-o", "audio.pooling="], each("audio.pooling", "mean", "hidden", "mean_std")),
         ("extract_features", ["x", "-o", "audio.pooling=mean_"], ["audio.pooling=mean_std"]),
+        (
+            "extract_features",
+            ["x", "-o", "audio.encoder="],
+            each("audio.encoder", "embedded", "wavlm_ser", "transformers"),
+        ),
+        ("extract_features", ["x", "-o", "text.encoder="], each("text.encoder", "embedded", "transformers")),
         ("extract_features", ["x", "-o", "corpus.outside_root="], each("corpus.outside_root", "true", "false")),
         ("extract_features", ["x", "-o", "captions.styles=[c"], ["captions.styles=[clap4emo]"]),
         ("extract_features", ["x", "-o", "audio.max_seconds="], []),

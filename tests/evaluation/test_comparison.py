@@ -128,6 +128,16 @@ def test_conventions_that_differ_are_given_by_name() -> None:
     assert "AOC (b): tau-a" in notes
 
 
+def test_recognition_has_nothing_to_pair_and_says_so() -> None:
+    figures = {"war": 0.5, "uar": {"mean": 0.5, "std": 0.1}, "convention": "nearest prompt"}
+    found = {name: result(0.5, 0.1, 1) | {"recognition": figures} for name in "ab"}
+    notes = comparison_tables(found).tables[2].notes
+    assert [note for note in notes if "not tested" in note] == [
+        f"{measure}: not tested, it has no lists or trials to pair; the spread is over seeds"
+        for measure in ("WAR", "UAR")
+    ]
+
+
 def test_a_measure_that_a_method_lacks_is_a_dash() -> None:
     half = result(0.1, 0.3, 2)
     del half["ordinality"]["voc"]
