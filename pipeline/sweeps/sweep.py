@@ -26,11 +26,11 @@ from pipeline.epochs import epoch_generator, steps_of
 from pipeline.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
 from pipeline.interrupt import interruptible
 from pipeline.progress import say
-from pipeline.report.sweep import sweep_report, winners_command
 from pipeline.sweeps.bracket import FOLDER, Bracket, Entry, bracket_folders, read_bracket, unfinished
 from pipeline.sweeps.config import SweepConfig, load_sweep
 from pipeline.sweeps.materials import Materials
 from pipeline.sweeps.race import Found, Race
+from pipeline.sweeps.report import sweep_report, winners_command
 from pipeline.sweeps.rungs import bracket_size, last_rung
 from pipeline.sweeps.score import DevOrdinality
 from pipeline.sweeps.space import Space

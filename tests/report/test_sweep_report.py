@@ -18,17 +18,17 @@ from cache.lock import writing
 from pipeline.commands.sweep_heads import main as sweep_heads
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.errors import StoreLocked
-from pipeline.report.axes import Scale, in_order, place, scored, ticks
-from pipeline.report.dimensions import dimensions
-from pipeline.report.halving import halving
-from pipeline.report.importance import importance
-from pipeline.report.leaderboard import SHOWN, Leaderboard, text_of
 from pipeline.report.page import Section, write_page
-from pipeline.report.parallel import parallel_coordinates
-from pipeline.report.sweep import CURVES, NAMES
 from pipeline.report.tables import table_html
 from pipeline.run import Run
+from pipeline.sweeps.axes import Scale, in_order, place, scored, ticks
 from pipeline.sweeps.config import Range
+from pipeline.sweeps.dimensions import dimensions
+from pipeline.sweeps.halving import halving
+from pipeline.sweeps.importance import importance
+from pipeline.sweeps.leaderboard import SHOWN, Leaderboard, text_of
+from pipeline.sweeps.parallel import parallel_coordinates
+from pipeline.sweeps.report import CURVES, NAMES
 from pipeline.sweeps.space import Choices, Space
 from pipeline.sweeps.sweep import sweep
 from tests.report.conftest import HOSTILE, SPACE, Page

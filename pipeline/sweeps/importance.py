@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.axes import score_name
 from pipeline.report.drawing import BLUE
 from pipeline.report.exhibit import Exhibit
 from pipeline.report.text import label
+from pipeline.sweeps.axes import score_name
 from pipeline.sweeps.space import Space
 
 NAME = "importance"

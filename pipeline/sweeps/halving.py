@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.axes import Row, Scale, bare, highest, upright
 from pipeline.report.drawing import BLUE, ORANGE
 from pipeline.report.exhibit import Exhibit
+from pipeline.sweeps.axes import Row, Scale, bare, highest, upright
 from pipeline.sweeps.config import Halving
 from pipeline.sweeps.rungs import last_rung
 from pipeline.sweeps.space import Space

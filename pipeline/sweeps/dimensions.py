@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from pipeline.report.axes import Row, axis_name, highest, place, score_name, scored, ticks, wiggle
 from pipeline.report.drawing import BLUE, ORANGE, drawable
 from pipeline.report.exhibit import Exhibit
+from pipeline.sweeps.axes import Row, axis_name, highest, place, score_name, scored, ticks, wiggle
 from pipeline.sweeps.space import Choices, Space
 
 NAME = "dimensions"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from pipeline.report.axes import Row, Scale, axis_name, bare, highest, place, score_name, scored, ticks, upright, wiggle
 from pipeline.report.exhibit import Exhibit
+from pipeline.sweeps.axes import Row, Scale, axis_name, bare, highest, place, score_name, scored, ticks, upright, wiggle
 from pipeline.sweeps.space import Space
 
 NAME = "parallel_coordinates"

@@ -18,20 +18,20 @@ from pipeline.config import TrainConfig
 from pipeline.errors import StoreCorrupt
 from pipeline.progress import say
 from pipeline.report import curves
-from pipeline.report.axes import Row, score_name, scored
-from pipeline.report.dimensions import NAME as DIMENSIONS
-from pipeline.report.dimensions import dimensions
 from pipeline.report.exhibit import Exhibit
-from pipeline.report.halving import NAME as HALVING
-from pipeline.report.halving import halving
-from pipeline.report.importance import FEWEST, importance
-from pipeline.report.importance import NAME as IMPORTANCE
-from pipeline.report.leaderboard import Leaderboard, text_of
 from pipeline.report.page import Section, notes_list, unless_damaged, write_page
-from pipeline.report.parallel import NAME as PARALLEL
-from pipeline.report.parallel import parallel_coordinates
 from pipeline.report.tables import command_html, facts_html, table_html
+from pipeline.sweeps.axes import Row, score_name, scored
 from pipeline.sweeps.bracket import bracket_folders, read_bracket, read_history
+from pipeline.sweeps.dimensions import NAME as DIMENSIONS
+from pipeline.sweeps.dimensions import dimensions
+from pipeline.sweeps.halving import NAME as HALVING
+from pipeline.sweeps.halving import halving
+from pipeline.sweeps.importance import FEWEST, importance
+from pipeline.sweeps.importance import NAME as IMPORTANCE
+from pipeline.sweeps.leaderboard import Leaderboard, text_of
+from pipeline.sweeps.parallel import NAME as PARALLEL
+from pipeline.sweeps.parallel import parallel_coordinates
 from pipeline.sweeps.space import Space
 from pipeline.sweeps.study import Study, importances
 from pipeline.sweeps.trials import tally

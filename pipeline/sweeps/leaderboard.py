@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.errors import on_one_line
-from pipeline.report.axes import Row, highest
+from pipeline.sweeps.axes import Row, highest
 from pipeline.sweeps.rungs import last_rung
 from pipeline.sweeps.space import Space
 
