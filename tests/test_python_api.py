@@ -82,7 +82,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "as_json": RETURNED,
     },
     "compare-methods": {
-        "stores": ["compare.stores", "cross_validate.stores", "comparison_report.stores"],
+        "stores": ["compare.stores", "cross_validate.stores", "comparison_report.stores", "folds_report.stores"],
         "methods": ["compare.methods", "cross_validate.methods"],
         "out": ["compare.out", "cross_validate.out", "comparison_report.out", "folds_report.out"],
         "training": ["compare.training", "cross_validate.training"],

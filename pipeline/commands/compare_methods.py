@@ -94,7 +94,7 @@ def main(
         if not no_report:
             from pipeline.report.cross_validation import folds_report
 
-            folds_report(shared["out"], result)
+            folds_report(shared["out"], result, stores)
     else:
         from pipeline.method_comparison import compare
 

@@ -97,7 +97,7 @@ def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path)
     summary, _ = cross_validate(
         stores, out=tmp_path / "out", folds=3, methods=["clap_sce"], seeds=1, overrides=SETTINGS
     )
-    folds_report(tmp_path / "out", summary)
+    folds_report(tmp_path / "out", summary, stores)
     page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     assert page.tags.count("figure") == 3
     assert {path.stem for path in (tmp_path / "out/report").iterdir()} == set(NAMES)
@@ -107,3 +107,4 @@ def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path)
             assert float(row["mean"]) == found[kind][row["measure"]]["mean"]
     assert found["pooled"]["uar"] != found["mean_over_folds"]["uar"]
     assert all(any(note in words for words in page.words) for note in summary["notes"])
+    assert {"fingerprint.audio.encoder.encoder", "planted", "clap_sce: training.batch_size"} <= set(page.words)
