@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cache.disk import write_whole
@@ -26,6 +26,7 @@ EPSILON = 1e-8  # a ReLU row can be all zero (F7)
 FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
 ACTIVATIONS = ("relu", "identity")
 _METADATA, _CHECKSUM = "emotionrankclap", "checksum"
+_LENGTH = 8  # bytes of a safetensors file that say how long its header is
 _BROKEN = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # RecursionError is a RuntimeError
 
 
@@ -155,9 +156,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if not path.is_file():  # a pipe would be waited for
             raise FileNotFoundError("no such file")
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = json.loads((file.metadata() or {})[_METADATA])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        contents = path.read_bytes()  # at once: safe_open opens a file twice, and it may be replaced in between
+        tensors = load(contents)
+        header = json.loads(contents[_LENGTH : _LENGTH + int.from_bytes(contents[:_LENGTH], "little")])
+        metadata: dict[str, Any] = json.loads(header["__metadata__"][_METADATA])
         if _CHECKSUM not in metadata:
             raise ValueError("no checksum; of an earlier release?")
         if metadata.pop(_CHECKSUM) != _checksum(tensors, metadata):

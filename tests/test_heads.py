@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import StoreCorrupt
-from pipeline.heads import MAX_SCALE, Heads, load_heads, save_heads
+from pipeline.heads import MAX_SCALE, Heads, load_heads, load_tensors, save_heads, save_tensors
 
 
 def test_the_papers_heads_have_918_529_parameters() -> None:
@@ -102,3 +104,26 @@ def test_a_file_that_holds_no_heads_is_refused_in_one_line(tmp_path: Path, spoil
     with pytest.raises(StoreCorrupt, match=r"heads\.safetensors") as caught:
         load_heads(path)
     assert "\n" not in str(caught.value)
+
+
+def test_heads_that_are_replaced_while_they_are_read_are_the_old_or_the_new(tmp_path: Path) -> None:
+    path, beside = tmp_path / "x.safetensors", tmp_path / "beside"
+    for number in range(2):
+        save_tensors({"a": torch.full((1000,), float(number))}, tmp_path / str(number), {})
+    os.link(tmp_path / "0", path)
+    stop = threading.Event()
+
+    def replace() -> None:
+        while not stop.is_set():
+            for number in range(2):
+                os.link(tmp_path / str(number), beside)
+                os.replace(beside, path)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        found = {load_tensors(path)[0]["a"].unique().item() for _ in range(300)}
+    finally:
+        stop.set()
+        writer.join()
+    assert found <= {0.0, 1.0}

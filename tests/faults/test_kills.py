@@ -80,6 +80,7 @@ def test_runs_killed_at_random_instants_end_byte_identical(small: Path, tmp_path
 
 def _slow_run_in_child(phase: str, words: list[str], log: Path) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell began with & ignores it
     quick_encoders(pytest.MonkeyPatch(), slow_below=8001)  # two clips are longer
     if phase != "encoding":
         slow = {"loading": "load_audio_encoder", "opening": "sources_of"}[phase]
