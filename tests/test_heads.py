@@ -110,7 +110,7 @@ def test_heads_that_are_replaced_while_they_are_read_are_the_old_or_the_new(tmp_
     path, beside = tmp_path / "x.safetensors", tmp_path / "beside"
     for number in range(2):
         save_tensors({"a": torch.full((1000,), float(number))}, tmp_path / str(number), {})
-    os.link(tmp_path / "0", path)
+    os.link(tmp_path / "1", path)
     stop = threading.Event()
 
     def replace() -> None:
