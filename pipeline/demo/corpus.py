@@ -6,7 +6,6 @@ the right one, and a manifest that is there says that all of them are.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from cache.disk import make_folder, write_text, write_whole
+from pipeline.csv_text import csv_text
 from pipeline.demo.manner import GRID, SAMPLE_RATE, colour, manner_of, rated
 from pipeline.demo.script import SENTENCES, SPEAKERS, Speaker
 from pipeline.demo.voice import Manner, Voice
@@ -90,11 +90,7 @@ def _render(folder: Path, recipes: list[Utterance], progress: Callable[[int, int
 
 
 def _manifest(recipes: list[Utterance]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(_row(recipe) for recipe in recipes)
-    return file.getvalue()
+    return csv_text(_COLUMNS, map(_row, recipes))
 
 
 def _row(recipe: Utterance) -> Iterator[str]:

@@ -28,19 +28,16 @@ from pipeline.objectives.soft_targets import (
 from pipeline.plugins import find
 
 
-class Prepared(Protocol):
-    """What a loss needs beside the logits, for S batches; `prepared[s]` is that of one."""
-
-    def __getitem__(self, batch: int) -> Any: ...
-
-
 class Objective(Protocol):
     """A loss of one method."""
 
     recordable: ClassVar[bool]  # whether CUDA may record its work once and replay it
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor, /) -> Any:
-        """For (S, B) rows of `pairs` and their captions: from labels and frozen features alone, no gradient."""
+        """For (S, B) rows of `pairs` and their captions: from labels and frozen features alone, no gradient.
+
+        What is prepared for S batches has `[s]`, what was prepared for one of them.
+        """
 
     def loss(self, logits: Tensor, prepared: Any) -> Tensor:
         """(..., B, B) cosine / tau and what was prepared for them -> a scalar that flows gradient to them."""

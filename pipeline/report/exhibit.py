@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cache.errors import on_one_line
+from pipeline.csv_text import csv_text
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,7 @@ class Exhibit:
 
     def csv(self) -> str:
         """The data, in full precision."""
-        file = io.StringIO()
-        lines = [[_plain(value) for value in row] for row in self.rows]
-        csv.writer(file, lineterminator="\n").writerows([self.columns, *lines])
-        return file.getvalue()
+        return csv_text(self.columns, ([_plain(value) for value in row] for row in self.rows))
 
 
 def _plain(value: Any) -> Any:

@@ -21,10 +21,11 @@ Point = tuple[str, int, Any, float, bool, bool]  # dimension, trial, value, scor
 def dimensions(space: Space, rows: Sequence[Row]) -> Exhibit:
     """A panel for each dimension, a dot for each trial that has it and a score."""
     best = next((row["number"] for row in rows if row["state"] == "complete"), None)
+    found = scored(rows)
     points: list[Point] = [
         (name, row["number"], row["params"][name], score, _went_on(row), row["number"] == best)
         for name in space.dimensions
-        for row, score in scored(rows)
+        for row, score in found
         if name in row["params"]
     ]
     across = min(_ACROSS, len(space.dimensions))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.csv_text import csv_text
 from pipeline.sweeps.study import Study, results_of
 
 Row = dict[str, Any]
@@ -69,13 +68,6 @@ def as_csv(rows: Iterable[Row], names: Sequence[str]) -> str:
         [*keys, *names],
         ([*(row[key] for key in keys), *(row["params"].get(name) for name in names)] for row in rows),
     )
-
-
-def csv_text(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table as CSV."""
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([head, *rows])
-    return file.getvalue()
 
 
 def as_json(rows: Sequence[Row], about: Mapping[str, Any]) -> str:

@@ -28,10 +28,9 @@ from pipeline.page.clips import Clips
 from pipeline.page.search_page import SearchPage
 from pipeline.retrieval import SpeechIndex
 from pipeline.unit_rows import embed_rows
-from tests.benchmarks.search import SPLITS, speech
+from tests.benchmarks.search import planted, speech
 from tests.page.conftest import Site, served
 from tests.page.test_browser import CHROMIUM, FLAGS
-from tests.planted import plant
 
 _FACTS = {"run": "-", "stores": "-", "method": "-", "style": "-", "heard": 10, "crop": "start", "played": 600}
 
@@ -45,9 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.stores or Path(scratch) / "stores"
-        if not (folder / "audio.h5").exists():
-            splits = {name: round(share * arguments.rows) for name, share in SPLITS.items()}
-            plant(folder, splits, styles=("dimensional", "acoustic"))
+        planted(folder, arguments.rows)
         with served(_page(folder)) as site:
             site.get("/about")
             by_http(site, arguments.rounds)
@@ -113,7 +110,7 @@ def _page(folder: Path) -> SearchPage:
     embed = lambda sentence: np.asarray(heads.embed_text(encoder.encode([sentence])))  # noqa: E731
     index = SpeechIndex(manifest, Columns(manifest), found, embed)
     count = {"manifest": len(manifest), "fitting": len(manifest), "among": {}, "top": 10}
-    return SearchPage(index, Clips(manifest, found.rows, folder), _FACTS | count)
+    return SearchPage(index, Clips(manifest, found.rows, stores.audio.column("digest"), folder), _FACTS | count)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -40,12 +40,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.stores or Path(scratch) / "stores"
-        if not (folder / "audio.h5").exists():
-            splits = {name: round(share * arguments.rows) for name, share in SPLITS.items()}
-            plant(folder, splits, styles=("dimensional", "acoustic"))
+        if planted(folder, arguments.rows):
             print("planted; run it again with --stores for memory that is the search's alone")
         print(f"resident at the start: {_peak():,.0f} MiB")
         measure(folder, arguments.rounds)
+
+
+def planted(folder: Path, rows: int) -> bool:
+    """Whether stores of `rows` utterances had to be made."""
+    if (folder / "audio.h5").exists():
+        return False
+    plant(folder, {name: round(share * rows) for name, share in SPLITS.items()}, styles=("dimensional", "acoustic"))
+    return True
 
 
 def measure(folder: Path, rounds: int) -> None:

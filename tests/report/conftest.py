@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +64,16 @@ class Page(HTMLParser):
 
     def values(self, name: str) -> list[str]:
         return [value for _, key, value in self.attributes if key == name]
+
+
+def rows_of(out: Path, name: str) -> list[dict[str, str]]:
+    """The data of a figure."""
+    with open(out / f"report/{name}.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "evaluation.json").read_text())
 
 
 @pytest.fixture

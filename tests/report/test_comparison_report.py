@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -18,14 +17,9 @@ from pipeline.report.cross_validation import NAMES, folds_report
 from pipeline.report.measures import measures
 from pipeline.report.page import Section, write_page
 from tests.planted import plant
-from tests.report.conftest import HOSTILE, SETTINGS, STYLES, Page
+from tests.report.conftest import HOSTILE, SETTINGS, STYLES, Page, rows_of
 
 METHODS = {"clap_sce", "supcon"}
-
-
-def rows_of(out: Path, name: str) -> list[dict[str, str]]:
-    with open(out / f"report/{name}.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_dots_are_the_means_of_the_comparison(compared: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -20,19 +19,10 @@ from pipeline.report.circumplex import retrieved
 from pipeline.report.evaluation import NAMES, evaluation_report
 from pipeline.report.planes import modality_gap, plane
 from pipeline.run import open_run
-from tests.report.conftest import SHORT, Page
+from tests.report.conftest import SHORT, Page, result_of, rows_of
 from tests.stage_two import run_command, tree
 
 PLAIN = [name for name in NAMES if name != umap_planes.NAME]  # what there is where UMAP is not installed
-
-
-def rows_of(run: Path, name: str) -> list[dict[str, str]]:
-    with open(run / f"report/{name}.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def result_of(run: Path) -> dict:
-    return json.loads((run / "evaluation.json").read_text())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -31,17 +30,12 @@ from pipeline.sweeps.parallel import parallel_coordinates
 from pipeline.sweeps.report import CURVES, NAMES
 from pipeline.sweeps.space import Choices, Space
 from pipeline.sweeps.sweep import sweep
-from tests.report.conftest import HOSTILE, SPACE, Page
+from tests.report.conftest import HOSTILE, SPACE, Page, rows_of
 from tests.stage_two import run_command, tree
 from tests.sweeps.conftest import FIXED, a_sweep
 
 Row = dict[str, Any]
 BRACKETS = {number: 4 * (number // 4) for number in range(8)}
-
-
-def rows_of(out: Path, name: str) -> list[dict[str, str]]:
-    with open(out / f"report/{name}.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def trials_of(out: Path) -> list[Row]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
 import subprocess
 import sys
@@ -17,17 +15,8 @@ import torch
 from cache.pairs import cached_pairs
 from pipeline.report.evaluation import evaluation_report
 from pipeline.run import open_run
-from tests.report.conftest import Page
+from tests.report.conftest import Page, result_of, rows_of
 from tests.stage_two import tree
-
-
-def rows_of(run: Path, name: str) -> list[dict[str, str]]:
-    with open(run / f"report/{name}.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def result_of(run: Path) -> dict:
-    return json.loads((run / "evaluation.json").read_text())
 
 
 @pytest.fixture
