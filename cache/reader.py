@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cache.disk import File
 from cache.errors import StoreCorrupt
 from cache.header import DIGEST_BYTES, DONE, FAILED, LINE_BYTES, PENDING, Layout, read_layout, seal_of
-from cache.names import Names
+from cache.manifest import Names
 
 _BLOCK_BYTES = 16 << 20
 _SPAN_BYTES = 1 << 20  # rows that lie within so much are read in one go

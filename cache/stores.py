@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from cache.captions import Captions, read_captions
 from cache.errors import StoreCorrupt, UsageError
-from cache.manifest import Manifest, read_manifest
-from cache.names import Names
+from cache.manifest import Manifest, Names, read_manifest
 from cache.reader import Store
 
 MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"

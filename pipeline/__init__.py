@@ -30,62 +30,62 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.captions.writing import foresee_writing as foresee_writing
-    from pipeline.captions.writing import write_captions as write_captions
-    from pipeline.cross_validation import cross_validate as cross_validate
-    from pipeline.demo.demo import run_demo as run_demo
+    from pipeline.core.plugins import load_plugins as load_plugins
+    from pipeline.core.plugins import register_audio_encoder as register_audio_encoder
+    from pipeline.core.plugins import register_objective as register_objective
+    from pipeline.core.plugins import register_text_encoder as register_text_encoder
+    from pipeline.data.captions.llm.write import foresee_writing as foresee_writing
+    from pipeline.data.captions.llm.write import write_captions as write_captions
     from pipeline.evaluation.evaluate import evaluate as evaluate
-    from pipeline.extraction import extract as extract
-    from pipeline.extraction import foresee as foresee
-    from pipeline.filters import Filter as Filter
-    from pipeline.method_comparison import compare as compare
-    from pipeline.model import EmotionRankCLAP as EmotionRankCLAP
-    from pipeline.page.server import serve as serve
-    from pipeline.plugins import load_plugins as load_plugins
-    from pipeline.registry import register_audio_encoder as register_audio_encoder
-    from pipeline.registry import register_objective as register_objective
-    from pipeline.registry import register_text_encoder as register_text_encoder
-    from pipeline.report.comparison import comparison_report as comparison_report
-    from pipeline.report.cross_validation import folds_report as folds_report
-    from pipeline.report.evaluation import evaluation_report as evaluation_report
-    from pipeline.retrieval import CaptionIndex as CaptionIndex
-    from pipeline.retrieval import SpeechIndex as SpeechIndex
-    from pipeline.retrieval import describe as describe
-    from pipeline.retrieval import search as search
-    from pipeline.status import status_of as status_of
-    from pipeline.status import verify as verify
-    from pipeline.status import verify_sources as verify_sources
-    from pipeline.sweeps.sweep import sweep as sweep
-    from pipeline.training import train as train
+    from pipeline.evaluation.report.comparison_report import comparison_report as comparison_report
+    from pipeline.evaluation.report.comparison_report import folds_report as folds_report
+    from pipeline.evaluation.report.evaluation_report import evaluation_report as evaluation_report
+    from pipeline.experiments.compare import compare as compare
+    from pipeline.experiments.cross_validation import cross_validate as cross_validate
+    from pipeline.experiments.demo.demo import run_demo as run_demo
+    from pipeline.experiments.sweeps.sweep import sweep as sweep
+    from pipeline.extraction.extract import extract as extract
+    from pipeline.extraction.extract import foresee as foresee
+    from pipeline.extraction.status import status_of as status_of
+    from pipeline.extraction.status import verify as verify
+    from pipeline.extraction.status import verify_sources as verify_sources
+    from pipeline.inference.model import EmotionRankCLAP as EmotionRankCLAP
+    from pipeline.inference.nearest_neighbours import Filter as Filter
+    from pipeline.inference.search import CaptionIndex as CaptionIndex
+    from pipeline.inference.search import SpeechIndex as SpeechIndex
+    from pipeline.inference.search import describe as describe
+    from pipeline.inference.search import search as search
+    from pipeline.inference.web.server import serve as serve
+    from pipeline.training.train import train as train
 
 _HOME = {
-    "CaptionIndex": "pipeline.retrieval",
-    "EmotionRankCLAP": "pipeline.model",
-    "Filter": "pipeline.filters",
-    "SpeechIndex": "pipeline.retrieval",
-    "compare": "pipeline.method_comparison",
-    "comparison_report": "pipeline.report.comparison",
-    "cross_validate": "pipeline.cross_validation",
-    "describe": "pipeline.retrieval",
+    "CaptionIndex": "pipeline.inference.search",
+    "EmotionRankCLAP": "pipeline.inference.model",
+    "Filter": "pipeline.inference.nearest_neighbours",
+    "SpeechIndex": "pipeline.inference.search",
+    "compare": "pipeline.experiments.compare",
+    "comparison_report": "pipeline.evaluation.report.comparison_report",
+    "cross_validate": "pipeline.experiments.cross_validation",
+    "describe": "pipeline.inference.search",
     "evaluate": "pipeline.evaluation.evaluate",
-    "evaluation_report": "pipeline.report.evaluation",
-    "extract": "pipeline.extraction",
-    "folds_report": "pipeline.report.cross_validation",
-    "foresee": "pipeline.extraction",
-    "foresee_writing": "pipeline.captions.writing",
-    "load_plugins": "pipeline.plugins",
-    "register_audio_encoder": "pipeline.registry",
-    "register_objective": "pipeline.registry",
-    "register_text_encoder": "pipeline.registry",
-    "run_demo": "pipeline.demo.demo",
-    "search": "pipeline.retrieval",
-    "serve": "pipeline.page.server",
-    "status_of": "pipeline.status",
-    "sweep": "pipeline.sweeps.sweep",
-    "train": "pipeline.training",
-    "verify": "pipeline.status",
-    "verify_sources": "pipeline.status",
-    "write_captions": "pipeline.captions.writing",
+    "evaluation_report": "pipeline.evaluation.report.evaluation_report",
+    "extract": "pipeline.extraction.extract",
+    "folds_report": "pipeline.evaluation.report.comparison_report",
+    "foresee": "pipeline.extraction.extract",
+    "foresee_writing": "pipeline.data.captions.llm.write",
+    "load_plugins": "pipeline.core.plugins",
+    "register_audio_encoder": "pipeline.core.plugins",
+    "register_objective": "pipeline.core.plugins",
+    "register_text_encoder": "pipeline.core.plugins",
+    "run_demo": "pipeline.experiments.demo.demo",
+    "search": "pipeline.inference.search",
+    "serve": "pipeline.inference.web.server",
+    "status_of": "pipeline.extraction.status",
+    "sweep": "pipeline.experiments.sweeps.sweep",
+    "train": "pipeline.training.train",
+    "verify": "pipeline.extraction.status",
+    "verify_sources": "pipeline.extraction.status",
+    "write_captions": "pipeline.data.captions.llm.write",
 }
 __all__ = [
     "CaptionIndex",

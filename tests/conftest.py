@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.retrieval
-from pipeline.config import TrainConfig
-from pipeline.encoders import load_audio_encoder, load_text_encoder
-from pipeline.extraction import extract
-from pipeline.run import Run
-from pipeline.training import train
+import pipeline.inference.search
+from pipeline.core.config import TrainConfig
+from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.extract import extract
+from pipeline.training.run_folder import Run
+from pipeline.training.train import train
 from tests.speech import QUICK, write_corpus
 from tests.stage_two import small_stores
 
@@ -68,6 +68,6 @@ def trained(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def encoders_loaded_once() -> Iterator[None]:
     """A search loads its encoders anew; here once for all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.retrieval, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.retrieval, "load_audio_encoder", cache(load_audio_encoder))
+        patch.setattr(pipeline.inference.search, "load_text_encoder", cache(load_text_encoder))
+        patch.setattr(pipeline.inference.search, "load_audio_encoder", cache(load_audio_encoder))
         yield

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import plugins, register_objective, registry
-from pipeline.config import TrainConfig
-from pipeline.extraction import extract
-from pipeline.objectives.objective import objective_of
-from pipeline.plugins import load_plugins
-from pipeline.training import resolve
+from pipeline import register_objective
+from pipeline.core import plugins
+from pipeline.core import plugins as registry
+from pipeline.core.config import TrainConfig
+from pipeline.core.plugins import load_plugins
+from pipeline.extraction.extract import extract
+from pipeline.objectives.base import objective_of
+from pipeline.training.train import resolve
 from tests.speech import QUICK, write_corpus
-from tests.test_stack import some_pairs
+from tests.training.test_batched_heads import some_pairs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 SPECTRUM = """
 import torch

@@ -19,17 +19,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.allocation import Plan, Rows
 from cache.captions import Captions, write_captions
-from cache.carry import open_for_writing
-from cache.layout import Plan, Rows
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
-from cache.writer import StoreWriter
-from pipeline.acoustic import NAMES
-from pipeline.captions import Source, plan_captions
-from pipeline.captions.source import Acoustics
-from pipeline.config import CaptionsConfig
-from pipeline.corpora.circumplex import NOMINAL
+from cache.writer import StoreWriter, open_for_writing
+from pipeline.core.config import CaptionsConfig
+from pipeline.data.captions import Source, plan_captions
+from pipeline.data.captions.base import Acoustics
+from pipeline.data.corpora.acted import NOMINAL
+from pipeline.extraction.audio.praat import NAMES
 
 Values = NDArray[np.float64]
 

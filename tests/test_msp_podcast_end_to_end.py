@@ -14,7 +14,7 @@ from cache.reader import Store
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.extract_features import main as extract_features
 from pipeline.commands.train_heads import main as train_heads
-from tests.corpora.miniature import KEPT, write_miniature_msp
+from tests.data.corpora.miniature import KEPT, write_miniature_msp
 from tests.speech import QUICK_OPTIONS
 
 

@@ -17,16 +17,16 @@ import pytest
 
 import pipeline
 from pipeline.commands.completion import COMMANDS
-from pipeline.errors import EmotionRankError
-from pipeline.run import Run
-from tests.captions.endpoint import serving
-from tests.captions.writer import good
+from pipeline.core.errors import EmotionRankError
+from pipeline.training.run_folder import Run
+from tests.data.captions.endpoint import serving
+from tests.data.captions.writer import good
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-UNTIL_STOPPED = "serve("  # tests/page serves
-MINUTES = "run_demo("  # its block is compiled and bound; tests/demo runs the function
+UNTIL_STOPPED = "serve("  # tests/inference/web serves
+MINUTES = "run_demo("  # its block is compiled and bound; tests/experiments/demo runs the function
 
 OTHER = "another function"
 RETURNED = "what is returned"

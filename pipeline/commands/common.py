@@ -79,7 +79,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def _run_plugins(files: Any) -> None:
     if files:
-        from pipeline.plugins import load_plugins
+        from pipeline.core.plugins import load_plugins
 
         load_plugins(files)
 

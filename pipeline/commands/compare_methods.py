@@ -18,7 +18,7 @@ from pipeline.commands.common import (
     show,
 )
 from pipeline.commands.completion import FOLDER, of_evaluation, of_training, presets, settings, values
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 
 @click.command("compare-methods", cls=Command)
@@ -88,19 +88,19 @@ def main(
         "tensorboard": tensorboard,
     }
     if scheme:
-        from pipeline.cross_validation import cross_validate
+        from pipeline.experiments.cross_validation import cross_validate
 
         result, text = cross_validate(stores, folds=scheme, **shared)
         if not no_report:
-            from pipeline.report.cross_validation import folds_report
+            from pipeline.evaluation.report.comparison_report import folds_report
 
             folds_report(shared["out"], result, stores)
     else:
-        from pipeline.method_comparison import compare
+        from pipeline.experiments.compare import compare
 
         result, text = compare(stores, evaluation=evaluation, zero_shot_on=others, **shared)
         if not no_report:
-            from pipeline.report.comparison import comparison_report
+            from pipeline.evaluation.report.comparison_report import comparison_report
 
             comparison_report(shared["out"], result, stores)
     show(result, text, as_json)

@@ -26,7 +26,7 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -66,7 +66,7 @@ def presets(kind: str, *, or_file: bool = True) -> Offer:
     """The presets of a folder of configs/; with `or_file`, files too."""
 
     def offer(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from pipeline.config import presets as names
+        from pipeline.core.config_files import presets as names
 
         files = [CompletionItem(incomplete, type="file")] if or_file else []
         return [*values(*names(kind))(context, param, incomplete), *files]
@@ -90,31 +90,31 @@ def settings(model: Callable[[], type[BaseModel]]) -> Offer:
 
 
 def of_extraction() -> type[BaseModel]:
-    from pipeline.config import ExtractConfig
+    from pipeline.core.config import ExtractConfig
 
     return ExtractConfig
 
 
 def of_writing() -> type[BaseModel]:
-    from pipeline.captions.write_config import WriteConfig
+    from pipeline.data.captions.llm.config import WriteConfig
 
     return WriteConfig
 
 
 def of_training() -> type[BaseModel]:
-    from pipeline.config import TrainConfig
+    from pipeline.core.config import TrainConfig
 
     return TrainConfig
 
 
 def of_evaluation() -> type[BaseModel]:
-    from pipeline.config import EvaluateConfig
+    from pipeline.core.config import EvaluateConfig
 
     return EvaluateConfig
 
 
 def of_sweep() -> type[BaseModel]:
-    from pipeline.sweeps.config import SweepConfig
+    from pipeline.experiments.sweeps.config import SweepConfig
 
     return SweepConfig
 

@@ -8,7 +8,7 @@ import click
 
 from pipeline.commands.common import device_option, guarded, json_option, overrides_option, show
 from pipeline.commands.completion import FOLDER, of_evaluation, settings
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 
 @click.command("evaluate-heads", cls=Command)
@@ -29,11 +29,11 @@ def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_re
     Writes RUN/evaluation.json, and the page RUN/report.html with its figures in RUN/report.
     """
     from pipeline.evaluation.evaluate import evaluate
-    from pipeline.evaluation.table import evaluation_table
+    from pipeline.evaluation.tables import evaluation_table
 
     result = evaluate(run, stores=stores, overrides=overrides, device=device)
     if not no_report:
-        from pipeline.report.evaluation import evaluation_report
+        from pipeline.evaluation.report.evaluation_report import evaluation_report
 
         evaluation_report(run, result, stores=stores, device=device)
     show(result, evaluation_table({result["method"]: result}), as_json)

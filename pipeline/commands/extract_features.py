@@ -17,7 +17,7 @@ from pipeline.commands.common import (
     show,
 )
 from pipeline.commands.completion import FOLDER, of_extraction, presets, settings
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 
 @click.command("extract-features", cls=Command)
@@ -93,9 +93,9 @@ def main(
     if status or verify:
         _inspect(folder, verify, audio_root, as_json)
         return
-    from pipeline.errors import QuarantinedRows
-    from pipeline.extraction import extract, foresee, resolve
-    from pipeline.status import status_table
+    from pipeline.core.errors import QuarantinedRows
+    from pipeline.extraction.extract import extract, foresee, resolve
+    from pipeline.extraction.status import status_table
 
     if precision:
         overrides = (*overrides, f"audio.precision={precision}")
@@ -115,7 +115,7 @@ def main(
 
 
 def _inspect(folder: Path, verify: str | None, audio_root: Path | None, as_json: bool) -> None:
-    from pipeline import status as stores
+    from pipeline.extraction import status as stores
 
     found = stores.status_of(folder)
     text = stores.status_table(found)

@@ -8,7 +8,7 @@ import click
 
 from pipeline.commands.common import fresh_option, guarded, json_option, show
 from pipeline.commands.completion import FOLDER
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 
 @click.command("run-demo", cls=Command)
@@ -26,7 +26,7 @@ def main(out: Path, seeds: int, fresh: bool, as_json: bool) -> None:
 
     Needs `pip install "emotionrankclap[demo]"` and nothing else; a few minutes on two cores.
     """
-    from pipeline.demo import run_demo
+    from pipeline.experiments.demo import run_demo
 
     result, text = run_demo(out, seeds=seeds, fresh=fresh)
     show(result, text, as_json)

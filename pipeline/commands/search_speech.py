@@ -12,7 +12,7 @@ import click
 from cache.errors import UsageError, on_one_line
 from pipeline.commands.common import device_option, guarded, json_option, plugin_option, show
 from pipeline.commands.completion import FOLDER, column
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 _COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "style", "audio", "text")
 
@@ -66,7 +66,7 @@ def main(
     among = {"split": split, "speaker": speaker, "emotion": emotion}
     if served:
         _refuse_what_no_page_takes(sentences, audio)
-        from pipeline.page.server import serve
+        from pipeline.inference.web.server import serve
 
         def ready(url: str) -> None:
             show({"url": url}, url, as_json)
@@ -78,7 +78,7 @@ def main(
         raise UsageError("--port", "no --serve", "both or neither", "Add --serve.")
     _refuse_half_a_question(sentences, audio, (*split, *speaker, *emotion))
     words = list(_sentences(sentences))
-    from pipeline.retrieval import describe, search
+    from pipeline.inference.search import describe, search
 
     if audio:
         found = describe(run, audio, stores=stores, top=top or 5, device=device)

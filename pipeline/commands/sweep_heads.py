@@ -16,7 +16,7 @@ from pipeline.commands.common import (
     show,
 )
 from pipeline.commands.completion import FOLDER, of_sweep, presets, settings
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 
 @click.command("sweep-heads", cls=Command)
@@ -48,7 +48,7 @@ def main(
     stopped; the same command elsewhere on a shared disk helps. Writes trials.csv, sweep.json, best.yaml, and the page
     report.html with its figures in report. Needs pip install 'emotionrankclap[sweep]'.
     """
-    from pipeline.sweeps.sweep import sweep as run_sweep
+    from pipeline.experiments.sweeps.sweep import sweep as run_sweep
 
     folder = out or Path("sweeps") / f"{stores.name}-{Path(sweep or 'default').stem}"
     result, text = run_sweep(

@@ -16,7 +16,7 @@ from pipeline.commands.common import (
     show,
 )
 from pipeline.commands.completion import FOLDER, of_training, presets, settings
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 
 @click.command("train-heads", cls=Command)
@@ -59,7 +59,7 @@ def main(
     CONFIG is a method's preset (emotionrankclap, clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap,
     ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Doing it again goes on where it stopped.
     """
-    from pipeline.training import train
+    from pipeline.training.train import train
 
     folder = out or Path("runs") / f"{stores.name}-{Path(config).stem}"
     run = train(

@@ -9,7 +9,7 @@ import click
 
 from pipeline.commands.common import guarded, json_option, listed, overrides_option, plugin_option, show
 from pipeline.commands.completion import FOLDER, of_writing, presets, settings
-from pipeline.commands.mistakes import Command
+from pipeline.commands.usage_errors import Command
 
 _SHOWN = 20
 
@@ -38,8 +38,8 @@ def main(
     The key is read from the environment (OPENAI_API_KEY, or the variable that llm.key_env names) and never written.
     Doing it again goes on where it stopped; no prompt is paid twice. Exit 1: some prompts got no usable answer.
     """
-    from pipeline.captions.writing import foresee_writing, write_captions
-    from pipeline.errors import EmotionRankError
+    from pipeline.core.errors import EmotionRankError
+    from pipeline.data.captions.llm.write import foresee_writing, write_captions
 
     folder = out or Path("captions") / Path(config).stem
     if dry_run:

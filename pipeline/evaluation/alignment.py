@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cache.captions import Links
-from pipeline.config import EvaluateConfig
-from pipeline.device import cores
-from pipeline.errors import EmotionRankError, UsageError
+from pipeline.core.config import EvaluateConfig
+from pipeline.core.errors import EmotionRankError, UsageError
+from pipeline.core.resources import cores
 
 BLOCK_ROWS = 1024  # of a distance matrix held at once: 20 MB of float32 against 5,000 points
 SINKHORN_DEPTH, SINKHORN_STEPS = 80.0, 50

@@ -19,15 +19,15 @@ from cache.disk import faults_told, write_text
 from cache.lock import writing
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
-from pipeline.config import EvaluateConfig, load_config
-from pipeline.device import pick_device
-from pipeline.errors import UsageError
+from pipeline.core.config import EvaluateConfig
+from pipeline.core.config_files import load_config
+from pipeline.core.errors import UsageError
+from pipeline.core.progress import Meter, say
+from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import ordinality
-from pipeline.heads import Heads
-from pipeline.progress import Meter, say
-from pipeline.run import Run, open_run
-from pipeline.threads import threads_restored, use_threads
+from pipeline.training.heads import Heads
+from pipeline.training.run_folder import Run, open_run
 
 _VALUES = {"ordinality": "taus", "alignment": "values"}
 _Values = Annotated[list[FiniteFloat], Field(min_length=1)]

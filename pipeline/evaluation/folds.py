@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.manifest import Manifest
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
 
 Rows = NDArray[np.int64]
 SMALLEST = 3  # folds: one to test, one for development, one to train on

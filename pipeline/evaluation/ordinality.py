@@ -18,7 +18,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from cache.captions import Prompt
-from pipeline.errors import EmotionRankError, UsageError
+from pipeline.core.errors import EmotionRankError, UsageError
 
 Axis = Literal["valence", "arousal"]
 STEPS = 14

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
 
 Test = Literal["wilcoxon", "t"]
 Better = Literal["higher", "lower"]

@@ -20,17 +20,16 @@ from typing import Any
 import numpy as np
 
 from cache.stores import open_stores
-from pipeline.config import TextConfig
-from pipeline.encoders import load_text_encoder
-from pipeline.filters import Columns
-from pipeline.heads import Heads
-from pipeline.page.clips import Clips
-from pipeline.page.search_page import SearchPage
-from pipeline.retrieval import SpeechIndex
-from pipeline.unit_rows import embed_rows
+from pipeline.core.config import TextConfig
+from pipeline.extraction.encoders import load_text_encoder
+from pipeline.inference.nearest_neighbours import Columns, embed_rows
+from pipeline.inference.search import SpeechIndex
+from pipeline.inference.web.audio_clips import Clips
+from pipeline.inference.web.search_page import SearchPage
+from pipeline.training.heads import Heads
 from tests.benchmarks.search import planted, speech
-from tests.page.conftest import Site, served
-from tests.page.test_browser import CHROMIUM, FLAGS
+from tests.inference.web.conftest import Site, served
+from tests.inference.web.test_browser import CHROMIUM, FLAGS
 
 _FACTS = {"run": "-", "stores": "-", "method": "-", "style": "-", "heard": 10, "crop": "start", "played": 600}
 

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from cache.stores import open_stores
-from pipeline.method_comparison import compare
+from pipeline.experiments.compare import compare
 from tests.planted import EVERY_STYLE, MSP_PODCAST, RELIABILITY, plant
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pipeline.objectives.label_order import Order, grid_order, rank_order
-from pipeline.objectives.ranking import rank_n_contrast
+from pipeline.objectives.rank_n_contrast import rank_n_contrast
 
 LARGE = 8192
 FORMS = {"sorted": rank_order, "grid": grid_order}

@@ -114,7 +114,8 @@ def stub_encoders(width: int, *, stop: bool) -> None:
     """Put stubs in the place of both encoders and of decoding; with `stop`, the first utterance raises FirstRow."""
     import torch
 
-    from pipeline import audio, extraction
+    from pipeline.extraction.audio import decoding as audio
+    from pipeline.extraction.extract import extract as extraction
 
     table = np.random.default_rng(1).standard_normal((4096, max(width, TEXT_WIDTH))).astype(np.float32)
 
@@ -151,8 +152,8 @@ def stub_encoders(width: int, *, stop: bool) -> None:
 
 
 def timed_parts(parts: dict[str, float]) -> None:
-    """Note in `parts` what the named functions of `pipeline.extraction` take, calls within calls included."""
-    from pipeline import extraction
+    """Note in `parts` what the named functions of `pipeline.extraction.extract` take, calls within calls included."""
+    from pipeline.extraction.extract import extract as extraction
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -193,7 +194,7 @@ def prepared(step: str, folder: Path, width: int, rows: int, parts: dict[str, fl
             paths = [os.path.join(folder, row["audio"]) for row in csv.DictReader(file)]
         return lambda: sum(1 for _ in map(os.stat if step == "stat" else _head, paths))
     if step in ("plan", "half", "resume", "rest", "done", "grow"):
-        from pipeline.extraction import extract
+        from pipeline.extraction.extract import extract
 
         stub_encoders(width, stop=step in ("plan", "resume", "grow"))
         timed_parts(parts)
@@ -208,7 +209,7 @@ def prepared(step: str, folder: Path, width: int, rows: int, parts: dict[str, fl
         return lambda: _open(out)
     if step == "scan":
         return lambda: np.bincount(Store.open(out / "audio.h5").scan()).tolist()
-    from pipeline.status import status_of, verify
+    from pipeline.extraction.status import status_of, verify
 
     return (lambda: _counted(status_of(out))) if step == "status" else lambda: verify(out)
 

@@ -22,10 +22,9 @@ import numpy as np
 import torch
 
 from cache.stores import Stores, open_stores
-from pipeline.filters import Columns, Filter
-from pipeline.heads import Heads
-from pipeline.retrieval import SpeechIndex
-from pipeline.unit_rows import UnitRows, embed_rows
+from pipeline.inference.nearest_neighbours import Columns, Filter, UnitRows, embed_rows
+from pipeline.inference.search import SpeechIndex
+from pipeline.training.heads import Heads
 from tests.planted import plant
 
 SPLITS = {"train": 0.6, "dev": 0.17, "test1": 0.23}  # as MSP-Podcast's

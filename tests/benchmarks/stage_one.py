@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.device import cores
-from pipeline.extraction import Inputs, audio_plan, extract, read_inputs, resolve
-from pipeline.sources import sources_of
+from pipeline.core.resources import cores
+from pipeline.extraction.extract import Inputs, audio_plan, extract, read_inputs, resolve
+from pipeline.extraction.status import sources_of
 from tests.benchmarks.wavlm import SHAPES
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from cache.stores import Stores, open_stores
-from pipeline.config import TrainConfig, validate
+from pipeline.core.config import TrainConfig
+from pipeline.core.config_files import validate
+from pipeline.core.files import read_yaml
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.sweeps.config import SweepConfig
-from pipeline.sweeps.sweep import sweep
-from pipeline.training import train
-from pipeline.yaml_tree import read_yaml
+from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.sweep import sweep
+from pipeline.training.train import train
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
 
 GRID = {

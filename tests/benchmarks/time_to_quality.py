@@ -19,13 +19,14 @@ import torch
 
 from cache.pairs import cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.config import TrainConfig, presets
-from pipeline.epochs import Material
-from pipeline.heads import Heads
-from pipeline.objectives.objective import objective_of
-from pipeline.stack import Stack
-from pipeline.sweeps.score import DevOrdinality
-from pipeline.training import member_of, resolve
+from pipeline.core.config import TrainConfig
+from pipeline.core.config_files import presets
+from pipeline.experiments.sweeps.score import DevOrdinality
+from pipeline.objectives.base import objective_of
+from pipeline.training.batched_heads import Stack
+from pipeline.training.heads import Heads
+from pipeline.training.train import member_of, resolve
+from pipeline.training.training_data import Material
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
 
 

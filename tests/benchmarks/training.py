@@ -22,12 +22,12 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.config import RankingConfig, TrainConfig
-from pipeline.epochs import Material, epoch_generator, steps_of
-from pipeline.heads import Heads, save_tensors
-from pipeline.objectives.objective import objective_of
-from pipeline.stack import Member, Stack
-from pipeline.training import train
+from pipeline.core.config import RankingConfig, TrainConfig
+from pipeline.objectives.base import objective_of
+from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.heads import Heads, save_tensors
+from pipeline.training.train import train
+from pipeline.training.training_data import Material, epoch_generator, steps_of
 from tests.benchmarks.ranking import published_loop
 from tests.planted import MSP_PODCAST, plant
 

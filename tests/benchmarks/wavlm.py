@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from transformers import WavLMConfig, WavLMModel
 
-from pipeline.device import cores
-from pipeline.encoders.batches import Padding
-from pipeline.encoders.pooling import plain_pooling
-from pipeline.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm
-from pipeline.encoders.transformers_audio import standardise
-from pipeline.encoders.wavlm import WavLM
-from pipeline.extraction import read_inputs, resolve
-from pipeline.plan import batches
+from pipeline.core.resources import cores
+from pipeline.extraction.batching import batches
+from pipeline.extraction.encoders.base import Padding
+from pipeline.extraction.encoders.hub_speech import standardise
+from pipeline.extraction.encoders.pooling import plain_pooling
+from pipeline.extraction.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm
+from pipeline.extraction.encoders.wavlm import WavLM
+from pipeline.extraction.extract import read_inputs, resolve
 
 SHAPES = {
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

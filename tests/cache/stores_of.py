@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.carry import open_for_writing
-from cache.layout import Plan, Rows
+from cache.allocation import Plan, Rows
 from cache.reader import Store
-from cache.writer import StoreWriter
+from cache.writer import StoreWriter, open_for_writing
 
 FINGERPRINT = {"store_version": 1, "encoder": {"name": "test", "weights": "sha256:0"}}
 

@@ -12,11 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.carry import open_for_writing
 from cache.errors import StoreCorrupt
 from cache.header import DONE, FORMAT, PENDING, header_of
 from cache.reader import Store
-from cache.writer import StoreWriter
+from cache.writer import StoreWriter, open_for_writing
 from tests.cache.stores_of import digest_of, filled, plan_of, rows_of, vector_of
 
 

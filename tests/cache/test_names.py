@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.names import Names
+from cache.manifest import Names
 
 # what a file name read from the system may hold: any text, and bytes that are no UTF-8 as surrogates
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\udc80\udcff\udcc3")), max_size=8)

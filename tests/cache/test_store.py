@@ -13,12 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.carry import open_for_writing
 from cache.errors import EmotionRankError, StoreLocked, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
 from cache.lock import writing
 from cache.reader import Store
-from cache.writer import StoreWriter
+from cache.writer import StoreWriter, open_for_writing
 from tests.cache.stores_of import FINGERPRINT, digest_of, filled, plan_of, rows_of, vector_of
 
 

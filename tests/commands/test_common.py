@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.commands.common import guarded, show
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
 
 NAME = "clip \udcff.wav"  # bytes that are no UTF-8
 

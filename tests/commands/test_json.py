@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-import pipeline.extraction
+import pipeline.extraction.extract
 from pipeline.commands.completion import COMMANDS
-from pipeline.encoders import load_audio_encoder, load_text_encoder
-from pipeline.run import Run
-from tests.captions.endpoint import serving
-from tests.captions.writer import good
+from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.training.run_folder import Run
 from tests.commands.texts import ended
+from tests.data.captions.endpoint import serving
+from tests.data.captions.writer import good
 from tests.stage_two import EVALUATION, SETTINGS, TRAINING
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/commands.md").read_text(encoding="utf-8")
@@ -60,8 +60,8 @@ def home(
     for name, origin in places.items():
         shutil.copytree(origin, folder / name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.extraction, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.extraction, "load_audio_encoder", cache(load_audio_encoder))
+        patch.setattr(pipeline.extraction.extract, "load_text_encoder", cache(load_text_encoder))
+        patch.setattr(pipeline.extraction.extract, "load_audio_encoder", cache(load_audio_encoder))
         patch.chdir(folder)
         yield folder
 

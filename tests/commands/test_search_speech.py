@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.commands.search_speech import main
-from pipeline.retrieval import search
-from pipeline.run import Run
-from pipeline.training import train
+from pipeline.inference.search import search
+from pipeline.training.run_folder import Run
+from pipeline.training.train import train
 from tests.stage_two import SETTINGS, run_command, small_stores
 
 pytestmark = pytest.mark.usefixtures("encoders_loaded_once")

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import pipeline
-from pipeline.errors import EmotionRankError
+from pipeline.core.errors import EmotionRankError
 
 FOLDER = Path(__file__).parent / "kept"
 WIDE = {"COLUMNS": "80"}

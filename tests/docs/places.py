@@ -12,10 +12,10 @@ import soundfile
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from tests.corpora.miniature import write_miniature_msp
-from tests.corpora.miniature_iemocap import write_miniature_iemocap
+from tests.data.corpora.miniature import write_miniature_msp
+from tests.data.corpora.miniature_iemocap import write_miniature_iemocap
 from tests.docs.sandbox import Sandbox
-from tests.encoders import tiny
+from tests.extraction.encoders import tiny
 from tests.speech import RATE, tone, write_corpus
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

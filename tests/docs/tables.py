@@ -37,7 +37,7 @@ NOT_RUN = {
     "pytest": "the tests themselves",
     "git clone": "needs the repository's address",
     "cd": "into the clone, which this is",
-    "ray start": "a cluster of several machines; tests/engines/test_ray.py has one of two nodes on this machine",
+    "ray start": "a cluster of several machines; tests/extraction/engines/test_ray.py has two nodes on this one",
     "ray stop": "as above",
     "ray get-auth-token": "as above",
     "sbatch": "needs Slurm",
@@ -54,13 +54,13 @@ NOT_RUN = {
     "eval": "into the reader's shell; completion is tested in tests/commands",
 }
 NOT_RUN_WITH = {
-    "--serve": "serves until it is stopped; tests/page",
+    "--serve": "serves until it is stopped; tests/inference/web",
     "postgresql": "needs a database server",
     "postgresql+psycopg2": "needs a database server",
     "--device cuda": "needs a GPU",
 }
 NOT_RUN_PYTHON = {
-    "push_to_hub": "tested against a hub on loopback in tests/test_model_export.py",
+    "push_to_hub": "tested against a hub on loopback in tests/inference/test_export.py",
     "serve(": "serves until it is stopped",
 }
 

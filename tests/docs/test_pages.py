@@ -72,9 +72,10 @@ def test_a_command_in_running_text_has_the_options_that_it_is_named_with(page: P
 
 def _check_presets(name: str, given: dict[str, object]) -> None:
     """Resolve what the command would, without reading a corpus or a store. Raises UsageError for an unknown name."""
-    from pipeline.config import EvaluateConfig, TrainConfig, load_config
-    from pipeline.extraction import resolve
-    from pipeline.sweeps.config import load_sweep
+    from pipeline.core.config import EvaluateConfig, TrainConfig
+    from pipeline.core.config_files import load_config
+    from pipeline.experiments.sweeps.config import load_sweep
+    from pipeline.extraction.extract import resolve
 
     def theirs(value: object) -> bool:
         return str(value).endswith((".yaml", ".yml"))
@@ -93,7 +94,7 @@ def _check_presets(name: str, given: dict[str, object]) -> None:
     elif name == "sweep-heads" and not theirs(given["sweep"]):
         load_sweep(given["sweep"], given["overrides"], given["trials"])
     elif name == "write-captions" and not theirs(given["config"]):
-        from pipeline.captions.write_config import resolve_writing
+        from pipeline.data.captions.llm.config import resolve_writing
 
         resolve_writing(str(given["config"]), overrides=given["overrides"])
 

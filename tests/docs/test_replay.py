@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.captions.endpoint import Reply, caption, serving
+from tests.data.captions.endpoint import Reply, caption, serving
 from tests.docs.pages import PAGES, ROOT, Block, blocks, examples, lines
 from tests.docs.sandbox import Sandbox, replayed, start_warm
 from tests.docs.warm import COMMANDS

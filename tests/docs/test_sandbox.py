@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
 from tests.docs.sandbox import Sandbox, Warm, _literals, _read_by
 from tests.docs.tables import reason_not_to_run
 from tests.docs.test_pages import _check_presets, _ours

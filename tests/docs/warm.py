@@ -31,9 +31,9 @@ _LOADED = ("torch", "transformers", "torchaudio", "scipy.stats", "sklearn", "mat
 
 def quicken() -> None:
     """Lay QUICK on the configs' defaults, and on those that hold one as their own default."""
-    import pipeline.captions.write_config as writing
-    import pipeline.config as config
-    import pipeline.demo.demo as demo
+    import pipeline.core.config as config
+    import pipeline.data.captions.llm.config as writing
+    import pipeline.experiments.demo.demo as demo
 
     for (model, field), value in QUICK.items():
         getattr(config, model).model_fields[field].default = value
@@ -46,7 +46,13 @@ def quicken() -> None:
 
 def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for name in (*_LOADED, "pipeline.extraction", "pipeline.training", "pipeline.model", *COMMANDS.values()):
+    for name in (
+        *_LOADED,
+        "pipeline.extraction.extract",
+        "pipeline.training.train",
+        "pipeline.inference.model",
+        *COMMANDS.values(),
+    ):
         import_module(name)
     quicken()
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cache.captions import Links
-from pipeline.config import EvaluateConfig
-from pipeline.errors import EmotionRankError, UsageError
+from pipeline.core.config import EvaluateConfig
+from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.evaluation import alignment as module
 from pipeline.evaluation.alignment import (
     alignment,

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.evaluation.comparison import comparison_tables
-from pipeline.evaluation.paper import paper_tables
+from pipeline.core.errors import UsageError
+from pipeline.evaluation.comparison import comparison_tables, paper_tables
 
 
 def entry(values: np.ndarray, key: str, convention: str) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import pytest
 
 from cache.manifest import write_manifest
 from cache.stores import open_stores
-from pipeline.config import TrainConfig
-from pipeline.errors import StoreMismatch, UsageError
+from pipeline.core.config import TrainConfig
+from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.run import Run
-from pipeline.training import train
+from pipeline.training.run_folder import Run
+from pipeline.training.train import train
 from tests.planted import plant
 
 QUICK = ["trials=3", "lists=28", "pairs=40", "projections=8"]

@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from cache.captions import ClassPrompt
 from cache.manifest import Manifest
-from pipeline.captions.category import class_prompts
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
+from pipeline.data.captions.category import class_prompts
 from pipeline.evaluation.folds import session_folds, speaker_folds
 from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition
 

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from cache.captions import Prompt
-from pipeline.errors import EmotionRankError, UsageError
+from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.evaluation.ordinality import (
     NULL_STD,
     VALUES,

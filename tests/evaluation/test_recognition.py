@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, recall_score
 
 from cache.captions import ClassPrompt
-from pipeline.errors import EmotionRankError, UsageError
+from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition
 
 FEELING, BARE = "this person is feeling {emotion}.", "{emotion}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
 from pipeline.evaluation.significance import holm, paired_tests
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.evaluation.table import evaluation_table
+from pipeline.evaluation.tables import evaluation_table
 
 
 def entry(mean: float, std: float, convention: str, **more: Any) -> dict[str, Any]:

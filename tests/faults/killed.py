@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cache import disk
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.training import CHECKPOINT
+from pipeline.training.train import CHECKPOINT
 from tests.faults.faulty_os import CHANGES, FaultyOs
 from tests.stage_two import SETTINGS, tree
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.extraction
+import pipeline.extraction.extract
 from cache.header import DONE
 from cache.reader import Store
-from pipeline.extraction import extract
+from pipeline.extraction.extract import extract
 from tests.speech import QUICK, QUICK_OPTIONS, write_corpus
 
 STYLE = "captions.styles=[template]"
@@ -51,8 +51,8 @@ class QuickEncoder:
 
 def quick_encoders(patch: pytest.MonkeyPatch, **options: Any) -> None:
     """Let stage one use quick encoders; `options` are the speech encoder's."""
-    patch.setattr(pipeline.extraction, "load_audio_encoder", lambda *_: QuickEncoder(**options))
-    patch.setattr(pipeline.extraction, "load_text_encoder", lambda *_: QuickEncoder())
+    patch.setattr(pipeline.extraction.extract, "load_audio_encoder", lambda *_: QuickEncoder(**options))
+    patch.setattr(pipeline.extraction.extract, "load_text_encoder", lambda *_: QuickEncoder())
 
 
 def small_corpus(folder: Path) -> Path:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pipeline.extraction
+import pipeline.extraction.extract
 from cache.header import DONE, PENDING
 from cache.stores import open_stores
 from pipeline.commands.extract_features import main as extract_features
-from pipeline.status import verify
+from pipeline.extraction.status import verify
 from tests.faults.small import OPTIONS, check_rows, contents, quick_encoders, run_small, small_corpus
 
 # a server that has everything imported forks the processes
@@ -84,7 +84,7 @@ def _slow_run_in_child(phase: str, words: list[str], log: Path) -> None:
     quick_encoders(pytest.MonkeyPatch(), slow_below=8001)  # two clips are longer
     if phase != "encoding":
         slow = {"loading": "load_audio_encoder", "opening": "sources_of"}[phase]
-        setattr(pipeline.extraction, slow, lambda *_: time.sleep(60))
+        setattr(pipeline.extraction.extract, slow, lambda *_: time.sleep(60))
     extract_features(words)
 
 

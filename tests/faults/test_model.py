@@ -21,12 +21,11 @@ from hypothesis.stateful import (
 )
 
 from cache import disk
-from cache.carry import open_for_writing
+from cache.allocation import Plan, Rows
 from cache.errors import StoreCorrupt, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
-from cache.layout import Plan, Rows
 from cache.reader import Store
-from cache.writer import StoreWriter
+from cache.writer import StoreWriter, open_for_writing
 from tests.faults.faulty_os import Crash, FaultyOs
 
 WIDTH = 3

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.carry import open_for_writing
 from cache.errors import StoreCorrupt
 from cache.header import DONE, FAILED
 from cache.reader import Store
-from cache.writer import StoreWriter
+from cache.writer import StoreWriter, open_for_writing
 from tests.cache.stores_of import digest_of, plan_of, rows_of, vector_of
 
 ROWS, WIDTH = 40, 300

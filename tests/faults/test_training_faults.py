@@ -22,9 +22,9 @@ from cache.lock import writing
 from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.errors import EmotionRankError
-from pipeline.run import open_run
-from pipeline.training import train
+from pipeline.core.errors import EmotionRankError
+from pipeline.training.run_folder import open_run
+from pipeline.training.train import train
 from tests.faults.faulty_os import CHANGES, FaultyOs
 from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, tree
 
@@ -178,7 +178,7 @@ def test_a_comparison_holds_its_folder_from_the_first_training_to_the_last_table
         again = run_command(compare_methods, small, "emotionrankclap", "--out", tmp_path, "--seeds", 1, *TRAINING)
         seen.append(again.exit_code)
 
-    from pipeline import method_comparison
+    from pipeline.experiments import compare as method_comparison
 
     measured, written = method_comparison._measured, method_comparison._written
     monkeypatch.setattr(method_comparison, "_measured", lambda *a: (beside(), measured(*a))[1])

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from pipeline.errors import EmotionRankError, ManyProblems
+from pipeline.core.errors import EmotionRankError, ManyProblems
 
 LONGEST = 1_500  # characters of a line; a path may be long, a value is cut
 SECONDS = 20  # no input may keep a command longer: a pipe would for ever

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from pipeline.audio import Decoding, UnusableAudio
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from tests.speech import RATE, tone
 
 DECODING = Decoding(RATE, 10.0, "start")

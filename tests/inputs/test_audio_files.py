@@ -15,10 +15,10 @@ import pytest
 
 from cache.header import DONE, FAILED
 from cache.stores import Stores, open_stores
-from pipeline import audio, extraction
-from pipeline.extraction import extract
-from pipeline.sources import content_of, sources_of
-from pipeline.status import verify
+from pipeline.extraction.audio import decoding as audio
+from pipeline.extraction.extract import extract
+from pipeline.extraction.extract import extract as extraction
+from pipeline.extraction.status import content_of, sources_of, verify
 from tests.inputs.spoiled_audio import BROKEN, SOUND, clip, float_wav, manifest_of, written
 from tests.speech import QUICK, tone
 

@@ -11,11 +11,11 @@ import pytest
 
 from cache.captions import Caption, Captions, ClassPrompt, Prompt, read_captions, write_captions
 from cache.errors import StoreCorrupt
-from pipeline.captions import Source, plan_captions
-from pipeline.captions.lexicon import read_lexicon
 from pipeline.commands import extract_features
-from pipeline.config import CaptionsConfig
-from tests.captions.test_files import corpus
+from pipeline.core.config import CaptionsConfig
+from pipeline.data.captions import Source, plan_captions
+from pipeline.data.captions.category import read_lexicon
+from tests.data.captions.test_files import corpus
 from tests.inputs.commands import as_nobody, command, contract
 from tests.inputs.counts import cases, hold
 from tests.inputs.mutations import ENDLESS, spoilt

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from cache.header import PENDING
 from cache.stores import open_stores
 from pipeline.commands.extract_features import main as extract_features
-from pipeline.errors import StoreMismatch
-from pipeline.status import status_of
+from pipeline.core.errors import StoreMismatch
+from pipeline.extraction.status import status_of
 from tests.faults.small import OPTIONS, contents, quick_encoders, run_small
 from tests.speech import write_corpus
 
@@ -141,7 +141,7 @@ def test_the_same_audio_under_two_ids_is_said_and_a_leak_between_splits_named(ma
 def test_a_float16_store_says_what_it_costs(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "rounding" not in run_small(manifest, tmp_path / "exact")
     capsys.readouterr()
-    from pipeline.extraction import extract
+    from pipeline.extraction.extract import extract
     from tests.faults.small import STYLE
     from tests.speech import QUICK
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import audio
-from pipeline.audio import UnusableAudio
-from pipeline.audio_file import stamp_of
-from pipeline.config import CorpusConfig
-from pipeline.corpora import read_corpus
-from pipeline.errors import ManyProblems
-from pipeline.sources import content_of, sources_of
-from pipeline.work import Clip, SpeechReader
+from pipeline.core.config import CorpusConfig
+from pipeline.core.errors import ManyProblems
+from pipeline.data.corpora import read_corpus
+from pipeline.extraction.audio import decoding as audio
+from pipeline.extraction.audio.decoding import UnusableAudio
+from pipeline.extraction.audio.files import stamp_of
+from pipeline.extraction.batching import Clip, SpeechReader
+from pipeline.extraction.status import content_of, sources_of
 from tests.inputs.spoiled_audio import DECODING, clip, manifest_of, written
 
 WHOLE = written("WAV", "PCM_16")
@@ -94,7 +94,7 @@ def test_a_large_file_read_in_pieces_is_the_clip_or_the_reason_of_one_read_at_on
     (tmp_path / "a.wav").write_bytes(data)
     expected = found()
     monkeypatch.setattr(audio, "_WHOLE_BYTES", whole_bytes)
-    monkeypatch.setattr("pipeline.audio_file._PIECE_BYTES", 1000)
+    monkeypatch.setattr("pipeline.extraction.audio.files._PIECE_BYTES", 1000)
     assert found() == expected
     assert expected[1] == audio.digest_of(data) == content_of(tmp_path / "a.wav")
 
@@ -173,8 +173,8 @@ def test_a_name_that_breaks_a_line_or_is_no_text_is_refused_with_its_line(tmp_pa
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from pipeline.audio import Decoding
-from pipeline.sources import content_of
+from pipeline.extraction.audio.decoding import Decoding
+from pipeline.extraction.status import content_of
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes

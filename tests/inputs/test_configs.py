@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from pipeline.captions.write_config import WriteConfig
 from pipeline.commands import extract_features, sweep_heads, train_heads
-from pipeline.config import ExtractConfig, TrainConfig, dump, load_config
-from pipeline.sweeps.config import load_sweep
-from pipeline.sweeps.space import Space
+from pipeline.core.config import ExtractConfig, TrainConfig
+from pipeline.core.config_files import dump, load_config
+from pipeline.data.captions.llm.config import WriteConfig
+from pipeline.experiments.sweeps.config import load_sweep
+from pipeline.experiments.sweeps.space import Space
 from tests.inputs.commands import as_nobody, command, contract
 from tests.inputs.counts import cases, hold
 from tests.inputs.mutations import CELLS, spoilt

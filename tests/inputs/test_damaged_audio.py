@@ -14,8 +14,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import audio
-from pipeline.audio import Decoding, UnusableAudio
+from pipeline.extraction.audio import decoding as audio
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from tests.inputs.spoiled_audio import (
     BROKEN,
     CANNOT_TELL,
@@ -175,7 +175,7 @@ def test_samples_made_one_by_one_are_torchaudios(rate: int, new_rate: int) -> No
     import torch
     import torchaudio.functional
 
-    from pipeline.resampling import one_by_one
+    from pipeline.extraction.audio.decoding import one_by_one
 
     wave = np.random.default_rng(0).standard_normal(3001).astype(np.float32)
     exact = torch.tensor(wave, dtype=torch.float64)  # in float32 torchaudio's own filters are 1e-4 off

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pipeline.errors import StoreCorrupt
-from pipeline.heads import FORMAT, Heads, load_heads, load_tensors, save_heads, save_tensors
+from pipeline.core.errors import StoreCorrupt
+from pipeline.training.heads import FORMAT, Heads, load_heads, load_tensors, save_heads, save_tensors
 
 ABOUT = {"method": "m", "seed": 0, "epoch": 2, "dev_loss": 1.5}
 SHAPE = {"audio_width": 3, "text_width": 2, "width": 2, "activation": "relu"}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands import extract_features
-from pipeline.config import CorpusConfig
-from pipeline.corpora import read_corpus
-from pipeline.corpora.naming import NAMINGS
-from tests.corpora.miniature import write_miniature_msp
-from tests.corpora.miniature_iemocap import turn, write_dialog
+from pipeline.core.config import CorpusConfig
+from pipeline.data.corpora import read_corpus
+from pipeline.data.corpora.acted import NAMINGS
+from tests.data.corpora.miniature import write_miniature_msp
+from tests.data.corpora.miniature_iemocap import turn, write_dialog
 from tests.inputs.commands import as_nobody, command, contract
 from tests.inputs.counts import cases, hold
 from tests.inputs.mutations import ENDLESS, WHOLES, spoilt

@@ -12,11 +12,11 @@ import pytest
 from cache.captions import Captions
 from cache.errors import StoreCorrupt
 from cache.manifest import Manifest, read_manifest, write_manifest
-from pipeline.captions import Source, plan_captions
 from pipeline.commands import extract_features
-from pipeline.config import CaptionsConfig, CorpusConfig
-from pipeline.corpora import read_corpus
-from pipeline.errors import ManyProblems
+from pipeline.core.config import CaptionsConfig, CorpusConfig
+from pipeline.core.errors import ManyProblems
+from pipeline.data.captions import Source, plan_captions
+from pipeline.data.corpora import read_corpus
 from tests.inputs.commands import as_nobody, command, contract
 from tests.inputs.counts import cases, hold
 from tests.inputs.mutations import ENDLESS, WHOLES, spoilt

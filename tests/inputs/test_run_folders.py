@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.errors import EmotionRankError, Interrupted, StoreCorrupt
-from pipeline.heads import Heads, load_heads, load_tensors, save_heads, save_tensors
-from pipeline.run import Run, open_run
-from pipeline.training import CHECKPOINT, Trainer
+from pipeline.core.errors import EmotionRankError, Interrupted, StoreCorrupt
+from pipeline.training.heads import Heads, load_heads, load_tensors, save_heads, save_tensors
+from pipeline.training.run_folder import Run, open_run
+from pipeline.training.train import CHECKPOINT, Trainer
 from tests.inputs.hostile_runs import ABOUT, CONFIG, Edit
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.commands.sweep_heads import main as sweep_heads
-from pipeline.errors import EmotionRankError, Interrupted
-from pipeline.heads import load_tensors, save_tensors
-from pipeline.sweeps.bracket import Bracket
-from pipeline.sweeps.space import Space
-from pipeline.sweeps.study import JOURNAL, open_study
+from pipeline.core.errors import EmotionRankError, Interrupted
+from pipeline.experiments.sweeps.bracket import Bracket
+from pipeline.experiments.sweeps.space import Space
+from pipeline.experiments.sweeps.study import JOURNAL, open_study
+from pipeline.training.heads import load_tensors, save_tensors
+from tests.experiments.sweeps.conftest import FIXED, a_sweep
 from tests.inputs.hostile_runs import nested
 from tests.inputs.test_run_folders import flipped
 from tests.stage_two import run_command, small_stores, tree
-from tests.sweeps.conftest import FIXED, a_sweep
 
 BRACKET, CHECKPOINT = "brackets/000000/bracket.json", "brackets/000000/checkpoint.safetensors"
 SETTINGS = {
@@ -39,7 +39,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
+    monkeypatch.setattr("pipeline.experiments.sweeps.sweep.sweep_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def stopped(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Bracket, "save", save_and_stop)
-        patch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
+        patch.setattr("pipeline.experiments.sweeps.sweep.sweep_report", lambda *_: None)
         assert swept(small, out).exit_code == 143
     assert load_tensors(out / CHECKPOINT)[1]["standing"]["rung"] == 2
     return out
@@ -81,7 +81,7 @@ def ended(out: Path) -> tuple[list[Any], Any]:
 def whole(small: Path, stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], Any]:
     out = tmp_path_factory.mktemp("whole") / "sweep"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.sweeps.sweep.sweep_report", lambda *_: None)
+        patch.setattr("pipeline.experiments.sweeps.sweep.sweep_report", lambda *_: None)
         assert swept(small, out).exit_code == 0
     return ended(out)
 

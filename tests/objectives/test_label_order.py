@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.config import RankingConfig
+from pipeline.core.config import RankingConfig
 from pipeline.objectives import label_order as module
+from pipeline.objectives.base import Ranking
 from pipeline.objectives.label_order import GridOrder, RankOrder, grid_order, label_order, rank_order
-from pipeline.objectives.objective import Ranking
-from pipeline.objectives.ranking import rank_n_contrast, rank_n_contrast_gradient
+from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_n_contrast_gradient
 from tests.objectives.oracle import squared_distance
 from tests.objectives.test_ranking import READINGS, as_labels, every_reading, problem
 

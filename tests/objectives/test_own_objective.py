@@ -15,31 +15,31 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import pipeline.epochs
+import pipeline.training.training_data
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import open_stores
 from pipeline import register_objective
 from pipeline.commands import evaluate_heads, train_heads
-from pipeline.config import OwnObjectiveConfig, TrainConfig, load_config
-from pipeline.epochs import Material
-from pipeline.errors import Interrupted, ManyProblems, StoreMismatch
+from pipeline.core.config import OwnObjectiveConfig, TrainConfig
+from pipeline.core.config_files import load_config
+from pipeline.core.errors import Interrupted, ManyProblems, StoreMismatch
+from pipeline.core.plugins import load_plugins
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.heads import Heads, load_tensors
-from pipeline.method_comparison import compare
-from pipeline.model_card import card_of
-from pipeline.model_folder import of_run
-from pipeline.objectives.objective import objective_of
-from pipeline.objectives.own import Batch
+from pipeline.experiments.compare import compare
+from pipeline.experiments.sweeps.sweep import sweep
+from pipeline.inference.export import of_run
+from pipeline.inference.model_card import card_of
+from pipeline.objectives.base import Batch, objective_of
 from pipeline.objectives.soft_targets import soft_target_loss, targets_of
-from pipeline.plugins import load_plugins
-from pipeline.run import open_run
-from pipeline.stack import Member, Stack
-from pipeline.sweeps.sweep import sweep
-from pipeline.training import Trainer, resolve, train
+from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.heads import Heads, load_tensors
+from pipeline.training.run_folder import open_run
+from pipeline.training.train import Trainer, resolve, train
+from pipeline.training.training_data import Material
 from tests.own_code import commands, forget, objective, plugin, write_files
 from tests.own_code import forgotten as forgotten
 from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, tree
-from tests.test_stack import Plain, heads_of, some_pairs
+from tests.training.test_batched_heads import Plain, heads_of, some_pairs
 
 CLAP = """
 from torch import arange
@@ -329,14 +329,16 @@ def test_a_step_of_ones_own_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -
     pairs, recorded = some_pairs(), []
     monkeypatch.setattr(Material, "device", property(lambda self: torch.device("cuda")))
     monkeypatch.setattr(
-        pipeline.epochs, "replayed_step", lambda stack, *_: (recorded.append(stack.objectives), stack.step)[1]
+        pipeline.training.training_data,
+        "replayed_step",
+        lambda stack, *_: (recorded.append(stack.objectives), stack.step)[1],
     )
     for name, loss in (("clap_sce", None), ("own", _tanh)):
         made = objective(loss) if loss else objective_of(resolve(name).objective, pairs)
         stack = Stack([Member(heads_of(0), made, 1e-2)])
         material = Material(pairs, pairs, 8, Heads(20, 12, width=16))
         rows = torch.arange(8)[None]
-        batches = pipeline.epochs.Batches(rows, rows, [made.prepare(pairs, rows, rows)])
+        batches = pipeline.training.training_data.Batches(rows, rows, [made.prepare(pairs, rows, rows)])
         material.step(stack, batches, 0)
     assert len(recorded) == 1
     assert recorded[0][0].recordable

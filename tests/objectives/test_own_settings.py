@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from pipeline import register_objective
-from pipeline.config import OwnObjectiveConfig, TrainConfig, load_config
-from pipeline.errors import EmotionRankError, ManyProblems, UsageError
-from pipeline.training import resolve, train
+from pipeline.core.config import OwnObjectiveConfig, TrainConfig
+from pipeline.core.config_files import load_config
+from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
+from pipeline.training.train import resolve, train
 from tests.own_code import forgotten as forgotten
 from tests.own_code import objective, own_config
 from tests.stage_two import SETTINGS
-from tests.test_stack import some_pairs
+from tests.training.test_batched_heads import some_pairs
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.objectives import ranking
+from pipeline.objectives import rank_n_contrast as ranking
 from pipeline.objectives.label_order import grid_order, rank_order
-from pipeline.objectives.ranking import Denominator, rank_n_contrast, rank_n_contrast_gradient
+from pipeline.objectives.rank_n_contrast import Denominator, rank_n_contrast, rank_n_contrast_gradient
 from tests.objectives.oracle import slow_rank_n_contrast, slow_symmetric, squared_distance
 
 READINGS: tuple[Denominator, ...] = ("at_least", "beyond", "beyond_and_self")
@@ -97,7 +97,7 @@ def test_blocks_of_rows_change_nothing(denominator, monkeypatch, ordered):
         return loss.detach(), at.grad
 
     whole = answer()
-    monkeypatch.setattr("pipeline.objectives.ranking.BLOCK", 4 * 9 + 1)
+    monkeypatch.setattr("pipeline.objectives.rank_n_contrast.BLOCK", 4 * 9 + 1)
     cut = answer()
     assert abs(whole[0] - cut[0]) < 1e-14
     assert torch.equal(whole[1], cut[1])

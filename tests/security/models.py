@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import RobertaConfig, RobertaModel, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from tests.encoders import tiny
+from tests.extraction.encoders import tiny
 
 ROBERTA = {
     "vocab_size": 261,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.captions.writing import write_captions
-from pipeline.errors import EmotionRankError
-from tests.captions.endpoint import Reply, serving
-from tests.captions.writer import KEY, ROWS, WRITER, corpus, good, wait, words
+from pipeline.core.errors import EmotionRankError
+from pipeline.data.captions.llm.write import write_captions
+from tests.data.captions.endpoint import Reply, serving
+from tests.data.captions.writer import KEY, ROWS, WRITER, corpus, good, wait, words
 
 # keys of several providers; the last two could be names of variables
 KEYS = (KEY, "hf_abcdefghijklmnopqrstuvwxyz", "gsk_0123456789abcdefghij")

@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import AudioConfig, TextConfig
-from pipeline.encoders import load_audio_encoder, load_text_encoder
-from pipeline.errors import ManyProblems, UsageError
+from pipeline.core.config import AudioConfig, TextConfig
+from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from tests.security import models
 from tests.security.spoiling import spoil
 

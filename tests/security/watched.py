@@ -98,8 +98,8 @@ def main(manifest: str, out: str, model: str, record: str) -> None:
     train_heads.main([stores, "--out", run, "-o", "epochs=1", "-o", "threads=1"], standalone_mode=False)
     evaluate_heads.main([stores, run, *SHORT], standalone_mode=False)
 
-    from pipeline.config import TextConfig
-    from pipeline.encoders import load_text_encoder
+    from pipeline.core.config import TextConfig
+    from pipeline.extraction.encoders import load_text_encoder
 
     load_text_encoder(TextConfig(encoder="transformers", model=model, pooling="cls"), "cpu").encode(["calm"])
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]

@@ -1,0 +1,1 @@
+"""What every room shares: settings, plugins, errors, progress, resources, and a user's files."""

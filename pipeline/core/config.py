@@ -1,0 +1,243 @@
+"""One small typed model per stage. Defaults are the paper's; unknown keys are refused with a suggestion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.core.plugins import (
+    ASKED,
+    BUILT_IN,
+    OWN,
+    Setting,
+    encoder_name,
+    known_objective,
+    objective_tag,
+    settings_of,
+    version_of,
+)
+
+_MOST = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
+
+
+def _no_yes(value: object) -> object:
+    """`epochs: yes` is a slip, not one epoch."""
+    if isinstance(value, bool):
+        raise ValueError("a yes or a no where a number stands")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_yes), Field(gt=-_MOST, lt=_MOST)]
+Number = Annotated[float, BeforeValidator(_no_yes)]
+Seed = Annotated[int, BeforeValidator(_no_yes), Field(ge=0, lt=2**63)]  # numpy takes no negative one, torch none larger
+
+
+class Model(BaseModel):
+    """A part of a config: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RankingConfig(Model):
+    """Rank-N-Contrast over any labels; the paper's are valence and arousal in the plane (F4-F8)."""
+
+    name: Literal["rank_n_contrast"] = "rank_n_contrast"
+    labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(("valence", "arousal"), min_length=1)
+    weights: tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
+        None, description="of the labels, in their order; none is equal"
+    )
+    distance: Literal["l2", "l1"] = "l2"
+    denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
+        "at_least", description="which texts stand against the positive: d >= , d > , or d > and the positive (F5)"
+    )
+    symmetric: bool = Field(False, description="text -> audio as well")
+
+    @model_validator(mode="after")
+    def _a_weight_a_label(self) -> RankingConfig:
+        if self.weights is not None and len(self.weights) != len(self.labels):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.labels)} labels")
+        return self
+
+
+class SoftTargetsConfig(Model):
+    """One similarity matrix, one target matrix, one divergence (F23-F27)."""
+
+    name: Literal["soft_targets"]
+    targets: Literal["identity", "same_emotion", "gemo", "smooth"] = "identity"
+    divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
+    alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
+    mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
+    beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
+    gamma: Number = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
+    temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
+
+
+class OwnObjectiveConfig(Model):
+    """A loss of one's own, by its registered name (docs/objectives.md)."""
+
+    name: str
+    version: Whole | None = Field(None, validate_default=True, description="of the code; none is what is registered")
+    settings: dict[str, Setting] = Field({}, validate_default=True, description="named arguments of the loss")
+
+    @field_validator("version", "settings")
+    @classmethod
+    def _as_registered(cls, given: Any, info: ValidationInfo) -> Any:
+        if info.context != ASKED or "name" not in info.data:
+            return given
+        return (version_of if info.field_name == "version" else settings_of)(info.data["name"], given)
+
+
+AnyObjective = RankingConfig | SoftTargetsConfig | OwnObjectiveConfig
+ObjectiveConfig = Annotated[
+    Annotated[RankingConfig, Tag("rank_n_contrast")]
+    | Annotated[SoftTargetsConfig, Tag("soft_targets")]
+    | Annotated[OwnObjectiveConfig, BeforeValidator(known_objective), Tag(OWN)],
+    Discriminator(objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
+]
+
+_Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
+_Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+class CorpusConfig(Model):
+    """Where the labels are and how they are read."""
+
+    reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = "manifest"
+    root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
+    manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
+    scale: tuple[_Point, _Point] | None = Field(
+        None, description="lowest and highest label, mapped to 1-7; none is the corpus's own, or 1-7 for a manifest"
+    )
+    missing_audio: Literal["error", "drop"] = "error"
+    outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
+    merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
+    keep: tuple[str, ...] | None = Field(
+        None, min_length=1, description="only utterances of these emotions, after merging; none keeps all"
+    )
+
+    @model_validator(mode="after")
+    def _only_a_manifest_leaves_the_root(self) -> CorpusConfig:
+        if self.outside_root and self.reader != "manifest":
+            raise ValueError(f"outside_root is for reader manifest; {self.reader} keeps to its folder")
+        return self
+
+
+class CaptionsConfig(Model):
+    """Which texts describe each utterance."""
+
+    styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = (
+        "dimensional",
+        "template",
+    )
+    files: tuple[Path, ...] = Field((), description="captions of write-captions or one's own, in place of the built-in")
+    per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
+    prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
+    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
+    quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
+    acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
+        ("emotion", "gender"), description="what the acoustic style says beside the voice; () is the voice alone"
+    )
+    seed: Seed = 0
+
+
+class AudioConfig(Model):
+    """The frozen speech encoder and what it is fed (F2, F9, F17-F19, F35-F36)."""
+
+    encoder: Annotated[str, encoder_name("audio encoder")] = Field(
+        "embedded",
+        description="built in, or one of your own (docs/encoders.md)",
+        examples=[*BUILT_IN["audio encoder"]],
+    )
+    model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
+    revision: str | None = None
+    layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
+    pooling: Literal["mean", "hidden", "mean_std"] = "mean"
+    padding: Literal["masked", "fixed_masked", "fixed"] = Field(
+        "masked", description="masked: to the batch's longest; fixed: zero-padded to max_seconds, unmasked (F9)"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
+    )
+    max_seconds: Number = Field(10.0, gt=0, le=30.0)
+    crop: Literal["start", "center"] = "start"
+    batch_seconds: Annotated[Number, Field(ge=0, le=1e6)] | Literal["auto"] = Field(
+        "auto", description="padded seconds of audio in one batch; auto: one clip on a CPU, 160 s on CUDA"
+    )
+
+
+class TextConfig(Model):
+    """The frozen text encoder (F3, F37)."""
+
+    encoder: Annotated[str, encoder_name("text encoder")] = Field(
+        "embedded",
+        description="built in, or one of your own (docs/encoders.md)",
+        examples=[*BUILT_IN["text encoder"]],
+    )
+    model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
+    revision: str | None = None
+    pooling: Literal["cls", "mean"] = "mean"
+    max_tokens: Whole = Field(512, ge=8)
+    batch_size: Whole = Field(64, ge=1)
+
+
+class ExtractConfig(Model):
+    """Stage one: corpus, captions, encoders."""
+
+    corpus: CorpusConfig = CorpusConfig()
+    captions: CaptionsConfig = CaptionsConfig()
+    audio: AudioConfig = AudioConfig()
+    text: TextConfig = TextConfig()
+    store_dtype: Literal["float32", "float16"] = "float32"
+
+
+class TrainConfig(Model):
+    """Stage two: the heads of F1 trained as in F9."""
+
+    method: str = "emotionrankclap"
+    style: str = "dimensional"
+    objective: ObjectiveConfig = RankingConfig()
+    width: Whole = Field(512, ge=1, le=2**16)
+    activation: Literal["relu", "identity"] = "relu"
+    standardise: Literal["auto", "always", "never"] = Field(
+        "auto", description="auto: the embedded encoders' features only (F36); the paper has none"
+    )
+    learning_rate: Number = Field(1e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the learning rate")
+    warmup: Number = Field(0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    weight_decay: Number = Field(0.0, ge=0)
+    batch_size: Whole = Field(64, ge=2)
+    epochs: Whole = Field(15, ge=1)
+    temperature: Number = Field(1.0, gt=0, description="at the start (F8)")
+    threads: Annotated[Whole, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="CPU threads; auto measures. Equal bits need equal threads"
+    )
+    memory: Literal["auto", "resident", "disk"] = Field(
+        "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
+    )
+    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+
+
+class EvaluateConfig(Model):
+    """Both tests of the paper (F12, F13)."""
+
+    split: str | None = Field(None, description="test1 where there is one, else test")
+    style: str = Field("dimensional", description="whose captions are aligned and whose prompts are asked")
+    trials: Whole = Field(30, ge=1)
+    pairs: Whole = Field(5000, ge=2)
+    mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
+    projections: Whole = Field(256, ge=1, description="directions of the sliced Wasserstein distance")
+    lists: Whole = Field(100, ge=1)
+    seed: Seed = 0

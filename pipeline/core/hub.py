@@ -1,0 +1,76 @@
+"""Models on the Hugging Face hub: fetched as tensors, JSON and text only; pushed as one commit.
+
+The token is the hub client's own (`hf auth login`, or HF_TOKEN): it is no setting here and stands in no file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.core.errors import EmotionRankError, UsageError
+
+ALLOWED = ["*.safetensors", "*.json", "*.md"]
+_LONGEST_REASON = 300
+
+
+def find_model(name: str | Path, revision: str | None = None) -> Path:
+    """The folder `name`, or the snapshot of a hub's model of that name. Raises UsageError in one line."""
+    name = str(name)
+    if os.path.isdir(os.path.expanduser(name)):
+        return Path(name).expanduser()
+    if not looks_like_hub_name(name):
+        raise UsageError(name, "no such folder", "a RUN folder, an exported one or a hub name", "Check the path.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED))
+    except _refusals() as error:
+        found = f"no such folder, and not on the hub ({_reason(error)})"
+        raise UsageError(name, found, "a folder or a hub's model", "Check the name and the network.") from None
+
+
+def looks_like_hub_name(name: str) -> bool:
+    """Whether `name` is `model` or `owner/model`, and no path."""
+    return bool(name) and not name.startswith((".", "/", "~")) and name.count("/") <= 1 and "\\" not in name
+
+
+def push_folder(
+    folder: Path, repo_id: str, *, private: bool, revision: str | None, message: str, endpoint: str | None
+) -> str:
+    """Upload `folder`'s tensors, JSON and text as one commit; returns its URL.
+
+    Raises EmotionRankError in one line, and UsageError where `private` is asked for and the repository is public.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint, library_name="emotionrankclap")
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id).private:  # one that was there before keeps its visibility
+            raise UsageError(repo_id, "a public repository", "a private one", "Choose another, or say private=False.")
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message, allow_patterns=ALLOWED
+        )
+    except _refusals() as error:
+        found = f"not pushed ({_reason(error)})"
+        raise EmotionRankError(
+            repo_id, found, "a repository you may write to", "Check `hf auth whoami` (or HF_TOKEN) and the network."
+        ) from None
+    return str(commit.commit_url)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the hub's client raises, its network library's own among it."""
+    from huggingface_hub import errors
+
+    return OSError, ValueError, getattr(errors, "HTTPError", OSError)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line, without the token should an answer repeat it."""
+    from huggingface_hub import get_token
+
+    said = " ".join(str(error).split()) or type(error).__name__
+    token = get_token()
+    return (said.replace(token, "***") if token else said)[:_LONGEST_REASON]

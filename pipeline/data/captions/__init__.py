@@ -1,0 +1,8 @@
+"""Captions: the texts of each utterance and the prompts that ask for a point of the valence-arousal plane."""
+
+from __future__ import annotations
+
+from pipeline.data.captions.assign import STYLES, plan_captions
+from pipeline.data.captions.base import Acoustics, Source, Style
+
+__all__ = ["STYLES", "Acoustics", "Source", "Style", "plan_captions"]

@@ -1,0 +1,1 @@
+"""Captions by an LLM: requests, responses that are never paid for twice, and the file they become."""

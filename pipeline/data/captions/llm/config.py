@@ -1,0 +1,137 @@
+"""What write-captions is told: whose captions, in which style, by which model."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from pipeline.core.config import ExtractConfig, Model
+from pipeline.core.config_files import load_config, merge, validate
+from pipeline.core.errors import ManyProblems, UsageError
+
+WrittenStyle = Literal["dimensional", "clap4emo"]
+PROMPTS: dict[WrittenStyle, str] = {
+    # paper: F11 gives the contents of the prompt, not its words
+    "dimensional": (
+        "Valence is rated from 1 (very negative) to 7 (very positive), and arousal from 1 (very calm) to 7 (very "
+        "active). In one sentence, describe a speaking style that is {valence} on valence and {arousal} on arousal. "
+        "Do not use any numbers, and begin with 'The person is speaking'."
+    ),
+    "clap4emo": (
+        "In one sentence, describe the voice and the speaking style of a person whose emotion is: {emotion}. "
+        "Do not use any numbers, and begin with 'The person is speaking'."
+    ),
+}
+PLACES: dict[WrittenStyle, frozenset[str]] = {
+    "dimensional": frozenset({"valence", "arousal"}),
+    "clap4emo": frozenset({"emotion"}),
+}
+
+
+class WritingConfig(Model):
+    """What is asked for (F11, F13, F14). Labels are printed with at most two decimals (F11 does not say)."""
+
+    style: WrittenStyle = "dimensional"
+    per: Literal["pair", "utterance"] = Field(
+        "pair", description="dimensional: captions for each distinct (valence, arousal), or for each utterance"
+    )
+    paraphrases: int = Field(1, ge=1, le=64, description="captions of one pair, utterance or emotion")
+    prompts_grid: bool = Field(True, description="dimensional: also the 14 x 14 prompts of the ordinality test (F13)")
+    variants: int = Field(1, ge=1, le=64, description="paraphrases of each of those prompts")
+    prompt: str | None = Field(None, description="with {valence} and {arousal}, or {emotion}; none is the style's own")
+    words: dict[str, tuple[str, ...]] = Field({}, description="clap4emo: lexicon words by emotion, for {words}")
+    attempts: int = Field(3, ge=1, description="times a prompt is asked until an answer passes the check")
+
+    @property
+    def template(self) -> str:
+        """The prompt's text, with its places still open."""
+        return PROMPTS[self.style] if self.prompt is None else self.prompt
+
+    @model_validator(mode="after")
+    def _every_place_is_filled(self) -> WritingConfig:
+        needed = PLACES[self.style]
+        allowed = needed | ({"words"} if self.style == "clap4emo" else set())
+        parts = [part[1:] for part in string.Formatter().parse(self.template) if part[1] is not None]
+        found = {name for name, _, _ in parts}
+        if not needed <= found <= allowed or any(spec or conversion for _, spec, conversion in parts):
+            places = " and ".join(f"{{{name}}}" for name in sorted(needed))
+            raise ValueError(f"a {self.style} prompt holds {places}, and no other {{place}}")
+        return self
+
+
+class LlmConfig(Model):
+    """An OpenAI-compatible endpoint. The key is never here: `key_env` names the variable that holds it."""
+
+    base_url: str | None = Field(None, description="such as http://127.0.0.1:8080/v1; none is the client's own")
+    model: str | None = Field(None, description="the model's name at that endpoint")
+    key_env: str = Field("OPENAI_API_KEY", description="the environment variable of the key; local ones need none")
+    temperature: float | None = Field(None, ge=0, description="none is the model's own (o1 takes no other)")
+    seed: int | None = Field(None, description="sent, plus the paraphrase's number; none is not sent")
+    max_tokens: int | None = Field(None, ge=1, description="of one answer; none is the model's own")
+    concurrency: int = Field(8, ge=1, le=256, description="requests in flight")
+    requests_per_minute: PositiveFloat | None = None
+    retries: int = Field(5, ge=0, description="of one request, on 429, 5xx, a timeout or a lost connection")
+    backoff_s: float = Field(1.0, ge=0, description="before the first retry; doubles up to a minute")
+    timeout_s: float = Field(60.0, gt=0, description="of one request")
+
+
+class WriteConfig(ExtractConfig):
+    """Everything extract-features takes, of which `corpus` is read, and what is asked of whom."""
+
+    writing: WritingConfig = WritingConfig()
+    llm: LlmConfig = LlmConfig()
+
+
+def resolve_writing(
+    config: str | Path | WriteConfig, *, audio_root: str | Path | None = None, overrides: tuple[str, ...] = ()
+) -> WriteConfig:
+    """The config of a preset, a YAML file or a manifest, with the command line's choices laid on top."""
+    if not isinstance(config, WriteConfig):
+        config = load_config(WriteConfig, str(config), overrides, kind="corpora")
+    if audio_root is not None:
+        tree = merge(config.model_dump(mode="json"), {"corpus": {"root": str(audio_root)}})
+        config = validate(WriteConfig, tree, subject="--audio-root")
+    return config
+
+
+_KEY_SETTING = re.compile(r"\bllm\.\w*(key|token|secret|password|auth|header)\w*: no such setting", re.IGNORECASE)
+_VALUE = re.compile(r"\b(llm[\w.]*) = .*: ")  # a value that was refused may be a key in the wrong place
+_HOME = "Put the key into the environment variable OPENAI_API_KEY, or the one that llm.key_env names."
+
+
+def resolve_without_keys(
+    config: str | Path | WriteConfig, *, audio_root: str | Path | None, overrides: tuple[str, ...]
+) -> WriteConfig:
+    """`resolve_writing`, and none of the settings is or holds a key. Raises UsageError, in which no key is."""
+    try:
+        resolved = resolve_writing(config, audio_root=audio_root, overrides=overrides)
+    except ManyProblems as error:
+        problems = [_VALUE.sub(r"\1: ", problem) for problem in error.problems]
+        slip = problems != error.problems or any(map(_KEY_SETTING.search, problems))
+        raise ManyProblems(error.subject, problems, _HOME if slip else error.action) from None
+    _is_a_variables_name(resolved.llm.key_env)
+    _is_a_plain_url(resolved.llm)
+    return resolved
+
+
+def _is_a_variables_name(name: str) -> None:
+    """Many keys would be names (`hf_...`, `gsk_...`), but not in capitals."""
+    if name not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+        raise UsageError("llm.key_env", "no name of a variable", "such as OPENAI_API_KEY", _HOME)
+
+
+def _is_a_plain_url(llm: LlmConfig) -> None:
+    try:
+        parts = urlsplit(llm.base_url or "http://none")
+    except ValueError:
+        raise UsageError("llm.base_url", "no URL", "such as http://127.0.0.1:8080/v1", "Correct it.") from None
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise UsageError("llm.base_url", "a password or a ?query in it", "a plain URL", _HOME)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError("llm.base_url", "no address", "such as http://127.0.0.1:8080/v1", "Correct it.")

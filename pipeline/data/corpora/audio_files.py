@@ -1,0 +1,110 @@
+"""Which audio files exist, asked once per folder; paths that leave the root, and one file under several ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+
+class AudioFiles:
+    """The files under `root`. Symbolic links count as what they lead to; a broken link or a folder is no file.
+
+    A path is judged by its text: a link inside the root may lead anywhere, that is its owner's business.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.abspath(root)
+        self._below = self._root.rstrip("/") + "/"
+        self._names: dict[str, set[str]] = {}
+
+    def inside(self, audio: str) -> str | None:
+        """`audio` as a tidy path relative to the root; None when it leaves the root."""
+        if "/." not in audio and "//" not in audio:  # nearly every path; normpath costs ten times as much
+            if audio[0] not in "/.":
+                return audio
+            if audio.startswith(self._below):
+                return audio[len(self._below) :] or "."
+        whole = self.whole(audio)
+        return whole[len(self._below) :] or "." if (whole + "/").startswith(self._below) else None
+
+    def whole(self, audio: str) -> str:
+        """`audio` as a tidy absolute path."""
+        if audio[0] == "/":
+            tidy = "/." not in audio and "//" not in audio
+            return audio if tidy else os.path.normpath("/" + audio.lstrip("/"))
+        return os.path.normpath(self._below + audio)
+
+    def holds(self, audio: str) -> bool:
+        """Whether `audio`, relative to the root or absolute, is a file."""
+        folder, slash, name = audio.rpartition("/")
+        return name in self.names(folder if folder or not slash else "/")
+
+    def names(self, folder: str) -> set[str]:
+        """Names of the files in `folder`, relative to the root or absolute; none when it is not there."""
+        known = self._names.get(folder)
+        if known is None:
+            known = self._names[folder] = _listed(os.path.join(self._root, folder))
+        return known
+
+
+def _listed(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if _is_file(entry)}
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return set()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a loop of links, which costs no other file its place
+        return False
+
+
+_SHOWN = 3  # pairs of ids
+
+
+class Escapes:
+    """The paths that leave the root, and the folder that would hold all paths if it were the root."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._relative = False  # a path that another root would move
+        self._common: str | None = None  # the folder above every absolute path so far
+
+    def see(self, audio: str, whole: str) -> None:
+        """Take any path: `audio` as it was given, `whole` as a tidy absolute path."""
+        if audio[0] != "/":
+            self._relative = True
+        elif self._common is None:
+            self._common = os.path.dirname(whole)
+        elif not whole.startswith(self._common.rstrip("/") + "/"):
+            self._common = os.path.commonpath((self._common, whole))
+
+    @property
+    def action(self) -> str:
+        """What to do about it."""
+        allow = "allow them with -o corpus.outside_root=true"
+        if self._relative or self._common in (None, "/"):
+            return f"Correct these lines, or {allow}."
+        return f"Pass --audio-root {self._common}, where all of them lie, or {allow}."
+
+
+def same_audio(ids: Sequence[str], audio: Sequence[str], split: Sequence[str], files: AudioFiles) -> Iterator[str]:
+    """Notes about files that stand under several ids: how many, the first few, and those in different splits."""
+    if len(set(audio)) == len(audio) and not any(path[0] in "/." for path in audio):
+        return
+    whole = [files.whole(path) if path[0] in "/." else path for path in (files.inside(path) or path for path in audio)]
+    first: dict[str, int] = {}
+    twice = [(first[path], row) for row, path in enumerate(whole) if first.setdefault(path, row) != row]
+    leaks = [(one, other) for one, other in twice if split[one] != split[other]]
+    for pairs, found in ((twice, "{} utterances are another's audio file"), (leaks, _LEAK)):
+        if pairs:
+            shown = ", ".join(f"{ids[one]} and {ids[other]}" for one, other in islice(pairs, _SHOWN))
+            yield f"{found.format(f'{len(pairs):,}')}: {shown}{', ...' if len(pairs) > _SHOWN else ''}"
+
+
+_LEAK = "WARNING: {} audio files stand in two splits, so that a test hears what was trained on"

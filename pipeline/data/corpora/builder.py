@@ -1,0 +1,298 @@
+"""`ManifestBuilder`: readers hand it utterances one by one; it checks them all and then makes the manifest, or none.
+
+Two million rows fit: every column is one list, repeated text is held once, a label that comes again is not read again,
+and folders are listed once (audio_files).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from reprlib import Repr
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
+from pipeline.core.config import CorpusConfig
+from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.data.corpora.audio_files import AudioFiles, Escapes, same_audio
+from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest
+
+# what would break a line of manifest.csv, or cannot be written as UTF-8
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
+_CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values, each on many rows
+_LEAST_SCALE = 1e-6  # between lowest and highest: what is closer is lost in rounding
+_BLOCK = 8192  # rows that wait to be taken apart into columns
+_LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+_WHERE_TO_POINT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
+
+
+class ManifestBuilder:
+    """Collects utterances and all that is wrong with them.
+
+    `scale` is (lowest, highest) label, mapped linearly to 1-7; `source` is what an error is about. `outside_root`:
+    whether audio may lie outside the root; None is no, and nothing can be done about it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        scale: tuple[float, float] = (1.0, 7.0),
+        *,
+        missing_audio: Literal["error", "drop"] = "error",
+        outside_root: bool | None = None,
+        source: object,
+    ) -> None:
+        if not scale[1] - scale[0] > _LEAST_SCALE:
+            raise UsageError("corpus.scale", f"{scale[0]:g} to {scale[1]:g}", "lowest < highest", "Correct it.")
+        self.files = AudioFiles(root)
+        self._root, self._scale, self._source = root, scale, source
+        self._drop_missing, self._outside_root = missing_audio == "drop", outside_root
+        self._escapes = Escapes()
+        self._columns: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
+        self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
+        self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
+        self._seen: dict[str, int] = {}  # id -> the line it was on first
+        self._file: Path | None = None  # of the first id
+        self._elsewhere: dict[str, Path] = {}  # id -> its file, where that is another
+        self._numbers: dict[object, float] = {None: math.nan}  # labels as text -> as read
+        self._clean: dict[str, dict[object, str]] = {name: {None: ""} for name in _CATEGORIES}  # as given -> as kept
+        del self._clean["split"][None]
+        self._problems: list[str] = []
+        self._missing: list[str] = []
+        self._no_file = False  # whether a problem is that
+        self._genders: Counter[str] = Counter()  # those not understood
+
+    def __len__(self) -> int:
+        return len(self._labels) // len(LABEL_COLUMNS)
+
+    def add(self, line: int, file: Path, **fields: object) -> None:
+        """Take the utterance on `line` of `file` (0: the whole file). `fields` are columns of the manifest.
+
+        Text is stripped, an absent label is blank or None. A faulty row is kept as a problem, not as an utterance.
+        """
+        before = len(self._problems)
+        place = (file, line)
+        get = fields.get
+        name = self._id(place, get("id"))
+        audio = self._audio(place, get("audio"))
+        try:  # nearly always seen before
+            categories = [self._clean[column][get(column)] for column in _CATEGORIES]
+        except (KeyError, TypeError):  # TypeError: a list or an object of JSON
+            categories = [self._category(place, column, get(column)) for column in _CATEGORIES]
+        caption = self._text(place, "caption", get("caption"))
+        try:
+            labels = [self._numbers[get(column)] for column in LABEL_COLUMNS]
+        except (KeyError, TypeError):
+            labels = [self._label(place, column, get(column)) for column in LABEL_COLUMNS]
+        if audio is None or len(self._problems) > before:
+            return
+        self._texts += (name, audio, *categories, caption)
+        self._labels.extend(labels)
+        if len(self._texts) >= _BLOCK * len(TEXT_COLUMNS):
+            self._sort()
+
+    def problem(self, line: int, file: Path, text: str) -> None:
+        """Note what is wrong with `line` of `file` (0: the whole file); `text` is "found; expected ..."."""
+        place = str(file) if str(file).isprintable() else repr(str(file))  # a line break in a name is no second line
+        self._problems.append(f"{place}:{line}: {text}" if line else f"{place}: {text}")
+
+    def counts(self) -> dict[str, int]:
+        """Utterances so far, by split, in the order of `SPLITS`."""
+        self._sort()
+        found = Counter(self._columns["split"])
+        return {split: found[split] for split in SPLITS if found[split]}
+
+    def build(self, notes: Sequence[str] = ()) -> Manifest:
+        """The manifest of all utterances taken. Raises ManyProblems with every problem, UsageError when it is empty."""
+        if self._problems:
+            raise ManyProblems(self._source, self._problems, self._action())
+        self._sort()
+        notes = [*notes, *self._own_notes()]
+        if not len(self):
+            found = "; ".join(["no utterance", *notes])
+            raise UsageError(self._source, found, "at least one utterance", "Check that this is the right corpus.")
+        counts = ", ".join(f"{split} {count:,}" for split, count in self.counts().items())
+        labels = dict(zip(LABEL_COLUMNS, self._on_seven().T.copy(), strict=True))
+        return Manifest(self._root, **self._columns, **labels, notes=[f"{len(self):,} utterances: {counts}", *notes])  # type: ignore[arg-type]
+
+    def _sort(self) -> None:
+        """Put the last rows' texts into their columns: by thousands, which is quicker than one by one."""
+        for place, column in enumerate(self._columns.values()):
+            column += self._texts[place :: len(TEXT_COLUMNS)]
+        self._texts.clear()
+
+    def _action(self) -> str:
+        if self._escapes.count and self._outside_root is not None:
+            return self._escapes.action
+        return _WHERE_TO_POINT if self._no_file else "Correct these lines."
+
+    def _own_notes(self) -> list[str]:
+        notes = [f"gender {name!r} of {count:,} utterances is not used" for name, count in self._genders.items()]
+        if self._missing:
+            count = len(self._missing)
+            notes.append(f"dropped {count:,} without an audio file (first: {self._missing[0]})")
+        columns = self._columns
+        return [*notes, *same_audio(columns["id"], columns["audio"], columns["split"], self.files)]
+
+    def _on_seven(self) -> NDArray[np.float64]:
+        """The labels on 1-7, (N, 3); what is on it already is kept to the last bit."""
+        lowest, highest = self._scale
+        given = np.array(self._labels, dtype=np.float64).reshape(-1, len(LABEL_COLUMNS))
+        if self._scale == (1.0, 7.0):
+            return given
+        return 1.0 + (given - lowest) / (highest - lowest) * 6.0
+
+    def _text(self, place: tuple[Path, int], name: str, value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            text = value.strip()
+            return text if text.isprintable() else self._writable(place, name, text)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: a {type(value).__name__}; expected text")
+        return ""
+
+    def _writable(self, place: tuple[Path, int], name: str, text: str) -> str:
+        if name == "caption":  # written by people and language models: a line break in it is a space
+            text = " ".join(text.split())
+        if _UNWRITABLE.search(text):
+            self.problem(place[1], place[0], f"{name} {_SHORT.repr(text)}: a control character; expected plain text")
+        return text
+
+    def _label(self, place: tuple[Path, int], name: str, value: object) -> float:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return math.nan
+        number = _number(value)
+        lowest, highest = self._scale
+        if number is not None and lowest <= number <= highest:
+            if isinstance(value, str) and len(self._numbers) < _LABELS_KNOWN:  # 1, 1.0 and true are one key
+                self._numbers[value] = number
+            return number
+        found = "not a number" if number is None else "off the scale" if math.isfinite(number) else "not finite"
+        expected = f"{lowest:g} to {highest:g}, or nothing"
+        self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: {found}; expected {expected}")
+        return math.nan
+
+    def _id(self, place: tuple[Path, int], value: object) -> str:
+        name = self._text(place, "id", value)
+        if not name:
+            self.problem(place[1], place[0], "id: empty; expected a name of its own for every utterance")
+            return name
+        file, line = place
+        if name in self._seen:
+            first, there = self._seen[name], self._elsewhere.get(name, self._file)
+            where = f"line {first}" if there == file else f"{there}:{first}" if first else there
+            self.problem(line, file, f"id {_SHORT.repr(name)}: already at {where}; expected ids that differ")
+            return name
+        self._seen[name] = line
+        self._file = self._file or file
+        if file is not self._file:
+            self._elsewhere[name] = file
+        return name
+
+    def _category(self, place: tuple[Path, int], column: str, value: object) -> str:
+        """The text of a column of few values, normalised and remembered; what needs a word each time is not."""
+        before = len(self._problems)
+        text = sys.intern(self._text(place, column, value))
+        if column == "split":
+            text = self._split(place, text)
+        elif column == "speaker":
+            text = "" if text.lower() == "unknown" else text
+        elif column == "gender" and text.lower() not in GENDERS:
+            self._genders[text] += 1
+            return ""
+        elif column == "gender":
+            text = GENDERS[text.lower()]
+        if isinstance(value, str) and len(self._problems) == before:
+            self._clean[column][value] = text
+        return text
+
+    def _split(self, place: tuple[Path, int], name: str) -> str:
+        split = canonical_split(name)
+        if split is None:
+            hint = closest(name.lower(), SPLITS)
+            self.problem(place[1], place[0], f"split {_SHORT.repr(name)}: unknown{hint}; expected {', '.join(SPLITS)}")
+        return split or ""
+
+    def _audio(self, place: tuple[Path, int], value: object) -> str | None:
+        name = self._text(place, "audio", value)
+        if not name:
+            self.problem(place[1], place[0], f"audio: empty; expected a path relative to {self._root}")
+            return None
+        inside = self.files.inside(name)
+        whole = self.files.whole(name) if inside is None or name[0] == "/" else ""
+        self._escapes.see(name, whole)
+        audio = name if whole else inside or name  # an absolute path is kept as it was given
+        if inside is None and not self._outside_root:
+            self._escapes.count += 1
+            found = f"leaves {self._root}; expected a path inside it"
+        elif self.files.holds(audio):
+            return audio
+        elif self._drop_missing:
+            self._missing.append(audio)
+            return None
+        else:
+            self._no_file = True
+            found = f"no such file under {self._root}; expected an audio file"
+        self.problem(place[1], place[0], f"audio {_SHORT.repr(name)}: {found}")
+        return None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, str) and "_" in value:  # float() takes Python's 1_000
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+    except OverflowError:  # an integer of JSON beyond the floats
+        return math.inf
+
+
+Scale = tuple[float, float]
+_WHERE_TO_POINT_PLACES = "Pass the corpus folder as --audio-root or set corpus.root."
+
+
+def corpus_root(config: CorpusConfig) -> Path:
+    """The folder the corpus was unpacked to. Raises UsageError when it is not given or not there."""
+    if config.root is None:
+        raise UsageError(
+            "corpus.root", f"not given for reader {config.reader}", "the corpus folder", _WHERE_TO_POINT_PLACES
+        )
+    root = Path(os.path.expanduser(config.root))
+    if not os.path.isdir(root):
+        raise UsageError(root, "no such folder", "the corpus folder", _WHERE_TO_POINT_PLACES)
+    return root
+
+
+def first_existing(root: Path, names: Sequence[str], *, what: str) -> Path:
+    """The first of `names` under `root` that exists. Raises UsageError that lists every path tried."""
+    tried = [root / name for name in names]
+    for path in tried:
+        if os.path.exists(path):
+            return path
+    looked = ", ".join(str(path) for path in tried)
+    raise UsageError(root, f"no {what}", f"one of {looked}", _WHERE_TO_POINT_PLACES)
+
+
+def corpus_scale(config: CorpusConfig, own: Scale) -> Scale:
+    """The corpus's `own` label scale. Raises UsageError when the config explicitly says another."""
+    if config.scale is not None and config.scale != own:
+        found = f"{config.scale[0]:g} to {config.scale[1]:g}"
+        action = f"Leave it out or set -o corpus.scale=[{own[0]:g},{own[1]:g}]."
+        raise UsageError("corpus.scale", found, f"{own[0]:g} to {own[1]:g}, the scale of {config.reader}", action)
+    return own

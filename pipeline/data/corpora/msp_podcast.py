@@ -1,0 +1,146 @@
+"""MSP-Podcast as shipped (F30): `Audios/*.wav`, `Labels/labels_consensus.csv` or `.json`, `Partitions.txt`.
+
+Turns labelled X (no agreement) or O (other) are dropped, as in the paper (F10). Test3 has no public labels: its turns
+are kept with labels of NaN, whether the labels file lists them blank or only `Partitions.txt` knows them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cache.manifest import Manifest
+from pipeline.core.config import CorpusConfig
+from pipeline.core.files import opened
+from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
+from pipeline.data.corpora.label_names import canonical_split
+from pipeline.data.corpora.tables import Columns, read_csv, read_json_table
+
+SCALE = (1.0, 7.0)
+LABELS = ("Labels/labels_consensus.csv", "Labels/labels_consensus.json")
+AUDIO = ("Audios", "Audio")
+PARTITIONS = ("Partitions.txt", "Partition.txt", "Labels/Partitions.txt")  # 1.12's readme calls it Partition.txt
+EMOTIONS = {
+    "A": "angry",
+    "S": "sad",
+    "H": "happy",
+    "U": "surprised",
+    "F": "fearful",
+    "D": "disgust",
+    "C": "contempt",
+    "N": "neutral",
+}
+DROPPED = {"X": "no agreement", "O": "other"}
+# by name, never by position: the file has arousal before valence, the encoder's outputs another order still (F30)
+ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
+COLUMNS = Columns(("FileName", "EmoClass", *ATTRIBUTES.values(), "Split_Set"), ("SpkrID", "Gender"))
+HIDDEN = "test3"
+PAPER = {"train": 90_022, "dev": 25_258, "test1": 34_963}  # release 1.12 without X and O (F10)
+Record = Mapping[str, object]
+
+
+def read_msp_podcast(config: CorpusConfig) -> Manifest:
+    """The turns with an agreed emotion, and Test3. `notes` compares their numbers with the paper's.
+
+    Raises ManyProblems with every faulty row at once, UsageError when labels or audio are not there.
+    """
+    root = corpus_root(config)
+    labels = first_existing(root, LABELS, what="labels file")
+    audio = first_existing(root, AUDIO, what="audio folder").name
+    builder = ManifestBuilder(root, corpus_scale(config, SCALE), missing_audio=config.missing_audio, source=labels)
+    dropped: Counter[str] = Counter()
+    listed: set[str] = set()  # file names of the labels and of Partitions.txt
+    for line, record in _records(labels, builder):
+        listed.add(_stripped(record.get("FileName")))
+        _add(builder, (labels, line), audio, record, dropped)
+    unlabelled = _add_hidden(builder, root, audio, listed)
+    extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed)
+    return builder.build([*_notes(dropped, unlabelled, extra), _compared(builder.counts())])
+
+
+def _records(labels: Path, builder: ManifestBuilder) -> Iterator[tuple[int, Record]]:
+    if labels.suffix == ".csv":
+        return read_csv(labels, COLUMNS, builder.problem, [])
+    return read_json_table(labels, "FileName", builder.problem)
+
+
+def _add(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, dropped: Counter[str]) -> None:
+    file, line = place
+    letter = _stripped(record.get("EmoClass"))
+    hidden = canonical_split(_stripped(record.get("Split_Set"))) == HIDDEN
+    if letter in DROPPED:
+        dropped[letter] += 1
+        return
+    if letter not in EMOTIONS and not (hidden and not letter):
+        builder.problem(line, file, f"EmoClass {letter[:20]!r}: unknown; expected {', '.join([*EMOTIONS, *DROPPED])}")
+    labels = {name: record.get(column) for name, column in ATTRIBUTES.items()}
+    for name, value in labels.items():
+        if not hidden and (value is None or (isinstance(value, str) and not value.strip())):
+            builder.problem(line, file, f"{ATTRIBUTES[name]}: blank; expected 1 to 7 (only Test3 has hidden labels)")
+    _place(builder, place, audio, record, emotion=EMOTIONS.get(letter, ""), **labels)
+
+
+def _place(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, **labels: object) -> None:
+    name = _stripped(record.get("FileName"))
+    builder.add(
+        place[1],
+        place[0],
+        id=name.removesuffix(".wav"),
+        audio=f"{audio}/{name}" if name else "",
+        split=record.get("Split_Set"),
+        speaker=record.get("SpkrID"),
+        gender=record.get("Gender"),
+        **labels,
+    )
+
+
+def _add_hidden(builder: ManifestBuilder, root: Path, audio: str, listed: set[str]) -> int:
+    """Add the Test3 turns that only Partitions.txt knows; returns how many of other splits have no labels."""
+    file = next((root / name for name in PARTITIONS if (root / name).is_file()), None)
+    unlabelled = 0
+    for line, split, name in _partitions(file, builder) if file else ():
+        if name in listed:
+            continue
+        listed.add(name)
+        if canonical_split(split) in (HIDDEN, None):  # None: an unknown split, which is a problem
+            _place(builder, (file or root, line), audio, {"FileName": name, "Split_Set": split})
+        else:
+            unlabelled += 1
+    return unlabelled
+
+
+def _partitions(file: Path, builder: ManifestBuilder) -> Iterator[tuple[int, str, str]]:
+    """Yield (line, split, file name) of lines like `Test3; MSP-PODCAST_0001_0001.wav`."""
+    with opened(file, encoding="utf-8-sig", errors="replace") as lines:
+        for line, text in enumerate(lines, start=1):
+            split, semicolon, name = (part.strip() for part in text.partition(";"))
+            if semicolon:
+                yield line, split, name
+            elif split:
+                builder.problem(line, file, f"{split[:60]!r}: no semicolon; expected `split; file name`")
+
+
+def _stripped(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _notes(dropped: Counter[str], unlabelled: int, extra: int) -> list[str]:
+    notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
+    if unlabelled:
+        notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
+    if extra:
+        notes.append(f"{extra:,} audio files are in no list: left out")
+    return notes
+
+
+def _compared(counts: Mapping[str, int]) -> str:
+    """The splits' sizes against those of the paper (F10)."""
+    apart = [
+        f"{split} {counts.get(split, 0):,} against {paper:,} ({counts.get(split, 0) - paper:+,})"
+        for split, paper in PAPER.items()
+        if counts.get(split, 0) != paper
+    ]
+    if not apart:
+        return "splits are of the paper's sizes (release 1.12)"
+    return f"not the paper's release 1.12 without X and O: {', '.join(apart)}"

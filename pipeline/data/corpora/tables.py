@@ -1,0 +1,169 @@
+"""Label tables as streams: CSV, JSON lines and JSON objects, a record at a time, every fault reported with its line."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import IO
+
+from pipeline.core.files import NotJson, once, opened, parse_json
+from pipeline.data.corpora.label_names import closest
+
+Report = Callable[[int, Path, str], None]
+_NAMED = 20  # columns that are not read
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" let through
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are read."""
+
+    required: Sequence[str]
+    optional: Sequence[str] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        return (*self.required, *self.optional)
+
+
+def read_csv(path: Path, columns: Columns, report: Report, notes: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line, the known columns by name) of each record of a comma-separated file with a header, UTF-8.
+
+    Columns are found by name, in any order. Those that are not read are told in `notes`.
+    """
+    rows = _csv_rows(path, report)
+    line, header = next(rows, (1, []))
+    if header is None:
+        return
+    header = [name.strip() for name in header]
+    if not _check_header(header, columns, lambda text: report(line, path, text)):
+        return
+    notes += unused_notes([name for name in header if name and name not in columns.known], columns)
+    used = [name for name in columns.known if name in header]
+    pick = itemgetter(*(header.index(name) for name in used), 0)  # 0 twice or more: always a tuple
+    for line, fields in rows:
+        if fields is None:
+            continue
+        if len(fields) == len(header):
+            yield line, dict(zip(used, pick(fields), strict=False))
+        else:
+            report(line, path, f"{len(fields)} fields; expected {len(header)}, as in the header")
+    if line == 1:
+        report(2, path, "no record after the header; expected one for each utterance")
+
+
+def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (line, object) of each line of a JSON-lines file in UTF-8; blank lines are passed over."""
+    line = 0
+    with opened(path, "rb") as file:
+        for line, raw in enumerate(file, start=1):
+            if raw.isspace():
+                continue
+            try:
+                yield line, _json_object(raw)
+            except NotJson as error:
+                report(line, path, f"{error}; expected one JSON object a line")
+    if not line:
+        report(1, path, "empty; expected one JSON object a line")
+
+
+def unused_notes(names: Sequence[str], columns: Columns) -> list[str]:
+    """The notes about columns that are not read: the first few by name."""
+    notes = [
+        f"column {name[:60]!r} is not used{closest(name.strip().lower(), columns.known)}" for name in names[:_NAMED]
+    ]
+    rest = len(names) - len(notes)
+    return [*notes, f"{rest:,} more columns are not used"] if rest else notes
+
+
+def _json_object(raw: bytes) -> dict[str, object]:
+    """The object that `raw` holds. Raises NotJson with the reason."""
+    value = parse_json(raw)
+    if not isinstance(value, dict):
+        raise NotJson(f"a JSON {type(value).__name__}")
+    return value
+
+
+def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | None]]:
+    """Yield (first line, fields) of each record; None for fields that were reported."""
+    undecoded: list[int] = []
+    line = 1
+    with opened(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.reader(_watched(file, undecoded), strict=True)
+        try:
+            for fields in reader:
+                if undecoded:
+                    for bad in undecoded:
+                        report(bad, path, "not UTF-8; expected text in UTF-8")
+                    undecoded.clear()
+                    yield line, None
+                elif fields:
+                    yield line, fields
+                line = reader.line_num + 1
+        except csv.Error as error:
+            report(line, path, f"not CSV ({error}), and nothing after it was read; expected balanced quotes")
+            yield line, None
+
+
+def _watched(file: IO[str], undecoded: list[int]) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        if not line.isascii() and _UNDECODED.search(line):
+            undecoded.append(number)
+        yield line
+
+
+def _check_header(header: Sequence[str], columns: Columns, report: Callable[[str], None]) -> bool:
+    if not any(header):
+        report(f"empty; expected a header with {', '.join(columns.required)}")
+        return False
+    missing = [name for name in columns.required if name not in header]
+    for name in missing:
+        report(f"no column {name!r}{closest(name, header)}; expected {', '.join(columns.required)}")
+    twice = sorted({name for name in columns.known if header.count(name) > 1})
+    for name in twice:
+        report(f"column {name!r} stands {header.count(name)} times; expected once")
+    return not missing and not twice
+
+
+def read_json_table(path: Path, key: str, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (line, record) for each entry of `{name: {field: value}}`; the name is the record's field `key`.
+
+    An entry that stands twice is yielded twice (a dict would hide the first). Raises nothing: faults go to `report`.
+    """
+    with opened(path, "rb") as file:
+        raw = file.read()
+    try:
+        entries = parse_json(raw, pairs=_Pairs)
+    except NotJson as error:
+        report(error.line, path, f"{error}; expected an object of objects")
+    else:
+        yield from _records(raw.decode("utf-8-sig"), entries, path, key, report)
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object as its pairs, unlike a JSON array."""
+
+
+def _records(
+    text: str, entries: object, path: Path, key: str, report: Report
+) -> Iterator[tuple[int, dict[str, object]]]:
+    if not isinstance(entries, _Pairs) or not entries:
+        report(1, path, "no entries; expected an object of objects keyed by file name")
+        return
+    line, position = 1, 0
+    for name, fields in entries:
+        found = text.find(f'"{name}"', position)  # the entries are in the order of the file
+        if found < 0:  # a name written with escapes: the lines are lost from here on
+            found = len(text)
+        line, position = line + text.count("\n", position, found), found
+        if not isinstance(fields, _Pairs):
+            report(line, path, f"entry {name[:60]!r}: no object; expected the fields of an utterance")
+            continue
+        try:
+            yield line, {**once(fields), key: name}
+        except NotJson as error:
+            report(line, path, f"entry {name[:60]!r}: {error}; expected each once")

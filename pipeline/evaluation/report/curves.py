@@ -1,0 +1,71 @@
+"""Loss and temperature over epochs: of every seed of a run, from metrics.jsonl, or of a sweep's best trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.core.errors import StoreCorrupt
+from pipeline.evaluation.report.drawing import COLOURS, LINES, MARKERS, Exhibit, drawable
+from pipeline.training.run_folder import AGAIN, Run
+
+NAME = "curves"
+MEASURES = ("train_loss", "dev_loss", "temperature")
+Line = Mapping[str, float]
+Curve = tuple[Sequence[Line], int]  # a line an epoch, and the epoch that was kept; 0 is none
+
+
+def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Exhibit:
+    """The losses and the temperature of the seeds in `trained`; a ring is the epoch whose heads were kept.
+
+    Raises StoreCorrupt where a seed's metrics cannot be read.
+    """
+    of = {seed: _lines(run, int(seed)) for seed in trained}
+    return Exhibit(
+        NAME,
+        "Training",
+        "Left: the training loss (dashed) and the development loss (solid) of every seed; the ring marks the epoch of "
+        "lowest development loss, whose heads are evaluated. Right: the temperature.",
+        ("seed", "epoch", *MEASURES),
+        [(seed, line["epoch"], *(line[name] for name in MEASURES)) for seed, lines in of.items() for line in lines],
+        lambda figure: draw(figure, {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in of.items()}),
+        (10.0, 3.8),
+    )
+
+
+def checked(lines: Sequence[Any]) -> list[Line]:
+    """Epochs as numbers. Raises KeyError, TypeError, ValueError or OverflowError where they are none."""
+    return [{name: float(line[name]) for name in MEASURES} | {"epoch": line["epoch"]} for line in lines]
+
+
+def _lines(run: Run, seed: int) -> list[Line]:
+    try:
+        return checked(list(map(json.loads, run.metrics(seed).splitlines())))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        found = f"a line without {', '.join(MEASURES)}"
+        raise StoreCorrupt(run.seed_folder(seed) / "metrics.jsonl", found, "all of them", AGAIN) from None
+
+
+def draw(figure: Any, of: Mapping[str, Sequence[Curve]]) -> None:
+    """Both panels; the curves under one name look alike."""
+    losses, temperature = figure.subplots(1, 2)
+    for place, (name, curves_of) in enumerate(of.items()):
+        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+        line = LINES[place % len(LINES)]
+        for number, (lines, kept) in enumerate(curves_of):
+            epochs = [epoch["epoch"] for epoch in lines]
+            train, dev, heat = ([drawable(epoch[measure]) for epoch in lines] for measure in MEASURES)
+            named = {"label": name} if number == 0 else {}
+            losses.plot(epochs, train, linestyle="--", linewidth=1, alpha=0.8, **look)
+            losses.plot(epochs, dev, linestyle="-", **look, **named)
+            if kept:
+                losses.plot([kept], [dev[kept - 1]], "o", markersize=10, fillstyle="none", color=look["color"])
+            temperature.plot(epochs, heat, linestyle=line, **look, **named)
+    losses.plot([], [], "k--", linewidth=1, label="training")
+    losses.plot([], [], "k-", label="development")
+    losses.set(xlabel="epoch", ylabel="loss", title="Loss")
+    temperature.set(xlabel="epoch", ylabel="temperature", title="Temperature")
+    for axes in (losses, temperature):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    losses.legend(fontsize=8, ncols=1 + len(of) // 8)

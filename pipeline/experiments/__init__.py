@@ -1,0 +1,1 @@
+"""Experiments over both stages: comparison, cross-validation, sweeps, and the demo."""

@@ -1,0 +1,142 @@
+"""Every method of the literature from one set of stores: trained, evaluated, and held against each other.
+
+    compare-methods stores/msp --seeds 5 --out runs/comparison
+    compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
+
+Each method is a RUN of its own in `out`, so that an interrupted comparison goes on where it stopped. Heads are chosen
+on the development split; no row of the test split is read before a method's training has ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.disk import faults_told, write_text
+from cache.lock import writing
+from cache.stores import Stores, open_stores
+from pipeline.core.config import EvaluateConfig, TrainConfig
+from pipeline.core.config_files import load_config, presets
+from pipeline.core.errors import UsageError
+from pipeline.core.progress import say
+from pipeline.evaluation.comparison import comparison_tables, paper_tables
+from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
+from pipeline.evaluation.recognition import zero_shot
+from pipeline.training.run_folder import Run
+from pipeline.training.train import lacks, resolve, train
+
+
+def compare(
+    stores: Stores | str | Path,
+    *,
+    out: str | Path,
+    methods: Sequence[str] = (),
+    seeds: int = 5,
+    training: str | None = None,
+    overrides: Sequence[str] = (),
+    evaluation: Sequence[str] = (),
+    zero_shot_on: Sequence[str | Path] = (),
+    device: str = "auto",
+    fresh: bool = False,
+    tensorboard: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Train and evaluate `methods` (all that the stores can serve) and write both tables to `out`.
+
+        summary, text = compare("stores/mine", methods=["emotionrankclap", "supcon"], out="runs/comparison")
+
+    `overrides` are of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the
+    same encoders. Returns every result by method and the tables as Markdown; `out` gets comparison.{json,md,tex,csv}.
+    Raises UsageError when a named method cannot be served or a corpus has no class prompts, StoreLocked while another
+    process writes to `out`.
+    """
+    stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
+    others = [open_stores(folder) for folder in zero_shot_on]
+    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
+    split_of(stores, asked.split)  # refused before anything trains
+    configs = served(stores, methods, seeds, training, overrides)
+    with faults_told(out), writing(out):
+        results: dict[str, Any] = {}
+        for name, config in configs.items():
+            say(f"== {name}")
+            run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
+            results[name] = _measured(run, stores, others, evaluation, device)
+        return _written(results, out)
+
+
+def _written(results: dict[str, Any], out: Path) -> tuple[dict[str, Any], str]:
+    comparison = comparison_tables(results)
+    text = "\n\n".join([comparison.markdown(), *_recognition_tables(results)])
+    write_text(out / "comparison.md", f"{text}\n\n{paper_tables().markdown()}\n")
+    write_text(out / "comparison.tex", comparison.latex() + "\n")
+    write_text(out / "comparison.csv", comparison.csv())
+    summary = {"tables": comparison.as_json(), "methods": results}
+    write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return summary, text
+
+
+def served(
+    stores: Stores, methods: Sequence[str], seeds: int, training: str | None, overrides: Sequence[str]
+) -> dict[str, TrainConfig]:
+    """The configs of `methods`, or of every preset that the stores have captions and features for.
+
+    A method of one's own goes by its file's name. Raises UsageError when two have one name, or when a named method, or
+    every one, lacks what it trains on.
+    """
+    asked = dict.fromkeys(methods or presets("methods"))
+    configs = {Path(name).stem: resolve(name, training=training, seeds=seeds, overrides=overrides) for name in asked}
+    if len(configs) < len(asked):
+        raise UsageError(", ".join(asked), "two methods of one name", "a name each", "Rename a file.")
+    lacking = {name: lack for name, config in configs.items() if (lack := lacks(stores, config))}
+    if lacking and methods:
+        name, lack = next(iter(lacking.items()))
+        raise UsageError(name, f"stores without {lack}", "what the method trains on", "Extract them, or leave it out.")
+    for name, lack in lacking.items():
+        say(f"{name} is left out: the stores have no {lack}")
+    if len(lacking) == len(configs):
+        raise UsageError(stores.folder, "nothing that a method trains on", "captions", "See extract-features --help.")
+    return {name: config for name, config in configs.items() if name not in lacking}
+
+
+def _measured(
+    run: Run, stores: Stores, others: Sequence[Stores], overrides: Sequence[str], device: str
+) -> dict[str, Any]:
+    result = evaluated(run, stores, overrides=overrides)
+    if result is None:
+        result = evaluate(run, stores=stores, overrides=overrides, device=device)
+    if stores.captions.classes and any(stores.manifest.emotion):
+        result["recognition"] = zero_shot(run, stores, split=result["split"], device=device)
+    result["zero_shot"] = [zero_shot(run, other, device=device) for other in others]
+    return result
+
+
+def _recognition_tables(results: dict[str, Any]) -> list[str]:
+    """A Markdown table of zero-shot recognition for each other corpus."""
+    columns: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for name, result in results.items():
+        for found in result["zero_shot"]:
+            columns.setdefault(f"{found['stores']}, {found['split']} utterances", []).append((name, found))
+    return [_recognition_table(title, rows) for title, rows in columns.items()]
+
+
+def _recognition_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> str:
+    first = rows[0][1]
+    lines = [
+        f"Zero-shot recognition on {title}",
+        "",
+        "| method | UAR | WAR |",
+        "|---|---|---|",
+        *(f"| {name} | {cell(found['uar'])} | {cell(found['war'])} |" for name, found in rows),
+        f"| chance | {first['chance']:.3f} | {first['chance']:.3f} |",
+        f"| always the most frequent | {first['chance']:.3f} | {first['majority']:.3f} |",
+        "",
+        f"{first['n']} utterances, {len(first['classes'])} classes ({', '.join(first['classes'])}), prompt "
+        f"“{first['template']}”; mean ± std over {len(first['seeds'])} seeds. {first['convention']}",
+    ]
+    return "\n".join(lines)
+
+
+def cell(figure: Mapping[str, float]) -> str:
+    """`mean ± std` with three digits."""
+    return f"{figure['mean']:.3f} ± {figure['std']:.3f}"

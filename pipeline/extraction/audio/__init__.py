@@ -1,0 +1,1 @@
+"""Audio: decoding, what a file's container promises, and Praat's measurements."""

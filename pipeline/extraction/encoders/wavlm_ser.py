@@ -1,0 +1,217 @@
+"""The WavLM behind a published SER checkpoint, read off its weights' shapes: its config.json only names `ssl_type`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.config import AudioConfig
+from pipeline.core.errors import UsageError
+from pipeline.extraction.encoders.base import Padding
+from pipeline.extraction.encoders.model_files import architecture, find_folder, read_json, sampling_rate, skeleton
+from pipeline.extraction.encoders.pooling import AttentivePooling, Pool, mean, statistics
+from pipeline.extraction.encoders.speech import (
+    POSITIONS,
+    SpeechEncoder,
+    fold_weight_norm,
+    forward_of,
+    in_precision,
+    layer_number,
+)
+from pipeline.extraction.encoders.weights import (
+    State,
+    base_weights,
+    load_strictly,
+    read_state,
+    renamed,
+    sha256,
+    weight_files,
+)
+
+# the feature extractor's norm; with `layer` the transformer normalises before its sublayers, with `group` after
+_NORMS = {"microsoft/wavlm-large": "layer", "microsoft/wavlm-base": "group", "microsoft/wavlm-base-plus": "group"}
+_STRIDES = (5, 2, 2, 2, 2, 2, 2)  # no weight shows a stride; all published WavLMs have these
+
+
+def wavlm_of(ssl_type: str, state: State, subject: object) -> Any:
+    """An empty WavLMModel that fits `state` (names without `ssl_model.`).
+
+    Raises UsageError for an unknown `ssl_type`, or a weight without which the shape cannot be told.
+    """
+    from transformers import WavLMConfig, WavLMModel
+
+    if ssl_type not in _NORMS:
+        close = difflib.get_close_matches(ssl_type, _NORMS, n=1, cutoff=0.3)
+        hint = f"Did you mean {close[0]}?" if close else "Use a WavLM."
+        raise UsageError(subject, f"ssl_type {ssl_type!r:.40}", f"one of {', '.join(_NORMS)}", hint)
+    fields = _convolutions(state, subject) | _transformer(state, subject)
+    if fields["feat_extract_norm"] != _NORMS[ssl_type]:
+        found = f"weights of a {fields['feat_extract_norm']}-normalised extractor"
+        raise UsageError(subject, found, f"{_NORMS[ssl_type]} norm, as in {ssl_type}", "Correct ssl_type.")
+    stable = _NORMS[ssl_type] == "layer"
+    return skeleton(lambda: WavLMModel(WavLMConfig(**fields, do_stable_layer_norm=stable)), subject)
+
+
+def _convolutions(state: State, subject: object) -> dict[str, Any]:
+    layers = _count(state, "feature_extractor.conv_layers.")
+    if not 2 <= layers <= len(_STRIDES):
+        raise UsageError(subject, f"{layers} convolutional layers", "the seven of WavLM", "Choose another model.")
+    shapes = [_shape(state, f"feature_extractor.conv_layers.{i}.conv.weight", 3, subject) for i in range(layers)]
+    normed = {i for i in range(layers) if f"feature_extractor.conv_layers.{i}.layer_norm.weight" in state}
+    return {
+        "conv_dim": tuple(shape[0] for shape in shapes),
+        "conv_kernel": tuple(shape[2] for shape in shapes),
+        "conv_stride": _STRIDES[:layers],
+        "num_feat_extract_layers": layers,
+        "conv_bias": "feature_extractor.conv_layers.0.conv.bias" in state,
+        "feat_extract_norm": "layer" if normed & set(range(1, layers)) else "group",
+    }
+
+
+def _transformer(state: State, subject: object) -> dict[str, Any]:
+    hidden = _shape(state, "feature_projection.projection.weight", 2, subject)[0]
+    buckets, heads = _shape(state, "encoder.layers.0.attention.rel_attn_embed.weight", 2, subject)
+    positions = _shape(state, "encoder.pos_conv_embed.conv.parametrizations.weight.original1", 3, subject)
+    if hidden % heads or hidden % positions[1]:
+        found = f"hidden width {hidden}, {heads} heads, {positions[1]} channels in a positional group"
+        raise UsageError(subject, found, "a width that both divide", "Use the published weights.")
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": _count(state, "encoder.layers."),
+        "num_attention_heads": heads,
+        "num_buckets": buckets,
+        "intermediate_size": _shape(state, "encoder.layers.0.feed_forward.intermediate_dense.weight", 2, subject)[0],
+        "num_conv_pos_embeddings": positions[2],
+        "num_conv_pos_embedding_groups": hidden // positions[1],
+    }
+
+
+def _count(state: State, prefix: str) -> int:
+    return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})
+
+
+def _shape(state: State, name: str, rank: int, subject: object) -> tuple[int, ...]:
+    if name in state and state[name].dim() == rank and 0 not in state[name].shape:
+        return tuple(state[name].shape)
+    if name in state:
+        found, hint = f"weight `{name}` has shape {tuple(state[name].shape)}", "Use the published weights."
+        raise UsageError(subject, found, f"{rank} dimensions", hint)
+    close = difflib.get_close_matches(name, state, n=1)
+    hint = f"Was it renamed to `{close[0]}`?" if close else "Use the published weights of a WavLM."
+    raise UsageError(subject, f"weight `{name}` is missing", "every weight of a WavLM", hint)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The fields of the published config.json that this encoder needs (F17)."""
+
+    mean: float
+    std: float
+    ssl_type: str
+    sampling_rate: int
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Raises UsageError that names a field which is missing or of another type."""
+        tree = read_json(path)
+        for name, kind in (("mean", float), ("std", float), ("ssl_type", str), ("sampling_rate", int)):
+            if not isinstance(tree.get(name), kind) or not math.isfinite(tree[name] if kind is float else 0):
+                found = f"`{name}` is {tree[name]!r:.40}" if name in tree else f"no `{name}`"
+                raise UsageError(path, found, f"a {kind.__name__}", "Use the published config.json.")
+        return cls(tree["mean"], tree["std"], tree["ssl_type"], sampling_rate(tree, path))
+
+    def normalise(self, wave: Tensor) -> Tensor:
+        """(samples,) -> (samples,), by the training corpus's mean and deviation (F18)."""
+        return (wave - self.mean) / (self.std + 1e-6)
+
+
+class Published(nn.Module):
+    """All weights of the checkpoint under their published names (F20). The outputs are loaded, and not used."""
+
+    def __init__(self, ssl_model: Any, hidden: int, outputs: int) -> None:
+        super().__init__()
+        width = ssl_model.config.hidden_size
+        self.ssl_model = ssl_model
+        self.pool_model = AttentivePooling(width)
+        head = nn.Sequential(nn.Linear(2 * width, hidden), nn.LayerNorm(hidden), nn.ReLU())
+        self.ser_model = nn.ModuleDict({"fc": nn.Sequential(head), "out": nn.Sequential(nn.Linear(hidden, outputs))})
+
+
+def load(config: AudioConfig, device: str) -> SpeechEncoder:
+    """The published checkpoint as an AudioEncoder; its pooling decides the width (1024, 1024 or 2048; F19).
+
+    Raises UsageError for a folder of another layout, or a weight missing, renamed, left over or of another shape.
+    """
+    folder = find_folder(config.model, config.revision)
+    settings = Settings.read(folder / "config.json")
+    files = weight_files(folder)
+    model = _published(settings, read_state(files), folder)
+    _last_layer_only(config, len(model.ssl_model.encoder.layers), folder)
+    model.to(device)
+    width, pool = _pooling(model, config.pooling)
+    shape = model.ssl_model.config
+    forward = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
+    del model.ssl_model  # the pooling keeps `model`; the forward has the weights as it wants them
+    declared = {
+        "encoder": "wavlm_ser",
+        "weights_sha256": sha256(files),
+        "architecture": architecture(shape),
+        "pooling": config.pooling,
+        "padding": config.padding,
+        "mean": settings.mean,
+        "std": settings.std,
+        "sample_rate": settings.sampling_rate,
+        **in_precision(config.precision),
+    }
+    return SpeechEncoder(
+        forward,
+        shape,
+        torch.device(device),
+        settings.normalise,
+        pool,
+        Padding.of(config, settings.sampling_rate),
+        width,
+        settings.sampling_rate,
+        declared,
+    )
+
+
+def _published(settings: Settings, state: State, subject: object) -> Published:
+    state = renamed(state, POSITIONS, subject)
+    ssl_model = wavlm_of(settings.ssl_type, base_weights(state, "ssl_model"), subject)
+    hidden, outputs = (_rows(state, name) for name in ("ser_model.fc.0.0.weight", "ser_model.out.0.weight"))
+    model: Published = skeleton(lambda: Published(ssl_model, hidden, outputs), subject)
+    load_strictly(model, state, subject, may_lack=["ssl_model.masked_spec_embed"])
+    fold_weight_norm(model.ssl_model)
+    return model
+
+
+def _rows(state: State, name: str) -> int:
+    return len(state[name]) if name in state and state[name].dim() else 1  # absent: the strict load names it
+
+
+def _last_layer_only(config: AudioConfig, count: int, subject: object) -> None:
+    if layer_number(config.layer, count, subject) != count:
+        found = f"layer {config.layer}"
+        raise UsageError(subject, found, "the last, which its pooling was trained on", "Leave audio.layer out.")
+
+
+def _pooling(model: Published, kind: str) -> tuple[int, Pool]:
+    """Width and pooling of F19: `mean` is mu, `mean_std` mu || sigma, `hidden` the layer after pooling."""
+    width = model.ssl_model.config.hidden_size
+    head: Any = model.ser_model["fc"]
+    if kind == "mean":
+        return width, lambda frames, mask: mean(frames, model.pool_model(frames, mask))
+
+    def both(frames: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat(statistics(frames, model.pool_model(frames, mask)), 1)
+
+    if kind == "mean_std":
+        return 2 * width, both
+    return head[0][0].out_features, lambda frames, mask: head(both(frames, mask))

@@ -1,0 +1,190 @@
+"""Many machines: Ray actors read and encode whole batches, and the caller alone commits rows.
+
+    extract-features msp_podcast --engine ray --out stores/msp
+
+One actor a GPU, or one a CPU core; where nodes join, actors are added. A batch goes out as paths or texts and comes
+back as vectors. An actor that dies costs its batches in flight: another does them again. See docs/clusters.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.core.config import ExtractConfig
+from pipeline.core.config_files import merge, validate
+from pipeline.core.errors import UsageError
+from pipeline.core.plugins import BUILT_IN, Kind, find, loaded_files
+from pipeline.core.progress import say
+from pipeline.core.resources import cores
+from pipeline.extraction.batching import Clip, Encoded, Job
+from pipeline.extraction.encoders.precision import with_precision
+from pipeline.extraction.engines.ray_actor import Order
+
+POLL_SECONDS = 0.5
+PROBE_SECONDS = 10.0
+OBJECT_STORE_BYTES = 100_000_000  # of a cluster started here; vectors are small, and /dev/shm may be
+_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+_HUB = "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"
+
+
+class RayCluster:
+    """An `Engine` of one actor a GPU, or a CPU core, of the cluster that this process is connected to."""
+
+    def __init__(self, config: ExtractConfig, device: torch.device) -> None:
+        self.device = device
+        self.config = config.model_copy(update={"audio": with_precision(config.audio, device)})
+        self._crew: Any = None
+
+    @property
+    def workers(self) -> float:
+        """How many batches could be worked on at once, on average so far."""
+        return float(self._crew.strength) if self._crew else 0.0
+
+    @contextmanager
+    def encoded(self, job: Job[Any, Any], batches: Sequence[NDArray[np.int64]]) -> Iterator[Iterator[Encoded | None]]:
+        """The batches as they come."""
+        from pipeline.extraction.engines.ray_pool import Crew
+
+        order = Order(
+            kind=job.name,
+            config=with_absolute_models(self.config).model_dump_json(),
+            device="cpu" if job.name == "acoustic" else str(self.device),  # Praat has no use for a GPU
+            fingerprint=job.work.encoder.fingerprint(),
+            environment={name: os.environ[name] for name in _HUB if name in os.environ},
+            plugins=tuple(map(str, loaded_files())),
+        )
+        self._crew = Crew(order, batches, lambda rows: [_absolute(source) for source in job.sources(rows)])
+        try:
+            yield self._results()
+        finally:
+            self._crew.dismiss()
+
+    def _results(self) -> Iterator[Encoded | None]:
+        while self._crew.busy:
+            results = self._crew.advance(POLL_SECONDS)
+            yield from results or [None]
+
+
+@contextmanager
+def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayCluster]:
+    """Connect to the cluster of RAY_ADDRESS, or of `ray start` on this machine, or start one here until the end.
+
+    `device` is the actors': auto takes GPUs where the cluster has any. Raises UsageError where there is no Ray, no
+    answer, or no GPU though one is asked for.
+    """
+    _require_reachable_code(config)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}", "one device", "auto, cpu or cuda, with Ray", "Ray deals out the GPUs.")
+    try:
+        import ray
+    except ImportError:
+        raise UsageError(
+            "--engine ray", "Ray is not installed", "the extra ray", "pip install 'emotionrankclap[ray]'"
+        ) from None
+    mine = not ray.is_initialized()
+    with redirect_stdout(sys.stderr):  # Ray prints its notice of a dead worker where the command's result belongs
+        where = _connect(ray) if mine else "in use by this process"
+        try:
+            chosen = _device(device)
+            _introduce(where, chosen)
+            yield RayCluster(config, chosen)
+        finally:
+            if mine:
+                ray.shutdown()
+
+
+def _require_reachable_code(config: ExtractConfig) -> None:
+    """Raises UsageError for an encoder that was registered in this process by no file or package: no actor has it."""
+    named: dict[Kind, str] = {"audio encoder": config.audio.encoder, "text encoder": config.text.encoder}
+    for kind, name in named.items():
+        if name not in BUILT_IN[kind] and find(kind, name).home is None:
+            found, action = (
+                "registered in this process alone",
+                "Name its file with --plugin, under one path on all nodes.",
+            )
+            raise UsageError(f"--engine ray: {kind} {name}", found, "a plugin file or an installed package", action)
+
+
+def _connect(ray: Any) -> str:
+    """Connect, or start a cluster of this machine; returns which. Ray's own signal handler is taken out again."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless asked
+    _probe(os.environ.get("RAY_ADDRESS", ""))
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) if main else None
+    size = {"num_cpus": cores(), "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # a tip of older Rays, about the environment of CPU actors
+            try:
+                ray.init(include_dashboard=False, **size, **_QUIET)
+                return "started here"
+            except ValueError:  # a running cluster was found, and its size is its own
+                ray.init(**_QUIET)
+                return "joined"
+    except (ValueError, OSError, RuntimeError, ray.exceptions.RayError) as error:  # ConnectionError is an OSError
+        raise _no_answer(os.environ.get("RAY_ADDRESS") or "on this machine", error) from None
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _probe(address: str) -> None:
+    """Raises UsageError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
+        except OSError as error:
+            raise _no_answer(address, error) from None
+
+
+def _no_answer(address: str, error: Exception) -> UsageError:
+    found = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    action = "Check RAY_ADDRESS, or `ray stop` what is left of a dead one."
+    return UsageError(f"Ray cluster {address}", found, "a cluster that answers", action)
+
+
+def _device(wanted: str) -> torch.device:
+    from pipeline.extraction.engines.ray_pool import nodes
+
+    gpus = sum(node.actors for node in nodes(gpus=True))
+    if wanted == "cuda" and not gpus:
+        raise UsageError("--device cuda", "a Ray cluster without GPUs", "a GPU", "Leave it out.")
+    return torch.device("cuda" if gpus and wanted != "cpu" else "cpu")
+
+
+def _introduce(where: str, device: torch.device) -> None:
+    from pipeline.extraction.engines.ray_pool import nodes
+
+    found = nodes(gpus=device.type == "cuda")
+    places = sum(node.actors for node in found)
+    kind = "GPU" if device.type == "cuda" else "CPU core"
+    say(f"ray: cluster {where}; nodes: {len(found)}, places for an actor of one {kind}: {places}")
+
+
+def with_absolute_models(config: ExtractConfig) -> ExtractConfig:
+    """`config`, the folders of its checkpoints absolute: an actor's working directory is not the driver's."""
+    models = {
+        part: {"model": str(Path(settings.model).expanduser().absolute())}
+        for part, settings in (("audio", config.audio), ("text", config.text))
+        if settings.model and Path(settings.model).expanduser().exists()
+    }
+    return validate(ExtractConfig, merge(config.model_dump(mode="json"), models), subject="model")
+
+
+def _absolute(source: Any) -> Any:
+    return source._replace(path=source.path.absolute(), mtime=None) if isinstance(source, Clip) else source

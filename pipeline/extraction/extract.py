@@ -1,0 +1,345 @@
+"""Stage one: the frozen encoders run once over a corpus and its captions, into STORES.
+
+    extract-features msp_podcast --audio-root /data/MSP-PODCAST --out stores/msp
+
+Doing it again goes on where it stopped; a manifest that grew or changed is carried over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.allocation import Plan, Rows
+from cache.captions import Captions, write_captions
+from cache.disk import remove, write_whole
+from cache.header import FAILED, PENDING, VERSION
+from cache.lock import writing
+from cache.manifest import Manifest, write_manifest
+from cache.reader import Store
+from cache.stores import CAPTIONS, CONFIG, MANIFEST
+from cache.writer import StoreWriter, open_for_writing
+from pipeline.core.config import CaptionsConfig, ExtractConfig
+from pipeline.core.config_files import dump, load_config, merge, validate
+from pipeline.core.errors import UsageError
+from pipeline.core.progress import clock, interruptible, say
+from pipeline.core.resources import pick_device
+from pipeline.data.captions import Acoustics, Source, plan_captions
+from pipeline.data.corpora import read_corpus
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
+from pipeline.extraction.audio.praat import NAMES, load_praat
+from pipeline.extraction.batching import Batches, Clip, Job, batches, decoding_of, work_of
+from pipeline.extraction.encode_rows import encode_rows
+from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
+from pipeline.extraction.encoders.precision import deviation, with_precision
+from pipeline.extraction.engines import Engine
+from pipeline.extraction.engines.threads import Threads
+from pipeline.extraction.status import content_of, sources_of, status_of
+
+CUDA_BATCH_SECONDS = 160.0
+PRECISION_CLIPS = 8
+ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
+_DTYPES = {"float32": "<f4", "float16": "<f2"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything stage one works on, read and checked before anything is written."""
+
+    config: ExtractConfig
+    manifest: Manifest
+    device: torch.device
+    audio: AudioEncoder
+    text: TextEncoder
+    acoustic: AudioEncoder | None  # Praat's features, where a caption style needs them
+
+    def decoding(self, encoder: AudioEncoder) -> Decoding:
+        return decoding_of(encoder, self.config)
+
+    def captions(self, acoustics: Acoustics | None) -> Captions:
+        """The captions of every style; without `acoustics`, of those that need none."""
+        config = self.config.captions
+        return plan_captions(Source(self.manifest, acoustics), config if acoustics else _without_acoustic(config))
+
+    def speech_fingerprint(self, encoder: AudioEncoder) -> dict[str, Any]:
+        return self.text_fingerprint(encoder) | {"decoding": self.decoding(encoder).fingerprint()}
+
+    def text_fingerprint(self, encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
+        return {"store_version": VERSION, "encoder": encoder.fingerprint()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a call of `extract` goes about it."""
+
+    engine: Engine
+    check: Callable[[], None]  # raises when it is time to stop
+    report: dict[str, Any]  # what is told of it beside the counts: seconds by store, what float16 cost
+
+
+def resolve(
+    config: str | Path | ExtractConfig,
+    *,
+    audio_root: str | Path | None = None,
+    encoders: str | None = None,
+    overrides: Sequence[str] = (),
+) -> ExtractConfig:
+    """The config of a preset, a YAML file or a manifest, with the command line's choices laid on top."""
+    if not isinstance(config, ExtractConfig):
+        named = [str(config), *([f"encoders/{encoders}"] if encoders else [])]
+        config = load_config(ExtractConfig, named, overrides, kind="corpora")
+    if audio_root is not None:
+        tree = merge(config.model_dump(mode="json"), {"corpus": {"root": str(audio_root)}})
+        config = validate(ExtractConfig, tree, subject="--audio-root")
+    return config
+
+
+def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None = None) -> Inputs:
+    """Read the corpus, check that its captions can be planned, load the encoders; say aloud what was found.
+
+    Acoustic features are extracted for the style `acoustic`, and kept up to date in an `out` that has them.
+    """
+    manifest = read_corpus(config.corpus)
+    for note in manifest.notes:
+        say(note)
+    if not len(manifest):
+        subject = config.corpus.manifest or config.corpus.root
+        raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
+    plan_captions(Source(manifest, None), _without_acoustic(config.captions))  # a slip in them shows before the wait
+    chosen = pick_device(device)
+    config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
+    text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
+    wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
+    return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
+
+
+def extract(
+    config: str | Path | ExtractConfig,
+    *,
+    out: str | Path,
+    audio_root: str | Path | None = None,
+    encoders: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    fresh: bool = False,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    engine: str = "threads",
+) -> dict[str, Any]:
+    """Fill the stores in `out`; returns the counts of `status_of` with the seconds each stage took.
+
+        extract("my/manifest.csv", out="stores/mine", overrides=["audio.max_seconds=8"])
+
+    `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; `audio_root` is the corpus folder, `encoders` a
+    preset of configs/encoders, each of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1.
+    `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
+    over, `retry_failed` gives failed rows another chance, `engine` is threads or ray (docs/clusters.md). Raises
+    StoreLocked, StoreMismatch, UsageError, Interrupted.
+    """
+    out = Path(out)
+    config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    with _placed(engine, config, device, out) as (workers, inputs), writing(out), interruptible(out) as stop:
+        report: dict[str, Any] = {"seconds": {}}
+        run = Run(workers, stop, report)
+        with stop.anywhere():
+            if fresh:
+                for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
+                    remove(out / name)
+            audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
+            praat = inputs.acoustic
+            acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
+            write_manifest(inputs.manifest, out / MANIFEST)
+            write_whole(out / CONFIG, [dump(_with_absolute_root(inputs)).encode()])
+            if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
+                report |= _report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu")
+        if praat and acoustic:
+            _encode_speech(inputs, praat, acoustic, limit, run)
+        with stop.anywhere():
+            text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
+        _encode_text(inputs, text, run)
+        _encode_speech(inputs, inputs.audio, audio, limit, run)
+    return status_of(out) | report
+
+
+def _without_acoustic(config: CaptionsConfig) -> CaptionsConfig:
+    return config.model_copy(update={"styles": tuple(style for style in config.styles if style != ACOUSTIC)})
+
+
+@contextmanager
+def _placed(engine: str, config: ExtractConfig, device: str, out: Path) -> Iterator[tuple[Engine, Inputs]]:
+    """The engine of that name and its inputs. With Ray their device is the actors', and this process takes no GPU."""
+    if engine == "threads":
+        yield Threads(), read_inputs(config, device=device, out=out)
+    elif engine == "ray":
+        from pipeline.extraction.engines.ray_cluster import ray_cluster
+
+        with ray_cluster(config, device) as cluster:
+            yield cluster, replace(read_inputs(cluster.config, device="cpu", out=out), device=cluster.device)
+    else:
+        raise UsageError(f"engine {engine}", "no such engine", "threads or ray", "Choose one of them.")
+
+
+def foresee(
+    config: str | Path | ExtractConfig,
+    *,
+    out: str | Path,
+    audio_root: str | Path | None = None,
+    encoders: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+) -> dict[str, Any]:
+    """What `extract` would do with the same arguments; nothing is written.
+
+        foresee("my/manifest.csv", out="stores/mine")["utterances"]    # {"train": 120, "dev": 40, "test": 40}
+
+    Raises what `extract` would raise over the config, the corpus and the encoders.
+    """
+    config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    inputs = read_inputs(config, device=device, out=Path(out))
+    rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
+    texts = len(inputs.captions(None).texts())
+    size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize
+    return {
+        "stores": str(out),
+        "utterances": dict(Counter(inputs.manifest.split)),
+        "audio_hours": round(float(rows.lengths.sum()) / inputs.audio.sample_rate / 3600, 3),
+        "headers_unreadable": int((rows.lengths == 0).sum()),
+        "batches": len(audio_plan(inputs, rows.lengths)),
+        "texts": texts,  # acoustic captions are not known before the features are
+        "audio_encoder": inputs.speech_fingerprint(inputs.audio),
+        "text_encoder": inputs.text_fingerprint(inputs.text),
+        "bytes": size * (len(rows) * inputs.audio.width + texts * inputs.text.width),
+    }
+
+
+def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed: bool) -> Store:
+    """Lay out or take up a store of one row an utterance."""
+    manifest = inputs.manifest
+    rows = sources_of(manifest, inputs.decoding(encoder), path)
+    kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
+    fingerprint = inputs.speech_fingerprint(encoder)
+    plan = Plan(path, kind, rows, width=encoder.width, dtype=dtype, fingerprint=fingerprint)
+    store, carried = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
+    if carried:
+        say(f"{path}: the manifest changed; {carried:,} of {len(store):,} rows carried over")
+    if retry_failed:
+        with StoreWriter(store) as writer:
+            writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
+    return store
+
+
+def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
+    """Lay out or take up the store of one row a distinct text, and put the captions beside it."""
+    texts = captions.texts()
+    rows = Rows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
+    dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
+    path, captions_path = out / "text.h5", out / CAPTIONS
+    plan = Plan(path, "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    store, carried = open_for_writing(plan)
+    before = content_of(captions_path)
+    write_captions(captions, captions_path)
+    if before not in (None, content_of(captions_path)):
+        kept = f"{carried or len(store):,} of {len(store):,} texts were there before"
+        say(f"{captions_path}: the captions changed; {kept}")
+    return store
+
+
+def _acoustics(store: Store | None) -> Acoustics | None:
+    if store is None:
+        return None
+    values, done = store.read(np.arange(len(store)))
+    values[~done] = np.nan
+    return Acoustics(NAMES, values)
+
+
+def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> Batches:
+    """The batches of the speech encoder. With a fixed padding every clip is as large as the longest may be."""
+    if inputs.config.audio.padding != "masked":
+        lengths = np.full_like(lengths, round(inputs.config.audio.max_seconds * inputs.audio.sample_rate))
+    seconds = inputs.config.audio.batch_seconds
+    if seconds == "auto":
+        seconds = 0.0 if inputs.device.type == "cpu" else CUDA_BATCH_SECONDS
+    return batches(lengths, int(seconds * inputs.audio.sample_rate))
+
+
+def _encode_text(inputs: Inputs, store: Store, run: Run) -> None:
+    texts = store.ids
+    lengths = store.column("length")
+    plan = Batches.of_size(np.argsort(-lengths, kind="stable"), inputs.config.text.batch_size)
+    job = Job(
+        name="text",
+        work=work_of("text", inputs.text, inputs.config, inputs.device),
+        sources=lambda rows: [texts[row] for row in rows],
+        seconds=lambda _: 0.0,
+    )
+    _run(store, job, plan, run)
+
+
+def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: Run) -> None:
+    manifest, lengths, stamps = inputs.manifest, store.column("length"), store.column("stamp")
+    job = Job(
+        name=store.layout.kind,
+        work=work_of(store.layout.kind, encoder, inputs.config, inputs.device),
+        sources=lambda rows: [
+            Clip(manifest.path(row), int(lengths[row]), *stamps[row].tolist()) for row in rows.tolist()
+        ],
+        seconds=lambda row: lengths[row] / encoder.sample_rate,
+    )
+    plan = audio_plan(inputs, lengths)
+    if limit is not None:
+        plan = _spread(plan, store.scan(), limit)
+    _run(store, job, plan, run)
+
+
+def _run(store: Store, job: Job[Any, Any], plan: Batches, run: Run) -> None:
+    meter, rounding = encode_rows(store, job, plan, engine=run.engine, check=run.check)
+    run.report["seconds"][job.name] = meter.seconds
+    if meter.done:
+        say(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
+    if rounding.rows:
+        run.report.setdefault("rounding", {})[job.name] = vars(rounding)
+        say(f"{job.name}: {rounding}")
+
+
+def _spread(plan: Batches, states: NDArray[np.uint8], limit: int) -> Batches:
+    """Batches with about `limit` pending rows, evenly spaced over the plan."""
+    waiting = plan.take(np.flatnonzero(plan.counts(states == PENDING)))
+    if not len(waiting):
+        return waiting
+    count = min(len(waiting), max(1, round(limit / float(waiting.sizes.mean()))))
+    return waiting.take(np.linspace(0, len(waiting) - 1, count).astype(int))
+
+
+def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
+    """Say and return how far the chosen precision is from float32, on a few clips spread over the corpus.
+
+    `device` is where this process has its encoder: with Ray not where the actors have theirs.
+    """
+    exact = inputs.config.audio.model_copy(update={"precision": "float32"})
+    decoding, waves = inputs.decoding(inputs.audio), []
+    for row in np.linspace(0, len(inputs.manifest) - 1, PRECISION_CLIPS).astype(int).tolist():
+        with suppress(UnusableAudio):
+            waves.append(decoding.load(inputs.manifest.path(row)).wave)
+    if not waves:
+        return {}
+    found = deviation(inputs.audio, load_audio_encoder(exact, device), waves)
+    say(
+        f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
+        f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "
+        f"{found['largest_value']:.1e}"
+    )
+    return {"precision": found}
+
+
+def _with_absolute_root(inputs: Inputs) -> ExtractConfig:
+    tree = merge(inputs.config.model_dump(mode="json"), {"corpus": {"root": str(inputs.manifest.root.resolve())}})
+    return validate(ExtractConfig, tree, subject="corpus.root")

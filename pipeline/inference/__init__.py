@@ -1,0 +1,1 @@
+"""Trained heads in use: the model, search, export, and the search page."""

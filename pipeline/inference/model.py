@@ -1,0 +1,277 @@
+"""A trained model with its encoders: files and sentences in, comparable vectors out.
+
+    from pipeline import EmotionRankCLAP
+    model = EmotionRankCLAP.from_pretrained("runs/erc")
+    model.similarity(model.encode_text(["The person is speaking calmly."]), model.encode_speech(["clip.wav"]))
+
+A store's vectors go in as they are: model.similarity(model.encode_text([...]), stores.speech("test1")).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache.fingerprint import differences
+from pipeline.core.errors import ManyProblems, StoreMismatch, UsageError
+from pipeline.core.hub import find_model, push_folder
+from pipeline.core.resources import pick_device
+from pipeline.extraction.audio.inputs import Recording, Recordings, Sampled, sources_of
+from pipeline.extraction.batching import Batches, Job, TextReader, Work
+from pipeline.extraction.encoders import NEED_MODEL, load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
+from pipeline.extraction.engines.threads import Threads
+from pipeline.inference.export import SETTINGS, Description, of_run, read_model, write_model
+from pipeline.inference.model_card import card_of
+from pipeline.training.heads import Heads
+from pipeline.training.run_folder import open_run
+
+Vectors: TypeAlias = Tensor | NDArray[Any]
+_LONGEST = 1000  # of a difference told: a stranger's fingerprint may be long
+_UNIT = 1e-3  # how far from 1 a unit vector's length may be, float16 included
+
+
+class EmotionRankCLAP:
+    """Heads, and the frozen encoders that they were trained on, loaded when first needed and compared then.
+
+    All vectors that come out are (n, d) float32 on the CPU, of length 1; with ReLU heads a row may be all zero (F7).
+    """
+
+    def __init__(
+        self,
+        heads: Heads,
+        config: Description,
+        *,
+        device: str = "auto",
+        audio_model: str | Path | None = None,
+        text_model: str | Path | None = None,
+    ) -> None:
+        self.heads, self.config = heads, config
+        self._device, self._audio_model, self._text_model = device, audio_model, text_model
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        revision: str | None = None,
+        device: str = "auto",
+        audio_model: str | Path | None = None,
+        text_model: str | Path | None = None,
+    ) -> EmotionRankCLAP:
+        """The model in a RUN folder of `train-heads`, in a folder of `save_pretrained`, or on the hub.
+
+        `audio_model` and `text_model` say where the encoders lie, in place of what was recorded. Of a run the best
+        seed's heads are taken, and its stores must still be there. Raises UsageError (exit 2), StoreMismatch (4) where
+        the stores' encoders are others than the heads', StoreCorrupt (5).
+        """
+        folder = find_model(name, revision)
+        if (folder / "run.json").is_file():
+            heads, config = of_run(open_run(folder))
+        elif (folder / SETTINGS).is_file():
+            heads, config = read_model(folder)
+        else:
+            raise UsageError(folder, "no model", f"run.json or {SETTINGS}", "Name a RUN folder or an exported one.")
+        return cls(heads, config, device=device, audio_model=audio_model, text_model=text_model)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Export: the heads, their description and a model card; the encoders stay where they are.
+
+        Raises UsageError where `folder` holds a run or other files of those names, EmotionRankError for a full disk.
+        """
+        folder = Path(folder)
+        write_model(folder, self.heads, self.config, lambda config: card_of(config, folder.resolve().name))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        commit_message: str = "EmotionRankCLAP heads",
+        endpoint: str | None = None,
+    ) -> str:
+        """Export to the hub's model `repo_id` ("owner/name") as one commit; returns the commit's URL.
+
+        The token is that of `hf auth login` or HF_TOKEN. Raises UsageError where a private repository is asked for and
+        a public one is there, EmotionRankError for everything that the hub refuses.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place)
+            write_model(folder, self.heads, self.config, lambda config: card_of(config, repo_id))
+            return push_folder(
+                folder, repo_id, private=private, revision=revision, message=commit_message, endpoint=endpoint
+            )
+
+    def encode_speech(
+        self,
+        recordings: Recording | Sequence[Recording],
+        sample_rate: int | None = None,
+        batch_size: int = 1,
+        *,
+        convert_to_numpy: bool = False,
+    ) -> Vectors:
+        """Audio files by path, or mono waveforms (samples,) at `sample_rate` Hz -> (n, d), in the order given.
+
+        Decoded, cropped and encoded as a store's rows are. One clip a batch, on each core, is quickest on a CPU; a
+        GPU takes more. Raises UsageError that names every recording that cannot be used, StoreMismatch.
+        """
+        sources = sources_of(recordings, sample_rate)
+        encoder, decoding = self.audio_encoder, self._decoding(self.audio_encoder)
+        reader = Recordings(decoding, sample_rate or decoding.sample_rate)
+        lengths = [reader.samples(source) for source in sources]
+        work = Work(reader, encoder, self.device)
+        vectors = _encoded("recording", sources, lengths, work, batch_size)
+        return _as(self.embed_speech(vectors), convert_to_numpy)
+
+    def encode_text(
+        self, sentences: str | Sequence[str], batch_size: int = 64, *, convert_to_numpy: bool = False
+    ) -> Vectors:
+        """Sentences -> (n, d). Raises UsageError for what is no text, StoreMismatch."""
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        for place, text in enumerate(texts):
+            _require_text(text, place)
+        work = Work(TextReader(), self.text_encoder, self.device)
+        vectors = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
+        return _as(self.embed_text(vectors), convert_to_numpy)
+
+    def embed_speech(self, vectors: Vectors) -> Tensor:
+        """(n, Da) vectors of the speech encoder, such as `stores.speech("test1")`, -> (n, d). Raises UsageError."""
+        with torch.no_grad():
+            return self.heads.embed_speech(_matrix(vectors, self.heads.audio.in_features))
+
+    def embed_text(self, vectors: Vectors) -> Tensor:
+        """(n, Dt) vectors of the text encoder -> (n, d). Raises UsageError."""
+        with torch.no_grad():
+            return self.heads.embed_text(_matrix(vectors, self.heads.text.in_features))
+
+    def similarity(self, first: Vectors, second: Vectors) -> Tensor:
+        """(n, d) and (m, d) -> (n, m) cosines; either may be a store's speech vectors, told by their width.
+
+        Raises UsageError for vectors of no such width, and where both widths are the same and a row's length is not 1.
+        """
+        units = [torch.nn.functional.normalize(self._embedded(each), dim=-1) for each in (first, second)]
+        return units[0] @ units[1].T
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the encoders run; the heads stay on the CPU."""
+        return pick_device(self._device)
+
+    @cached_property
+    def audio_encoder(self) -> AudioEncoder:
+        """The speech encoder. Raises UsageError if it cannot be had, StoreMismatch if it is not the heads' own."""
+        encoder = load_audio_encoder(_placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device))
+        now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
+        self._require_same("audio", self.config.fingerprint.audio, now)
+        return encoder
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The text encoder. Raises UsageError if it cannot be had, StoreMismatch if it is not the heads' own."""
+        encoder = load_text_encoder(_placed(self.config.encoders.text, self._text_model, "text"), str(self.device))
+        self._require_same("text", self.config.fingerprint.text, {"encoder": encoder.fingerprint()})
+        return encoder
+
+    def _decoding(self, encoder: AudioEncoder) -> Sampled:
+        audio = self.config.encoders.audio
+        return Sampled(encoder.sample_rate, audio.max_seconds, audio.crop)
+
+    def _require_same(self, side: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """The version of the stores' format moves no vector, and is not compared."""
+        then = {name: value for name, value in then.items() if name != "store_version"}
+        fields = [line.replace("the store has", "the heads have") for line in differences(then, now)]
+        if fields:
+            raise StoreMismatch(
+                f"{side} encoder",
+                "; ".join(fields)[:_LONGEST],
+                "the one the heads were trained on",
+                f"Name the folder of that model as {side}_model.",
+            )
+
+    def _embedded(self, vectors: Vectors) -> Tensor:
+        width, speech = self.heads.audio.out_features, self.heads.audio.in_features
+        matrix = _matrix(vectors, width, speech)
+        if matrix.shape[1] != width:
+            return self.embed_speech(matrix)
+        lengths = matrix.norm(dim=-1)
+        if width == speech and not ((lengths - 1).abs() < _UNIT).logical_or(lengths == 0).all():
+            found = f"vectors {width} wide and not of length 1"
+            raise UsageError("similarity", found, "embeddings", "Put a store's vectors through embed_speech first.")
+        return matrix
+
+
+def _placed(config: Any, model: str | Path | None, side: str) -> Any:
+    """`config` with its model at the place that the user names."""
+    if model is not None:
+        return config.model_copy(update={"model": str(model), "revision": None})
+    if config.model is None and config.encoder in NEED_MODEL:
+        found = "was in a folder when the heads were trained"
+        raise UsageError(f"{side} encoder", found, "to know where it is now", f"Name its folder as {side}_model.")
+    return config
+
+
+def _encoded(
+    what: str, sources: Sequence[Any], lengths: Sequence[int], work: Work[Any, Any], batch_size: int
+) -> Tensor:
+    """(n, width) vectors of `sources`, longest first, in stage one's own way: on a CPU a batch a core."""
+    if type(batch_size) is not int or batch_size < 1:
+        raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
+    vectors = torch.zeros(len(sources), work.encoder.width)
+    problems: dict[int, str] = {}
+    job = Job(what, work, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
+    plan = Batches.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)
+    with Threads().encoded(job, plan) as results:
+        for batch in results:
+            if batch is None:
+                continue
+            problems |= {row: why for row, why in zip(batch.rows.tolist(), batch.reasons, strict=True) if why}
+            if batch.vectors is not None:
+                vectors[batch.rows] = torch.tensor(batch.vectors)
+                wrong = batch.rows[~np.isfinite(batch.vectors).all(1)]
+                problems = dict.fromkeys(wrong.tolist(), "the encoder returned a non-finite vector") | problems
+    if problems:
+        lines = [f"{_named(what, sources[row], row)}: {problems[row]}" for row in sorted(problems)]
+        raise ManyProblems(f"{len(sources)} {what}s", lines, "Leave them out.")
+    return vectors
+
+
+def _named(what: str, source: object, row: int) -> str:
+    return str(source) if isinstance(source, Path) else f"{what} {row}"
+
+
+def _require_text(text: object, place: int) -> None:
+    try:
+        if isinstance(text, str) and text.encode():
+            return
+        found = type(text).__name__ if not isinstance(text, str) else "empty"
+    except UnicodeEncodeError:
+        found = "half a character"
+    raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
+
+
+def _matrix(vectors: Vectors, *widths: int) -> Tensor:
+    """(n, one of `widths`) float32 on the CPU. Raises UsageError."""
+    if isinstance(vectors, Tensor):
+        matrix = vectors.detach().to("cpu", torch.float32)
+    else:
+        try:
+            matrix = torch.tensor(np.asarray(vectors, dtype=np.float32))
+        except (TypeError, ValueError):
+            found = type(vectors).__name__
+            raise UsageError("vectors", found, "numbers of shape (n, width)", "Pass an array.") from None
+    if matrix.dim() != 2 or matrix.shape[1] not in widths:
+        wanted = " or ".join(f"(n, {width})" for width in dict.fromkeys(widths))
+        raise UsageError("vectors", f"of shape {tuple(matrix.shape)}", wanted, "Pass vectors of these encoders.")
+    return matrix
+
+
+def _as(vectors: Tensor, convert_to_numpy: bool) -> Vectors:
+    return vectors.numpy() if convert_to_numpy else vectors

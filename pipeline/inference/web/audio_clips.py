@@ -1,0 +1,92 @@
+"""What a player plays: the recording of a row that a search may find, and no other file.
+
+A row is named by its number, never by a path. A file is played only while its bytes are those that were encoded. What
+is sent is the decoded waveform, written anew: no byte of a file that is no audio leaves, and every format that a store
+was made from can be played.
+"""
+
+from __future__ import annotations
+
+import io
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from cache.errors import on_one_line
+from cache.manifest import Manifest
+from pipeline.data.corpora.audio_files import AudioFiles
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform
+from pipeline.extraction.audio.files import opened
+
+SECONDS = 600.0
+_FRAMES = int(SECONDS * 48_000)  # 58 MB of samples, whatever the rate
+_USUAL_RATE = 16_000  # where a header gives none; decoding then says what is wrong
+
+
+class NoClip(Exception):
+    """Why a row cannot be played, on one line."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(on_one_line(f"{subject}: {reason}"))
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The recordings of `rows` of `manifest` under `root`; those that lie elsewhere only with `outside_root`.
+
+    Links are followed, as in an extraction: what they lead to must be what was encoded.
+    """
+
+    manifest: Manifest
+    rows: NDArray[np.int64]  # ascending
+    digests: NDArray[np.uint8]  # (N, 16) BLAKE2b-128 of the file of every row of the manifest
+    root: Path
+    outside_root: bool = False
+
+    def wav(self, row: int) -> bytes:
+        """The recording as a mono 16-bit WAV at its own rate, ten minutes of it at most. Raises NoClip."""
+        place = np.searchsorted(self.rows, row)
+        if place == len(self.rows) or self.rows[place] != row:
+            raise NoClip(f"row {row}", "not among the utterances searched")
+        try:
+            path = self._path(self.manifest.audio[row])
+            rate = _rate(path)
+            clip = Decoding(rate, min(SECONDS, _FRAMES / rate), "start").load(path)
+            if clip.digest != self.digests[row].tobytes():
+                raise UnusableAudio("not the file that was encoded; run extract-features again")
+            return _wav(clip.wave, rate)
+        except UnusableAudio as error:
+            raise NoClip(self.manifest.id[row], error.reason) from None
+
+    def _path(self, audio: str) -> Path:
+        """Where `audio` lies. Raises UnusableAudio where that is outside the root."""
+        files = AudioFiles(self.root)
+        inside = files.inside(audio) if audio else None
+        if inside is None and not (self.outside_root and audio):
+            raise UnusableAudio("its path leads out of the audio root")
+        return Path(files.whole(audio))
+
+
+def _rate(path: Path) -> int:
+    """Samples a second, as the header says."""
+    try:
+        with opened(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+            return int(file.samplerate) or _USUAL_RATE
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
+        return _USUAL_RATE
+
+
+def _wav(samples: Waveform, rate: int) -> bytes:
+    """(n,) -> a WAV file; samples of a 16-bit file come out as they went in."""
+    values = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.Wave_write(file) as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframesraw(values.tobytes())
+    return file.getvalue()

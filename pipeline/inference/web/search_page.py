@@ -1,0 +1,205 @@
+"""What a browser may ask, as the query of a URL: known names, once or often, in UTF-8, no longer than fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import on_one_line
+from cache.stores import CONFIG, Stores
+from pipeline.core.config import ExtractConfig
+from pipeline.core.config_files import validate
+from pipeline.core.errors import UsageError
+from pipeline.core.files import read_yaml
+from pipeline.data.captions.dimensional import LEVELS, describe, level
+from pipeline.inference.nearest_neighbours import Filter
+from pipeline.inference.search import AnyStores, Folder, SpeechIndex, Vectors
+from pipeline.inference.web.audio_clips import SECONDS, Clips
+from pipeline.training.run_folder import Run, open_run
+
+LONGEST = 2000  # characters of a sentence; encoders read 512 tokens
+MOST = 1000  # hits
+FIELDS = ("split", "speaker", "emotion")
+_PARTS = 200  # names and values of one query
+_WORDING = 0  # of the eight that heads are trained on
+Query = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence, the values that a hit may have in each field, and how many hits."""
+
+    sentence: str
+    among: Mapping[str, list[str]]
+    top: int
+
+
+def question_of(query: bytes) -> Question:
+    """`q=...&split=...&top=...`. Raises UsageError."""
+    given = _parsed(query, once=("q", "top"), often=FIELDS)
+    sentence = given.get("q", [""])[0]
+    if len(sentence) > LONGEST:
+        raise UsageError("the sentence", f"{len(sentence):,} characters", f"at most {LONGEST:,}", "Say it in fewer.")
+    top = given.get("top", [""])[0]
+    if not (re.fullmatch(r"[0-9]{1,4}", top) and 1 <= int(top) <= MOST):
+        raise UsageError("top", f"{top!r:.40}", f"a number from 1 to {MOST:,}", "Correct it.")
+    return Question(sentence, {name: given[name] for name in FIELDS if name in given}, int(top))
+
+
+def sentence_at(query: bytes) -> dict[str, str | float]:
+    """`valence=...&arousal=...` -> the grammar's sentence for the point, and the levels it says. Raises UsageError."""
+    given = _parsed(query, once=("valence", "arousal"))
+    point = {name: _number(name, given) for name in ("valence", "arousal")}
+    levels = {name: LEVELS[level(value, name)] for name, value in point.items()}
+    return {"sentence": describe(**point, phrasing="train", variant=_WORDING), **levels}
+
+
+def _number(name: str, given: Query) -> float:
+    text = given.get(name, [""])[0]
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(name, f"{text!r:.40}", f"a number from {LEVELS[0]} to {LEVELS[-1]}", "Correct it.") from None
+
+
+def _parsed(query: bytes, *, once: tuple[str, ...], often: tuple[str, ...] = ()) -> Query:
+    """The values of each name, in their order. Raises UsageError."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_PARTS)
+    except ValueError as error:
+        found = "not UTF-8" if isinstance(error, UnicodeError) else f"more than {_PARTS} parts"
+        raise UsageError("the question", found, "a short query in UTF-8", "Ask it anew.") from None
+    given: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name not in (*once, *often) or (name in once and name in given):
+            found = f"{name!r:.40} twice" if name in given else f"unknown {name!r:.40}"
+            raise UsageError("the question", found, ", ".join((*once, *often)), "Correct it.")
+        given.setdefault(name, []).append(value)
+    return given
+
+
+_DRAWN = 2000  # utterances of the cloud
+_NAMED = 2000  # values of a field that are offered; others can still be typed
+
+
+@dataclass(frozen=True)
+class SearchPage:
+    """Answers for any number of browsers at once."""
+
+    index: SpeechIndex
+    clips: Clips
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def open(
+        cls, stores: AnyStores, run: Run | Folder, *, among: Filter | None = None, top: int = 10, device: str = "auto"
+    ) -> SearchPage:
+        """Load what `among` lets be found. Raises what `SpeechIndex.open` raises."""
+        run = run if isinstance(run, Run) else open_run(run)
+        opened = run.stores(stores)
+        config = validate(ExtractConfig, read_yaml(opened.folder / CONFIG), subject=str(opened.folder / CONFIG))
+        index = SpeechIndex.open(opened, run, among=among, device=device)
+        root = config.corpus.root or opened.folder
+        digests = opened.audio.column("digest")
+        clips = Clips(index.manifest, index.found.rows, digests, root, config.corpus.outside_root)
+        return cls(_shared(index), clips, _facts(opened, run, config) | {"top": top} | _among(index, among or Filter()))
+
+    def answer(self, question: Question) -> dict[str, Any]:
+        """What `SpeechIndex.ask` finds, each hit with its row, and how many fit the filter. Raises UsageError."""
+        among = Filter(**{name: self._meant(name, values) for name, values in question.among.items()})
+        [hits] = self.index.ask(question.sentence, among=among, top=question.top)
+        fit = self.index.columns.allowed(among)[self.index.found.rows]
+        return {"asked": on_one_line(question.sentence), "fit": int(fit.sum()), "hits": list(map(self._hit, hits))}
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the page says before anything is asked."""
+        labelled = self._labelled
+        drawn = labelled
+        if len(labelled) > _DRAWN:
+            drawn = np.sort(np.random.default_rng(0).choice(labelled, _DRAWN, replace=False))
+        return {
+            **self.facts,
+            "searched": len(self.index.found.rows),
+            "labelled": len(labelled),
+            "drawn": len(drawn),
+            "cloud": self._cloud(drawn),
+            "fields": {name: list(shown)[:_NAMED] for name, shown in self._values.items()},
+            "longest": LONGEST,
+            "most": MOST,
+        }
+
+    @cached_property
+    def _labelled(self) -> NDArray[np.int64]:
+        """The rows that have a place in the plane."""
+        rows, manifest = self.index.found.rows, self.index.manifest
+        return rows[np.isfinite(manifest.valence[rows]) & np.isfinite(manifest.arousal[rows])]
+
+    def _cloud(self, rows: NDArray[np.int64]) -> list[list[float]]:
+        """[valence, arousal, how many utterances are there] of each point that `rows` have."""
+        points = np.stack([self.index.manifest.valence[rows], self.index.manifest.arousal[rows]], axis=1)
+        places, counts = np.unique(points.round(3), axis=0, return_counts=True)
+        return [[*place, count] for place, count in zip(places.tolist(), counts.tolist(), strict=True)]
+
+    @cached_property
+    def _values(self) -> dict[str, dict[str, list[str]]]:
+        """For each field, the values that utterances searched have, as they are shown -> as they are."""
+        found: dict[str, dict[str, list[str]]] = {}
+        rows = self.index.found.rows.tolist()
+        for name in FIELDS:
+            column = getattr(self.index.manifest, name)
+            found[name] = {}
+            for value in sorted({column[row] for row in rows} - {""}):
+                found[name].setdefault(on_one_line(value), []).append(value)
+        return found
+
+    def _meant(self, name: str, shown: list[str]) -> list[str]:
+        return [value for each in shown for value in self._values[name].get(each, [each])]
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {self.index.manifest.id[row]: row for row in self.index.found.rows.tolist()}
+
+    def _hit(self, hit: Mapping[str, Any]) -> dict[str, Any]:
+        row = self._row_of[hit["id"]]
+        shown = {name: on_one_line(value) if isinstance(value, str) else value for name, value in hit.items()}
+        return {"row": row, "path": on_one_line(self.index.manifest.audio[row]), **shown}
+
+
+def _shared(index: SpeechIndex) -> SpeechIndex:
+    """The same index for several threads: tokenizers take one at a time."""
+    lock = Lock()
+
+    def embed(sentence: str) -> Vectors:
+        with lock:
+            return index.embed(sentence)
+
+    return replace(index, embed=embed)
+
+
+def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
+    """What the foot of the page says."""
+    return {
+        "stores": on_one_line(str(stores.folder)),
+        "run": on_one_line(str(run.folder)),
+        "method": on_one_line(run.config.method),
+        "style": on_one_line(run.config.style),
+        "heard": config.audio.max_seconds,
+        "crop": config.audio.crop,
+        "played": SECONDS,
+        "manifest": len(stores.manifest),
+    }
+
+
+def _among(index: SpeechIndex, among: Filter) -> dict[str, Any]:
+    """The filter that the page was opened with, and how many utterances fit it, done or not."""
+    named = {name: list(map(on_one_line, getattr(among, name))) for name in FIELDS if getattr(among, name)}
+    return {"among": named, "fitting": int(index.columns.allowed(among).sum())}

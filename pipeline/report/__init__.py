@@ -1,1 +1,0 @@
-"""What an evaluation or a comparison found, as one HTML file for people: no network, no other file, safe to mail."""

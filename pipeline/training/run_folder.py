@@ -1,0 +1,251 @@
+"""A RUN folder: what `train-heads` leaves and everything after it reads.
+
+config.yaml              the resolved config
+run.json                 the stores it was trained from, their fingerprints, each seed's best epoch
+metrics.jsonl            a line an epoch and seed
+heads.safetensors        the heads of the seed with the lowest development loss
+seeds/S/heads.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+
+from cache.disk import make_folder, remove, remove_tree, write_text, write_whole
+from cache.fingerprint import differences
+from cache.stores import Stores, open_stores
+from pipeline.core.config import TrainConfig
+from pipeline.core.config_files import dump, validate
+from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
+from pipeline.core.files import deeper_than, read_yaml
+from pipeline.training.heads import Heads, in_short, load_heads
+
+AGAIN = "Train again; with --fresh where that does not help."
+_DEEPEST = 32  # of JSON in JSON; a fingerprint has 3
+# a seed names a folder, so it is a number as Python writes it and nothing else
+_Seed = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
+
+
+class _Result(BaseModel):
+    """What run.json says of a seed whose training has ended."""
+
+    model_config = ConfigDict(strict=True)
+    epoch: int = Field(ge=1, lt=2**31)
+    dev_loss: FiniteFloat
+    threads: int = Field(ge=0, lt=2**31)
+
+
+class _About(BaseModel):
+    """What run.json must hold to be used."""
+
+    model_config = ConfigDict(strict=True)
+    stores: str
+    fingerprint: dict[str, Any]
+    data: str
+    memory: Literal["resident", "disk"]
+    seeds: dict[_Seed, _Result]
+    best_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Trained heads in a folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> TrainConfig:
+        return validate(TrainConfig, read_yaml(self.folder / "config.yaml"), subject=str(self.folder / "config.yaml"))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What run.json says. Raises StoreCorrupt when it cannot be read or cannot be true."""
+        path = self.folder / "run.json"
+        try:
+            about: dict[str, Any] = json.loads(text_of(path))
+            if deeper_than(_DEEPEST, about):
+                raise ValueError("nested too deeply")
+            named = _About.model_validate(about)
+            if named.seeds and str(named.best_seed) not in named.seeds:
+                raise ValueError(f"best_seed {named.best_seed} is none of its seeds")
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreCorrupt(
+                path, f"cannot be read ({first_wrong(error)})", "what train-heads wrote", AGAIN
+            ) from None
+        return about
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds whose training has ended."""
+        return [int(seed) for seed in self.about["seeds"]]
+
+    def heads(self, seed: int | None = None) -> Heads:
+        """The heads of `seed`, or of the seed with the lowest development loss.
+
+        Raises StoreCorrupt where they are damaged, or are not those that run.json speaks of.
+        """
+        about = self.about
+        named = about["best_seed"] if seed is None else seed
+        path = (self.folder if seed is None else self.seed_folder(seed)) / "heads.safetensors"
+        heads, said = load_heads(path)
+        result = about["seeds"][str(named)]
+        if [said.get(name) for name in ("seed", "epoch", "dev_loss")] != [named, result["epoch"], result["dev_loss"]]:
+            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {named}", AGAIN)
+        return heads
+
+    def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
+        """The heads of `seed`, or of the best, for `stores`. Raises StoreMismatch when the vectors' widths differ."""
+        heads = self.heads(seed)
+        found = heads.audio.in_features, heads.text.in_features
+        wanted = stores.audio.width, stores.text.width
+        if found != wanted:
+            raise StoreMismatch(
+                self.folder if seed is None else self.seed_folder(seed),
+                f"heads of vectors {found} wide",
+                f"{wanted} as in {stores.folder}",
+                AGAIN,
+            )
+        return heads
+
+    def metrics(self, seed: int) -> str:
+        """The lines of a seed that has ended, one an epoch. Raises StoreCorrupt."""
+        path = self.seed_folder(seed) / "metrics.jsonl"
+        try:
+            text = text_of(path)
+            epochs = [json.loads(line)["epoch"] for line in text.splitlines()]
+            if epochs != list(range(1, self.config.epochs + 1)) or not text.endswith("\n"):
+                raise ValueError(f"{len(epochs)} lines of {self.config.epochs} epochs")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreCorrupt(path, f"cannot be read ({in_short(error)})", "a line an epoch", AGAIN) from None
+        return text
+
+    def damage(self, seed: int) -> str:
+        """What is wrong with the files of a seed that has ended; empty where nothing is."""
+        try:
+            self.heads(seed)
+            self.metrics(seed)
+        except StoreCorrupt as error:
+            return f"{error.subject}: {error.found}"
+        return ""
+
+    def seed_folder(self, seed: int) -> Path:
+        return self.folder / "seeds" / str(seed)
+
+    def stores(self, stores: Stores | str | Path | None = None) -> Stores:
+        """`stores`, or those it was trained from. Raises StoreMismatch when the encoders differ."""
+        stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
+        fields = differences(self.about["fingerprint"], stores.fingerprint())
+        if fields:
+            raise StoreMismatch(
+                stores.folder, _in_brief(fields), "the encoders the heads were trained on", "Name matching stores."
+            )
+        return stores
+
+    def finish(self, seed: int, result: dict[str, Any]) -> None:
+        """Record a seed's result, join the metrics, and put the best seed's heads in front."""
+        about = self.about
+        about["seeds"] = dict(sorted({**about["seeds"], str(seed): result}.items(), key=lambda each: int(each[0])))
+        self._put_in_front(about)
+        self._record(about)
+
+    def forget(self, seeds: list[int]) -> None:
+        """Let `seeds` be trained again."""
+        about = self.about
+        for seed in seeds:
+            del about["seeds"][str(seed)]
+        self._record(about)
+
+    def restore_front(self) -> None:
+        """Write metrics.jsonl and heads.safetensors again from the seeds' own, where they are not as they should be."""
+        self._put_in_front(self.about)
+
+    def _record(self, about: dict[str, Any]) -> None:
+        about = {name: value for name, value in about.items() if name != "best_seed"}
+        if about["seeds"]:
+            about["best_seed"] = _best(about["seeds"])
+        write_text(self.folder / "run.json", json.dumps(about, indent=2) + "\n")
+
+    def _put_in_front(self, about: dict[str, Any]) -> None:
+        lines = "".join(self.metrics(int(name)) for name in about["seeds"])
+        best = (self.seed_folder(_best(about["seeds"])) / "heads.safetensors").read_bytes()
+        for name, contents in (("metrics.jsonl", lines.encode()), ("heads.safetensors", best)):
+            path = self.folder / name
+            if not path.is_file() or path.read_bytes() != contents:
+                write_whole(path, [contents])
+
+
+def open_run(folder: str | Path) -> Run:
+    """A finished RUN folder. Raises UsageError when there is none."""
+    run = Run(Path(folder))
+    if not (run.folder / "run.json").is_file() or not run.seeds:
+        raise UsageError(run.folder, "no trained heads", "a RUN folder", "Run train-heads first, with --out naming it.")
+    return run
+
+
+def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fresh: bool) -> Run:
+    """Take up `folder` for `config` (seeds aside) and the data of `origin`, or make it new.
+
+    Raises StoreMismatch, field by field, when it holds a run of another config or other data.
+    """
+    run = Run(folder)
+    if fresh:
+        _clear(folder)
+    make_folder(folder)
+    begun = (folder / "run.json").is_file()
+    if begun and (fields := list(_changed(run, config, origin))):
+        raise StoreMismatch(folder, "; ".join(fields), "the same run", "Choose another --out, or --fresh.")
+    write_text(folder / "config.yaml", dump(config))
+    if not begun:  # after the config: a folder with a run.json has both
+        write_text(folder / "run.json", json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
+    return run
+
+
+def _in_brief(fields: list[str]) -> str:
+    """Differences of encoders; of other ones altogether not each field that only one side has."""
+    both = [field for field in fields if " nothing, now " not in field and not field.endswith(" nothing")] or fields
+    told = [each.replace("the store has", "the heads have").replace(", now ", ", the stores ") for each in both]
+    rest = len(fields) - len(told)
+    return "; ".join(told) + (f"; and {rest} fields that one of them has not" if rest else "")
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run; run.json goes last, so that what was stopped on the way is still known as a run."""
+    if (folder / "run.json").is_file():
+        for name in ("seeds", "report"):
+            remove_tree(folder / name)
+        for name in ("report.html", "evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml", "run.json"):
+            remove(folder / name)
+
+
+def text_of(path: Path) -> str:
+    """A small file's contents. Raises OSError or UnicodeDecodeError."""
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError("no such file")
+    return path.read_text(encoding="utf-8")
+
+
+def _best(seeds: dict[str, Any]) -> int:
+    return int(min(seeds, key=lambda name: float(seeds[name]["dev_loss"])))
+
+
+def first_wrong(error: Exception) -> str:
+    """The first thing that is wrong; pydantic lists all, a few lines each."""
+    if not isinstance(error, ValidationError):
+        return in_short(error)
+    wrong = error.errors(include_url=False, include_input=False)[0]
+    return in_short(ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}"))
+
+
+def _changed(run: Run, config: TrainConfig, origin: dict[str, Any]) -> Iterator[str]:
+    then, now = (c.model_dump(mode="json", exclude={"seeds"}) for c in (run.config, config))
+    yield from (line.replace("the store has", "the run has") for line in differences(then, now))
+    about = run.about
+    yield from differences(about["fingerprint"], origin["fingerprint"])
+    if about["data"] != origin["data"]:
+        yield "the training data changed"

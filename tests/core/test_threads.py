@@ -1,0 +1,44 @@
+"""The thread count is chosen by measuring, and one bad moment does not decide."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pipeline.core import resources as threads
+from pipeline.core.resources import choose_threads, threads_restored
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(threads, "_SECONDS", 0.01)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    with threads_restored():
+        yield
+
+
+@pytest.mark.parametrize("fastest", [1, 2])
+def test_the_faster_count_is_chosen_set_and_said(fastest: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert choose_threads(lambda: time.sleep(0.001 if torch.get_num_threads() == fastest else 0.003)) == fastest
+    assert torch.get_num_threads() == fastest
+    assert f"threads={fastest} (a step takes 1: " in capsys.readouterr().err
+
+
+def test_a_moments_disturbance_does_not_decide() -> None:
+    calls = 0
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        faster = torch.get_num_threads() == 2
+        time.sleep(0.03 if faster and calls < 12 else 0.001 if faster else 0.002)
+
+    assert choose_threads(step) == 2
+
+
+def test_on_one_core_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 1)
+    assert choose_threads(lambda: pytest.fail("measured")) == 1

@@ -1,0 +1,42 @@
+"""Captions out of one number for each link."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.captions.base import drawn, grouped
+from tests.data.captions.test_category import corpus
+
+LINKS = st.integers(1, 3).flatmap(
+    lambda width: st.lists(st.lists(st.integers(0, 5), min_size=width, max_size=width), min_size=1, max_size=12)
+)
+
+
+@settings(deadline=None)
+@given(LINKS, st.sampled_from([1, 70_000]))
+def test_each_key_becomes_one_caption_with_its_rows_in_order(links: list[list[int]], scale: int) -> None:
+    rows = np.arange(len(links)) * 2
+    owners: dict[int, list[int]] = defaultdict(list)
+    for row, keys in zip(rows.tolist(), links, strict=True):
+        for key in keys:
+            owners[key * scale].append(row)
+    found = grouped("x", scale * np.array(links, dtype=np.int64), rows, "text {}".format)
+    assert [(c.text, list(c.rows)) for c in found] == [(f"text {key}", owners[key]) for key in sorted(owners)]
+
+
+def test_no_rows_make_no_caption() -> None:
+    assert grouped("x", np.empty((0, 4), np.int64), np.empty(0, np.int64), str) == []
+
+
+@pytest.mark.parametrize("seed", [0, 17])
+def test_a_draw_is_the_checksum_of_seed_and_name(seed: int) -> None:
+    manifest = corpus(["sad", "sad", "happy"])
+    manifest.id[1] = "ümlaut \udcff"
+    expected = [zlib.crc32(f"{seed}:{manifest.id[row]}".encode(errors="surrogateescape")) for row in (0, 1)]
+    assert drawn(manifest, np.array([0, 1]), seed).tolist() == expected

@@ -1,0 +1,102 @@
+"""What stands in the report of a comparison, or of a recognition in folds, is what was measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation.report.comparison_figures import confusion, measures
+from pipeline.evaluation.report.comparison_report import NAMES, comparison_report, folds_report
+from pipeline.evaluation.report.page import Section, write_page
+from pipeline.evaluation.tables import Cell, Column, Table
+from pipeline.experiments.cross_validation import cross_validate
+from tests.evaluation.report.conftest import HOSTILE, SETTINGS, STYLES, Page, rows_of
+from tests.planted import plant
+
+METHODS = {"clap_sce", "supcon"}
+
+
+def test_the_dots_are_the_means_of_the_comparison(compared: Path) -> None:
+    summary = json.loads((compared / "comparison.json").read_text())
+    for name in ("alignment", "ordinality"):
+        for row in rows_of(compared, f"measures_{name}"):
+            cell = summary["tables"][name]["rows"][row["method"]][row["measure"]]
+            assert float(row["mean"]) == cell["mean"]
+            assert float(row["std"]) == cell["std"]
+            assert row["best"] == str(cell["best"])
+    assert {row["method"] for row in rows_of(compared, "measures_recognition_1")} == METHODS
+
+
+def test_confusions_are_those_of_each_corpus(compared: Path) -> None:
+    methods = json.loads((compared / "comparison.json").read_text())["methods"]
+    for name, of in (("confusion_0", "recognition"), ("confusion_1", "zero_shot")):
+        for method in METHODS:
+            found = methods[method][of][0] if of == "zero_shot" else methods[method][of]
+            counts = [int(row["utterances"]) for row in rows_of(compared, name) if row["method"] == method]
+            assert counts == list(np.ravel(found["confusion"]))
+
+
+def test_a_corpus_whose_folder_is_markup_is_text(compared: Path) -> None:
+    page = Page((compared / "report.html").read_text(encoding="utf-8"))
+    assert "b" not in page.tags
+    assert any("<b>other" in words for words in page.words)
+
+
+def test_the_foot_names_every_fingerprint_and_setting(compared: Path) -> None:
+    words = set(Page((compared / "report.html").read_text(encoding="utf-8")).words)
+    assert {"fingerprint.audio.encoder.encoder", "fingerprint.text.encoder.encoder", "planted"} <= words
+    assert {f"{method}: evaluation.mmd_gamma" for method in METHODS} <= words
+
+
+def test_a_comparison_of_less_leaves_no_figure_of_the_one_before(compared: Path, undrawn: None, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(compared, tmp_path / "out"))
+    summary = json.loads((out / "comparison.json").read_text())
+    (out / "report/mine.csv").write_text("kept")
+    for result in summary["methods"].values():
+        result["zero_shot"] = []
+    comparison_report(out, summary, next(iter(summary["methods"].values()))["stores"])
+    left = {path.name for path in (out / "report").iterdir()}
+    assert {"measures_alignment.csv", "confusion_0.csv"} <= left
+    assert "mine.csv" in left
+    assert not [name for name in left if "_1." in name or not name.endswith(".csv")]
+
+
+def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    found = {"classes": [HOSTILE, "sad"], "confusion": [[1, 0], [2, 3]], "uar": {"mean": 0.5}, "convention": HOSTILE}
+    exhibit = confusion("confusion", HOSTILE, {HOSTILE: found})
+    write_page("x", "x", [Section("x", exhibits=[exhibit])], tmp_path / "report.html", ["confusion"])
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.tags.count("script") == 1
+    assert sum("$ 悲しい<script" in words for words in page.words) >= 4  # title and both axes
+
+
+@pytest.mark.parametrize("figure", [1e308, 1e-300, 0.0])
+def test_figures_of_any_size_are_drawn_or_left_out(tmp_path: Path, figure: float) -> None:
+    cells = {"edited": {"mmd": Cell(figure, figure, figure, best=True)}, "other": {"mmd": Cell(0.5, 0.1, 0.1)}}
+    table = Table("alignment", "x", (Column("mmd", "MMD", "lower", 4),), cells, ())
+    write_page("x", "x", [Section("x", exhibits=[measures(table)])], tmp_path / "report.html", [])
+    assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 1
+    assert [float(row["mean"]) for row in rows_of(tmp_path, "measures_alignment")] == [figure, 0.5]
+
+
+def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path) -> None:
+    stores = plant(tmp_path / "stores", {"train": 40, "dev": 16}, audio_width=6, text_width=5, styles=STYLES)
+    stores.manifest.speaker[:] = [f"s{row % 4}" for row in range(56)]
+    summary, _ = cross_validate(
+        stores, out=tmp_path / "out", folds=3, methods=["clap_sce"], seeds=1, overrides=SETTINGS
+    )
+    folds_report(tmp_path / "out", summary, stores)
+    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert page.tags.count("figure") == 3
+    assert {path.stem for path in (tmp_path / "out/report").iterdir()} == set(NAMES)
+    found = summary["methods"]["clap_sce"]
+    for name, kind in (("recognition", "pooled"), ("folds", "mean_over_folds")):
+        for row in rows_of(tmp_path / "out", f"measures_{name}"):
+            assert float(row["mean"]) == found[kind][row["measure"]]["mean"]
+    assert found["pooled"]["uar"] != found["mean_over_folds"]["uar"]
+    assert all(any(note in words for words in page.words) for note in summary["notes"])
+    assert {"fingerprint.audio.encoder.encoder", "planted", "clap_sce: training.batch_size"} <= set(page.words)

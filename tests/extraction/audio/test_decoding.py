@@ -1,0 +1,137 @@
+"""Decoding gives the same clip whatever the container, or says why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
+from tests.speech import RATE, tone
+
+DECODING = Decoding(sample_rate=RATE, max_seconds=10.0, crop="start")
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"), [("a.wav", "PCM_16"), ("a.wav", "PCM_24"), ("a.wav", "FLOAT"), ("a.flac", "PCM_16")]
+)
+def test_lossless_files_decode_to_what_was_written(tmp_path: Path, name: str, subtype: str) -> None:
+    wave = tone(1.0)
+    soundfile.write(tmp_path / name, wave, RATE, subtype=subtype)
+    clip = DECODING.load(tmp_path / name)
+    assert clip.wave.dtype == np.float32
+    assert np.abs(clip.wave - wave).max() < 1e-4
+    assert DECODING.samples(tmp_path / name) == len(clip.wave) == RATE
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
+def test_lossy_files_decode_close_to_what_was_written(tmp_path: Path, name: str) -> None:
+    wave = tone(1.0)
+    soundfile.write(tmp_path / name, wave, RATE)
+    found = DECODING.load(tmp_path / name).wave
+    assert abs(len(found) - len(wave)) <= 2400
+    spectra = [np.abs(np.fft.rfft(w[:15000])) for w in (wave, found)]
+    assert np.corrcoef(*spectra)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
+def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.0, rate=rate), rate)
+    found = DECODING.load(tmp_path / "a.wav").wave
+    assert abs(len(found) - RATE) <= 1
+    peak = np.abs(np.fft.rfft(found)).argmax() * RATE / len(found)
+    assert abs(peak - 150) < 2  # the pitch survives
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = tone(0.5), tone(0.5, pitch=220)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
+    assert np.allclose(DECODING.load(tmp_path / "a.wav").wave, (left + right) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("crop", "start"), [("start", 0), ("center", RATE)])
+def test_the_crop_is_deterministic(tmp_path: Path, crop: str, start: int) -> None:
+    wave = tone(3.0)
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    decoding = Decoding(RATE, 1.0, crop)
+    assert np.array_equal(decoding.load(tmp_path / "a.wav").wave, wave[start : start + RATE])
+    assert decoding.samples(tmp_path / "a.wav") == RATE
+
+
+def test_a_crop_of_resampled_audio_is_a_part_of_the_whole(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(3.0, rate=44100), 44100, subtype="FLOAT")
+    whole = DECODING.load(tmp_path / "a.wav").wave
+    part = Decoding(RATE, 1.0, "start").load(tmp_path / "a.wav").wave
+    assert np.allclose(part, whole[:RATE], atol=1e-6)
+
+
+def test_a_name_with_spaces_and_emoji_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a name 😀 ü.wav"
+    soundfile.write(path, tone(0.2), RATE)
+    assert len(DECODING.load(path).wave) == DECODING.samples(path) == 3200
+
+
+def _header_only(path: Path) -> None:
+    soundfile.write(path, np.zeros(0, np.float32), RATE)
+
+
+def _half(path: Path) -> None:
+    soundfile.write(path, tone(1.0), RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def _half_flac(path: Path) -> None:
+    soundfile.write(path, np.random.default_rng(0).standard_normal(RATE) * 0.1, RATE, format="FLAC")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def _silence(path: Path) -> None:
+    soundfile.write(path, np.zeros(RATE), RATE)
+
+
+def _infinite(path: Path) -> None:
+    soundfile.write(path, np.array([0.1, np.inf, 0.2]), RATE, subtype="FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: path.write_bytes(b"no audio at all" * 99), "cannot be decoded"),
+        (lambda path: path.write_bytes(b"RIFF\x00\x00\x00\x00WAVE"), "cannot be decoded"),
+        (_header_only, "0 frames"),
+        (_half, "truncated: "),
+        (_half_flac, "(truncated|cannot be decoded)"),
+        (_silence, "silent"),
+        (_infinite, "1 samples are not finite"),
+        (lambda path: path.mkdir(), "cannot be read"),
+        (lambda path: None, "cannot be read"),
+    ],
+)
+def test_an_unusable_file_says_why(tmp_path: Path, spoil, reason: str) -> None:
+    path = tmp_path / "a.wav"
+    spoil(path)
+    with pytest.raises(UnusableAudio, match=reason):
+        DECODING.load(path)
+    assert DECODING.samples(path) >= 0
+
+
+def test_a_wav_written_to_a_pipe_has_no_promised_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(0.5), RATE)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert len(DECODING.load(path).wave) == RATE // 2
+
+
+@pytest.mark.parametrize("loud", [1e-30, 1e-22, 1e22, 1e30])
+def test_a_clip_so_quiet_or_so_loud_that_its_energy_is_no_number_still_decodes(tmp_path: Path, loud: float) -> None:
+    wave = (loud * tone(0.1)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    assert np.array_equal(DECODING.load(tmp_path / "a.wav").wave, wave)

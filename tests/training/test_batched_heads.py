@@ -1,0 +1,237 @@
+"""The step by hand is the step of autograd and torch's plain Adam; a stack's members are their single selves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cache.pairs import CachedPairs
+from pipeline.core.config import TrainConfig
+from pipeline.core.config_files import presets
+from pipeline.core.resources import threads_restored
+from pipeline.objectives.base import Objective, objective_of
+from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.heads import Heads
+from pipeline.training.lr_schedule import Schedule, Shape
+from pipeline.training.train import resolve
+
+AUDIO, TEXT, WIDTH, BATCH, ROWS = 20, 12, 16, 10, 64
+OTHERS = {
+    "beyond_and_self": {"name": "rank_n_contrast", "denominator": "beyond_and_self"},
+    "symmetric": {"name": "rank_n_contrast", "symmetric": True},
+    "arousal alone, L1": {"name": "rank_n_contrast", "labels": ["arousal"], "distance": "l1"},
+}
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    with threads_restored():
+        yield
+    torch.set_default_dtype(torch.float32)
+
+
+def some_pairs() -> CachedPairs:
+    draw = torch.Generator().manual_seed(0)
+
+    def codes(count: int) -> Tensor:
+        return torch.randint(-1, count, (ROWS,), generator=draw)
+
+    return CachedPairs(
+        rows=torch.arange(ROWS).numpy(),
+        speech=torch.randn(ROWS, AUDIO, generator=draw),
+        text=torch.randn(ROWS, TEXT, generator=draw),
+        offsets=torch.arange(ROWS + 1),
+        caption=torch.arange(ROWS),
+        labels=torch.randint(5, 36, (ROWS, 3), generator=draw) / 5,
+        emotion=codes(4),
+        gender=codes(2),
+        acoustic=torch.randn(ROWS, 7, generator=draw),
+        notes=[],
+    )
+
+
+def objectives(pairs: CachedPairs) -> dict[str, Objective]:
+    configs = {name: resolve(name).objective for name in presets("methods")}
+    configs |= {name: TrainConfig.model_validate({"objective": tree}).objective for name, tree in OTHERS.items()}
+    return {name: objective_of(config, pairs) for name, config in configs.items()}
+
+
+def heads_of(seed: int, activation: str = "relu") -> Heads:
+    heads = Heads(AUDIO, TEXT, width=WIDTH, activation=activation)
+    heads.initialise(seed, temperature=0.5)
+    return heads
+
+
+def batches(pairs: CachedPairs, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        rows = torch.randperm(ROWS, generator=draw)[:BATCH]
+        speech, text = pairs.speech[rows], pairs.text[rows]
+        speech[0] = -100.0 * speech[0].abs()  # drives a ReLU row towards all zeros
+        yield rows, speech, text
+
+
+class Plain:
+    """The reference: autograd, nothing fused."""
+
+    def __init__(self, member: Member) -> None:
+        self.heads, self.objective = copy.deepcopy(member.heads), member.objective
+        self.adam = torch.optim.Adam(
+            self.heads.parameters(), lr=member.learning_rate, weight_decay=member.weight_decay, fused=False
+        )
+
+    def step(self, speech: Tensor, text: Tensor, prepared: Any) -> float:
+        audio, words = self.heads.project(speech, text)
+        loss = self.objective.loss(audio @ words.mT * self.heads.log_scale.exp(), prepared)
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+        self.heads.clamp_scale()
+        return loss.item()
+
+
+def assert_equal(stack: Stack, c: int, heads: Heads, tolerance: float) -> None:
+    learnt = heads.state_dict()
+    for name, tensor in stack.state(c).items():
+        assert tensor.shape == learnt[name].shape
+        assert torch.allclose(tensor, learnt[name], rtol=0, atol=tolerance), name
+
+
+@pytest.mark.parametrize("name", [*presets("methods"), *OTHERS])
+@pytest.mark.parametrize(("activation", "threads"), [("relu", 1), ("relu", 2), ("relu", 3), ("identity", 1)])
+def test_every_objectives_steps_are_those_of_autograd_to_1e_10(name: str, activation: str, threads: int) -> None:
+    torch.set_num_threads(threads)  # 16 rows of weights are shared by two threads, not by three
+    pairs = some_pairs()
+    objective = objectives(pairs)[name]
+    member = Member(heads_of(0, activation), objective, 1e-2, weight_decay=0.01)
+    stack, plain = Stack([member]), Plain(member)
+    for rows, speech, text in batches(pairs, 30):
+        prepared = objective.prepare(pairs, rows, rows)
+        (loss,) = stack.step(speech, text, [prepared])
+        assert loss.item() == pytest.approx(plain.step(speech, text, prepared), abs=1e-10)
+    assert_equal(stack, 0, plain.heads, 1e-10)
+
+
+def test_a_row_of_zeros_gets_no_gradient_and_no_nan() -> None:
+    pairs = some_pairs()
+    objective = objectives(pairs)["emotionrankclap"]
+    heads = heads_of(0)
+    with torch.no_grad():
+        heads.audio.bias.fill_(-1e6)
+    stack = Stack([Member(heads, objective, 1e-2)])
+    before = stack.state(0)
+    rows = torch.arange(BATCH)
+    losses = stack.step(pairs.speech[rows], pairs.text[rows], [objective.prepare(pairs, rows, rows)])
+    assert losses.isfinite().all()
+    assert torch.equal(stack.state(0)["audio.weight"], before["audio.weight"])
+
+
+def test_float32_losses_stay_within_1e_5_of_the_reference_over_200_steps() -> None:
+    pairs = some_pairs()
+    objective = objectives(pairs)["emotionrankclap"]
+    member = Member(heads_of(0).float(), objective, 1e-3)
+    stack, plain = Stack([member]), Plain(member)
+    for rows, speech, text in batches(pairs, 200):
+        prepared = objective.prepare(pairs, rows, rows)
+        (loss,) = stack.step(speech.float(), text.float(), [prepared])
+        assert loss.item() == pytest.approx(plain.step(speech.float(), text.float(), prepared), abs=1e-5)
+
+
+def test_each_member_of_a_stack_is_its_single_self() -> None:
+    pairs = some_pairs()
+    made = objectives(pairs)
+    names = ["emotionrankclap", "clap_sce", "emotionrankclap", "supcon", "symmetric", "clap_sce"]
+    rates = [1e-2, 1e-2, 3e-3, 1e-2, 1e-3, 2e-3]
+    members = [
+        Member(heads_of(seed), made[name], rate, weight_decay=0.1 * (seed % 2))
+        for seed, (name, rate) in enumerate(zip(names, rates, strict=True))
+    ]
+    stack, singles = Stack(members), [Stack([member]) for member in members]
+    for rows, speech, text in batches(pairs, 40):
+        losses = stack.step(speech, text, [objective.prepare(pairs, rows, rows) for objective in stack.objectives])
+        for c, (member, single) in enumerate(zip(members, singles, strict=True)):
+            (alone,) = single.step(speech, text, [member.objective.prepare(pairs, rows, rows)])
+            assert losses[c].item() == pytest.approx(alone.item(), abs=1e-10)
+    for c, single in enumerate(singles):
+        for name, tensor in single.state(0).items():
+            assert torch.allclose(stack.state(c)[name], tensor, rtol=0, atol=1e-10), (c, name)
+        assert stack.temperatures()[c] == pytest.approx(single.temperatures()[0])
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_a_schedule_is_torchs_own_and_goes_on_from_a_checkpoint(shape: Shape) -> None:
+    """torch's warm-up followed by its linear or cosine decay, on a plain Adam."""
+    pairs = some_pairs()
+    objective = objectives(pairs)["clap_sce"]
+    member = Member(heads_of(0), objective, 1e-2, schedule=Schedule(20, shape, warmup=0.2))
+    constant = Member(heads_of(1), objective, 1e-2)
+    plain, stack = Plain(member), Stack([member, constant])
+    rising = torch.optim.lr_scheduler.LinearLR(plain.adam, start_factor=1 / 5, end_factor=1, total_iters=4)
+    falling = {
+        "linear": torch.optim.lr_scheduler.LinearLR(plain.adam, start_factor=1, end_factor=0, total_iters=16),
+        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(plain.adam, T_max=16),
+    }[shape]
+    schedule = torch.optim.lr_scheduler.SequentialLR(plain.adam, [rising, falling], milestones=[4])
+    for step, (rows, speech, text) in enumerate(batches(pairs, 20)):
+        prepared = objective.prepare(pairs, rows, rows)
+        if step == 10:
+            saved = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
+            stack = Stack([member, constant])
+            stack.restore(saved)
+        assert member.learning_rate * member.schedule.factor(step) == pytest.approx(schedule.get_last_lr()[0])
+        stack.step(speech, text, [prepared])
+        plain.step(speech, text, prepared)
+        schedule.step()
+    assert_equal(stack, 0, plain.heads, 1e-10)
+
+
+def test_projections_and_losses_of_a_member_are_those_of_its_heads() -> None:
+    pairs = some_pairs()
+    made = objectives(pairs)
+    members = [
+        Member(heads_of(seed), made[name], 1e-2)
+        for seed, name in enumerate(("clap_sce", "emotionrankclap", "symmetric"))
+    ]
+    stack = Stack(members)
+    rows = torch.arange(3 * BATCH).view(3, BATCH)
+    for c, member in enumerate(members):
+        audio, text = stack.project(c, "audio", pairs.speech), stack.project(c, "text", pairs.text)
+        expected = member.heads.project(pairs.speech, pairs.text)
+        assert torch.allclose(audio, expected[0])
+        assert torch.allclose(text, expected[1])
+        prepared = [objective.prepare(pairs, rows, rows) for objective in stack.objectives]
+        losses = stack.losses(c, audio[rows] @ text[rows].mT, prepared)
+        logits = audio[rows] @ text[rows].mT * member.heads.log_scale.exp()
+        for s in range(3):
+            alone = member.objective.loss(logits[s], member.objective.prepare(pairs, rows[s], rows[s]))
+            assert losses[s].item() == pytest.approx(alone.item(), abs=1e-10)
+
+
+def test_a_stack_goes_on_from_its_checkpoint_with_the_same_bits() -> None:
+    pairs = some_pairs()
+    objective = objectives(pairs)["clap_sce"]
+    members = [Member(heads_of(seed), objective, 10.0 ** -(seed + 1)) for seed in range(2)]
+    first, second, third = Stack(members), Stack(members), Stack(members)
+    for step, (rows, speech, text) in enumerate(batches(pairs, 12)):
+        prepared = [objective.prepare(pairs, rows, rows)]
+        first.step(speech, text, prepared)
+        (second if step < 6 else third).step(speech, text, prepared)
+        if step == 5:
+            third.restore({name: tensor.clone() for name, tensor in second.checkpoint().items()})
+    for name, tensor in first.checkpoint().items():
+        assert torch.equal(tensor, third.checkpoint()[name]), name
+
+
+def test_a_checkpoint_of_other_members_is_refused_and_changes_nothing() -> None:
+    objective = objectives(some_pairs())["clap_sce"]
+    one, two = (Stack([Member(heads_of(7), objective, 1e-2)] * count) for count in (1, 2))
+    before = two.state(0)
+    with pytest.raises(ValueError, match="shape"):
+        two.restore(one.checkpoint())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in two.state(0).items())

@@ -1,0 +1,179 @@
+"""What TensorBoard shows is what metrics.jsonl says: live, whole, and with no step twice. Read by its own reader."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pipeline.commands.compare_methods import main as compare_methods
+from pipeline.commands.train_heads import main as train_heads
+from pipeline.core.errors import Interrupted
+from pipeline.training.run_folder import Run
+from pipeline.training.tensorboard import EventFile
+from pipeline.training.train import Trainer, train
+from tests.stage_two import EVALUATION, TRAINING, run_command, tree
+
+SETTINGS = ["batch_size=16", "width=4", "epochs=4", "standardise=always", "threads=1"]
+NAMES = ("train_loss", "dev_loss", "temperature")
+
+
+def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every scalar of an event file."""
+    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    reader.Reload()
+    return {tag: [(each.step, each.value) for each in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+def said(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The same of metrics.jsonl, in the precision of an event."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {name: [(line["epoch"], float(np.float32(line[name]))) for line in lines] for name in NAMES}
+
+
+def trained(stores: Path, out: Path, **settings: Any) -> Run:
+    return train(stores, out=out, seeds=2, overrides=SETTINGS, tensorboard=True, **settings)
+
+
+def events(out: Path, seed: int = 0) -> Path:
+    return out / f"seeds/{seed}/events.out.tfevents.{seed}"
+
+
+@pytest.fixture(scope="module")
+def watched(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(small, tmp_path_factory.mktemp("watched") / "run").folder
+
+
+def test_the_curves_are_those_of_the_metrics_for_every_seed(watched: Path) -> None:
+    for seed in (0, 1):
+        folder = watched / f"seeds/{seed}"
+        assert shown(folder) == said(folder)
+        assert len(said(folder)["dev_loss"]) == 4
+
+
+def test_the_heads_are_the_same_bits_with_the_switch_and_without(small: Path, watched: Path, tmp_path: Path) -> None:
+    train(small, out=tmp_path / "run", seeds=2, overrides=SETTINGS)
+    names = [path.name for path in (events(watched), events(watched, 1))]
+    assert tree(watched, *names) == tree(tmp_path / "run")
+    assert len(tree(watched)) == len(tree(tmp_path / "run")) + 2
+
+
+def test_an_epoch_is_on_the_disk_when_it_has_ended_and_in_the_file_that_was_there(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that keeps the file open sees every epoch."""
+    add, seen, files = EventFile.add, [], set()
+
+    def look(file: EventFile, line: dict[str, Any]) -> None:
+        add(file, line)
+        seen.append(shown(file.path.parent)["temperature"][-1])
+        files.add(os.stat(file.path).st_ino)
+
+    monkeypatch.setattr(EventFile, "add", look)
+    run = train(small, out=tmp_path / "run", seeds=1, overrides=SETTINGS, tensorboard=True)
+    assert seen == said(run.seed_folder(0))["temperature"]
+    assert len(files) == 1
+
+
+def cut_record(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def ahead(path: Path) -> None:
+    """Epochs that the checkpoint does not have."""
+    path.write_bytes(path.read_bytes() * 2)
+
+
+AFTER_A_KILL: dict[str, Callable[[Path], object]] = {
+    "nothing else": lambda path: None,
+    "a record cut short": cut_record,
+    "epochs ahead": ahead,
+    "a changed byte": lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]),
+    "no file": Path.unlink,
+    "an empty one": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "case"),
+    [
+        ("the checkpoint", "nothing else"),
+        ("the checkpoint", "a changed byte"),
+        *(("the event", case) for case in AFTER_A_KILL),
+    ],
+)
+def test_a_seed_that_was_killed_has_the_file_of_one_that_was_not(
+    small: Path, watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, case: str
+) -> None:
+    of, name = (Trainer, "_checkpoint") if before == "the checkpoint" else (EventFile, "add")
+    whole, count = getattr(of, name), iter(range(9))
+
+    def stopping(*arguments: Any) -> None:
+        if next(count) == 2:
+            raise Interrupted(tmp_path, 15)
+        whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(of, name, stopping)
+        with pytest.raises(Interrupted):
+            trained(small, tmp_path / "run")
+    AFTER_A_KILL[case](events(tmp_path / "run"))
+    trained(small, tmp_path / "run")
+    assert tree(tmp_path / "run") == tree(watched)
+
+
+def test_a_run_that_has_ended_gets_its_curves_without_training(
+    small: Path, watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small, out=tmp_path / "run", seeds=2, overrides=SETTINGS)
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("trained again"))
+    trained(small, tmp_path / "run")
+    assert tree(tmp_path / "run") == tree(watched)
+
+
+@pytest.mark.parametrize("command", [train_heads, compare_methods])
+def test_where_it_is_not_installed_one_line_says_so_before_anything_trains(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    result = run_command(command, small, "--out", tmp_path / "run", "--tensorboard", *TRAINING)
+    assert result.exit_code == 2
+    line = "error: tensorboard: not installed; expected the tensorboard extra. "
+    assert result.stderr.splitlines()[-1] == f"{line}pip install 'emotionrankclap[tensorboard]'"
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_comparison_shows_the_curves_of_every_method(small: Path, tmp_path: Path) -> None:
+    words = ["clap_sce", "--seeds", 1, "--out", tmp_path, "--tensorboard", *TRAINING]
+    quick = [word if word != "-o" else "-e" for word in EVALUATION]
+    assert run_command(compare_methods, small, *words, *quick).exit_code == 0
+    assert shown(tmp_path / "clap_sce/seeds/0") == said(tmp_path / "clap_sce/seeds/0")
+
+
+def test_losses_of_any_size_are_written(tmp_path: Path) -> None:
+    losses = [1e300, -1e300, math.nan, 1e-300, 7]
+    lines = [{"epoch": e, "train_loss": loss, "dev_loss": 0.5, "temperature": 1} for e, loss in enumerate(losses, 1)]
+    file = EventFile(tmp_path, 0)
+    file.begin(lines[:2])
+    for line in lines[2:]:
+        file.add(line)
+    found = [value for _, value in shown(tmp_path)["train_loss"]]
+    assert [found[0], found[1], found[3], found[4]] == [math.inf, -math.inf, 0, 7]
+    assert math.isnan(found[2])
+
+
+def test_nothing_is_written_through_a_link_in_a_strangers_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    file = EventFile(tmp_path, 0)
+    file.path.symlink_to(tmp_path / "mine")
+    file.begin([])
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert not file.path.is_symlink()
