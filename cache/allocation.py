@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
 from cache.disk import PARTIAL, whole
-from cache.header import BLOCK, FORMAT, VERSION, Extent, Layout, datasets, header_of, seal_of
-from cache.manifest import Names
+from cache.header import BLOCK, FORMAT, VERSION, Extent, Layout, datasets, header_checksum, header_of
+from cache.manifest import RowNames
 
 _ALIGNMENT = 4096
 
 
 @dataclass(frozen=True)
-class Rows:
+class StoreRows:
     """What a store is laid out for: N named sources."""
 
     ids: list[str]
@@ -44,24 +44,24 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StoreSpec:
     """The store that is wanted."""
 
     path: Path
     kind: str
-    rows: Rows
+    rows: StoreRows
     width: int
     dtype: str  # "<f4" or "<f2"
     fingerprint: Mapping[str, Any]
 
 
 @contextmanager
-def laid_out(plan: Plan) -> Iterator[Layout]:
+def allocate(plan: StoreSpec) -> Iterator[Layout]:
     """A store of pending rows that takes the place of `plan.path` when the block ends, whole or not at all.
 
     Until then it may be filled where the yielded layout says. Raises EmotionRankError when the disk has no room.
     """
-    names = Names.of(plan.rows.ids)
+    names = RowNames.of(plan.rows.ids)
     columns: dict[str, NDArray[Any]] = {
         "id_bytes": np.frombuffer(names.data, dtype=np.uint8),
         "id_offsets": names.offsets.astype("<i8", copy=False),
@@ -85,18 +85,18 @@ def laid_out(plan: Plan) -> Iterator[Layout]:
             seal=0,
             block=bytes(block),
         )
-        seal = seal_of(layout, file)
+        seal = header_checksum(layout, file)
         header = header_of(block, _fields(plan, extents, drawing.size, seal))
         file.write(header, 0)
         yield replace(layout, seal=seal, block=header)
 
 
-def _fields(plan: Plan, extents: Mapping[str, Extent], size: int, seal: int) -> dict[str, Any]:
+def _fields(plan: StoreSpec, extents: Mapping[str, Extent], size: int, seal: int) -> dict[str, Any]:
     places = {name: [e.offset, list(e.shape), e.dtype.str] for name, e in extents.items()}
     return {"bytes": size, "datasets": places, "fingerprint": plan.fingerprint, "kind": plan.kind, "seal": seal}
 
 
-def _block_bytes(plan: Plan) -> int:
+def _block_bytes(plan: StoreSpec) -> int:
     """A power of two, as HDF5 wants it, with room for the fingerprint."""
     block = BLOCK
     while block < 2048 + len(fingerprints.canonical(plan.fingerprint)):
@@ -135,7 +135,7 @@ class _Drawing:
     readinto = read
 
 
-def _drawn(plan: Plan, id_bytes: int, block: int) -> tuple[_Drawing, dict[str, Extent]]:
+def _drawn(plan: StoreSpec, id_bytes: int, block: int) -> tuple[_Drawing, dict[str, Extent]]:
     """HDF5's metadata and the file's size, and where each dataset lies."""
     drawing = _Drawing()
     with h5py.File(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk import write_whole
+from cache.disk import write_atomic
 from cache.errors import StoreCorrupt
 
 _BLOCK = 512  # lines written at once
@@ -106,10 +106,10 @@ class Captions:
         return Links(offsets=offsets.astype(np.int64), text=text[order])
 
 
-def write_captions(captions: Captions, path: Path) -> None:
+def write_captions_file(captions: Captions, path: Path) -> None:
     """Write `captions` as JSONL, whole or not at all."""
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(captions))
-    write_whole(path, iter(lambda: "".join(islice(lines, _BLOCK)).encode(), b""))
+    write_atomic(path, iter(lambda: "".join(islice(lines, _BLOCK)).encode(), b""))
 
 
 def read_captions(path: Path) -> Captions:

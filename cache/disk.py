@@ -100,7 +100,7 @@ def whole(path: Path) -> Iterator[File]:
     _sync_folder(path.parent)
 
 
-def write_whole(path: Path, parts: Iterable[bytes]) -> None:
+def write_atomic(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file from its parts, whole or not at all."""
     offset = 0
     with whole(path) as file:
@@ -121,7 +121,7 @@ def remove(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all."""
-    write_whole(path, [text.encode("utf-8", "surrogateescape")])
+    write_atomic(path, [text.encode("utf-8", "surrogateescape")])
 
 
 def remove_partial(folder: Path) -> None:
@@ -151,7 +151,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def faults_told(subject: Path) -> Iterator[None]:
+def translate_os_errors(subject: Path) -> Iterator[None]:
     """Whatever the operating system refuses within, other libraries' calls too, becomes one line (exit 1)."""
     try:
         yield

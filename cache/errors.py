@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def on_one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """`text` with line breaks, control characters and bytes that are no UTF-8 written as escapes."""
     if text.isprintable():
         return text
@@ -18,8 +18,8 @@ class EmotionRankError(Exception):
     exit_code = 1
 
     def __init__(self, subject: object, found: str, expected: str, action: str) -> None:
-        self.subject, self.found, self.expected, self.action = on_one_line(str(subject)), found, expected, action
-        super().__init__(on_one_line(f"{subject}: {found}; expected {expected}. {action}"))
+        self.subject, self.found, self.expected, self.action = one_line(str(subject)), found, expected, action
+        super().__init__(one_line(f"{subject}: {found}; expected {expected}. {action}"))
 
 
 class UsageError(EmotionRankError):
@@ -34,7 +34,7 @@ class ManyProblems(UsageError):
     shown = 50
 
     def __init__(self, subject: object, problems: Sequence[str], action: str) -> None:
-        self.problems = list(map(on_one_line, problems))
+        self.problems = list(map(one_line, problems))
         count = len(self.problems)
         super().__init__(subject, f"{count} problem{'s' if count != 1 else ''}", "none", action)
 

@@ -6,7 +6,8 @@ Paths and batch sizes are not in it. Two stores with equal fingerprints hold com
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -15,14 +16,28 @@ def canonical(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Field by field, what the store has and what is wanted; empty when they are the same."""
-    old, new = ({name: json.dumps(value) for name, value in leaves(tree)} for tree in (stored, wanted))
-    return [
-        f"{name}: the store has {old.get(name, 'nothing')}, now {new.get(name, 'nothing')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+@dataclass(frozen=True)
+class Difference:
+    """One field that two settings or fingerprints have otherwise: its dotted name and both values as JSON.
+
+    None where one side has no such field.
+    """
+
+    field: str
+    then: str | None
+    now: str | None
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """Field by field, what was and what is wanted now; empty when they are the same."""
+    old, new = ({name: json.dumps(value) for name, value in leaves(tree)} for tree in (then, now))
+    fields = sorted(old.keys() | new.keys())
+    return [Difference(name, old.get(name), new.get(name)) for name in fields if old.get(name) != new.get(name)]
+
+
+def describe_differences(found: Iterable[Difference], then: str = "the store has", now: str = "now") -> str:
+    """`found` as a sentence for people: "audio.layer: the store has 2, now 3; ..."."""
+    return "; ".join(f"{each.field}: {then} {each.then or 'nothing'}, {now} {each.now or 'nothing'}" for each in found)
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -132,7 +132,7 @@ def read_layout(path: Path) -> Layout:
     return layout
 
 
-def seal_of(layout: Layout, file: File) -> int:
+def header_checksum(layout: Layout, file: File) -> int:
     """CRC-32 of every byte outside the header and the mutable datasets."""
     holes = sorted((e.offset, e.offset + e.nbytes) for name, e in layout.extents.items() if name in MUTABLE)
     crc, position = 0, len(layout.block)

@@ -18,7 +18,7 @@ _HOLDER_BYTES = 128
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for writing, and delete what a writer before was killed over.
 
     Raises StoreLocked, naming the process that holds it.

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.disk import write_whole
+from cache.disk import write_atomic
 from cache.errors import StoreCorrupt
 
 
-class Names:
+class RowNames:
     """(N,) names. Name i is `data[offsets[i]:offsets[i + 1]]`; bytes that are no UTF-8 are surrogates in a string."""
 
     def __init__(self, data: bytes, offsets: NDArray[np.int64]) -> None:
@@ -29,7 +29,7 @@ class Names:
         self.data, self.offsets = data, offsets
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Names:
+    def of(cls, texts: Sequence[str]) -> RowNames:
         """The names `texts`."""
         data = "".join(texts).encode("utf-8", "surrogateescape")
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -45,7 +45,7 @@ class Names:
         return self.data[self.offsets[row] : self.offsets[row + 1]]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Names) and self.data == other.data and np.array_equal(self.offsets, other.offsets)
+        return isinstance(other, RowNames) and self.data == other.data and np.array_equal(self.offsets, other.offsets)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -117,7 +117,7 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write `manifest` as CSV, whole or not at all. The root is not in it (paths are relative to it)."""
-    write_whole(path, (text.encode("utf-8", "surrogateescape") for text in _csv(manifest)))
+    write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in _csv(manifest)))
 
 
 def read_manifest(path: Path, root: Path) -> Manifest:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from cache.disk import File
 from cache.errors import StoreCorrupt
-from cache.header import DIGEST_BYTES, DONE, FAILED, LINE_BYTES, PENDING, Layout, read_layout, seal_of
-from cache.manifest import Names
+from cache.header import DIGEST_BYTES, DONE, FAILED, LINE_BYTES, PENDING, Layout, header_checksum, read_layout
+from cache.manifest import RowNames
 
 _BLOCK_BYTES = 16 << 20
 _SPAN_BYTES = 1 << 20  # rows that lie within so much are read in one go
@@ -54,10 +54,10 @@ class Store:
         return self.layout.fingerprint
 
     @cached_property
-    def names(self) -> Names:
+    def names(self) -> RowNames:
         """(N,) what each row is: an utterance's id, or a text. Raises StoreCorrupt for offsets that are none."""
         try:
-            return Names(self.column("id_bytes").tobytes(), self.column("id_offsets"))
+            return RowNames(self.column("id_bytes").tobytes(), self.column("id_offsets"))
         except ValueError:
             found = "row names out of order"
             raise StoreCorrupt(self.path, found, "a store", "Restore it or run with --fresh.") from None
@@ -100,7 +100,7 @@ class Store:
     def sealed(self) -> bool:
         """Whether every byte outside the rows is as it was laid out."""
         with self._opened() as file:
-            return seal_of(self.layout, file) == self.layout.seal
+            return header_checksum(self.layout, file) == self.layout.seal
 
     def reasons(self, states: NDArray[np.uint8]) -> dict[int, str]:
         """Why each failed row failed."""
@@ -148,8 +148,8 @@ class Store:
         """(n,) which of `rows`, of `states` (n,) and `vectors` (n, width), are not pending and match their CRC."""
         crcs = self._take("crc", rows)
         written = np.flatnonzero(states != PENDING)
-        told = written[states[written] != DONE]  # the CRC of a row that failed is over its reason
-        reasons = dict(zip(told.tolist(), map(bytes, self._take("reason", rows[told])), strict=True))
+        failed = written[states[written] != DONE]  # the CRC of a row that failed is over its reason
+        reasons = dict(zip(failed.tolist(), map(bytes, self._take("reason", rows[failed])), strict=True))
         digests = self._take("digest", rows).tobytes()
         payload, size = vectors.view(np.uint8).reshape(-1).data, self.layout.extents["vectors"].row_bytes
         names = self.names.take(rows[written])

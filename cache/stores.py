@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.captions import Captions, read_captions
 from cache.errors import StoreCorrupt, UsageError
-from cache.manifest import Manifest, Names, read_manifest
+from cache.manifest import Manifest, RowNames, read_manifest
 from cache.reader import Store
 
 MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
@@ -77,7 +77,7 @@ class Stores:
     def _matching(self, path: Path, ids: list[str]) -> Store:
         store = Store.open(path)
         try:
-            same = store.names == Names.of(ids)
+            same = store.names == RowNames.of(ids)
         except UnicodeEncodeError:  # half a character, which JSON can hold and no store does
             same = False
         if not same:

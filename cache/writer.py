@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
-from cache.allocation import Plan, Rows, laid_out
+from cache.allocation import StoreRows, StoreSpec, allocate
 from cache.disk import File
 from cache.errors import StoreMismatch
 from cache.header import DIGEST_BYTES, DONE, FAILED, REASON_BYTES
-from cache.manifest import Names
+from cache.manifest import RowNames
 from cache.reader import Store, block_rows, row_crc
 
 
@@ -131,36 +131,39 @@ class StoreWriter:
         self._file.write(data, extent.offset + row * extent.row_bytes)
 
 
-def open_for_writing(plan: Plan, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
+def open_for_writing(plan: StoreSpec, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
     """The store of `plan` and how many of its rows were carried over from one with another manifest.
 
     A row is carried over when its id is the same and its source unchanged: equal size and mtime, or equal size and
     equal content by `digest_of(row)`. Raises StoreMismatch, field by field, when the fingerprints differ.
     """
     if not plan.path.exists():
-        with laid_out(plan):
+        with allocate(plan):
             pass
         return Store.open(plan.path), 0
     old = Store.open(plan.path)
     fields = fingerprints.differences(old.fingerprint, plan.fingerprint)
     if old.layout.extents["vectors"].dtype.str != plan.dtype:
-        fields.append(f"dtype: the store has {old.layout.extents['vectors'].dtype.str}, now {plan.dtype}")
+        fields.append(fingerprints.Difference("dtype", old.layout.extents["vectors"].dtype.str, plan.dtype))
     if fields:
         raise StoreMismatch(
-            plan.path, "; ".join(fields), "the same fingerprint", "Choose another --out, or --fresh to start over."
+            plan.path,
+            fingerprints.describe_differences(fields),
+            "the same fingerprint",
+            "Choose another --out, or --fresh to start over.",
         )
     if _same(old, plan.rows):
         return old, 0
-    with laid_out(plan) as layout:
+    with allocate(plan) as layout:
         carried = _carry(old, Store(layout), digest_of)
     return Store.open(plan.path), carried
 
 
-def _same(old: Store, new: Rows) -> bool:
+def _same(old: Store, new: StoreRows) -> bool:
     return (
         np.array_equal(old.column("stamp"), new.stamps)
         and np.array_equal(old.column("length"), new.lengths)
-        and old.names == Names.of(new.ids)
+        and old.names == RowNames.of(new.ids)
     )
 
 

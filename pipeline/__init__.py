@@ -9,8 +9,8 @@
 
 Every command is a function here, and every option of it an argument (docs/python.md):
 
-    write-captions      write_captions, foresee_writing (--dry-run)
-    extract-features    extract, foresee (--dry-run), status_of, verify, verify_sources (--verify=deep)
+    write-captions      write_captions, plan_write_captions (--dry-run)
+    extract-features    extract, plan_extraction (--dry-run), status_of, verify, verify_sources (--verify=deep)
     train-heads         train
     evaluate-heads      evaluate, evaluation_report
     compare-methods     compare, comparison_report; with --folds cross_validate, folds_report
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.core.plugins import register_audio_encoder as register_audio_encoder
     from pipeline.core.plugins import register_objective as register_objective
     from pipeline.core.plugins import register_text_encoder as register_text_encoder
-    from pipeline.data.captions.llm.write import foresee_writing as foresee_writing
+    from pipeline.data.captions.llm.write import plan_write_captions as plan_write_captions
     from pipeline.data.captions.llm.write import write_captions as write_captions
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.evaluation.report.comparison_report import comparison_report as comparison_report
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.experiments.demo.demo import run_demo as run_demo
     from pipeline.experiments.sweeps.sweep import sweep as sweep
     from pipeline.extraction.extract import extract as extract
-    from pipeline.extraction.extract import foresee as foresee
+    from pipeline.extraction.extract import plan_extraction as plan_extraction
     from pipeline.extraction.status import status_of as status_of
     from pipeline.extraction.status import verify as verify
     from pipeline.extraction.status import verify_sources as verify_sources
@@ -71,8 +71,8 @@ _HOME = {
     "evaluation_report": "pipeline.evaluation.report.evaluation_report",
     "extract": "pipeline.extraction.extract",
     "folds_report": "pipeline.evaluation.report.comparison_report",
-    "foresee": "pipeline.extraction.extract",
-    "foresee_writing": "pipeline.data.captions.llm.write",
+    "plan_extraction": "pipeline.extraction.extract",
+    "plan_write_captions": "pipeline.data.captions.llm.write",
     "load_plugins": "pipeline.core.plugins",
     "register_audio_encoder": "pipeline.core.plugins",
     "register_objective": "pipeline.core.plugins",
@@ -100,9 +100,9 @@ __all__ = [
     "evaluation_report",
     "extract",
     "folds_report",
-    "foresee",
-    "foresee_writing",
     "load_plugins",
+    "plan_extraction",
+    "plan_write_captions",
     "register_audio_encoder",
     "register_objective",
     "register_text_encoder",

@@ -11,12 +11,20 @@ import pytest
 
 import pipeline.inference.search
 from pipeline.core.config import TrainConfig
+from pipeline.core.progress import narration
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction.extract import extract
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.speech import QUICK, write_corpus
 from tests.stage_two import small_stores
+
+
+@pytest.fixture(scope="session", autouse=True)
+def narrated() -> Iterator[None]:
+    """Log messages stand on stderr, as under a command."""
+    with narration():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.extract import extract
 from pipeline.objectives.base import objective_of
-from pipeline.training.train import resolve
+from pipeline.training.train import resolve_training
 from tests.speech import QUICK, write_corpus
 from tests.training.test_batched_heads import some_pairs
 
@@ -128,7 +128,7 @@ def _whole_lines(block: str) -> list[str]:
 
 def own_config(name: str, **settings: Any) -> TrainConfig:
     tree = {"objective": {"name": name, "settings": settings}}
-    return resolve(TrainConfig.model_validate(tree))
+    return resolve_training(TrainConfig.model_validate(tree))
 
 
 def objective(loss: Any, **settings: Any) -> Any:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.allocation import Plan, Rows
-from cache.captions import Captions, write_captions
+from cache.allocation import StoreRows, StoreSpec
+from cache.captions import Captions, write_captions_file
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreWriter, open_for_writing
@@ -85,7 +85,7 @@ def plant(
     nuisance = draw.standard_normal((count, NUISANCES))
     nuisance[:, 0] = np.where(female, 1, -1)
     write_manifest(manifest, folder / "manifest.csv")
-    write_captions(captions, folder / "captions.jsonl")
+    write_captions_file(captions, folder / "captions.jsonl")
     speech = _vectors(perceived, nuisance, audio_width, noise, np.random.default_rng(1))
     words = _vectors(said, np.zeros((len(said), 1)), text_width, noise / 2, np.random.default_rng(2))
     _store(folder / "audio.h5", "audio", manifest.id, speech)
@@ -146,9 +146,11 @@ def _vectors(
 
 
 def _store(path: Path, kind: str, ids: list[str], vectors: NDArray[np.float32]) -> None:
-    rows = Rows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
+    rows = StoreRows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
     fingerprint = {"store_version": 1, "encoder": {"encoder": "planted"}}
-    store, _ = open_for_writing(Plan(path, kind, rows, width=vectors.shape[1], dtype="<f4", fingerprint=fingerprint))
+    store, _ = open_for_writing(
+        StoreSpec(path, kind, rows, width=vectors.shape[1], dtype="<f4", fingerprint=fingerprint)
+    )
     with StoreWriter(store) as writer:
         for row, vector in enumerate(vectors):
             writer.commit(row, vector, row.to_bytes(16, "little"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.reader import Store
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.extract_features import main as extract_features
@@ -82,7 +82,7 @@ def test_refusals_have_their_exit_codes_and_change_nothing(corpus: Path, stores:
     before = (out / "audio.h5").read_bytes()
     again = [corpus, "--out", out, *QUICK_OPTIONS]
     run(extract_features, *again, "-o", "audio.layer=1", code=4)
-    with writing(out):
+    with writer_lock(out):
         run(extract_features, *again, code=75)
     assert (out / "audio.h5").read_bytes() == before
     layout = Store.open(out / "audio.h5").layout

@@ -33,22 +33,22 @@ RETURNED = "what is returned"
 # command -> each of its parameters -> the functions' parameters that do the same
 SAME: dict[str, dict[str, list[str] | str]] = {
     "write-captions": {
-        "config": ["write_captions.config", "foresee_writing.config"],
-        "out": ["write_captions.out", "foresee_writing.out"],
-        "audio_root": ["write_captions.audio_root", "foresee_writing.audio_root"],
-        "overrides": ["write_captions.overrides", "foresee_writing.overrides"],
+        "config": ["write_captions.config", "plan_write_captions.config"],
+        "out": ["write_captions.out", "plan_write_captions.out"],
+        "audio_root": ["write_captions.audio_root", "plan_write_captions.audio_root"],
+        "overrides": ["write_captions.overrides", "plan_write_captions.overrides"],
         "dry_run": OTHER,
         "plugins": ["load_plugins.files"],
         "as_json": RETURNED,
     },
     "extract-features": {
-        "config": ["extract.config", "foresee.config"],
-        "out": ["extract.out", "foresee.out", "status_of.folder", "verify.folder", "verify_sources.folder"],
-        "audio_root": ["extract.audio_root", "foresee.audio_root", "verify_sources.audio_root"],
-        "encoders": ["extract.encoders", "foresee.encoders"],
-        "overrides": ["extract.overrides", "foresee.overrides"],
-        "precision": ["extract.overrides", "foresee.overrides"],
-        "device": ["extract.device", "foresee.device"],
+        "config": ["extract.config", "plan_extraction.config"],
+        "out": ["extract.out", "plan_extraction.out", "status_of.folder", "verify.folder", "verify_sources.folder"],
+        "audio_root": ["extract.audio_root", "plan_extraction.audio_root", "verify_sources.audio_root"],
+        "encoders": ["extract.encoders", "plan_extraction.encoders"],
+        "overrides": ["extract.overrides", "plan_extraction.overrides"],
+        "precision": ["extract.overrides", "plan_extraction.overrides"],
+        "device": ["extract.device", "plan_extraction.device"],
         "engine": ["extract.engine"],
         "limit": ["extract.limit"],
         "retry_failed": ["extract.retry_failed"],
@@ -197,13 +197,13 @@ def test_help_lists_every_command_and_without_optuna_leaves_sweep_out(monkeypatc
     "given", [{}, {"audio_root": "nowhere"}, {"encoders": "papr"}, {"overrides": ["audio.poling=mean"]}]
 )
 def test_a_dry_run_takes_what_an_extraction_takes(given: dict[str, Any], tmp_path: Path) -> None:
-    told = []
-    for function in (pipeline.foresee, pipeline.extract):
+    found = []
+    for function in (pipeline.plan_extraction, pipeline.extract):
         with pytest.raises(EmotionRankError) as caught:
             function("emodb", out=tmp_path / "stores", **given)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
-    assert all(str(value).strip("[']").split("=")[0] in told[0] for value in given.values())
+        found.append(str(caught.value))
+    assert found[0] == found[1]
+    assert all(str(value).strip("[']").split("=")[0] in found[0] for value in given.values())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

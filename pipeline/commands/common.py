@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -56,7 +57,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _terminable():
+            with _terminable(), _narrated():
                 _run_plugins(kwargs.pop("plugins", ()))
                 command(*args, **kwargs)
         except EmotionRankError as error:
@@ -75,6 +76,14 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             sys.exit(130)
 
     return wrapped
+
+
+def _narrated() -> AbstractContextManager[None]:
+    """Log messages on stderr as -q and -v ask."""
+    from pipeline.core.progress import narration
+
+    given = click.get_current_context().meta
+    return narration(logging.WARNING if given.get("quiet") else logging.DEBUG if given.get("verbose") else logging.INFO)
 
 
 def _run_plugins(files: Any) -> None:

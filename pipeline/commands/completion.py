@@ -66,7 +66,7 @@ def presets(kind: str, *, or_file: bool = True) -> Offer:
     """The presets of a folder of configs/; with `or_file`, files too."""
 
     def offer(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from pipeline.core.config_files import presets as names
+        from pipeline.core.config_files import preset_names as names
 
         files = [CompletionItem(incomplete, type="file")] if or_file else []
         return [*values(*names(kind))(context, param, incomplete), *files]

@@ -94,14 +94,14 @@ def main(
         _inspect(folder, verify, audio_root, as_json)
         return
     from pipeline.core.errors import QuarantinedRows
-    from pipeline.extraction.extract import extract, foresee, resolve
+    from pipeline.extraction.extract import extract, plan_extraction, resolve_extraction
     from pipeline.extraction.status import status_table
 
     if precision:
         overrides = (*overrides, f"audio.precision={precision}")
-    resolved = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    resolved = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     if dry_run:
-        plan = foresee(resolved, out=folder, device=device)
+        plan = plan_extraction(resolved, out=folder, device=device)
         show(plan, listed(plan), as_json)
         return
     result = extract(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cache.errors import UsageError, on_one_line
+from cache.errors import UsageError, one_line
 from pipeline.commands.common import device_option, guarded, json_option, plugin_option, show
 from pipeline.commands.completion import FOLDER, column
 from pipeline.commands.usage_errors import Command
@@ -120,7 +120,7 @@ def _sentences(words: tuple[str, ...]) -> Iterator[str]:
 
 def _table(answers: Sequence[Mapping[str, Any]]) -> str:
     """Each answer for people, nearest first."""
-    return "\n\n".join("\n".join([on_one_line(answer["asked"]), *_lines(answer["hits"])]) for answer in answers)
+    return "\n\n".join("\n".join([one_line(answer["asked"]), *_lines(answer["hits"])]) for answer in answers)
 
 
 def _lines(hits: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -133,4 +133,4 @@ def _lines(hits: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else on_one_line(str(value or "-"))
+    return f"{value:.3f}" if isinstance(value, float) else one_line(str(value or "-"))

@@ -13,6 +13,10 @@ from cache.errors import UsageError
 class Command(click.Command):
     """A command whose refusals of its own words are one line and exit 2, without click's page of usage."""
 
+    def __init__(self, *args: Any, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self.params += [_level("-q", "--quiet", "Log warnings alone."), _level("-v", "--verbose", "Log details too.")]
+
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
@@ -21,6 +25,13 @@ class Command(click.Command):
             return super().make_context(self.name or info_name, args, parent, **extra)
         except click.UsageError as error:
             raise _Refused(str(_told(error, click.Context(self, info_name=self.name)))) from None
+
+
+def _level(short: str, name: str, text: str) -> click.Option:
+    def keep(context: click.Context, _: click.Parameter, given: bool) -> None:
+        context.meta[name.removeprefix("--")] = given
+
+    return click.Option([short, name], is_flag=True, expose_value=False, callback=keep, help=text)
 
 
 class _Refused(click.ClickException):

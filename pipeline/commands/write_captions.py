@@ -39,11 +39,11 @@ def main(
     Doing it again goes on where it stopped; no prompt is paid twice. Exit 1: some prompts got no usable answer.
     """
     from pipeline.core.errors import EmotionRankError
-    from pipeline.data.captions.llm.write import foresee_writing, write_captions
+    from pipeline.data.captions.llm.write import plan_write_captions, write_captions
 
     folder = out or Path("captions") / Path(config).stem
     if dry_run:
-        plan = foresee_writing(config, out=folder, audio_root=audio_root, overrides=overrides)
+        plan = plan_write_captions(config, out=folder, audio_root=audio_root, overrides=overrides)
         show(plan, listed(plan), as_json)
         return
     result = write_captions(config, out=folder, audio_root=audio_root, overrides=overrides)

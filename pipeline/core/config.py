@@ -20,7 +20,7 @@ from pydantic import (
 from pipeline.core.plugins import (
     ASKED,
     BUILT_IN,
-    OWN,
+    CUSTOM,
     Setting,
     encoder_name,
     known_objective,
@@ -84,7 +84,7 @@ class SoftTargetsConfig(Model):
     temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
 
 
-class OwnObjectiveConfig(Model):
+class CustomObjectiveConfig(Model):
     """A loss of one's own, by its registered name (docs/objectives.md)."""
 
     name: str
@@ -99,11 +99,11 @@ class OwnObjectiveConfig(Model):
         return (version_of if info.field_name == "version" else settings_of)(info.data["name"], given)
 
 
-AnyObjective = RankingConfig | SoftTargetsConfig | OwnObjectiveConfig
+AnyObjective = RankingConfig | SoftTargetsConfig | CustomObjectiveConfig
 ObjectiveConfig = Annotated[
     Annotated[RankingConfig, Tag("rank_n_contrast")]
     | Annotated[SoftTargetsConfig, Tag("soft_targets")]
-    | Annotated[OwnObjectiveConfig, BeforeValidator(known_objective), Tag(OWN)],
+    | Annotated[CustomObjectiveConfig, BeforeValidator(known_objective), Tag(CUSTOM)],
     Discriminator(objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
 ]
 

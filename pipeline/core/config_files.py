@@ -15,15 +15,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.core.config import CustomObjectiveConfig as CustomObjectiveConfig
 from pipeline.core.config import Model as Model
-from pipeline.core.config import OwnObjectiveConfig as OwnObjectiveConfig
 from pipeline.core.config import Seed as Seed
 from pipeline.core.config import SoftTargetsConfig as SoftTargetsConfig
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import ValuesRefused, parse_yaml, read_yaml
-from pipeline.core.plugins import ASKED, OWN
+from pipeline.core.plugins import ASKED, CUSTOM
 
-_TAGS = ("rank_n_contrast", "soft_targets", OWN)  # pydantic puts them into the path of an error
+_TAGS = ("rank_n_contrast", "soft_targets", CUSTOM)  # pydantic puts them into the path of an error
 _BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # pydantic's names of a union's parts
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
@@ -32,17 +32,17 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     """`subject.setting = value: reason`, on one line, with a suggestion for a name that there is not."""
     path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _BRANCH.match(str(part)))
-    name = path if path.isprintable() and len(path) < 120 else shown(path)
+    name = path if path.isprintable() and len(path) < 120 else quoted_value(path)
     if detail["type"] == "extra_forbidden":
         return f"{name}: no such setting{_nearest(path[:60], tuple(_fields(model)))}"
     if detail["type"] == "missing":
         return f"{name}: not given"
-    message = detail["msg"] if detail["msg"].isprintable() else shown(detail["msg"])
+    message = detail["msg"] if detail["msg"].isprintable() else quoted_value(detail["msg"])
     said = message[:200].lower().removeprefix("value error, ")
-    return f"{name} = {shown(detail['input'])}: {said}" if name else said  # no name: the whole makes no sense
+    return f"{name} = {quoted_value(detail['input'])}: {said}" if name else said  # no name: the whole makes no sense
 
 
-def shown(value: object) -> str:
+def quoted_value(value: object) -> str:
     """`value` on one line, cut where it is long."""
     try:
         return _SHORT.repr(value)
@@ -118,7 +118,7 @@ def dump(config: Model) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def presets(kind: str) -> list[str]:
+def preset_names(kind: str) -> list[str]:
     """Names of the presets of `kind` (`corpora`, `methods`, `encoders`)."""
     return sorted(path.stem for path in (_configs() / kind).glob("*.yaml"))
 
@@ -145,13 +145,13 @@ def _named(name: str, kind: str, under: tuple[str, ...] = ()) -> Tree:
 
 def _no_preset(name: str, kind: str, under: tuple[str, ...]) -> UsageError:
     folder, _, last = name.rpartition("/")
-    known = presets(folder if folder in os.listdir(_configs()) else kind)
+    known = preset_names(folder if folder in os.listdir(_configs()) else kind)
     close = difflib.get_close_matches(last[:60], known, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"Presets: {', '.join(known)}."
     expected = "a preset's name or a YAML file"
     if kind == "corpora" and not folder:
         expected = "a preset's name, a YAML file or a manifest (.csv, .jsonl)"
-    subject = name if name.isprintable() and 0 < len(name) < 200 else shown(name)
+    subject = name if name.isprintable() and 0 < len(name) < 200 else quoted_value(name)
     return UsageError(f"{under[-1]}: base {subject}" if under else subject, "no such preset or file", expected, hint)
 
 
@@ -159,7 +159,9 @@ def _with_bases(tree: Tree, kind: str, under: tuple[str, ...]) -> Tree:
     given = tree.pop("base", [])
     bases = [given] if isinstance(given, str) else given
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UsageError(under[-1], f"base = {shown(given)}", "a preset's name, or a list of them", "Correct the file.")
+        raise UsageError(
+            under[-1], f"base = {quoted_value(given)}", "a preset's name, or a list of them", "Correct the file."
+        )
     merged: Tree = {}
     for base in bases:
         merged = merge(merged, _named(base, kind, under))
@@ -169,7 +171,7 @@ def _with_bases(tree: Tree, kind: str, under: tuple[str, ...]) -> Tree:
 def _override(text: str) -> Tree:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
-    subject = f"-o {text if text.isprintable() and len(text) < 200 else shown(text)}"
+    subject = f"-o {text if text.isprintable() and len(text) < 200 else quoted_value(text)}"
     if not equals or not all(parts):
         found = "an empty name" if equals else "no `=`"
         raise UsageError(subject, found, "a.b=value", "Write for example -o audio.max_seconds=8.")

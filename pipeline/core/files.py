@@ -16,7 +16,7 @@ import yaml
 from pipeline.core.errors import UsageError
 
 
-def opened(
+def open_regular(
     path: Path, mode: str = "r", *, expected: str = "a readable file", action: str = "Check the path.", **options: Any
 ) -> IO[Any]:
     """`open`, with UsageError in place of OSError and of what is no regular file (nor a link to one)."""
@@ -113,7 +113,7 @@ class _Loader(yaml.SafeLoader):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises UsageError with the line of what is wrong."""
-    with opened(path, "rb", expected="a YAML file") as file:
+    with open_regular(path, "rb", expected="a YAML file") as file:
         raw = file.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
         raise UsageError(path, f"more than {MOST_BYTES:,} bytes", "a config", "Check the path.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import logging
 import math
 import re
 import sys
@@ -26,11 +27,13 @@ from typing_extensions import TypedDict
 
 from pipeline.core.errors import EmotionRankError, UsageError
 
+log = logging.getLogger(__name__)
+
 _LONGEST = 300  # of a reason
 
 
 @contextmanager
-def told(
+def translate_errors(
     subject: object, source: str, expected: str, *, kind: type[EmotionRankError] = EmotionRankError
 ) -> Iterator[None]:
     """Raise `kind` in place of what code in the file `source` raises; memory's errors are whoever calls it's own."""
@@ -73,7 +76,7 @@ _GIVEN = 2  # parameters of a loss that are not settings: logits and batch
 
 
 @dataclass(frozen=True)
-class Part:
+class Plugin:
     """A registered encoder or objective."""
 
     kind: Kind
@@ -93,8 +96,8 @@ class Part:
         return f"{self.kind} {self.name}"
 
 
-_PARTS: dict[tuple[Kind, str], Part] = {}
-_RUNNING: list[tuple[Path | str, list[Part]]] = []  # what is being run to register parts, and what it did
+_PARTS: dict[tuple[Kind, str], Plugin] = {}
+_RUNNING: list[tuple[Path | str, list[Plugin]]] = []  # what is being run to register parts, and what it did
 
 
 def register_audio_encoder(name: str, *, version: int = 1) -> Callable[[F], F]:
@@ -134,9 +137,9 @@ def register_objective(name: str, *, version: int = 1, labels: Sequence[str] = (
 
 
 @contextmanager
-def registering(home: Path | str) -> Iterator[list[Part]]:
+def registering(home: Path | str) -> Iterator[list[Plugin]]:
     """What is registered meanwhile comes from `home`; yields it as it grows."""
-    registered: list[Part] = []
+    registered: list[Plugin] = []
     _RUNNING.append((home, registered))
     try:
         yield registered
@@ -144,7 +147,7 @@ def registering(home: Path | str) -> Iterator[list[Part]]:
         _RUNNING.pop()
 
 
-def registered(kind: Kind, name: str) -> Part | None:
+def registered(kind: Kind, name: str) -> Plugin | None:
     """The part of that name, if some code registered it."""
     return _PARTS.get((kind, name))
 
@@ -185,7 +188,7 @@ def _decorator(kind: Kind, name: str, version: int, labels: tuple[str, ...] = ()
         if kind == "objective":
             _check_signature(subject, make)
         home, news = _RUNNING[-1] if _RUNNING else (None, [])
-        part = Part(kind, name, make, version, labels, home, _source(make))
+        part = Plugin(kind, name, make, version, labels, home, _source(make))
         before = _PARTS.get((kind, name))
         if before and _origin(before.make) != _origin(make):
             places = " and ".join(":".join(_origin(each)) for each in (before.make, make))
@@ -214,8 +217,8 @@ def _source(make: Callable[..., Any]) -> str:
 def _check_signature(subject: str, make: Callable[..., Any]) -> None:
     """Raises UsageError for a loss whose settings cannot be told from its signature."""
     parameters = list(inspect.signature(make).parameters.values())
-    taken = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    if len(parameters) < _GIVEN or any(each.kind in taken for each in parameters):
+    variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    if len(parameters) < _GIVEN or any(each.kind in variadic for each in parameters):
         found = f"({', '.join(map(str, parameters))})"[:120]
         raise UsageError(subject, found, "(logits, batch, each setting by name)", "Correct its parameters.")
     for each in parameters[_GIVEN:]:
@@ -247,7 +250,7 @@ def loaded_files() -> list[Path]:
     return list(_RUN)
 
 
-def find(kind: Kind, name: str) -> Part:
+def find(kind: Kind, name: str) -> Plugin:
     """What is registered under `name`, by a file or an installed package. Raises UsageError."""
     part = _look_up(kind, name)
     if part is None:
@@ -261,7 +264,7 @@ def is_known(kind: Kind, name: str) -> bool:
     return name in BUILT_IN[kind] or (is_name(name) and _look_up(kind, name) is not None)
 
 
-def _look_up(kind: Kind, name: str) -> Part | None:
+def _look_up(kind: Kind, name: str) -> Plugin | None:
     part = registered(kind, name)
     if part is None:  # so that packages cost nothing until a name is missing
         _import_packages()
@@ -273,15 +276,13 @@ def _import_packages() -> None:
     """Import every installed package that declares itself, once; one that fails is said and left out."""
     from importlib.metadata import entry_points  # here: it takes a tenth of loading a config
 
-    from pipeline.core.progress import say
-
     for point in entry_points(group=GROUP):
         home = f"package {point.dist.name if point.dist else point.value}"
         try:
-            with registering(home), told(f"plugin {point.name}", "", "a package that can be imported"):
+            with registering(home), translate_errors(f"plugin {point.name}", "", "a package that can be imported"):
                 point.load()
         except EmotionRankError as error:
-            say(f"{home} is left out: {error.subject}: {error.found}")
+            log.warning(f"{home} is left out: {error.subject}: {error.found}")
 
 
 class _Loader(SourceFileLoader):
@@ -303,7 +304,7 @@ def _run(path: Path) -> None:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # for what it imports from beside it; last, so that it hides nothing
     expected = "a file that Python can run"
-    with registering(path) as parts, told(f"--plugin {path}", str(path), expected, kind=UsageError):
+    with registering(path) as parts, translate_errors(f"--plugin {path}", str(path), expected, kind=UsageError):
         spec.loader.exec_module(module)
     if not parts:
         expected = "register_audio_encoder, register_text_encoder or register_objective in it"
@@ -311,7 +312,7 @@ def _run(path: Path) -> None:
 
 
 ASKED = {"asked": True}  # the context of a config that somebody asks for
-OWN = "own_objective"  # the tag of an objective that is not built in
+CUSTOM = "own_objective"  # the tag of an objective that is not built in
 _FIELDS = ("name", "version", "settings")  # of such an objective's model
 
 
@@ -340,7 +341,7 @@ def objective_tag(tree: Any) -> str | None:
     name = tree.get("name") if isinstance(tree, Mapping) else getattr(tree, "name", None)
     if not is_name(name):
         return None
-    return name if name in BUILT_IN["objective"] else OWN
+    return name if name in BUILT_IN["objective"] else CUSTOM
 
 
 def known_objective(tree: Any, info: ValidationInfo) -> Any:
@@ -378,7 +379,7 @@ def settings_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _adapter_of(part: Part) -> TypeAdapter[Any]:
+def _adapter_of(part: Plugin) -> TypeAdapter[Any]:
     """The settings of a loss as its annotations have them, or else as its defaults are."""
     try:
         annotated = inspect.signature(part.make, eval_str=True).parameters

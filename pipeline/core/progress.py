@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -16,12 +17,33 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from pipeline.core.errors import Interrupted
 
+log = logging.getLogger(__name__)
+
 EVERY_SECONDS = 30.0
 
 
-def say(text: str) -> None:
-    """One line of narration."""
-    print(text, file=sys.stderr, flush=True)
+class _Narration(logging.Handler):
+    """Writes messages as they are to what stderr is at that moment; rich puts them above its live bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def narration(level: int = logging.INFO) -> Iterator[None]:
+    """Show this software's own log messages of `level` and above on stderr. Commands do; a library stays silent."""
+    loggers = [logging.getLogger(name) for name in ("pipeline", "cache")]
+    before = [(logger, logger.level, _Narration()) for logger in loggers]
+    for logger, _, handler in before:
+        logger.setLevel(level)
+        if not any(isinstance(each, _Narration) for each in logger.handlers):
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, old, handler in before:
+            logger.setLevel(old)
+            logger.removeHandler(handler)
 
 
 class Meter:
@@ -35,7 +57,7 @@ class Meter:
         self.done, self.amount = 0, 0.0
         self.stages: dict[str, float] = defaultdict(float)
         self.started = self._said = time.monotonic()
-        self._bar = _live_bar() if sys.stderr.isatty() else None
+        self._bar = _live_bar() if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else None
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -62,7 +84,7 @@ class Meter:
             self._bar.update(self._task, completed=self.already + self.done, detail=self.detail())
         elif now - self._said >= EVERY_SECONDS:
             self._said = now
-            say(f"{self.name}: {self.already + self.done:,}/{self.total:,} {self.unit}, {self.detail()}")
+            log.info(f"{self.name}: {self.already + self.done:,}/{self.total:,} {self.unit}, {self.detail()}")
 
     @property
     def seconds(self) -> float:

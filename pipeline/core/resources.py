@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +14,15 @@ import torch
 
 from cache.stores import Stores
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import say
+
+log = logging.getLogger(__name__)
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
     """The device named by `wanted`; `auto` takes CUDA where there is one. Raises UsageError for an absent one."""
     if wanted == "auto":
         found = torch.cuda.is_available()
-        say(f"device={'cuda' if found else 'cpu'} ({torch.cuda.get_device_name() if found else 'no CUDA'})")
+        log.info(f"device={'cuda' if found else 'cpu'} ({torch.cuda.get_device_name() if found else 'no CUDA'})")
         return torch.device("cuda" if found else "cpu")
     try:
         device = torch.device(wanted)
@@ -53,7 +55,7 @@ def choose_memory(stores: Stores, device: torch.device) -> str:
     free = free_bytes(device)
     resident = needed <= _SHARE * free
     if not resident:
-        say(
+        log.info(
             f"memory=disk: {rows:,} speech vectors need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
             f"{device}; shuffled by blocks (-o memory=resident to hold them all the same)"
         )
@@ -100,7 +102,7 @@ def choose_threads(step: Callable[[], object]) -> int:
     middle = {count: median(took[count] or [0.0]) for count in counts}
     best = use_threads(min(counts, key=lambda count: middle[count]))
     measured = ", ".join(f"{count}: {1e3 * middle[count]:.2f} ms" for count in counts)
-    say(f"threads={best} (a step takes {measured})" if len(counts) > 1 else f"threads={best} (one core)")
+    log.info(f"threads={best} (a step takes {measured})" if len(counts) > 1 else f"threads={best} (one core)")
     return best
 
 

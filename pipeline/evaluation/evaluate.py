@@ -6,6 +6,7 @@ evaluate-heads stores/msp runs/erc
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,19 +16,21 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from cache.captions import Links, Prompt
-from cache.disk import faults_told, write_text
-from cache.lock import writing
+from cache.disk import translate_os_errors, write_text
+from cache.lock import writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import Meter, say
+from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import ordinality
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
+
+log = logging.getLogger(__name__)
 
 _VALUES = {"ordinality": "taus", "alignment": "values"}
 _Values = Annotated[list[FiniteFloat], Field(min_length=1)]
@@ -94,7 +97,7 @@ def evaluate(
     StoreCorrupt for a damaged run, StoreLocked while another process writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
-    with faults_told(run.folder), writing(run.folder):
+    with translate_os_errors(run.folder), writer_lock(run.folder):
         return _evaluate(run, stores, overrides, device)
 
 
@@ -106,7 +109,7 @@ def _evaluate(run: Run, stores: Stores | str | Path | None, overrides: Sequence[
     style = config.style
     pairs = cached_pairs(opened, split, style=style, device=chosen)
     for note in pairs.notes:
-        say(note)
+        log.info(note)
     prompts, vectors = ordinality_prompts(opened, style, chosen)
     with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
         use_threads(1)  # trials run a core each

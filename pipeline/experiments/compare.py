@@ -10,22 +10,24 @@ on the development split; no row of the test split is read before a method's tra
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.disk import faults_told, write_text
-from cache.lock import writing
+from cache.disk import translate_os_errors, write_text
+from cache.lock import writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
-from pipeline.core.config_files import load_config, presets
+from pipeline.core.config_files import load_config, preset_names
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import say
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.training.run_folder import Run
-from pipeline.training.train import lacks, resolve, train
+from pipeline.training.train import missing_inputs, resolve_training, train
+
+log = logging.getLogger(__name__)
 
 
 def compare(
@@ -56,10 +58,10 @@ def compare(
     asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
     split_of(stores, asked.split)  # refused before anything trains
     configs = served(stores, methods, seeds, training, overrides)
-    with faults_told(out), writing(out):
+    with translate_os_errors(out), writer_lock(out):
         results: dict[str, Any] = {}
         for name, config in configs.items():
-            say(f"== {name}")
+            log.info(f"== {name}")
             run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
             results[name] = _measured(run, stores, others, evaluation, device)
         return _written(results, out)
@@ -84,16 +86,18 @@ def served(
     A method of one's own goes by its file's name. Raises UsageError when two have one name, or when a named method, or
     every one, lacks what it trains on.
     """
-    asked = dict.fromkeys(methods or presets("methods"))
-    configs = {Path(name).stem: resolve(name, training=training, seeds=seeds, overrides=overrides) for name in asked}
+    asked = dict.fromkeys(methods or preset_names("methods"))
+    configs = {
+        Path(name).stem: resolve_training(name, training=training, seeds=seeds, overrides=overrides) for name in asked
+    }
     if len(configs) < len(asked):
         raise UsageError(", ".join(asked), "two methods of one name", "a name each", "Rename a file.")
-    lacking = {name: lack for name, config in configs.items() if (lack := lacks(stores, config))}
+    lacking = {name: lack for name, config in configs.items() if (lack := missing_inputs(stores, config))}
     if lacking and methods:
         name, lack = next(iter(lacking.items()))
         raise UsageError(name, f"stores without {lack}", "what the method trains on", "Extract them, or leave it out.")
     for name, lack in lacking.items():
-        say(f"{name} is left out: the stores have no {lack}")
+        log.warning(f"{name} is left out: the stores have no {lack}")
     if len(lacking) == len(configs):
         raise UsageError(stores.folder, "nothing that a method trains on", "captions", "See extract-features --help.")
     return {name: config for name, config in configs.items() if name not in lacking}

@@ -12,22 +12,24 @@ training split (the quantiles of the acoustic style) is not fitted again.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from cache.disk import faults_told, write_text
-from cache.lock import writing
+from cache.disk import translate_os_errors, write_text
+from cache.lock import writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import say
 from pipeline.evaluation.folds import Fold, session_folds, speaker_folds
 from pipeline.evaluation.recognition import TEMPLATE, mean_and_std, pooled_recognition, zero_shot
 from pipeline.experiments.compare import cell, served
 from pipeline.training.train import train
+
+log = logging.getLogger(__name__)
 
 Scheme = int | Literal["session"]
 MEASURES = ("war", "uar")
@@ -63,12 +65,12 @@ def cross_validate(
     parts = session_folds(stores.manifest) if folds == "session" else speaker_folds(stores.manifest, folds=folds)
     classes = _classes(stores, template)
     configs = served(stores, methods, seeds, training, overrides)
-    with faults_told(out), writing(out):
+    with translate_os_errors(out), writer_lock(out):
         results = {}
         for name, config in configs.items():
             found = {}
             for fold in parts:
-                say(f"== {name}, {fold.name}")
+                log.info(f"== {name}, {fold.name}")
                 view = stores.with_splits(fold.splits())
                 folder = out / name / fold.name
                 run = train(view, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,16 +17,17 @@ from numpy.typing import NDArray
 
 from pipeline.core.config import ExtractConfig
 from pipeline.core.errors import EmotionRankError
-from pipeline.core.progress import say
 from pipeline.core.resources import out_of_memory
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform
 from pipeline.extraction.audio.files import digest_of
 from pipeline.extraction.encoders.base import Encoder
 
+log = logging.getLogger(__name__)
+
 MOST = 512  # rows in one batch
 
 
-class Batches(Sequence[NDArray[np.int64]]):
+class BatchSampler(Sequence[NDArray[np.int64]]):
     """Batches of rows, cut as they are asked for: millions of them take 16 bytes each.
 
     Batch i is `order[starts[i]:stops[i]]`.
@@ -35,7 +37,7 @@ class Batches(Sequence[NDArray[np.int64]]):
         self._order, self._starts, self._stops = order, starts, stops
 
     @classmethod
-    def of_size(cls, order: NDArray[np.int64], size: int) -> Batches:
+    def of_size(cls, order: NDArray[np.int64], size: int) -> BatchSampler:
         """`order` in batches of `size` rows; the last may be smaller."""
         starts = np.arange(0, len(order), size, dtype=np.int64)
         return cls(order, starts, np.minimum(starts + size, len(order)))
@@ -47,11 +49,11 @@ class Batches(Sequence[NDArray[np.int64]]):
     def __getitem__(self, place: int) -> NDArray[np.int64]: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Batches: ...
+    def __getitem__(self, place: slice) -> BatchSampler: ...
 
-    def __getitem__(self, place: int | slice) -> NDArray[np.int64] | Batches:
+    def __getitem__(self, place: int | slice) -> NDArray[np.int64] | BatchSampler:
         if isinstance(place, slice):
-            return Batches(self._order, self._starts[place], self._stops[place])
+            return BatchSampler(self._order, self._starts[place], self._stops[place])
         return self._order[self._starts[place] : self._stops[place]]
 
     @property
@@ -66,12 +68,12 @@ class Batches(Sequence[NDArray[np.int64]]):
         counted: NDArray[np.int64] = before[self._stops] - before[self._starts]
         return counted
 
-    def take(self, places: NDArray[np.int64]) -> Batches:
+    def take(self, places: NDArray[np.int64]) -> BatchSampler:
         """The batches at `places`, in that order."""
-        return Batches(self._order, self._starts[places], self._stops[places])
+        return BatchSampler(self._order, self._starts[places], self._stops[places])
 
 
-def batches(lengths: NDArray[np.int64], budget: int) -> Batches:
+def batches(lengths: NDArray[np.int64], budget: int) -> BatchSampler:
     """Cut rows into batches of similar length, longest first, so that memory's peak comes at once.
 
     A batch's padded size (rows x longest) is at most `budget`, or it is a single row. Ties keep manifest order.
@@ -83,7 +85,7 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Batches:
         starts.append(start)
         start += sizes[start]
     cuts = np.array([*starts, len(order)], dtype=np.int64)
-    return Batches(order, cuts[:-1], cuts[1:])
+    return BatchSampler(order, cuts[:-1], cuts[1:])
 
 
 S = TypeVar("S")
@@ -98,11 +100,11 @@ class Reader(Protocol[Source, Input]):
     def load(self, source: Source) -> tuple[Input, bytes]:
         """The input, and the digest of the source's bytes. Raises UnusableAudio."""
 
-    def stand_in(self, source: Source) -> Input:
+    def placeholder(self, source: Source) -> Input:
         """What takes an unusable source's place, so that its neighbours' batch keeps its shape."""
 
 
-class Clip(NamedTuple):
+class AudioFile(NamedTuple):
     """Where an utterance lies, and what it was when it was planned."""
 
     path: Path
@@ -117,7 +119,7 @@ class SpeechReader:
 
     decoding: Decoding
 
-    def load(self, source: Clip) -> tuple[Waveform, bytes]:
+    def load(self, source: AudioFile) -> tuple[Waveform, bytes]:
         """Decode the file. Raises UnusableAudio, also where it is another than was planned.
 
         The row has the stamp of the plan. With no digest and another stamp it is encoded anew by the next run.
@@ -128,7 +130,7 @@ class SpeechReader:
             raise UnusableAudio("changed after it was planned: run it again")
         return decoded.wave, decoded.digest
 
-    def stand_in(self, source: Clip) -> Waveform:
+    def placeholder(self, source: AudioFile) -> Waveform:
         """Silence of the planned length."""
         return np.zeros(max(1, source.samples), np.float32)
 
@@ -140,13 +142,13 @@ class TextReader:
         """The text itself."""
         return source, digest_of(source.encode())
 
-    def stand_in(self, source: str) -> str:
+    def placeholder(self, source: str) -> str:
         """Never needed: every text can be read."""
         return source
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedBatch:
     """One batch's vectors, row by row, and what it cost."""
 
     rows: NDArray[np.int64]  # (n,)
@@ -157,7 +159,7 @@ class Encoded:
     encode_seconds: float
 
 
-class Work(Generic[S, T]):
+class BatchEncoder(Generic[S, T]):
     """Reads and encodes batches. Threads may share it: on a CPU they all compute, on an accelerator in turns."""
 
     def __init__(self, reader: Reader[S, T], encoder: Encoder[T], device: torch.device) -> None:
@@ -165,7 +167,7 @@ class Work(Generic[S, T]):
         self._turn: AbstractContextManager[Any] = nullcontext() if device.type == "cpu" else Lock()
         self._too_large = float("inf")  # the smallest batch, in padded size, that memory did not suffice for
 
-    def __call__(self, rows: NDArray[np.int64], sources: Sequence[S]) -> Encoded:
+    def __call__(self, rows: NDArray[np.int64], sources: Sequence[S]) -> EncodedBatch:
         """Encode `sources`, the rows `rows`, together. Raises EmotionRankError when one alone is too large."""
         start = time.monotonic()
         inputs: list[T] = []
@@ -176,19 +178,19 @@ class Work(Generic[S, T]):
                 value, digest = self.reader.load(source)
                 reasons.append(None)
             except UnusableAudio as error:
-                value, digest = self.reader.stand_in(source), error.digest
+                value, digest = self.reader.placeholder(source), error.digest
                 reasons.append(error.reason)
             inputs.append(value)
             digests.append(digest)
         if all(reasons):
-            return Encoded(rows, None, digests, reasons, time.monotonic() - start, 0.0)
+            return EncodedBatch(rows, None, digests, reasons, time.monotonic() - start, 0.0)
         prepared = self.encoder.prepare(inputs) if self._fits(inputs) else None
         loaded = time.monotonic()
         with self._turn:
             began = time.monotonic()
             vectors = self._encode(inputs, prepared).numpy()
             ended = time.monotonic()
-        return Encoded(rows, vectors, digests, reasons, loaded - start, ended - began)
+        return EncodedBatch(rows, vectors, digests, reasons, loaded - start, ended - began)
 
     def _encode(self, inputs: Sequence[T], prepared: Any = None) -> torch.Tensor:
         """The vectors of a batch: whole or, where memory does not suffice, by halves."""
@@ -204,7 +206,7 @@ class Work(Generic[S, T]):
                 raise EmotionRankError(
                     "encoder", "not enough memory for one clip", "room for it", "Lower audio.max_seconds."
                 )
-            say(f"not enough memory for {len(inputs)} at once: batches of this size are halved from here on")
+            log.warning(f"not enough memory for {len(inputs)} at once: batches of this size are halved from here on")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         middle = (len(inputs) + 1) // 2
@@ -214,11 +216,13 @@ class Work(Generic[S, T]):
         return len(inputs) == 1 or _size(inputs) < self._too_large
 
 
-def work_of(kind: str, encoder: Encoder[Any], config: ExtractConfig, device: torch.device) -> Work[Any, Any]:
+def work_of(kind: str, encoder: Encoder[Any], config: ExtractConfig, device: torch.device) -> BatchEncoder[Any, Any]:
     """The work of the store `kind`: audio, acoustic (Praat has no use for an accelerator) or text."""
     if kind == "text":
-        return Work(TextReader(), encoder, device)
-    return Work(SpeechReader(decoding_of(encoder, config)), encoder, device if kind == "audio" else torch.device("cpu"))
+        return BatchEncoder(TextReader(), encoder, device)
+    return BatchEncoder(
+        SpeechReader(decoding_of(encoder, config)), encoder, device if kind == "audio" else torch.device("cpu")
+    )
 
 
 def decoding_of(encoder: Any, config: ExtractConfig) -> Decoding:
@@ -227,11 +231,11 @@ def decoding_of(encoder: Any, config: ExtractConfig) -> Decoding:
 
 
 @dataclass(frozen=True)
-class Job(Generic[S, T]):
+class EncodeTask(Generic[S, T]):
     """What differs between the stores of stage one."""
 
     name: str
-    work: Work[S, T]
+    work: BatchEncoder[S, T]
     sources: Callable[[NDArray[np.int64]], list[S]]  # rows -> what is read for them
     seconds: Callable[[int], float]  # of audio in a row; 0 where the rate is in rows
 

@@ -12,7 +12,7 @@ from cache.header import PENDING
 from cache.reader import Store
 from cache.writer import Rounding, StoreWriter
 from pipeline.core.progress import Meter
-from pipeline.extraction.batching import Batches, Encoded, Job
+from pipeline.extraction.batching import BatchSampler, EncodedBatch, EncodeTask
 from pipeline.extraction.engines import Engine
 
 SYNC_SECONDS = 5.0
@@ -20,8 +20,8 @@ SYNC_SECONDS = 5.0
 
 def encode_rows(
     store: Store,
-    job: Job[Any, Any],
-    plan: Batches,
+    job: EncodeTask[Any, Any],
+    plan: BatchSampler,
     *,
     engine: Engine,
     check: Callable[[], None],
@@ -60,7 +60,7 @@ def encode_rows(
     return meter, writer.rounding
 
 
-def _commit(writer: StoreWriter, batch: Encoded, new: list[tuple[int, int]]) -> None:
+def _commit(writer: StoreWriter, batch: EncodedBatch, new: list[tuple[int, int]]) -> None:
     for i, row in new:
         reason = batch.reasons[i]
         if reason is not None:

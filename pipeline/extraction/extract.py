@@ -7,6 +7,7 @@ Doing it again goes on where it stopped; a manifest that grew or changed is carr
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.allocation import Plan, Rows
-from cache.captions import Captions, write_captions
-from cache.disk import remove, write_whole
+from cache.allocation import StoreRows, StoreSpec
+from cache.captions import Captions, write_captions_file
+from cache.disk import remove, write_atomic
 from cache.header import FAILED, PENDING, VERSION
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
@@ -30,13 +31,13 @@ from cache.writer import StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig, ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import clock, interruptible, say
+from pipeline.core.progress import clock, interruptible
 from pipeline.core.resources import pick_device
 from pipeline.data.captions import Acoustics, Source, plan_captions
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
-from pipeline.extraction.batching import Batches, Clip, Job, batches, decoding_of, work_of
+from pipeline.extraction.batching import AudioFile, BatchSampler, EncodeTask, batches, decoding_of, work_of
 from pipeline.extraction.encode_rows import encode_rows
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
@@ -44,6 +45,8 @@ from pipeline.extraction.encoders.precision import deviation, with_precision
 from pipeline.extraction.engines import Engine
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.status import content_of, sources_of, status_of
+
+log = logging.getLogger(__name__)
 
 CUDA_BATCH_SECONDS = 160.0
 PRECISION_CLIPS = 8
@@ -78,7 +81,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Run:
+class ExtractionContext:
     """How a call of `extract` goes about it."""
 
     engine: Engine
@@ -86,7 +89,7 @@ class Run:
     report: dict[str, Any]  # what is told of it beside the counts: seconds by store, what float16 cost
 
 
-def resolve(
+def resolve_extraction(
     config: str | Path | ExtractConfig,
     *,
     audio_root: str | Path | None = None,
@@ -110,7 +113,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     """
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
-        say(note)
+        log.info(note)
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
@@ -146,10 +149,10 @@ def extract(
     StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
-    config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    with _placed(engine, config, device, out) as (workers, inputs), writing(out), interruptible(out) as stop:
+    config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    with _placed(engine, config, device, out) as (workers, inputs), writer_lock(out), interruptible(out) as stop:
         report: dict[str, Any] = {"seconds": {}}
-        run = Run(workers, stop, report)
+        run = ExtractionContext(workers, stop, report)
         with stop.anywhere():
             if fresh:
                 for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
@@ -158,7 +161,7 @@ def extract(
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
             write_manifest(inputs.manifest, out / MANIFEST)
-            write_whole(out / CONFIG, [dump(_with_absolute_root(inputs)).encode()])
+            write_atomic(out / CONFIG, [dump(_with_absolute_root(inputs)).encode()])
             if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
                 report |= _report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu")
         if praat and acoustic:
@@ -188,7 +191,7 @@ def _placed(engine: str, config: ExtractConfig, device: str, out: Path) -> Itera
         raise UsageError(f"engine {engine}", "no such engine", "threads or ray", "Choose one of them.")
 
 
-def foresee(
+def plan_extraction(
     config: str | Path | ExtractConfig,
     *,
     out: str | Path,
@@ -199,11 +202,11 @@ def foresee(
 ) -> dict[str, Any]:
     """What `extract` would do with the same arguments; nothing is written.
 
-        foresee("my/manifest.csv", out="stores/mine")["utterances"]    # {"train": 120, "dev": 40, "test": 40}
+        plan_extraction("my/manifest.csv", out="stores/mine")["utterances"]    # {"train": 120, "dev": 40, "test": 40}
 
     Raises what `extract` would raise over the config, the corpus and the encoders.
     """
-    config = resolve(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     inputs = read_inputs(config, device=device, out=Path(out))
     rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
     texts = len(inputs.captions(None).texts())
@@ -227,10 +230,10 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     rows = sources_of(manifest, inputs.decoding(encoder), path)
     kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
-    plan = Plan(path, kind, rows, width=encoder.width, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, kind, rows, width=encoder.width, dtype=dtype, fingerprint=fingerprint)
     store, carried = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
     if carried:
-        say(f"{path}: the manifest changed; {carried:,} of {len(store):,} rows carried over")
+        log.warning(f"{path}: the manifest changed; {carried:,} of {len(store):,} rows carried over")
     if retry_failed:
         with StoreWriter(store) as writer:
             writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
@@ -240,16 +243,16 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
 def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     """Lay out or take up the store of one row a distinct text, and put the captions beside it."""
     texts = captions.texts()
-    rows = Rows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
+    rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
-    plan = Plan(path, "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
     store, carried = open_for_writing(plan)
     before = content_of(captions_path)
-    write_captions(captions, captions_path)
+    write_captions_file(captions, captions_path)
     if before not in (None, content_of(captions_path)):
         kept = f"{carried or len(store):,} of {len(store):,} texts were there before"
-        say(f"{captions_path}: the captions changed; {kept}")
+        log.warning(f"{captions_path}: the captions changed; {kept}")
     return store
 
 
@@ -261,7 +264,7 @@ def _acoustics(store: Store | None) -> Acoustics | None:
     return Acoustics(NAMES, values)
 
 
-def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> Batches:
+def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> BatchSampler:
     """The batches of the speech encoder. With a fixed padding every clip is as large as the longest may be."""
     if inputs.config.audio.padding != "masked":
         lengths = np.full_like(lengths, round(inputs.config.audio.max_seconds * inputs.audio.sample_rate))
@@ -271,11 +274,11 @@ def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> Batches:
     return batches(lengths, int(seconds * inputs.audio.sample_rate))
 
 
-def _encode_text(inputs: Inputs, store: Store, run: Run) -> None:
+def _encode_text(inputs: Inputs, store: Store, run: ExtractionContext) -> None:
     texts = store.ids
     lengths = store.column("length")
-    plan = Batches.of_size(np.argsort(-lengths, kind="stable"), inputs.config.text.batch_size)
-    job = Job(
+    plan = BatchSampler.of_size(np.argsort(-lengths, kind="stable"), inputs.config.text.batch_size)
+    job = EncodeTask(
         name="text",
         work=work_of("text", inputs.text, inputs.config, inputs.device),
         sources=lambda rows: [texts[row] for row in rows],
@@ -284,13 +287,15 @@ def _encode_text(inputs: Inputs, store: Store, run: Run) -> None:
     _run(store, job, plan, run)
 
 
-def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: Run) -> None:
+def _encode_speech(
+    inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: ExtractionContext
+) -> None:
     manifest, lengths, stamps = inputs.manifest, store.column("length"), store.column("stamp")
-    job = Job(
+    job = EncodeTask(
         name=store.layout.kind,
         work=work_of(store.layout.kind, encoder, inputs.config, inputs.device),
         sources=lambda rows: [
-            Clip(manifest.path(row), int(lengths[row]), *stamps[row].tolist()) for row in rows.tolist()
+            AudioFile(manifest.path(row), int(lengths[row]), *stamps[row].tolist()) for row in rows.tolist()
         ],
         seconds=lambda row: lengths[row] / encoder.sample_rate,
     )
@@ -300,17 +305,17 @@ def _encode_speech(inputs: Inputs, encoder: AudioEncoder, store: Store, limit: i
     _run(store, job, plan, run)
 
 
-def _run(store: Store, job: Job[Any, Any], plan: Batches, run: Run) -> None:
+def _run(store: Store, job: EncodeTask[Any, Any], plan: BatchSampler, run: ExtractionContext) -> None:
     meter, rounding = encode_rows(store, job, plan, engine=run.engine, check=run.check)
     run.report["seconds"][job.name] = meter.seconds
     if meter.done:
-        say(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
+        log.info(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
     if rounding.rows:
         run.report.setdefault("rounding", {})[job.name] = vars(rounding)
-        say(f"{job.name}: {rounding}")
+        log.info(f"{job.name}: {rounding}")
 
 
-def _spread(plan: Batches, states: NDArray[np.uint8], limit: int) -> Batches:
+def _spread(plan: BatchSampler, states: NDArray[np.uint8], limit: int) -> BatchSampler:
     """Batches with about `limit` pending rows, evenly spaced over the plan."""
     waiting = plan.take(np.flatnonzero(plan.counts(states == PENDING)))
     if not len(waiting):
@@ -332,7 +337,7 @@ def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
     if not waves:
         return {}
     found = deviation(inputs.audio, load_audio_encoder(exact, device), waves)
-    say(
+    log.warning(
         f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
         f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "
         f"{found['largest_value']:.1e}"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.allocation import Rows
+from cache.allocation import StoreRows
 from cache.header import DONE, FAILED, PENDING
-from cache.manifest import Manifest, Names
+from cache.manifest import Manifest, RowNames
 from cache.reader import Store
 from cache.stores import CONFIG, Stores, open_stores
 from pipeline.core.config import ExtractConfig
@@ -23,26 +23,26 @@ from pipeline.core.errors import StoreCorrupt, StoreMismatch
 from pipeline.core.files import read_yaml
 from pipeline.core.resources import cores
 from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.audio.files import digest_of_file, opened, stamp_of
+from pipeline.extraction.audio.files import digest_of_file, open_audio, stamp_of
 
 _PART = 1024  # files in one piece of work: a future for each of two million would take gigabytes
 _QUICK_SECONDS = 1e-4  # a file; a header from the page cache takes a tenth
 
 
-def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> Rows:
+def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> StoreRows:
     """Stamp every file and look up its length in samples: from `store` where it is unchanged, else from its header."""
     root, audio = str(manifest.root), manifest.audio
     stamps = _over(np.arange(len(manifest)), lambda row: _stamp(os.path.join(root, audio[row]))).reshape(-1, 2)
     lengths = _known_lengths(store, manifest.id, stamps)
     new = np.flatnonzero(lengths < 0)
     lengths[new] = _over(new, lambda row: decoding.samples(os.path.join(root, audio[row])))
-    return Rows(manifest.id, stamps, lengths)
+    return StoreRows(manifest.id, stamps, lengths)
 
 
 def content_of(path: Path) -> bytes | None:
     """The digest of a file's bytes, None where it cannot be read."""
     try:
-        with opened(path) as handle:
+        with open_audio(path) as handle:
             return digest_of_file(handle, os.fstat(handle).st_size)
     except (OSError, ValueError):
         return None
@@ -75,7 +75,7 @@ def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDA
     if not path.exists():
         return lengths
     old = Store.open(path)
-    if old.names == Names.of(ids):
+    if old.names == RowNames.of(ids):
         was = np.arange(len(ids))
     else:
         row_of = {name: row for row, name in enumerate(old.ids)}

@@ -8,6 +8,7 @@ README.md            the model card
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,12 @@ from cache.stores import CONFIG, Stores
 from pipeline.core.config import AudioConfig, ExtractConfig, TextConfig, TrainConfig
 from pipeline.core.config_files import validate
 from pipeline.core.errors import StoreCorrupt, UsageError
-from pipeline.core.files import deeper_than, opened, parse_json, read_yaml
+from pipeline.core.files import deeper_than, open_regular, parse_json, read_yaml
 from pipeline.core.hub import looks_like_hub_name
-from pipeline.core.progress import say
-from pipeline.training.heads import Heads, in_short, load_heads, save_heads
+from pipeline.training.heads import Heads, load_heads, one_line_reason, save_heads
 from pipeline.training.run_folder import Run, first_wrong
+
+log = logging.getLogger(__name__)
 
 HEADS, SETTINGS, CARD = "model.safetensors", "config.json", "README.md"
 AGAIN = "Export it again, or download it again."
@@ -84,7 +86,7 @@ class Data(_Part):
     utterances: dict[Name, Count]
 
 
-class Figure(_Part):
+class MeasuredFigure(_Part):
     """Mean and standard deviation over lists or trials."""
 
     mean: FiniteFloat
@@ -99,8 +101,8 @@ class Evaluation(_Part):
     utterances: Count
     style: Name
     seeds: Count
-    heads: dict[Name, Figure]
-    all_seeds: dict[Name, Figure]
+    heads: dict[Name, MeasuredFigure]
+    all_seeds: dict[Name, MeasuredFigure]
 
 
 class Description(_Part):
@@ -177,7 +179,7 @@ def write_model(folder: Path, heads: Heads, described: Description, card: Callab
 
 
 def _description(path: Path) -> Description:
-    with opened(path, "rb", expected="an exported model's") as file:
+    with open_regular(path, "rb", expected="an exported model's") as file:
         raw = file.read(_MOST_BYTES + 1)
     try:
         if len(raw) > _MOST_BYTES:
@@ -236,15 +238,15 @@ def _evaluation(run: Run, about: dict[str, Any]) -> Evaluation | None:
             all_seeds=_figures(found),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = first_wrong(error) if isinstance(error, ValidationError) else in_short(error)
-        say(f"{path}: left out ({reason}); evaluate-heads writes it anew")
+        reason = first_wrong(error) if isinstance(error, ValidationError) else one_line_reason(error)
+        log.warning(f"{path}: left out ({reason}); evaluate-heads writes it anew")
         return None
 
 
-def _figures(found: dict[str, Any]) -> dict[str, Figure]:
+def _figures(found: dict[str, Any]) -> dict[str, MeasuredFigure]:
     named = ("mean", "std", "convention")
     return {
-        name: Figure(**{key: found[test][name][key] for key in named})
+        name: MeasuredFigure(**{key: found[test][name][key] for key in named})
         for test, names in _TESTS.items()
         for name in names
     }

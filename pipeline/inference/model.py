@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.fingerprint import differences
+from cache.fingerprint import describe_differences, differences
 from pipeline.core.errors import ManyProblems, StoreMismatch, UsageError
 from pipeline.core.hub import find_model, push_folder
 from pipeline.core.resources import pick_device
-from pipeline.extraction.audio.inputs import Recording, Recordings, Sampled, sources_of
-from pipeline.extraction.batching import Batches, Job, TextReader, Work
+from pipeline.extraction.audio.inputs import ArrayAudio, AudioInput, AudioInputs, audio_sources
+from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask, TextReader
 from pipeline.extraction.encoders import NEED_MODEL, load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.engines.threads import Threads
@@ -112,7 +112,7 @@ class EmotionRankCLAP:
 
     def encode_speech(
         self,
-        recordings: Recording | Sequence[Recording],
+        recordings: AudioInput | Sequence[AudioInput],
         sample_rate: int | None = None,
         batch_size: int = 1,
         *,
@@ -123,11 +123,11 @@ class EmotionRankCLAP:
         Decoded, cropped and encoded as a store's rows are. One clip a batch, on each core, is quickest on a CPU; a
         GPU takes more. Raises UsageError that names every recording that cannot be used, StoreMismatch.
         """
-        sources = sources_of(recordings, sample_rate)
+        sources = audio_sources(recordings, sample_rate)
         encoder, decoding = self.audio_encoder, self._decoding(self.audio_encoder)
-        reader = Recordings(decoding, sample_rate or decoding.sample_rate)
+        reader = AudioInputs(decoding, sample_rate or decoding.sample_rate)
         lengths = [reader.samples(source) for source in sources]
-        work = Work(reader, encoder, self.device)
+        work = BatchEncoder(reader, encoder, self.device)
         vectors = _encoded("recording", sources, lengths, work, batch_size)
         return _as(self.embed_speech(vectors), convert_to_numpy)
 
@@ -138,7 +138,7 @@ class EmotionRankCLAP:
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         for place, text in enumerate(texts):
             _require_text(text, place)
-        work = Work(TextReader(), self.text_encoder, self.device)
+        work = BatchEncoder(TextReader(), self.text_encoder, self.device)
         vectors = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
         return _as(self.embed_text(vectors), convert_to_numpy)
 
@@ -180,18 +180,18 @@ class EmotionRankCLAP:
         self._require_same("text", self.config.fingerprint.text, {"encoder": encoder.fingerprint()})
         return encoder
 
-    def _decoding(self, encoder: AudioEncoder) -> Sampled:
+    def _decoding(self, encoder: AudioEncoder) -> ArrayAudio:
         audio = self.config.encoders.audio
-        return Sampled(encoder.sample_rate, audio.max_seconds, audio.crop)
+        return ArrayAudio(encoder.sample_rate, audio.max_seconds, audio.crop)
 
     def _require_same(self, side: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """The version of the stores' format moves no vector, and is not compared."""
         then = {name: value for name, value in then.items() if name != "store_version"}
-        fields = [line.replace("the store has", "the heads have") for line in differences(then, now)]
+        fields = differences(then, now)
         if fields:
             raise StoreMismatch(
                 f"{side} encoder",
-                "; ".join(fields)[:_LONGEST],
+                describe_differences(fields, "the heads have")[:_LONGEST],
                 "the one the heads were trained on",
                 f"Name the folder of that model as {side}_model.",
             )
@@ -219,15 +219,15 @@ def _placed(config: Any, model: str | Path | None, side: str) -> Any:
 
 
 def _encoded(
-    what: str, sources: Sequence[Any], lengths: Sequence[int], work: Work[Any, Any], batch_size: int
+    what: str, sources: Sequence[Any], lengths: Sequence[int], work: BatchEncoder[Any, Any], batch_size: int
 ) -> Tensor:
     """(n, width) vectors of `sources`, longest first, in stage one's own way: on a CPU a batch a core."""
     if type(batch_size) is not int or batch_size < 1:
         raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
     vectors = torch.zeros(len(sources), work.encoder.width)
     problems: dict[int, str] = {}
-    job = Job(what, work, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
-    plan = Batches.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)
+    job = EncodeTask(what, work, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
+    plan = BatchSampler.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)
     with Threads().encoded(job, plan) as results:
         for batch in results:
             if batch is None:

@@ -12,7 +12,7 @@ from cache.fingerprint import leaves
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.plugins import BUILT_IN
 from pipeline.extraction.encoders import NEED_MODEL
-from pipeline.inference.export import Description, Evaluation, Figure
+from pipeline.inference.export import Description, Evaluation, MeasuredFigure
 
 _FRONT = {
     "library_name": "emotionrankclap",
@@ -146,7 +146,7 @@ def _figures(found: Evaluation | None, seed: int) -> str:
     )
 
 
-def _shown(figure: Figure) -> str:
+def _shown(figure: MeasuredFigure) -> str:
     return f"{figure.mean:.3f} ± {figure.std:.3f}"
 
 

@@ -31,7 +31,7 @@ class Filter:
     emotion: Sequence[str] = ()
 
 
-class Columns:
+class UtteranceFilter:
     """The fields of N utterances that a `Filter` speaks of, as numbers."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -71,7 +71,7 @@ _TOGETHER = 16  # vectors asked in one product: their similarities take 10 MB at
 
 
 @dataclass(frozen=True)
-class UnitRows:
+class NearestNeighbours:
     """Rows of a store as heads embed them, normalised once; rows without a vector or a direction are not here."""
 
     rows: Rows  # (n,) ascending
@@ -97,7 +97,7 @@ class UnitRows:
         return found
 
     def _best(self, asked: Vectors, rough: Vectors, places: Rows, top: int) -> list[tuple[int, float]]:
-        if not have_length_1(asked[None])[0]:
+        if not is_normalised(asked[None])[0]:
             return []
         if top < len(places):
             # a float32 product of unit vectors is wrong by width * 2^-24 at most, of this row and of the top-th
@@ -113,7 +113,7 @@ class UnitRows:
         return np.concatenate([(self.vectors[part] * asked).sum(axis=1) for part in parts])
 
 
-def embed_rows(store: Store, rows: Rows, embed: Callable[[Tensor], Vectors]) -> UnitRows:
+def embed_rows(store: Store, rows: Rows, embed: Callable[[Tensor], Vectors]) -> NearestNeighbours:
     """The done ones of `rows`, ascending, by `embed` ((n, width of the store) -> (n, width)), a block at a time."""
     kept = np.zeros(len(rows), dtype=bool)
     vectors, filled = np.empty((0, 0), np.float32), 0
@@ -123,12 +123,12 @@ def embed_rows(store: Store, rows: Rows, embed: Callable[[Tensor], Vectors]) -> 
             block = embed(torch.from_numpy(read.astype(np.float32, copy=False)))
             if not start:  # whole: parts joined at the end would take twice the memory
                 vectors = np.empty((len(rows), block.shape[1]), np.float32)
-            usable = kept[start : start + _ROWS] = done & have_length_1(block)
+            usable = kept[start : start + _ROWS] = done & is_normalised(block)
             vectors[filled : (filled := filled + int(usable.sum()))] = block[usable]
             meter.advance(len(read))
-    return UnitRows(rows[kept], vectors[:filled])
+    return NearestNeighbours(rows[kept], vectors[:filled])
 
 
-def have_length_1(vectors: Vectors) -> Mask:
+def is_normalised(vectors: Vectors) -> Mask:
     """(n,) which rows have a direction: heads give zeros where no unit fires (F7), and NaN for what overflows."""
     return np.asarray(np.isclose(np.einsum("nw,nw->n", vectors, vectors), 1, atol=0.01))

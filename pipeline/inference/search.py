@@ -7,6 +7,7 @@ Loading is one thing (`SpeechIndex.open`: seconds), asking another (`ask`: milli
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.fingerprint import differences
+from cache.fingerprint import describe_differences, differences
 from cache.manifest import Manifest
 from cache.reader import Store
 from cache.stores import CONFIG, Stores
@@ -24,12 +25,13 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate
 from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.core.files import read_yaml
-from pipeline.core.progress import say
 from pipeline.core.resources import pick_device
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.precision import with_precision
-from pipeline.inference.nearest_neighbours import Columns, Filter, UnitRows, embed_rows
+from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
 from pipeline.training.run_folder import Run, open_run
+
+log = logging.getLogger(__name__)
 
 Hit = dict[str, Any]
 Vectors = NDArray[np.float32]
@@ -48,8 +50,8 @@ class SpeechIndex:
     """
 
     manifest: Manifest
-    columns: Columns
-    found: UnitRows
+    columns: UtteranceFilter
+    found: NearestNeighbours
     embed: Callable[[str], Vectors]  # a sentence -> (1, width)
     root: Path | None = None  # of the audio
 
@@ -64,12 +66,14 @@ class SpeechIndex:
         """
         opened = _Opened(stores, run, device)
         manifest = opened.stores.manifest
-        columns = Columns(manifest)
+        columns = UtteranceFilter(manifest)
         rows = np.flatnonzero(columns.allowed(among or Filter()))
         embed = opened.sentences()
         found = embed_rows(opened.stores.audio, rows, opened.embed_speech)
         if len(found.rows) < len(rows):
-            say(f"{len(rows) - len(found.rows):,} of {len(rows):,} utterances are no hits: failed, pending or all zero")
+            log.warning(
+                f"{len(rows) - len(found.rows):,} of {len(rows):,} utterances are no hits: failed, pending or all zero"
+            )
         return cls(manifest, columns, found, embed, opened.config.corpus.root)
 
     def ask(self, sentences: str | Sequence[str], *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
@@ -99,7 +103,7 @@ class CaptionIndex:
 
     texts: list[str]
     styles: Mapping[str, str]  # of each text that is a caption
-    found: UnitRows
+    found: NearestNeighbours
     embed: Callable[[Path], Vectors]  # an audio file -> (1, width)
 
     @classmethod
@@ -186,7 +190,7 @@ def search(
     sentences = _usable(sentences)
     index = SpeechIndex.open(stores, run, among=Filter(_many(split), _many(speaker), _many(emotion)), device=device)
     if not len(index.found.rows):
-        say("no utterance that fits the filter is done: nothing is found")
+        log.warning("no utterance that fits the filter is done: nothing is found")
     return index.ask(sentences, top=top)
 
 
@@ -228,7 +232,10 @@ def _styles(stores: Stores) -> dict[str, str]:
 def _refuse_another(name: str, store: Store, ours: Mapping[str, Any]) -> None:
     fields = differences({key: value for key, value in store.fingerprint.items() if key in ours}, ours)
     if fields:
-        found, action = f"another {name} encoder ({'; '.join(fields)})", "Restore it, or the stores' config.yaml."
+        found, action = (
+            f"another {name} encoder ({describe_differences(fields)})",
+            "Restore it, or the stores' config.yaml.",
+        )
         raise StoreMismatch(store.path, found, "the one the stores were made with", action)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
-from pipeline.core.config import AnyObjective, OwnObjectiveConfig, RankingConfig, SoftTargetsConfig
+from pipeline.core.config import AnyObjective, CustomObjectiveConfig, RankingConfig, SoftTargetsConfig
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.core.plugins import Part, find, told
+from pipeline.core.plugins import Plugin, find, translate_errors
 from pipeline.objectives.label_order import Order, label_order
 from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_n_contrast_gradient
 from pipeline.objectives.soft_targets import (
@@ -76,13 +76,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Own:
+class CustomLoss:
     """A registered loss with its settings.
 
     What it gives is checked but for being finite: a sweep's trial may diverge, and fails alone.
     """
 
-    part: Part
+    part: Plugin
     settings: Mapping[str, Any]
     recordable: ClassVar[bool] = False  # a recording would keep whatever its Python decided the first time
 
@@ -113,7 +113,7 @@ class Own:
         if prepared.rows.dim() > 1:
             rows, captions = (t.reshape(count, -1)[c % count] for t in (prepared.rows, prepared.captions))
             batch = Batch(prepared.pairs, rows, captions)
-        with told(self.part, self.part.source, "a loss of (logits, batch)"):
+        with translate_errors(self.part, self.part.source, "a loss of (logits, batch)"):
             loss = self.part.make(logits, batch, **self.settings)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             shape = f" of shape {tuple(loss.shape)}, {loss.dtype}" if isinstance(loss, Tensor) else ""
@@ -124,7 +124,7 @@ class Own:
     def _slope(self, loss: Tensor, logits: Tensor) -> Tensor:
         slope = None
         if loss.requires_grad:
-            with told(self.part, self.part.source, "a loss that autograd can follow"):
+            with translate_errors(self.part, self.part.source, "a loss that autograd can follow"):
                 (slope,) = torch.autograd.grad(loss, logits, allow_unused=True)
         if slope is None:
             found, action = "its loss does not depend on the logits", "Compute it from the logits, without detaching."
@@ -195,9 +195,9 @@ class SoftTargets:
         return soft_target_gradient(logits, prepared, divergence=self.config.divergence, with_gradient=with_gradient)
 
 
-def needed_labels(config: AnyObjective) -> Sequence[str]:
+def required_labels(config: AnyObjective) -> Sequence[str]:
     """The numeric labels without which a row cannot be trained on. Categories may be unknown (soft_targets)."""
-    if isinstance(config, OwnObjectiveConfig):
+    if isinstance(config, CustomObjectiveConfig):
         return find("objective", config.name).labels
     return config.labels if isinstance(config, RankingConfig) else ()
 
@@ -207,8 +207,8 @@ def objective_of(config: AnyObjective, train: CachedPairs) -> Objective:
 
     Raises UsageError when the stores lack what it compares (acoustic features), or its code is not registered.
     """
-    if isinstance(config, OwnObjectiveConfig):
-        return Own(find("objective", config.name), config.settings)
+    if isinstance(config, CustomObjectiveConfig):
+        return CustomLoss(find("objective", config.name), config.settings)
     if isinstance(config, RankingConfig):
         return Ranking(config)
     return SoftTargets(config, _maker(config, train))
@@ -216,7 +216,7 @@ def objective_of(config: AnyObjective, train: CachedPairs) -> Objective:
 
 def where_to_look(config: AnyObjective) -> str:
     """What to do about a loss that is not finite."""
-    if not isinstance(config, OwnObjectiveConfig):
+    if not isinstance(config, CustomObjectiveConfig):
         return "Lower learning_rate, or look at temperature."
     return (
         f"Look at objective {config.name} (labels that are missing are nan where register_objective does not name "

@@ -30,7 +30,7 @@ TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale"
 
 
 @dataclass(frozen=True)
-class Member:
+class HeadsConfig:
     """One configuration of a stack: its heads as they are at the start, and how it trains."""
 
     heads: Heads
@@ -40,10 +40,10 @@ class Member:
     schedule: Schedule = CONSTANT
 
 
-class Stack:
+class BatchedHeads:
     """C members of one width and activation, which see the same batches; all else is their own."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[HeadsConfig]) -> None:
         first = members[0].heads
         self.count, self.width, self.activation = len(members), first.audio.out_features, first.activation
         self.wide = {name: _joined([member.heads.state_dict()[name] for member in members]) for name in TRAINED}
@@ -51,7 +51,7 @@ class Stack:
         self._first = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}  # Adam's moments
         self._second = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
         self._steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
-        self.taken = 0  # steps so far
+        self.steps_done = 0  # steps so far
         self.fastest: Callable[[Tensor, Tensor, Sequence[Any]], Tensor] | None = None  # `step`, or its replay on CUDA
         self._adams = self._by_rate(members)
         self.objectives: list[Objective] = []  # the distinct ones, in the order that `prepared` has
@@ -69,13 +69,13 @@ class Stack:
         """
         self.set_rates()
         losses = self.step_at_rates(speech, text, prepared)
-        self.taken += 1
+        self.steps_done += 1
         return losses
 
     def set_rates(self) -> None:
         """Set every member's learning rate to what its schedule says of the coming step."""
         for member_rate, schedule, rate, _ in self._adams:
-            rate.fill_(member_rate * schedule.factor(self.taken))
+            rate.fill_(member_rate * schedule.factor(self.steps_done))
 
     def step_at_rates(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
         """`step` at the rates that are set: work for the device alone, so that CUDA can record it (cuda_step.py)."""
@@ -94,12 +94,12 @@ class Stack:
         return losses
 
     def project(self, c: int, side: str, vectors: Tensor) -> Tensor:
-        """Member c's unit vectors (..., width) of standardised vectors of a `side`, "audio" or "text"."""
+        """HeadsConfig c's unit vectors (..., width) of standardised vectors of a `side`, "audio" or "text"."""
         own = self._part(self.wide, c)
         return self._unit(linear(vectors, own[f"{side}.weight"], own[f"{side}.bias"]))[0]
 
     def losses(self, c: int, logits: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """Member c's loss of each batch, (S,), for (S, B, B) cosines."""
+        """HeadsConfig c's loss of each batch, (S,), for (S, B, B) cosines."""
         group = next(g for g, members in enumerate(self._members_of) if c in members)
         scaled = logits * self.wide["log_scale"][c].exp()
         return self.objectives[group].gradient(scaled, prepared[group], with_gradient=False)[0]
@@ -114,7 +114,7 @@ class Stack:
         return [math.exp(min(-scale, MAX_EXPONENT)) for scale in self.wide["log_scale"].tolist()]
 
     def checkpoint(self) -> dict[str, Tensor]:
-        """Everything that another `Stack` of the same members needs to go on with the same bits; no copies."""
+        """Everything that another `BatchedHeads` of the same members needs to go on with the same bits; no copies."""
         kinds = {"heads": self.wide, "first": self._first, "second": self._second}
         tensors = {f"{kind}.{name}": tensor for kind, wide in kinds.items() for name, tensor in wide.items()}
         return tensors | {"steps": self._steps}
@@ -127,9 +127,9 @@ class Stack:
                 raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-        self.taken = int(self._steps[0, 0])
+        self.steps_done = int(self._steps[0, 0])
 
-    def _by_rate(self, members: Sequence[Member]) -> list[tuple[float, Schedule, Tensor, dict[str, Any]]]:
+    def _by_rate(self, members: Sequence[HeadsConfig]) -> list[tuple[float, Schedule, Tensor, dict[str, Any]]]:
         """Learning rate, schedule, the step's rate and what else `adam` takes, for all members that have them alike."""
         rates: dict[tuple[float, float, Schedule], list[int]] = {}
         for c, member in enumerate(members):
@@ -159,7 +159,7 @@ class Stack:
         ]
 
     def _part(self, wide: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
-        """Member c's part of each wide tensor, as views."""
+        """HeadsConfig c's part of each wide tensor, as views."""
         sizes = {name: 1 if name == "log_scale" else self.width for name in wide}
         return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in wide.items()}
 

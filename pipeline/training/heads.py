@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from cache.disk import write_whole
+from cache.disk import write_atomic
 from pipeline.core.errors import StoreCorrupt
 
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
@@ -120,7 +120,7 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
         about: dict[str, Any] = dict(metadata["about"])
     except _BROKEN as error:
         raise StoreCorrupt(
-            path, f"no heads of this release ({in_short(error)})", "heads.safetensors", "Train them again."
+            path, f"no heads of this release ({one_line_reason(error)})", "heads.safetensors", "Train them again."
         ) from None
     return heads.eval(), about
 
@@ -148,7 +148,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     said = {**metadata, _CHECKSUM: _checksum(tensors, metadata)}
     # one key: safetensors writes several in a random order. Not its save_file: killed, that leaves files of its own
     contents = save(tensors, {_METADATA: json.dumps(said)})
-    write_whole(path, [contents])
+    write_atomic(path, [contents])
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -166,7 +166,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its bytes do not match their checksum")
     except (OSError, SafetensorError, *_BROKEN) as error:
         raise StoreCorrupt(
-            path, f"cannot be read ({in_short(error)})", "a file of train-heads", "Train the heads again."
+            path, f"cannot be read ({one_line_reason(error)})", "a file of train-heads", "Train the heads again."
         ) from None
     return tensors, metadata
 
@@ -180,7 +180,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> int
     return crc
 
 
-def in_short(error: BaseException) -> str:
+def one_line_reason(error: BaseException) -> str:
     """What went wrong, on one line that a terminal can be shown."""
     words = " ".join(str(error).split())
     return "".join(letter if letter.isprintable() else "?" for letter in words)[:160]

@@ -5,6 +5,7 @@ Written for a GPU and never run on one yet; on a CPU the tests replay through a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,20 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.core.progress import say
-from pipeline.training.batched_heads import Stack
+from pipeline.training.batched_heads import BatchedHeads
 
-Work = Callable[[], None]
+log = logging.getLogger(__name__)
+
+Launch = Callable[[], None]
 
 
 class ReplayedStep:
-    """`Stack.step` for batches of one shape: inputs are copied into fixed places, then the recorded work is replayed.
+    """`BatchedHeads.step` for batches of one shape: inputs are copied into place, then the recorded work is replayed.
 
     `record` makes of work a function that replays it, without leaving a trace in the stack.
     """
 
     def __init__(
-        self, stack: Stack, speech: Tensor, text: Tensor, prepared: Sequence[Any], record: Callable[[Work], Work]
+        self,
+        stack: BatchedHeads,
+        speech: Tensor,
+        text: Tensor,
+        prepared: Sequence[Any],
+        record: Callable[[Launch], Launch],
     ) -> None:
         self.stack = stack
         self._speech, self._text = speech.clone(), text.clone()
@@ -39,7 +46,7 @@ class ReplayedStep:
             stack.restore(before)
 
     def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """As `Stack.step`; the losses are a copy. Raises ValueError for a batch of another shape."""
+        """As `BatchedHeads.step`; the losses are a copy. Raises ValueError for a batch of another shape."""
         if speech.shape != self._speech.shape or text.shape != self._text.shape:
             raise ValueError(f"a batch of {tuple(speech.shape)} for a step of {tuple(self._speech.shape)}")
         self._speech.copy_(speech)
@@ -48,14 +55,14 @@ class ReplayedStep:
             _copy(mine, new)
         self.stack.set_rates()
         self._replay()
-        self.stack.taken += 1
+        self.stack.steps_done += 1
         return self._losses.clone()
 
     def _work(self) -> None:
         self._losses.copy_(self.stack.step_at_rates(self._speech, self._text, self._prepared))
 
 
-def recorded_on_cuda(work: Work) -> Work:
+def recorded_on_cuda(work: Launch) -> Launch:
     """Warm `work` up on a stream of its own, record it as a CUDA graph, and return the graph's replay."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -66,18 +73,20 @@ def recorded_on_cuda(work: Work) -> Work:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    replay: Work = graph.replay
+    replay: Launch = graph.replay
     return replay
 
 
 def replayed_step(
-    stack: Stack, speech: Tensor, text: Tensor, prepared: Sequence[Any]
+    stack: BatchedHeads, speech: Tensor, text: Tensor, prepared: Sequence[Any]
 ) -> Callable[[Tensor, Tensor, Sequence[Any]], Tensor]:
     """`stack.step` as a replay of CUDA's; where that cannot be recorded, `stack.step`, and the reason is said."""
     try:
         return ReplayedStep(stack, speech, text, prepared, recorded_on_cuda).step
     except RuntimeError as error:
-        say(f"CUDA graph: not recorded ({' '.join(str(error).split())[:120]}); every step is launched kernel by kernel")
+        log.warning(
+            f"CUDA graph: not recorded ({' '.join(str(error).split())[:120]}); every step is launched kernel by kernel"
+        )
         return stack.step
 
 

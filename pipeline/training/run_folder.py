@@ -17,14 +17,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
 
-from cache.disk import make_folder, remove, remove_tree, write_text, write_whole
-from cache.fingerprint import differences
+from cache.disk import make_folder, remove, remove_tree, write_atomic, write_text
+from cache.fingerprint import Difference, describe_differences, differences
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump, validate
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.files import deeper_than, read_yaml
-from pipeline.training.heads import Heads, in_short, load_heads
+from pipeline.training.heads import Heads, load_heads, one_line_reason
 
 AGAIN = "Train again; with --fresh where that does not help."
 _DEEPEST = 32  # of JSON in JSON; a fingerprint has 3
@@ -122,7 +122,7 @@ class Run:
             if epochs != list(range(1, self.config.epochs + 1)) or not text.endswith("\n"):
                 raise ValueError(f"{len(epochs)} lines of {self.config.epochs} epochs")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StoreCorrupt(path, f"cannot be read ({in_short(error)})", "a line an epoch", AGAIN) from None
+            raise StoreCorrupt(path, f"cannot be read ({one_line_reason(error)})", "a line an epoch", AGAIN) from None
         return text
 
     def damage(self, seed: int) -> str:
@@ -177,7 +177,7 @@ class Run:
         for name, contents in (("metrics.jsonl", lines.encode()), ("heads.safetensors", best)):
             path = self.folder / name
             if not path.is_file() or path.read_bytes() != contents:
-                write_whole(path, [contents])
+                write_atomic(path, [contents])
 
 
 def open_run(folder: str | Path) -> Run:
@@ -206,12 +206,12 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
     return run
 
 
-def _in_brief(fields: list[str]) -> str:
+def _in_brief(fields: list[Difference]) -> str:
     """Differences of encoders; of other ones altogether not each field that only one side has."""
-    both = [field for field in fields if " nothing, now " not in field and not field.endswith(" nothing")] or fields
-    told = [each.replace("the store has", "the heads have").replace(", now ", ", the stores ") for each in both]
-    rest = len(fields) - len(told)
-    return "; ".join(told) + (f"; and {rest} fields that one of them has not" if rest else "")
+    both = [field for field in fields if field.then is not None and field.now is not None] or fields
+    rest = len(fields) - len(both)
+    shown = describe_differences(both, "the heads have", "the stores")
+    return shown + (f"; and {rest} fields that one of them has not" if rest else "")
 
 
 def _clear(folder: Path) -> None:
@@ -237,15 +237,17 @@ def _best(seeds: dict[str, Any]) -> int:
 def first_wrong(error: Exception) -> str:
     """The first thing that is wrong; pydantic lists all, a few lines each."""
     if not isinstance(error, ValidationError):
-        return in_short(error)
+        return one_line_reason(error)
     wrong = error.errors(include_url=False, include_input=False)[0]
-    return in_short(ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}"))
+    return one_line_reason(ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}"))
 
 
 def _changed(run: Run, config: TrainConfig, origin: dict[str, Any]) -> Iterator[str]:
     then, now = (c.model_dump(mode="json", exclude={"seeds"}) for c in (run.config, config))
-    yield from (line.replace("the store has", "the run has") for line in differences(then, now))
+    if settings := differences(then, now):
+        yield describe_differences(settings, "the run has")
     about = run.about
-    yield from differences(about["fingerprint"], origin["fingerprint"])
+    if encoders := differences(about["fingerprint"], origin["fingerprint"]):
+        yield describe_differences(encoders)
     if about["data"] != origin["data"]:
         yield "the training data changed"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,24 +23,26 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cache.disk import faults_told, make_folder, remove, write_text
+from cache.disk import make_folder, remove, translate_os_errors, write_text
 from cache.fingerprint import canonical
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.core.config import OwnObjectiveConfig, SoftTargetsConfig, TrainConfig
+from pipeline.core.config import CustomObjectiveConfig, SoftTargetsConfig, TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.core.plugins import ASKED
-from pipeline.core.progress import interruptible, say
+from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
-from pipeline.objectives.base import Objective, needed_labels, objective_of, where_to_look
-from pipeline.training.batched_heads import TRAINED, Member, Stack
-from pipeline.training.heads import Heads, in_short, load_tensors, save_heads, save_tensors
+from pipeline.objectives.base import Objective, objective_of, required_labels, where_to_look
+from pipeline.training.batched_heads import TRAINED, BatchedHeads, HeadsConfig
+from pipeline.training.heads import Heads, load_tensors, one_line_reason, save_heads, save_tensors
 from pipeline.training.lr_schedule import CONSTANT, Schedule
 from pipeline.training.run_folder import AGAIN, Run, begin_run
 from pipeline.training.tensorboard import EventFile, require_tensorboard
-from pipeline.training.training_data import Material, epoch_generator, fit_standardisation, steps_of
+from pipeline.training.training_data import TrainingData, epoch_generator, fit_standardisation, steps_of
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 SAY_SECONDS = 2.0  # between two lines about epochs
@@ -69,7 +72,7 @@ class _Saved(BaseModel):
     threads: int = Field(ge=0, lt=2**16)
 
 
-def resolve(
+def resolve_training(
     method: str | Path | TrainConfig,
     *,
     training: str | None = None,
@@ -80,14 +83,14 @@ def resolve(
     if not isinstance(method, TrainConfig):
         names = [str(method), *([f"training/{training}"] if training else [])]
         method = load_config(TrainConfig, names, overrides, kind="methods")
-    elif isinstance(method.objective, OwnObjectiveConfig):
+    elif isinstance(method.objective, CustomObjectiveConfig):
         method = validate(TrainConfig, method.model_dump(mode="json"), subject="the config", context=ASKED)
     if seeds is None:
         return method
     return method.model_copy(update={"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)})
 
 
-def lacks(stores: Stores, config: TrainConfig) -> str:
+def missing_inputs(stores: Stores, config: TrainConfig) -> str:
     """What `config` trains on and `stores` have not; empty where nothing is missing."""
     if config.style not in stores.captions.styles():
         return f"captions of style {config.style}"
@@ -119,7 +122,7 @@ def train(
     if tensorboard:
         require_tensorboard()
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
-    config = resolve(method, training=training, seeds=seeds, overrides=overrides)
+    config = resolve_training(method, training=training, seeds=seeds, overrides=overrides)
     chosen = pick_device(device)
     memory = _memory(config, stores, chosen, Path(out), fresh)
     pairs, dev = (
@@ -127,28 +130,30 @@ def train(
             stores,
             split,
             style=config.style,
-            require=needed_labels(config.objective),
+            require=required_labels(config.objective),
             device=chosen,
             resident=memory == "resident",
         )
         for split in ("train", "dev")
     )
     for note in pairs.notes + dev.notes:
-        say(note)
+        log.info(note)
     origin = {
         "stores": str(stores.folder.resolve()),
         "fingerprint": stores.fingerprint(),
         "data": data_digest(stores, pairs, dev),
         "memory": memory,
     }
-    with faults_told(Path(out)), writing(Path(out)), interruptible(out) as check, threads_restored():
+    with translate_os_errors(Path(out)), writer_lock(Path(out)), interruptible(out) as check, threads_restored():
         run = begin_run(Path(out), config, origin, fresh=fresh)
         _forget_damaged(run, config.seeds)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
         fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
-        material = Material(pairs, dev, config.batch_size, standard)
+        material = TrainingData(pairs, dev, config.batch_size, standard)
         shared = _Shared(config, material, objective_of(config.objective, pairs), origin)
-        say(f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}")
+        log.info(
+            f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}"
+        )
         for seed in config.seeds:
             events = EventFile(run.seed_folder(seed), seed) if tensorboard else None
             if seed not in run.seeds:
@@ -164,7 +169,7 @@ def _forget_damaged(run: Run, seeds: Sequence[int]) -> None:
     """Those of `seeds` that ended and whose files are damaged are trained again, said aloud."""
     damaged = {seed: wrong for seed in seeds if seed in run.seeds and (wrong := run.damage(seed))}
     for seed, wrong in damaged.items():
-        say(f"seed {seed} is trained again: {wrong}")
+        log.warning(f"seed {seed} is trained again: {wrong}")
     if damaged:
         run.forget(list(damaged))
 
@@ -173,18 +178,18 @@ class _Shared:
     """What the seeds of a run share."""
 
     def __init__(
-        self, config: TrainConfig, material: Material, objective: Objective, origin: Mapping[str, Any]
+        self, config: TrainConfig, material: TrainingData, objective: Objective, origin: Mapping[str, Any]
     ) -> None:
         self.config, self.material, self.objective = config, material, objective
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
         self.settings = canonical({"config": config.model_dump(mode="json", exclude={"seeds"}), **same})
         self.dev_batches = material.dev_batches([objective])
 
-    def stack(self, seed: int) -> Stack:
+    def stack(self, seed: int) -> BatchedHeads:
         """Fresh heads of `seed`, as a stack of one."""
         config, heads = self.config, copy.deepcopy(self.material.standard)
         heads.initialise(seed, config.temperature)
-        return Stack([member_of(config, heads, self.objective, self.material.steps)])
+        return BatchedHeads([member_of(config, heads, self.objective, self.material.steps)])
 
     @cached_property
     def threads(self) -> int:
@@ -197,12 +202,12 @@ class _Shared:
         return choose_threads(lambda: self.material.step(stack, batches, 0))
 
 
-def member_of(config: TrainConfig, heads: Heads, objective: Objective, steps: int) -> Member:
+def member_of(config: TrainConfig, heads: Heads, objective: Objective, steps: int) -> HeadsConfig:
     """`heads` to be trained as `config` says, in epochs of `steps` steps."""
     schedule = Schedule(config.epochs * steps, config.schedule, config.warmup)
     if config.schedule == "constant" and not config.warmup:
         schedule = CONSTANT
-    return Member(heads, objective, config.learning_rate, config.weight_decay, schedule)
+    return HeadsConfig(heads, objective, config.learning_rate, config.weight_decay, schedule)
 
 
 class Trainer:
@@ -253,7 +258,7 @@ class Trainer:
         now = time.perf_counter()
         if now - self.said > SAY_SECONDS or progress.epoch == self.config.epochs:
             self.said = now
-            say(
+            log.info(
                 f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, "
                 f"dev {loss:.4f}, temperature {temperature:.3f}, {now - start:.1f} s"
             )
@@ -282,10 +287,10 @@ class Trainer:
         try:
             progress = self._restored(*load_tensors(self.checkpoint))
         except StoreCorrupt as error:
-            say(f"seed {self.seed} begins again: {error.subject}: {error.found}")
+            log.warning(f"seed {self.seed} begins again: {error.subject}: {error.found}")
             self.stack = self.shared.stack(self.seed)
             return Progress()
-        say(f"seed {self.seed}: going on after epoch {progress.epoch}")
+        log.info(f"seed {self.seed}: going on after epoch {progress.epoch}")
         return progress
 
     def _restored(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Progress:
@@ -299,7 +304,9 @@ class Trainer:
                 raise ValueError("tensors of other shapes")
             self.stack.restore(tensors)
         except (ValueError, OverflowError) as error:
-            raise StoreCorrupt(self.checkpoint, f"no checkpoint of it ({in_short(error)})", "one", AGAIN) from None
+            raise StoreCorrupt(
+                self.checkpoint, f"no checkpoint of it ({one_line_reason(error)})", "one", AGAIN
+            ) from None
         return Progress(**said, best={name: tensors[f"best.{name}"] for name in TRAINED})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs
 from cache.stores import Stores
-from pipeline.core.progress import say
 from pipeline.objectives.base import Objective
-from pipeline.training.batched_heads import Stack
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
 from pipeline.training.kernels import replayed_step
+
+log = logging.getLogger(__name__)
 
 _ROWS = 2**13  # read from disk at once
 
@@ -27,7 +29,7 @@ def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: 
         embedded = stores.fingerprint()[name]["encoder"]["encoder"] == "embedded"
         if when == "never" or (when == "auto" and not embedded):
             continue
-        say(f"{name} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
+        log.info(f"{name} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
         spread, mean = _spread_and_mean(pairs, name)
         getattr(heads, f"{name}_mean").copy_(mean)
         getattr(heads, f"{name}_spread").copy_(spread.clamp_min(1e-6))
@@ -53,7 +55,7 @@ _PAIRS_AHEAD = 2**18  # and the pairs of one call: their orders take 24 bytes ea
 
 
 @dataclass(frozen=True)
-class Batches:
+class TrainingBatches:
     """S steps' worth of batches: rows, their captions, and what each objective wants to know of them."""
 
     rows: Tensor  # (S, B) of pairs.speech
@@ -62,7 +64,7 @@ class Batches:
 
 
 @dataclass
-class Material:
+class TrainingData:
     """Training and development pairs with their vectors standardised, once for all who train on them."""
 
     pairs: CachedPairs
@@ -89,7 +91,7 @@ class Material:
         return max(1, len(self.pairs) // self.batch_size)
 
     def train(
-        self, stack: Stack, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
+        self, stack: BatchedHeads, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
     ) -> Tensor:
         """Step through an epoch, or its steps `part.start` to `part.stop`; each member's mean loss, (C,).
 
@@ -102,7 +104,7 @@ class Material:
             check()
         return torch.stack(losses).mean(0)
 
-    def step(self, stack: Stack, batches: Batches, s: int, near: Tensor | None = None) -> Tensor:
+    def step(self, stack: BatchedHeads, batches: TrainingBatches, s: int, near: Tensor | None = None) -> Tensor:
         """One step of every member; returns their losses before it, (C,). `near` are the (S, B, Da) speech vectors."""
         speech = self.speech[batches.rows[s]] if near is None else near[s]
         text, prepared = self.text[batches.captions[s]], [of_all[s] for of_all in batches.prepared]
@@ -111,11 +113,11 @@ class Material:
             stack.fastest = replayed_step(stack, speech, text, prepared) if replays else stack.step
         return stack.fastest(speech, text, prepared)
 
-    def dev_batches(self, objectives: Sequence[Objective]) -> list[Batches]:
+    def dev_batches(self, objectives: Sequence[Objective]) -> list[TrainingBatches]:
         """The development set's batches, which never change: one draw, one order."""
         return list(steps_of(self.dev, self.batch_size, torch.Generator().manual_seed(0), objectives))
 
-    def dev_losses(self, stack: Stack, batches: Sequence[Batches]) -> list[float]:
+    def dev_losses(self, stack: BatchedHeads, batches: Sequence[TrainingBatches]) -> list[float]:
         """Each member's mean loss over the development set's batches, which are projected many at a time."""
         texts = [stack.project(c, "text", self.dev_text) for c in range(stack.count)]
         sums = torch.zeros(stack.count, dtype=torch.float64, device=self.device)
@@ -146,7 +148,7 @@ def steps_of(
     generator: torch.Generator,
     objectives: Sequence[Objective],
     part: slice = slice(None),
-) -> Iterator[Batches]:
+) -> Iterator[TrainingBatches]:
     """The batches of one epoch, or of `part` of its steps, up to `_STEPS_AHEAD` at a time.
 
     Rows that fill no batch are left to the next shuffle.
@@ -157,4 +159,4 @@ def steps_of(
     captions = pairs.draw_captions(generator)
     for chunk in torch.split(rows, max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))):
         own = captions[chunk]
-        yield Batches(chunk, own, [objective.prepare(pairs, chunk, own) for objective in objectives])
+        yield TrainingBatches(chunk, own, [objective.prepare(pairs, chunk, own) for objective in objectives])

@@ -22,7 +22,7 @@ import numpy as np
 from cache.stores import open_stores
 from pipeline.core.config import TextConfig
 from pipeline.extraction.encoders import load_text_encoder
-from pipeline.inference.nearest_neighbours import Columns, embed_rows
+from pipeline.inference.nearest_neighbours import UtteranceFilter, embed_rows
 from pipeline.inference.search import SpeechIndex
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
@@ -107,7 +107,7 @@ def _page(folder: Path) -> SearchPage:
     manifest = stores.manifest
     found = embed_rows(stores.audio, np.arange(len(manifest)), speech(heads))
     embed = lambda sentence: np.asarray(heads.embed_text(encoder.encode([sentence])))  # noqa: E731
-    index = SpeechIndex(manifest, Columns(manifest), found, embed)
+    index = SpeechIndex(manifest, UtteranceFilter(manifest), found, embed)
     count = {"manifest": len(manifest), "fitting": len(manifest), "among": {}, "top": 10}
     return SearchPage(index, Clips(manifest, found.rows, stores.audio.column("digest"), folder), _FACTS | count)
 

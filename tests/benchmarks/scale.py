@@ -138,11 +138,11 @@ def stub_encoders(width: int, *, stop: bool) -> None:
         def compute(self, prepared: Sequence[Any]) -> torch.Tensor:
             return self.encode(prepared)
 
-    def load(_: audio.Decoding, path: Path) -> audio.Clip:
+    def load(_: audio.Decoding, path: Path) -> audio.DecodedAudio:
         if stop:
             raise FirstRow
         name = os.path.basename(path).encode()
-        return audio.Clip(
+        return audio.DecodedAudio(
             np.array([zlib.crc32(name) >> 8], np.float32), audio.digest_of(name), audio.stamp_of(os.stat(path))
         )
 

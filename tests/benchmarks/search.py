@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from cache.stores import Stores, open_stores
-from pipeline.inference.nearest_neighbours import Columns, Filter, UnitRows, embed_rows
+from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
 from pipeline.inference.search import SpeechIndex
 from pipeline.training.heads import Heads
 from tests.planted import plant
@@ -60,7 +60,7 @@ def measure(folder: Path, rounds: int) -> None:
     print(f"index {index.found.vectors.nbytes / MIB:,.0f} MiB; resident at most once loaded {_peak():,.0f} MiB")
     print(f"{torch.get_num_threads()} threads, {len(index.found.rows):,} utterances of {len(index.manifest):,}:")
     timed("open the manifest and the store's header", lambda: _opened(folder), rounds)
-    timed("the fields of filters", lambda: Columns(index.manifest), rounds)
+    timed("the fields of filters", lambda: UtteranceFilter(index.manifest), rounds)
     stores = open_stores(folder)
     _ = stores.audio
     rows = np.arange(len(index.manifest))
@@ -83,10 +83,10 @@ def measure(folder: Path, rounds: int) -> None:
 def load(stores: Stores, heads: Heads) -> SpeechIndex:
     manifest = stores.manifest
     found = embed_rows(stores.audio, np.arange(len(manifest)), speech(heads))
-    return SpeechIndex(manifest, Columns(manifest), found, lambda sentence: NotImplemented)
+    return SpeechIndex(manifest, UtteranceFilter(manifest), found, lambda sentence: NotImplemented)
 
 
-def texts(stores: Stores, heads: Heads) -> UnitRows:
+def texts(stores: Stores, heads: Heads) -> NearestNeighbours:
     rows = np.arange(len(stores.text))
     return embed_rows(stores.text, rows, lambda vectors: np.asarray(heads.embed_text(vectors)))
 

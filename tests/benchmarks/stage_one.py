@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from pipeline.core.resources import cores
-from pipeline.extraction.extract import Inputs, audio_plan, extract, read_inputs, resolve
+from pipeline.extraction.extract import Inputs, audio_plan, extract, read_inputs, resolve_extraction
 from pipeline.extraction.status import sources_of
 from tests.benchmarks.wavlm import SHAPES
 
@@ -96,7 +96,7 @@ def main() -> None:
 
 def measure(manifest: Path, overrides: list[str], repeats: int) -> None:
     """Time the parts and the whole in turn, and print them."""
-    inputs = read_inputs(resolve(manifest, overrides=overrides), device="cpu")
+    inputs = read_inputs(resolve_extraction(manifest, overrides=overrides), device="cpu")
     waves = [inputs.decoding(inputs.audio).load(inputs.manifest.path(row)).wave for row in range(len(inputs.manifest))]
     plan = audio_plan(inputs, sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path("no-store.h5")).lengths)
     seconds = sum(len(wave) for wave in waves) / inputs.audio.sample_rate

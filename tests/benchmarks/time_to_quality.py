@@ -20,13 +20,13 @@ import torch
 from cache.pairs import cached_pairs
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import presets
+from pipeline.core.config_files import preset_names
 from pipeline.experiments.sweeps.score import DevOrdinality
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import Stack
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
-from pipeline.training.train import member_of, resolve
-from pipeline.training.training_data import Material
+from pipeline.training.train import member_of, resolve_training
+from pipeline.training.training_data import TrainingData
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
 
 
@@ -44,8 +44,8 @@ def main() -> None:
         stores = open_stores(folder) if there else plant(folder, MSP_PODCAST, reliability=RELIABILITY)
         quality = DevOrdinality(stores, torch.device("cpu"))
         for setting in arguments.settings:
-            known = setting in presets("training")
-            config = resolve(
+            known = setting in preset_names("training")
+            config = resolve_training(
                 arguments.method, training=setting if known else None, overrides=[] if known else setting.split()
             )
             measure(setting, config, stores, quality, arguments.seeds)
@@ -55,14 +55,14 @@ def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdin
     """Train every seed; print the means and what each seed gave."""
     pairs, dev = (cached_pairs(stores, split, style=config.style) for split in ("train", "dev"))
     standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
-    material = Material(pairs, dev, config.batch_size, standard)
+    material = TrainingData(pairs, dev, config.batch_size, standard)
     objective = objective_of(config.objective, pairs)
     batches = material.dev_batches([objective])
     found = []
     for seed in range(seeds):
         heads = copy.deepcopy(standard)
         heads.initialise(seed, config.temperature)
-        stack = Stack([member_of(config, heads, objective, material.steps)])
+        stack = BatchedHeads([member_of(config, heads, objective, material.steps)])
         start, best, learnt = time.perf_counter(), float("inf"), stack.state(0)
         for epoch in range(config.epochs):
             material.train(stack, seed, epoch, lambda: None)

@@ -24,10 +24,10 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
 from pipeline.core.config import RankingConfig, TrainConfig
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.heads import Heads, save_tensors
 from pipeline.training.train import train
-from pipeline.training.training_data import Material, epoch_generator, steps_of
+from pipeline.training.training_data import TrainingData, epoch_generator, steps_of
 from tests.benchmarks.ranking import published_loop
 from tests.planted import MSP_PODCAST, plant
 
@@ -51,7 +51,7 @@ def main() -> None:
         for threads in arguments.threads:
             torch.set_num_threads(threads)
             compare_steps(stores, pairs, dev, threads, arguments.rounds)
-            shares(Material(pairs, dev, BATCH, Heads(1024, 768)), Path(scratch), threads, arguments.rounds)
+            shares(TrainingData(pairs, dev, BATCH, Heads(1024, 768)), Path(scratch), threads, arguments.rounds)
         del pairs, dev
         if arguments.whole:
             start = time.perf_counter()
@@ -64,12 +64,12 @@ def compare_steps(stores: Stores, pairs: CachedPairs, dev: CachedPairs, threads:
     objective = objective_of(RankingConfig(), pairs)
     heads = Heads(1024, 768)
     heads.initialise(0)
-    material = Material(pairs, dev, BATCH, heads)
-    on_disk = Material(
+    material = TrainingData(pairs, dev, BATCH, heads)
+    on_disk = TrainingData(
         cached_pairs(stores, "train", style="dimensional", resident=False),
         cached_pairs(stores, "dev", style="dimensional", resident=False), BATCH, heads,
     )  # fmt: skip
-    stacks = [Stack([Member(heads, objective, 1e-4)]) for _ in range(2)]
+    stacks = [BatchedHeads([HeadsConfig(heads, objective, 1e-4)]) for _ in range(2)]
     plain = Plain(heads, pairs, dev, stores)
     batches = forever(pairs)
     ways: dict[str, Callable[[int], None]] = {
@@ -131,11 +131,11 @@ class Plain:
         self.adam.step()
 
 
-def shares(material: Material, scratch: Path, threads: int, rounds: int) -> None:
+def shares(material: TrainingData, scratch: Path, threads: int, rounds: int) -> None:
     """What an epoch spends on steps, validation and the checkpoint."""
     heads = Heads(1024, 768)
     heads.initialise(0)
-    stack = Stack([Member(heads, objective_of(RankingConfig(), material.pairs), 1e-4)])
+    stack = BatchedHeads([HeadsConfig(heads, objective_of(RankingConfig(), material.pairs), 1e-4)])
     dev = material.dev_batches(stack.objectives)
     took: dict[str, list[float]] = {"steps": [], "validation": [], "checkpoint": []}
     for _ in range(rounds):
@@ -153,8 +153,8 @@ def shares(material: Material, scratch: Path, threads: int, rounds: int) -> None
     print(f"validation and checkpoint {(of['validation'] + of['checkpoint']) / of['steps']:.1%} of the steps")
 
 
-def run(material: Material, stack: Stack, count: int) -> None:
-    material.train(stack, 0, stack.taken, lambda: None, slice(0, count))
+def run(material: TrainingData, stack: BatchedHeads, count: int) -> None:
+    material.train(stack, 0, stack.steps_done, lambda: None, slice(0, count))
 
 
 def forever(pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:

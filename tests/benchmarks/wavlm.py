@@ -26,7 +26,7 @@ from pipeline.extraction.encoders.hub_speech import standardise
 from pipeline.extraction.encoders.pooling import plain_pooling
 from pipeline.extraction.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm
 from pipeline.extraction.encoders.wavlm import WavLM
-from pipeline.extraction.extract import read_inputs, resolve
+from pipeline.extraction.extract import read_inputs, resolve_extraction
 
 SHAPES = {
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -94,7 +94,7 @@ def main() -> None:
 
 def clips(manifest: Path, count: int) -> list[np.ndarray]:
     """`count` decoded clips, evenly spaced in the order of length."""
-    inputs = read_inputs(resolve(manifest), device="cpu")
+    inputs = read_inputs(resolve_extraction(manifest), device="cpu")
     decoding = inputs.decoding(inputs.audio)
     paths = [inputs.manifest.path(row) for row in range(len(inputs.manifest))]
     order = np.argsort([decoding.samples(path) for path in paths], kind="stable")

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.allocation import Plan, Rows
+from cache.allocation import StoreRows, StoreSpec
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
 
 FINGERPRINT = {"store_version": 1, "encoder": {"name": "test", "weights": "sha256:0"}}
 
 
-def rows_of(count: int, *, prefix: str = "u", mtime: int = 1) -> Rows:
+def rows_of(count: int, *, prefix: str = "u", mtime: int = 1) -> StoreRows:
     stamps = np.array([[100 + i, mtime] for i in range(count)], dtype=np.int64).reshape(-1, 2)
-    return Rows([f"{prefix}{i}" for i in range(count)], stamps, np.arange(count, dtype=np.int64))
+    return StoreRows([f"{prefix}{i}" for i in range(count)], stamps, np.arange(count, dtype=np.int64))
 
 
 def vector_of(row: int, width: int) -> np.ndarray:
@@ -26,8 +26,10 @@ def digest_of(row: int) -> bytes:
     return (row + 1).to_bytes(16, "little")
 
 
-def plan_of(path: Path, rows: Rows, *, width: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT) -> Plan:
-    return Plan(path, "audio", rows, width=width, dtype=dtype, fingerprint=fingerprint)
+def plan_of(
+    path: Path, rows: StoreRows, *, width: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT
+) -> StoreSpec:
+    return StoreSpec(path, "audio", rows, width=width, dtype=dtype, fingerprint=fingerprint)
 
 
 def filled(path: Path, count: int = 9, *, width: int = 7, failed: tuple[int, ...] = ()) -> Store:

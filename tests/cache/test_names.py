@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.manifest import Names
+from cache.manifest import RowNames
 
 # what a file name read from the system may hold: any text, and bytes that are no UTF-8 as surrogates
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\udc80\udcff\udcc3")), max_size=8)
@@ -17,7 +17,7 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_f
 @given(TEXTS)
 def test_names_are_each_texts_bytes_one_after_the_other(texts: list[str]) -> None:
     encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-    names = Names.of(texts)
+    names = RowNames.of(texts)
     assert names.data == b"".join(encoded)
     assert [names[row] for row in range(len(names))] == encoded
     assert names.take(np.arange(len(texts))[::-1]) == encoded[::-1]
@@ -25,12 +25,12 @@ def test_names_are_each_texts_bytes_one_after_the_other(texts: list[str]) -> Non
 
 
 def test_the_same_letters_cut_elsewhere_are_other_names() -> None:
-    assert Names.of(["ab", "c"]) == Names.of(["ab", "c"])
-    assert Names.of(["ab", "c"]) != Names.of(["a", "bc"])
-    assert Names.of([]) != Names.of([""])
+    assert RowNames.of(["ab", "c"]) == RowNames.of(["ab", "c"])
+    assert RowNames.of(["ab", "c"]) != RowNames.of(["a", "bc"])
+    assert RowNames.of([]) != RowNames.of([""])
 
 
 @pytest.mark.parametrize("offsets", [[], [1, 3], [0, 2], [0, 2, 1, 3]])
 def test_offsets_that_cut_no_names_are_refused(offsets: list[int]) -> None:
     with pytest.raises(ValueError, match="out of order"):
-        Names(b"abc", np.array(offsets, dtype=np.int64))
+        RowNames(b"abc", np.array(offsets, dtype=np.int64))

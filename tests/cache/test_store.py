@@ -15,7 +15,7 @@ import pytest
 
 from cache.errors import EmotionRankError, StoreLocked, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
 from tests.cache.stores_of import FINGERPRINT, digest_of, filled, plan_of, rows_of, vector_of
@@ -121,27 +121,25 @@ def test_changed_audio_is_encoded_again_and_touched_audio_is_not(tmp_path: Path)
 
 
 def test_the_second_writer_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
-    program = (
-        "from cache.lock import writing\nfrom pathlib import Path\nimport sys\nwith writing(Path(sys.argv[1])): pass"
-    )
-    with writing(tmp_path):
+    program = "import sys, pathlib, cache.lock as lock; lock.writer_lock(pathlib.Path(sys.argv[1])).__enter__()"
+    with writer_lock(tmp_path):
         other = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
         assert other.returncode == 1
         assert f"process {os.getpid()} on" in other.stderr
-        with pytest.raises(StoreLocked), writing(tmp_path):
+        with pytest.raises(StoreLocked), writer_lock(tmp_path):
             pass
-    with writing(tmp_path):  # free again
+    with writer_lock(tmp_path):  # free again
         pass
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     program = (
-        "from cache.lock import writing\nfrom pathlib import Path\nimport os, sys\n"
+        "from cache.lock import writer_lock\nfrom pathlib import Path\nimport os, sys\n"
         "with writing(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
     assert (tmp_path / ".writer.lock").exists()
-    with writing(tmp_path):
+    with writer_lock(tmp_path):
         pass
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.captions import Caption, Captions, Prompt, read_captions, write_captions
+from cache.captions import Caption, Captions, Prompt, read_captions, write_captions_file
 from cache.errors import StoreCorrupt
 from cache.manifest import write_manifest
 from cache.stores import open_stores
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     manifest = manifest_of(3)
     manifest.id[:] = ["u0", "u1", "u2"]  # as `filled` calls its rows
     write_manifest(manifest, tmp_path / "manifest.csv")
-    write_captions(Captions([Caption("a", f"u{row}", [row]) for row in range(3)]), tmp_path / "captions.jsonl")
+    write_captions_file(Captions([Caption("a", f"u{row}", [row]) for row in range(3)]), tmp_path / "captions.jsonl")
     for name in ("audio.h5", "text.h5"):
         filled(tmp_path / name, 3)
     return tmp_path
@@ -54,7 +54,7 @@ def test_ids_in_another_order_are_refused(folder: Path) -> None:
 
 
 def test_captions_come_back_as_they_were_and_their_links_are_packed(tmp_path: Path) -> None:
-    write_captions(CAPTIONS, tmp_path / "c.jsonl")
+    write_captions_file(CAPTIONS, tmp_path / "c.jsonl")
     found = read_captions(tmp_path / "c.jsonl")
     assert found == CAPTIONS
     assert [caption.rows for caption in found.captions] == [array("q", [0, 2]), array("q", [1, 2])]
@@ -67,7 +67,7 @@ def test_captions_come_back_as_they_were_and_their_links_are_packed(tmp_path: Pa
 @pytest.mark.parametrize("rows", ["[0.5]", '["a"]', '"ab"', "3", "[[1]]", "[9223372036854775808]"])
 def test_rows_that_are_no_numbers_are_refused_with_their_line(tmp_path: Path, rows: str) -> None:
     path = tmp_path / "c.jsonl"
-    write_captions(CAPTIONS, path)
+    write_captions_file(CAPTIONS, path)
     path.write_text(path.read_text().replace("[1, 2]", rows))
     with pytest.raises(StoreCorrupt, match=r"c\.jsonl:2"):
         read_captions(path)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline.extraction.extract
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.stores import open_stores
 from cache.writer import StoreWriter
 from pipeline import EmotionRankCLAP
@@ -100,7 +100,7 @@ def here(scene: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str
     """That folder as the working one, without keys, two of its folders held by another process; its places' words."""
     monkeypatch.chdir(scene)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with writing(scene / "stores/locked"), writing(scene / "runs/locked"):
+    with writer_lock(scene / "stores/locked"), writer_lock(scene / "runs/locked"):
         yield {str(scene): "HOME", sysconfig.get_paths()["purelib"]: "PACKAGES"}
 
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from pipeline.core.config import EvaluateConfig, ExtractConfig, TrainConfig
-from pipeline.core.config_files import dump, load_config, presets
+from pipeline.core.config_files import dump, load_config, preset_names
 from pipeline.core.errors import UsageError
-from pipeline.training.train import resolve
+from pipeline.training.train import resolve_training
 
 
-@pytest.mark.parametrize("name", presets("corpora"))
+@pytest.mark.parametrize("name", preset_names("corpora"))
 def test_every_corpus_preset_resolves_to_its_reader(name: str) -> None:
     assert load_config(ExtractConfig, name, kind="corpora").corpus.reader == name.removesuffix("_4class")
 
@@ -26,23 +26,23 @@ def test_iemocap_in_four_classes_is_iemocap_with_excited_counted_as_happy_and_th
     assert load_config(ExtractConfig, "iemocap", overrides, kind="corpora") == four
 
 
-@pytest.mark.parametrize("name", presets("methods"))
+@pytest.mark.parametrize("name", preset_names("methods"))
 def test_every_method_preset_resolves(name: str) -> None:
     assert load_config(TrainConfig, name, kind="methods").method == name
 
 
 def test_a_training_preset_changes_how_any_method_is_trained_and_nothing_else() -> None:
-    one, other = (resolve("supcon", training=name) for name in ("paper", "small_corpus"))
-    assert one == resolve("supcon")
+    one, other = (resolve_training("supcon", training=name) for name in ("paper", "small_corpus"))
+    assert one == resolve_training("supcon")
     assert other.epochs == 30
     assert other.model_copy(update={"epochs": one.epochs, "learning_rate": one.learning_rate}) == one
 
 
 def test_leftover_settings_of_another_objective_are_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"objective\.denominator: no such setting"):
-        resolve("supcon", overrides=["objective.denominator=beyond"])
+        resolve_training("supcon", overrides=["objective.denominator=beyond"])
     with pytest.raises(UsageError, match="2 weights for 1 labels"):
-        resolve("emotionrankclap", overrides=["objective.labels=[valence]", "objective.weights=[1,2]"])
+        resolve_training("emotionrankclap", overrides=["objective.labels=[valence]", "objective.weights=[1,2]"])
 
 
 def test_the_method_of_the_paper_is_the_default_everywhere() -> None:

@@ -17,10 +17,10 @@ from pipeline.core import resources as memory
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.heads import Heads
 from pipeline.training.train import train
-from pipeline.training.training_data import Material, epoch_generator, steps_of
+from pipeline.training.training_data import TrainingData, epoch_generator, steps_of
 from tests.planted import plant
 
 CONFIG = TrainConfig(batch_size=8, epochs=3, width=8, learning_rate=1e-2, threads=1, standardise="always")
@@ -80,8 +80,8 @@ def test_the_same_batches_give_the_same_heads_from_disk_and_from_memory(planted:
         order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
         object.__setattr__(pairs, "shuffled", lambda _generator, order=order: order)
         object.__setattr__(dev, "shuffled", lambda _generator: torch.arange(60))
-        material = Material(pairs, dev, 8, heads)
-        stack = Stack([Member(heads, objective_of(CONFIG.objective, pairs), 1e-2)])
+        material = TrainingData(pairs, dev, 8, heads)
+        stack = BatchedHeads([HeadsConfig(heads, objective_of(CONFIG.objective, pairs), 1e-2)])
         losses = material.train(stack, 0, 0, lambda: None)
         results.append((losses, material.dev_losses(stack, material.dev_batches(stack.objectives)), stack.state(0)))
     (first, first_dev, first_state), (second, second_dev, second_state) = results

@@ -75,13 +75,13 @@ def _check_presets(name: str, given: dict[str, object]) -> None:
     from pipeline.core.config import EvaluateConfig, TrainConfig
     from pipeline.core.config_files import load_config
     from pipeline.experiments.sweeps.config import load_sweep
-    from pipeline.extraction.extract import resolve
+    from pipeline.extraction.extract import resolve_extraction
 
     def theirs(value: object) -> bool:
         return str(value).endswith((".yaml", ".yml"))
 
     if name == "extract-features" and not theirs(given["config"]):
-        resolve(str(given["config"]), encoders=given["encoders"], overrides=given["overrides"])
+        resolve_extraction(str(given["config"]), encoders=given["encoders"], overrides=given["overrides"])
     elif name == "train-heads" and not theirs(given["config"]):
         training = [f"training/{given['training']}"] if given["training"] else []
         load_config(TrainConfig, [str(given["config"]), *training], given["overrides"], kind="methods")

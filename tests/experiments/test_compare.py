@@ -11,13 +11,13 @@ import torch
 
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
-from pipeline.core.config_files import presets
+from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.experiments.compare import compare
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.soft_targets import smooth
-from pipeline.training.train import resolve, train
+from pipeline.training.train import resolve_training, train
 from tests.planted import plant
 
 QUICK = ["width=16", "batch_size=8", "epochs=2", "threads=1"]
@@ -45,7 +45,7 @@ def test_all_ten_methods_are_compared_in_both_tables_and_on_another_corpus(all_s
         "zero_shot_on": [all_styles],
     }
     result, text = compare(all_styles, **arguments)
-    assert set(presets("methods")) == TEN == result["methods"].keys()
+    assert set(preset_names("methods")) == TEN == result["methods"].keys()
     for name in TEN:
         assert f"| {name} |" in text
         found = result["methods"][name]
@@ -127,7 +127,7 @@ def test_acoustic_features_are_a_store_like_any_other(all_styles: Path) -> None:
 def test_smoothclaps_features_are_standardised_over_the_training_split(all_styles: Path) -> None:
     opened = open_stores(all_styles)
     training, dev = (cached_pairs(opened, split, style="acoustic") for split in ("train", "dev"))
-    config = resolve("smoothclap").objective
+    config = resolve_training("smoothclap").objective
     rows, captions = torch.arange(6)[None], dev.caption[:6][None]
     found = objective_of(config, training).prepare(dev, rows, captions)
     features = opened.acoustic.read(training.rows)[0].astype(np.float64)

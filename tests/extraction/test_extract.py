@@ -20,7 +20,7 @@ from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import Interrupted, StoreMismatch, UsageError
 from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
-from pipeline.extraction.extract import audio_plan, extract, foresee, read_inputs, resolve
+from pipeline.extraction.extract import audio_plan, extract, plan_extraction, read_inputs, resolve_extraction
 from pipeline.extraction.status import status_of, verify
 from tests.extraction.encoders import tiny
 from tests.faults.small import quick_encoders
@@ -157,7 +157,7 @@ def test_limit_encodes_a_part_spread_over_the_corpus_and_the_next_run_the_rest(c
 
 
 def test_a_dry_run_writes_nothing(corpus: Path, tmp_path: Path) -> None:
-    plan = foresee(corpus, out=tmp_path / "stores")
+    plan = plan_extraction(corpus, out=tmp_path / "stores")
     assert plan["utterances"] == {"train": 12, "dev": 6, "test": 6}
     assert plan["batches"] == 24
     assert not (tmp_path / "stores").exists()
@@ -266,5 +266,5 @@ def test_with_a_fixed_padding_a_batch_holds_no_more_padded_clips_than_asked_for(
     lengths = np.array([1_600] * 24)
     for padding, most in (("masked", 24), ("fixed", 3), ("fixed_masked", 3)):
         overrides = [*QUICK, "audio.batch_seconds=9", "audio.max_seconds=3", f"audio.padding={padding}"]
-        inputs = read_inputs(resolve(corpus, overrides=overrides), device="cpu")
+        inputs = read_inputs(resolve_extraction(corpus, overrides=overrides), device="cpu")
         assert max(map(len, audio_plan(inputs, lengths))) == most

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.extraction.batching import Batches, batches
+from pipeline.extraction.batching import BatchSampler, batches
 
 
 @settings(deadline=None)
@@ -48,14 +48,14 @@ def test_counts_sizes_and_a_choice_of_batches_are_those_of_a_list(
 @given(st.integers(0, 20), st.integers(1, 7))
 def test_batches_of_one_size_are_slices(count: int, size: int) -> None:
     order = np.arange(count)[::-1]
-    assert [rows.tolist() for rows in Batches.of_size(order, size)] == [
+    assert [rows.tolist() for rows in BatchSampler.of_size(order, size)] == [
         order[start : start + size].tolist() for start in range(0, count, size)
     ]
 
 
 @given(count=st.integers(0, 50), size=st.integers(1, 20))
 def test_batches_of_one_size_hold_every_row_once_and_say_how_many_each_has(count: int, size: int) -> None:
-    cut = Batches.of_size(np.arange(count)[::-1], size)
+    cut = BatchSampler.of_size(np.arange(count)[::-1], size)
     assert [row for rows in cut for row in rows] == list(range(count))[::-1]
     assert cut.sizes.tolist() == [len(rows) for rows in cut]
     assert cut.counts(np.arange(count) % 2 == 0).tolist() == [sum(row % 2 == 0 for row in rows) for rows in cut]

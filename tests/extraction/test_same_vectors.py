@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.config import AudioConfig
 from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.batching import Clip, Job, SpeechReader, Work, batches
+from pipeline.extraction.batching import AudioFile, BatchEncoder, EncodeTask, SpeechReader, batches
 from pipeline.extraction.encoders import load_audio_encoder
 from pipeline.extraction.encoders.base import AudioEncoder
 from pipeline.extraction.engines import threads
@@ -35,24 +35,24 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[AudioFile]:
     """Sixteen clips, one of them unreadable."""
     manifest = write_corpus(tmp_path_factory.mktemp("clips") / "c", 16)
     paths = [manifest.parent / row["audio"] for row in csv.DictReader(manifest.read_text().splitlines())]
     decoding = Decoding(16_000, 10.0, "start")
-    clips = [Clip(path, decoding.samples(path)) for path in paths]
+    clips = [AudioFile(path, decoding.samples(path)) for path in paths]
     Path(paths[BAD]).write_bytes(b"no audio")
     return clips
 
 
 def encoded(
-    encoder: AudioEncoder, clips: Sequence[Clip], *, batch_seconds: float, order: Sequence[int], workers: int
+    encoder: AudioEncoder, clips: Sequence[AudioFile], *, batch_seconds: float, order: Sequence[int], workers: int
 ) -> dict[int, np.ndarray]:
     """Each readable clip's vector, by its place in `clips`, planned in the order given."""
     lengths = np.array([clips[i].samples for i in order])
-    job = Job(
+    job = EncodeTask(
         name="audio",
-        work=Work(SpeechReader(Decoding(16_000, 10.0, "start")), encoder, torch.device("cpu")),
+        work=BatchEncoder(SpeechReader(Decoding(16_000, 10.0, "start")), encoder, torch.device("cpu")),
         sources=lambda rows: [clips[order[row]] for row in rows],
         seconds=lambda _: 0.0,
     )

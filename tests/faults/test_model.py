@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from cache import disk
-from cache.allocation import Plan, Rows
+from cache.allocation import StoreRows, StoreSpec
 from cache.errors import StoreCorrupt, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
 from cache.reader import Store
@@ -89,11 +89,11 @@ class Machine(RuleBasedStateMachine):
         self.model.sources[name] = Source(self.contents)
         self.model.rows[name] = Row()
 
-    def _plan(self, fingerprint: dict = FINGERPRINT) -> Plan:
+    def _plan(self, fingerprint: dict = FINGERPRINT) -> StoreSpec:
         sources = [self.model.sources[name] for name in self.model.ids]
         stamps = np.array([(100 + s.longer, s.mtime) for s in sources], dtype=np.int64).reshape(-1, 2)
-        rows = Rows(list(self.model.ids), stamps, np.zeros(len(sources), np.int64))
-        return Plan(self.path, "audio", rows, WIDTH, "<f4", fingerprint)
+        rows = StoreRows(list(self.model.ids), stamps, np.zeros(len(sources), np.int64))
+        return StoreSpec(self.path, "audio", rows, WIDTH, "<f4", fingerprint)
 
     def _open(self) -> None:
         ids = list(self.model.ids)

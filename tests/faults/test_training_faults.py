@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cache import disk
-from cache.lock import writing
+from cache.lock import writer_lock
 from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.train_heads import main as train_heads
@@ -162,7 +162,7 @@ def test_a_second_command_on_one_folder_is_told_who_holds_it(small: Path, whole:
         (evaluate_heads, [small, run, *EVALUATION]),
         (compare_methods, [small, "emotionrankclap", "--out", run, *TRAINING]),
     ):
-        with writing(run):
+        with writer_lock(run):
             result = run_command(command, *words)
         assert result.exit_code == 75
         assert f"process {os.getpid()}" in result.stderr

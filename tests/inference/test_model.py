@@ -22,7 +22,7 @@ from pipeline import EmotionRankCLAP
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
-from pipeline.extraction.audio.inputs import Sampled
+from pipeline.extraction.audio.inputs import ArrayAudio
 from pipeline.extraction.extract import extract
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -101,7 +101,7 @@ def test_an_array_is_cut_as_a_file_of_it_is(tmp_path: Path, crop: str, rate: int
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
     for seconds in (0.5, 3.0):
         read = Decoding(16_000, seconds, crop).load(tmp_path / "a.wav").wave
-        assert np.array_equal(Sampled(16_000, seconds, crop).cut(wave, rate), read)
+        assert np.array_equal(ArrayAudio(16_000, seconds, crop).cut(wave, rate), read)
 
 
 def test_similarity_is_the_cosine_and_projects_a_stores_vectors(model: EmotionRankCLAP, run: Run, stores: Path) -> None:
@@ -287,4 +287,4 @@ def test_a_crop_that_was_edited_is_refused(tiny_run: tuple[Path, Path, Path, Run
 
 def test_an_unusable_array_costs_no_neighbour(model: EmotionRankCLAP) -> None:
     with pytest.raises(UnusableAudio, match="3 samples are not finite"):
-        Sampled(16_000, 10.0, "start").cut(np.r_[LONG, [np.nan] * 3], 16_000)
+        ArrayAudio(16_000, 10.0, "start").cut(np.r_[LONG, [np.nan] * 3], 16_000)

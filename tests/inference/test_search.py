@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from cache.allocation import Plan, Rows
-from cache.captions import Caption, Captions, write_captions
+from cache.allocation import StoreRows, StoreSpec
+from cache.captions import Caption, Captions, write_captions_file
 from cache.reader import Store
 from cache.stores import open_stores
 from cache.writer import StoreWriter, open_for_writing
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.extraction.encoders import load_text_encoder
-from pipeline.inference.nearest_neighbours import Columns, Filter, UnitRows, embed_rows
+from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
 from pipeline.inference.search import CaptionIndex, SpeechIndex, describe, search
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -40,7 +40,9 @@ def _unit(count: int, width: int = 24, seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _naive(asked: np.ndarray, found: UnitRows, top: int, allowed: np.ndarray | None = None) -> list[tuple[int, float]]:
+def _naive(
+    asked: np.ndarray, found: NearestNeighbours, top: int, allowed: np.ndarray | None = None
+) -> list[tuple[int, float]]:
     """Every cosine exactly summed in float64, row by row; the largest first, of equals the lower row."""
     cosines = []
     for row, vector in zip(found.rows.tolist(), found.vectors.tolist(), strict=True):
@@ -56,7 +58,7 @@ def _same(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> 
 
 @pytest.mark.parametrize("top", [1, 2, 7, 299, 300, 1000])
 def test_the_ranking_is_that_of_a_loop_in_float64(top: int) -> None:
-    found = UnitRows(np.arange(0, 600, 2), _unit(300))
+    found = NearestNeighbours(np.arange(0, 600, 2), _unit(300))
     allowed = np.random.default_rng(1).random(600) < 0.4
     for among in (None, allowed, np.ones(600, bool), np.zeros(600, bool)):
         asked = _unit(35, seed=2)  # more than are asked in one product
@@ -68,7 +70,7 @@ def test_the_ranking_is_that_of_a_loop_in_float64(top: int) -> None:
 def test_rows_closer_than_float32_can_tell_are_ranked_as_in_float64(top: int) -> None:
     asked = _unit(1)
     vectors = np.repeat(asked, 500, axis=0) + 1e-7 * np.random.default_rng(3).standard_normal((500, 24))
-    found = UnitRows(np.arange(500), vectors.astype(np.float32))
+    found = NearestNeighbours(np.arange(500), vectors.astype(np.float32))
     in_float32 = np.argsort(-(asked @ found.vectors.T)[0], kind="stable")[:top].tolist()
     expected = _naive(asked[0], found, top)
     assert in_float32 != [row for row, _ in expected]
@@ -78,31 +80,31 @@ def test_rows_closer_than_float32_can_tell_are_ranked_as_in_float64(top: int) ->
 @pytest.mark.parametrize("width", [3, 24, 511])
 def test_of_equal_rows_the_lower_come_first(width: int) -> None:
     few = _unit(5, width)
-    found = UnitRows(np.arange(1000), np.tile(few, (200, 1)))
+    found = NearestNeighbours(np.arange(1000), np.tile(few, (200, 1)))
     nearest = found.nearest(few[:1], 7)[0]
     assert [row for row, _ in nearest] == [0, 5, 10, 15, 20, 25, 30]
 
 
 def test_an_answer_does_not_depend_on_what_else_is_asked() -> None:
-    found, asked = UnitRows(np.arange(3000), _unit(3000)), _unit(20, seed=1)
+    found, asked = NearestNeighbours(np.arange(3000), _unit(3000)), _unit(20, seed=1)
     together = found.nearest(asked, 9)
     assert together == [found.nearest(one[None], 9)[0] for one in asked]
 
 
 def test_a_question_without_a_direction_finds_nothing() -> None:
     asked = np.stack([np.zeros(24, np.float32), np.full(24, np.nan, np.float32), _unit(1)[0]])
-    assert [len(hits) for hits in UnitRows(np.arange(9), _unit(9)).nearest(asked, 3)] == [0, 0, 3]
+    assert [len(hits) for hits in NearestNeighbours(np.arange(9), _unit(9)).nearest(asked, 3)] == [0, 0, 3]
 
 
 def test_no_hits_at_all_cannot_be_asked_for() -> None:
     with pytest.raises(UsageError, match="top 0"):
-        UnitRows(np.arange(9), _unit(9)).nearest(_unit(1), 0)
+        NearestNeighbours(np.arange(9), _unit(9)).nearest(_unit(1), 0)
 
 
 def _spotty_store(path: Path, vectors: np.ndarray, failed: int, pending: int) -> Store:
     ids = [f"u{row}" for row in range(len(vectors))]
-    rows = Rows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
-    store, _ = open_for_writing(Plan(path, "audio", rows, width=vectors.shape[1], dtype="<f4", fingerprint={}))
+    rows = StoreRows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
+    store, _ = open_for_writing(StoreSpec(path, "audio", rows, width=vectors.shape[1], dtype="<f4", fingerprint={}))
     with StoreWriter(store) as writer:
         for row, vector in enumerate(vectors):
             if row == failed:
@@ -143,8 +145,8 @@ def test_filters_keep_any_value_of_every_field_named(stores: Path) -> None:
         for row in range(len(manifest))
     ]
     assert 0 < sum(expected) < 12
-    assert Columns(manifest).allowed(among).tolist() == expected
-    assert Columns(manifest).allowed(Filter()).all()
+    assert UtteranceFilter(manifest).allowed(among).tolist() == expected
+    assert UtteranceFilter(manifest).allowed(Filter()).all()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, trained: Run, tmp_path: P
     twice = Captions(
         [first, Caption("other", first.text, [0]), *captions.captions[1:]], captions.prompts, captions.classes
     )
-    write_captions(twice, tmp_path / "stores/captions.jsonl")
+    write_captions_file(twice, tmp_path / "stores/captions.jsonl")
     index = CaptionIndex.open(tmp_path / "stores", trained)
     hits = index.ask([search(trained, SENTENCES[0])[0][0]["audio"]], top=10_000)[0]
     assert [hit["style"] for hit in hits if hit["text"] == first.text] == [f"{first.style}, other"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.captions import Caption, Captions, ClassPrompt, Prompt, read_captions, write_captions
+from cache.captions import Caption, Captions, ClassPrompt, Prompt, read_captions, write_captions_file
 from cache.errors import StoreCorrupt
 from pipeline.commands import extract_features
 from pipeline.core.config import CaptionsConfig
@@ -61,7 +61,7 @@ def test_a_captions_file_spoilt_anywhere_is_read_or_refused_by_line(
         path.write_bytes(content)
         outcome = contract(lambda: plan_captions(source, config), path)
         if outcome.code == 0:
-            write_captions(outcome.result, tmp_path / "written.jsonl")
+            write_captions_file(outcome.result, tmp_path / "written.jsonl")
             assert read_captions(tmp_path / "written.jsonl") == outcome.result
 
     hold(holds, spoilt(good, WORDS), count)
@@ -127,7 +127,7 @@ def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
 
 # ---- the stores' own captions
 
-OWN = Captions(
+CUSTOM = Captions(
     [Caption("a", "u0", [0, 2]), Caption("a", "u1", [1, 2])],
     [Prompt("a", "u2", 1.0, 2.0, 0)],
     [ClassPrompt("{emotion}", "sad", "sad")],
@@ -163,8 +163,8 @@ EDITS = [
 @pytest.mark.parametrize(("old", "new", "line"), EDITS, ids=[f"{new[:24]}" for _, new, _ in EDITS])
 def test_the_stores_captions_edited_are_refused_by_line(old: str, new: str, line: int, tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
-    write_captions(OWN, path)
-    assert read_captions(path) == OWN
+    write_captions_file(CUSTOM, path)
+    assert read_captions(path) == CUSTOM
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))

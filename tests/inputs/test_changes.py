@@ -149,11 +149,11 @@ def test_a_float16_store_says_what_it_costs(manifest: Path, tmp_path: Path, caps
     exact = open_stores(tmp_path / "exact").speech().astype(np.float64)
     kept = open_stores(tmp_path / "half").speech().astype(np.float64)
     cosines = (exact * kept).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(kept, axis=1)
-    told = half["rounding"]["audio"]
-    assert told["rows"] == len(exact)
-    assert told["largest_error"] == np.abs(exact - kept).max()
-    assert told["largest_value"] == np.abs(exact).max()
-    assert told["least_cosine"] == pytest.approx(cosines.min(), abs=1e-12)
+    found = half["rounding"]["audio"]
+    assert found["rows"] == len(exact)
+    assert found["largest_error"] == np.abs(exact - kept).max()
+    assert found["largest_value"] == np.abs(exact).max()
+    assert found["least_cosine"] == pytest.approx(cosines.min(), abs=1e-12)
     assert "audio: float16 of 6 rows: cosine at least 0.9999" in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio import decoding as audio
 from pipeline.extraction.audio.decoding import UnusableAudio
 from pipeline.extraction.audio.files import stamp_of
-from pipeline.extraction.batching import Clip, SpeechReader
+from pipeline.extraction.batching import AudioFile, SpeechReader
 from pipeline.extraction.status import content_of, sources_of
 from tests.inputs.spoiled_audio import DECODING, clip, manifest_of, written
 
@@ -32,12 +32,12 @@ def test_a_clip_whose_file_has_another_size_or_time_than_planned_is_refused(tmp_
     os.utime(path, ns=(1, 10**18))
     size, mtime = len(WHOLE), 10**18
     for same in [(size, mtime), (size, None), (None, None)]:
-        wave, digest = reader.load(Clip(path, 8000, *same))
+        wave, digest = reader.load(AudioFile(path, 8000, *same))
         assert np.array_equal(wave, clip())
         assert digest == audio.digest_of(WHOLE)
     for other in [(size, mtime + 1), (size + 1, mtime), (size + 1, None)]:
         with pytest.raises(UnusableAudio, match="changed after it was planned") as refused:
-            reader.load(Clip(path, 8000, *other))
+            reader.load(AudioFile(path, 8000, *other))
         assert not any(refused.value.digest)
 
 

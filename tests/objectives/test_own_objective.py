@@ -20,7 +20,7 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import open_stores
 from pipeline import register_objective
 from pipeline.commands import evaluate_heads, train_heads
-from pipeline.core.config import OwnObjectiveConfig, TrainConfig
+from pipeline.core.config import CustomObjectiveConfig, TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import Interrupted, ManyProblems, StoreMismatch
 from pipeline.core.plugins import load_plugins
@@ -31,11 +31,11 @@ from pipeline.inference.export import of_run
 from pipeline.inference.model_card import card_of
 from pipeline.objectives.base import Batch, objective_of
 from pipeline.objectives.soft_targets import soft_target_loss, targets_of
-from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.heads import Heads, load_tensors
 from pipeline.training.run_folder import open_run
-from pipeline.training.train import Trainer, resolve, train
-from pipeline.training.training_data import Material
+from pipeline.training.train import Trainer, resolve_training, train
+from pipeline.training.training_data import TrainingData
 from tests.own_code import commands, forget, objective, plugin, write_files
 from tests.own_code import forgotten as forgotten
 from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, tree
@@ -105,7 +105,7 @@ def test_a_target_matrix_of_ones_own_is_supcons() -> None:
 
     pairs, rows = some_pairs(), torch.arange(12).view(2, 6)
     logits = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
-    theirs = objective_of(resolve("supcon", overrides=["objective.divergence=kl"]).objective, pairs)
+    theirs = objective_of(resolve_training("supcon", overrides=["objective.divergence=kl"]).objective, pairs)
     found = objective(supcon).gradient(logits, objective(supcon).prepare(pairs, rows, rows))
     expected = theirs.gradient(logits, theirs.prepare(pairs, rows, rows))
     for mine, other in zip(found, expected, strict=True):
@@ -154,10 +154,10 @@ def test_a_loss_may_do_as_it_likes_with_the_logits_it_is_given() -> None:
 
 def test_a_stack_of_own_and_built_in_objectives_is_each_alone(tmp_path: Path) -> None:
     pairs, rows = some_pairs(), torch.arange(10)
-    made = [objective(_tanh), objective_of(resolve("clap_sce").objective, pairs), objective(_tanh, power=1.5)]
-    members = [Member(heads_of(seed), each, 1e-2) for seed, each in enumerate(made)]
+    made = [objective(_tanh), objective_of(resolve_training("clap_sce").objective, pairs), objective(_tanh, power=1.5)]
+    members = [HeadsConfig(heads_of(seed), each, 1e-2) for seed, each in enumerate(made)]
     speech, text = pairs.speech[rows].float(), pairs.text[rows].float()
-    stack, plain = Stack(members), [Plain(copy.deepcopy(member)) for member in members]
+    stack, plain = BatchedHeads(members), [Plain(copy.deepcopy(member)) for member in members]
     for _ in range(5):
         losses = stack.step(speech, text, [each.prepare(pairs, rows, rows) for each in stack.objectives])
         for c, one in enumerate(plain):
@@ -226,7 +226,7 @@ def test_heads_are_read_evaluated_and_exported_without_the_code(small: Path, tmp
     train(small, overrides=[*SETTINGS, "objective.name=clap"], out=tmp_path / "run")
     forget()
     run = open_run(tmp_path / "run")
-    assert run.config.objective == OwnObjectiveConfig(name="clap", version=1, settings={"share": 0.5})
+    assert run.config.objective == CustomObjectiveConfig(name="clap", version=1, settings={"share": 0.5})
     assert evaluate(run, overrides=EVALUATION[2::2])["method"] == "emotionrankclap"
     assert run_command(evaluate_heads.main, small, run.folder, *EVALUATION).exit_code == 0
     assert run_command(train_heads.main, small, run.folder / "config.yaml", "--out", tmp_path / "x").exit_code == 2
@@ -327,18 +327,18 @@ def test_comparing_names_the_method_of_ones_own_by_its_file(small: Path, tmp_pat
 def test_a_step_of_ones_own_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph would replay whatever Python decided the first time; the built-in ones have none of it."""
     pairs, recorded = some_pairs(), []
-    monkeypatch.setattr(Material, "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(TrainingData, "device", property(lambda self: torch.device("cuda")))
     monkeypatch.setattr(
         pipeline.training.training_data,
         "replayed_step",
         lambda stack, *_: (recorded.append(stack.objectives), stack.step)[1],
     )
     for name, loss in (("clap_sce", None), ("own", _tanh)):
-        made = objective(loss) if loss else objective_of(resolve(name).objective, pairs)
-        stack = Stack([Member(heads_of(0), made, 1e-2)])
-        material = Material(pairs, pairs, 8, Heads(20, 12, width=16))
+        made = objective(loss) if loss else objective_of(resolve_training(name).objective, pairs)
+        stack = BatchedHeads([HeadsConfig(heads_of(0), made, 1e-2)])
+        material = TrainingData(pairs, pairs, 8, Heads(20, 12, width=16))
         rows = torch.arange(8)[None]
-        batches = pipeline.training.training_data.Batches(rows, rows, [made.prepare(pairs, rows, rows)])
+        batches = pipeline.training.training_data.TrainingBatches(rows, rows, [made.prepare(pairs, rows, rows)])
         material.step(stack, batches, 0)
     assert len(recorded) == 1
     assert recorded[0][0].recordable

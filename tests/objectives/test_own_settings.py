@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pipeline import register_objective
-from pipeline.core.config import OwnObjectiveConfig, TrainConfig
+from pipeline.core.config import CustomObjectiveConfig, TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
-from pipeline.training.train import resolve, train
+from pipeline.training.train import resolve_training, train
 from tests.own_code import forgotten as forgotten
 from tests.own_code import objective, own_config
 from tests.stage_two import SETTINGS
@@ -100,7 +100,7 @@ def test_settings_are_checked_against_the_function_all_at_once_and_written_out()
         "free": None,
         "copy": 1.0,
     }
-    assert isinstance(found, OwnObjectiveConfig)
+    assert isinstance(found, CustomObjectiveConfig)
     assert (found.version, found.settings) == (7, expected)
     wrong = [
         "objective.settings.whole=a",
@@ -145,4 +145,4 @@ def test_settings_are_checked_against_the_function_all_at_once_and_written_out()
 
 def test_a_slip_in_a_built_in_objective_still_has_its_suggestion() -> None:
     with pytest.raises(ManyProblems, match=r"symmetrc: no such setting; did you mean objective\.symmetric\?"):
-        resolve("emotionrankclap", overrides=["objective.symmetrc=true"])
+        resolve_training("emotionrankclap", overrides=["objective.symmetrc=true"])

@@ -119,12 +119,12 @@ def test_a_key_among_the_settings_is_refused_without_being_repeated(
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     key = next(key for key in KEYS if key in setting)
-    told = [f"corpus.manifest={manifest}", *settings("http://127.0.0.1:9/v1"), setting]
+    found = [f"corpus.manifest={manifest}", *settings("http://127.0.0.1:9/v1"), setting]
     command = [str(manifest), "--out", str(tmp_path / "o"), *(["--dry-run"] if how == "--dry-run" else [])]
     if how == "file":
-        command[0] = str(_yaml(tmp_path / "config.yaml", told))
+        command[0] = str(_yaml(tmp_path / "config.yaml", found))
     else:
-        command += [word for each in told for word in ("-o", each)]
+        command += [word for each in found for word in ("-o", each)]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 2, result.output
     assert key not in result.output
@@ -150,9 +150,9 @@ def test_a_key_in_the_place_of_another_setting_is_not_repeated(
     assert "environment variable" in result.stderr
 
 
-def _yaml(path: Path, told: list[str]) -> Path:
+def _yaml(path: Path, found: list[str]) -> Path:
     sections: dict[str, list[str]] = {}
-    for each in told:
+    for each in found:
         (section, name), value = each.split("=", 1)[0].split("."), each.split("=", 1)[1]
         sections.setdefault(section, [])
         sections[section] = [line for line in sections[section] if not line.startswith(f"  {name}:")]

@@ -43,9 +43,12 @@ def test_no_core_dependency_is_gpl_not_even_one_of_anothers() -> None:
     core = wanted("emotionrankclap")
     assert core >= {"torch", "numpy", "h5py", "transformers", "tokenizers", "soundfile", "jinja2"}  # and theirs
     assert not core & KNOWN_GPL
-    told = {name: licence(distribution(name)) for name in core}
-    assert [name for name, said in told.items() if GPL.search(said)] == []
-    assert [name for name, said in told.items() if not said] in ([], ["cuda-toolkit"])  # a list of NVIDIA's packages
+    found = {name: licence(distribution(name)) for name in core}
+    assert [name for name, said in found.items() if GPL.search(said)] == []
+    assert [name for name, said in found.items() if not said] in (
+        [],
+        ["cuda-toolkit"],
+    )  # a list of NVIDIA's packages
 
 
 def test_a_gpl_licence_would_be_seen() -> None:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import presets
+from pipeline.core.config_files import preset_names
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.base import Objective, objective_of
-from pipeline.training.batched_heads import Member, Stack
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.heads import Heads
 from pipeline.training.lr_schedule import Schedule, Shape
-from pipeline.training.train import resolve
+from pipeline.training.train import resolve_training
 
 AUDIO, TEXT, WIDTH, BATCH, ROWS = 20, 12, 16, 10, 64
 OTHERS = {
@@ -57,7 +57,7 @@ def some_pairs() -> CachedPairs:
 
 
 def objectives(pairs: CachedPairs) -> dict[str, Objective]:
-    configs = {name: resolve(name).objective for name in presets("methods")}
+    configs = {name: resolve_training(name).objective for name in preset_names("methods")}
     configs |= {name: TrainConfig.model_validate({"objective": tree}).objective for name, tree in OTHERS.items()}
     return {name: objective_of(config, pairs) for name, config in configs.items()}
 
@@ -80,7 +80,7 @@ def batches(pairs: CachedPairs, steps: int) -> Iterator[tuple[Tensor, Tensor, Te
 class Plain:
     """The reference: autograd, nothing fused."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: HeadsConfig) -> None:
         self.heads, self.objective = copy.deepcopy(member.heads), member.objective
         self.adam = torch.optim.Adam(
             self.heads.parameters(), lr=member.learning_rate, weight_decay=member.weight_decay, fused=False
@@ -96,21 +96,21 @@ class Plain:
         return loss.item()
 
 
-def assert_equal(stack: Stack, c: int, heads: Heads, tolerance: float) -> None:
+def assert_equal(stack: BatchedHeads, c: int, heads: Heads, tolerance: float) -> None:
     learnt = heads.state_dict()
     for name, tensor in stack.state(c).items():
         assert tensor.shape == learnt[name].shape
         assert torch.allclose(tensor, learnt[name], rtol=0, atol=tolerance), name
 
 
-@pytest.mark.parametrize("name", [*presets("methods"), *OTHERS])
+@pytest.mark.parametrize("name", [*preset_names("methods"), *OTHERS])
 @pytest.mark.parametrize(("activation", "threads"), [("relu", 1), ("relu", 2), ("relu", 3), ("identity", 1)])
 def test_every_objectives_steps_are_those_of_autograd_to_1e_10(name: str, activation: str, threads: int) -> None:
     torch.set_num_threads(threads)  # 16 rows of weights are shared by two threads, not by three
     pairs = some_pairs()
     objective = objectives(pairs)[name]
-    member = Member(heads_of(0, activation), objective, 1e-2, weight_decay=0.01)
-    stack, plain = Stack([member]), Plain(member)
+    member = HeadsConfig(heads_of(0, activation), objective, 1e-2, weight_decay=0.01)
+    stack, plain = BatchedHeads([member]), Plain(member)
     for rows, speech, text in batches(pairs, 30):
         prepared = objective.prepare(pairs, rows, rows)
         (loss,) = stack.step(speech, text, [prepared])
@@ -124,7 +124,7 @@ def test_a_row_of_zeros_gets_no_gradient_and_no_nan() -> None:
     heads = heads_of(0)
     with torch.no_grad():
         heads.audio.bias.fill_(-1e6)
-    stack = Stack([Member(heads, objective, 1e-2)])
+    stack = BatchedHeads([HeadsConfig(heads, objective, 1e-2)])
     before = stack.state(0)
     rows = torch.arange(BATCH)
     losses = stack.step(pairs.speech[rows], pairs.text[rows], [objective.prepare(pairs, rows, rows)])
@@ -135,8 +135,8 @@ def test_a_row_of_zeros_gets_no_gradient_and_no_nan() -> None:
 def test_float32_losses_stay_within_1e_5_of_the_reference_over_200_steps() -> None:
     pairs = some_pairs()
     objective = objectives(pairs)["emotionrankclap"]
-    member = Member(heads_of(0).float(), objective, 1e-3)
-    stack, plain = Stack([member]), Plain(member)
+    member = HeadsConfig(heads_of(0).float(), objective, 1e-3)
+    stack, plain = BatchedHeads([member]), Plain(member)
     for rows, speech, text in batches(pairs, 200):
         prepared = objective.prepare(pairs, rows, rows)
         (loss,) = stack.step(speech.float(), text.float(), [prepared])
@@ -149,10 +149,10 @@ def test_each_member_of_a_stack_is_its_single_self() -> None:
     names = ["emotionrankclap", "clap_sce", "emotionrankclap", "supcon", "symmetric", "clap_sce"]
     rates = [1e-2, 1e-2, 3e-3, 1e-2, 1e-3, 2e-3]
     members = [
-        Member(heads_of(seed), made[name], rate, weight_decay=0.1 * (seed % 2))
+        HeadsConfig(heads_of(seed), made[name], rate, weight_decay=0.1 * (seed % 2))
         for seed, (name, rate) in enumerate(zip(names, rates, strict=True))
     ]
-    stack, singles = Stack(members), [Stack([member]) for member in members]
+    stack, singles = BatchedHeads(members), [BatchedHeads([member]) for member in members]
     for rows, speech, text in batches(pairs, 40):
         losses = stack.step(speech, text, [objective.prepare(pairs, rows, rows) for objective in stack.objectives])
         for c, (member, single) in enumerate(zip(members, singles, strict=True)):
@@ -169,9 +169,9 @@ def test_a_schedule_is_torchs_own_and_goes_on_from_a_checkpoint(shape: Shape) ->
     """torch's warm-up followed by its linear or cosine decay, on a plain Adam."""
     pairs = some_pairs()
     objective = objectives(pairs)["clap_sce"]
-    member = Member(heads_of(0), objective, 1e-2, schedule=Schedule(20, shape, warmup=0.2))
-    constant = Member(heads_of(1), objective, 1e-2)
-    plain, stack = Plain(member), Stack([member, constant])
+    member = HeadsConfig(heads_of(0), objective, 1e-2, schedule=Schedule(20, shape, warmup=0.2))
+    constant = HeadsConfig(heads_of(1), objective, 1e-2)
+    plain, stack = Plain(member), BatchedHeads([member, constant])
     rising = torch.optim.lr_scheduler.LinearLR(plain.adam, start_factor=1 / 5, end_factor=1, total_iters=4)
     falling = {
         "linear": torch.optim.lr_scheduler.LinearLR(plain.adam, start_factor=1, end_factor=0, total_iters=16),
@@ -182,7 +182,7 @@ def test_a_schedule_is_torchs_own_and_goes_on_from_a_checkpoint(shape: Shape) ->
         prepared = objective.prepare(pairs, rows, rows)
         if step == 10:
             saved = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
-            stack = Stack([member, constant])
+            stack = BatchedHeads([member, constant])
             stack.restore(saved)
         assert member.learning_rate * member.schedule.factor(step) == pytest.approx(schedule.get_last_lr()[0])
         stack.step(speech, text, [prepared])
@@ -195,10 +195,10 @@ def test_projections_and_losses_of_a_member_are_those_of_its_heads() -> None:
     pairs = some_pairs()
     made = objectives(pairs)
     members = [
-        Member(heads_of(seed), made[name], 1e-2)
+        HeadsConfig(heads_of(seed), made[name], 1e-2)
         for seed, name in enumerate(("clap_sce", "emotionrankclap", "symmetric"))
     ]
-    stack = Stack(members)
+    stack = BatchedHeads(members)
     rows = torch.arange(3 * BATCH).view(3, BATCH)
     for c, member in enumerate(members):
         audio, text = stack.project(c, "audio", pairs.speech), stack.project(c, "text", pairs.text)
@@ -216,8 +216,8 @@ def test_projections_and_losses_of_a_member_are_those_of_its_heads() -> None:
 def test_a_stack_goes_on_from_its_checkpoint_with_the_same_bits() -> None:
     pairs = some_pairs()
     objective = objectives(pairs)["clap_sce"]
-    members = [Member(heads_of(seed), objective, 10.0 ** -(seed + 1)) for seed in range(2)]
-    first, second, third = Stack(members), Stack(members), Stack(members)
+    members = [HeadsConfig(heads_of(seed), objective, 10.0 ** -(seed + 1)) for seed in range(2)]
+    first, second, third = BatchedHeads(members), BatchedHeads(members), BatchedHeads(members)
     for step, (rows, speech, text) in enumerate(batches(pairs, 12)):
         prepared = [objective.prepare(pairs, rows, rows)]
         first.step(speech, text, prepared)
@@ -230,7 +230,7 @@ def test_a_stack_goes_on_from_its_checkpoint_with_the_same_bits() -> None:
 
 def test_a_checkpoint_of_other_members_is_refused_and_changes_nothing() -> None:
     objective = objectives(some_pairs())["clap_sce"]
-    one, two = (Stack([Member(heads_of(7), objective, 1e-2)] * count) for count in (1, 2))
+    one, two = (BatchedHeads([HeadsConfig(heads_of(7), objective, 1e-2)] * count) for count in (1, 2))
     before = two.state(0)
     with pytest.raises(ValueError, match="shape"):
         two.restore(one.checkpoint())

@@ -6,44 +6,44 @@ import pytest
 import torch
 
 from pipeline.training import kernels as cuda_step
-from pipeline.training.batched_heads import Member, Stack
-from pipeline.training.kernels import ReplayedStep, Work, replayed_step
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
+from pipeline.training.kernels import BatchEncoder, ReplayedStep, replayed_step
 from pipeline.training.lr_schedule import Schedule
 from tests.training.test_batched_heads import batches, heads_of, objectives, some_pairs
 
 
-def record(work: Work) -> Work:
+def record(work: BatchEncoder) -> BatchEncoder:
     for _ in range(3):  # as the warm-up does
         work()
     return work
 
 
-def some_members() -> list[Member]:
+def some_members() -> list[HeadsConfig]:
     made = objectives(some_pairs())
     names = ("emotionrankclap", "clap_sce", "smoothclap")
     return [
-        Member(heads_of(seed).float(), made[name], 1e-2, schedule=Schedule(12, "linear", 0.3))
+        HeadsConfig(heads_of(seed).float(), made[name], 1e-2, schedule=Schedule(12, "linear", 0.3))
         for seed, name in enumerate(names)
     ]
 
 
 def test_replayed_steps_are_the_steps_and_recording_leaves_no_trace() -> None:
     pairs, members = some_pairs(), some_members()
-    plain, stack = Stack(members), Stack(members)
+    plain, stack = BatchedHeads(members), BatchedHeads(members)
     replayed = None
     for rows, speech, text in batches(pairs, 12):
         prepared = [objective.prepare(pairs, rows, rows) for objective in plain.objectives]
         speech, text = speech.float(), text.float()
         replayed = replayed or ReplayedStep(stack, speech, text, prepared, record)
         assert torch.equal(plain.step(speech, text, prepared), replayed.step(speech, text, prepared))
-    assert stack.taken == plain.taken == 12
+    assert stack.steps_done == plain.steps_done == 12
     for name, tensor in plain.checkpoint().items():
         assert torch.equal(tensor, stack.checkpoint()[name]), name
 
 
 def test_losses_of_a_replayed_step_are_not_overwritten_by_the_next() -> None:
     pairs, members = some_pairs(), some_members()
-    stack, seen, kept, replayed = Stack(members), [], [], None
+    stack, seen, kept, replayed = BatchedHeads(members), [], [], None
     for rows, speech, text in batches(pairs, 3):
         prepared = [objective.prepare(pairs, rows, rows) for objective in stack.objectives]
         replayed = replayed or ReplayedStep(stack, speech.float(), text.float(), prepared, record)
@@ -58,10 +58,10 @@ def test_where_nothing_can_be_recorded_the_plain_step_runs_and_the_reason_is_sai
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pairs, (member, *_) = some_pairs(), some_members()
-    stack = Stack([member])
+    stack = BatchedHeads([member])
     before = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
 
-    def refuses(work: Work) -> Work:
+    def refuses(work: BatchEncoder) -> BatchEncoder:
         work()
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 

@@ -13,13 +13,13 @@ import torch
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config import RankingConfig, TrainConfig
-from pipeline.core.config_files import presets
+from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.objectives.base import Ranking
 from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_order
 from pipeline.training.heads import Heads, load_tensors
 from pipeline.training.run_folder import open_run
-from pipeline.training.train import resolve, train
+from pipeline.training.train import resolve_training, train
 from pipeline.training.training_data import epoch_generator, steps_of
 from tests.planted import plant
 from tests.unseen import with_rubbish_in_the_test_splits
@@ -149,11 +149,13 @@ def test_only_rows_of_the_named_splits_are_read(stores: Path, monkeypatch: pytes
 
 def test_no_row_of_the_test_split_is_read_before_evaluation(all_styles: Path, tmp_path: Path) -> None:
     """Every vector, feature, caption's vector and label that only test utterances have is replaced by rubbish."""
-    for name in presets("methods"):
-        train(all_styles, method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "before" / name)
+    for name in preset_names("methods"):
+        train(
+            all_styles, method=resolve_training(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "before" / name
+        )
     stores = with_rubbish_in_the_test_splits(all_styles, tmp_path / "stores")
-    for name in presets("methods"):
-        train(stores, method=resolve(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "after" / name)
+    for name in preset_names("methods"):
+        train(stores, method=resolve_training(name, overrides=QUICK_TRAINING), seeds=1, out=tmp_path / "after" / name)
         assert weights(tmp_path / "before" / name) == weights(tmp_path / "after" / name), name
 
 

@@ -17,7 +17,7 @@ from pipeline.core.errors import UsageError
 from pipeline.data.captions.acoustic import plan_acoustic
 from pipeline.data.captions.base import Source, Style, drawn, grouped, is_test
 from pipeline.data.captions.category import plan_clap4emo, plan_template
-from pipeline.data.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe
+from pipeline.data.captions.dimensional import LEVELS, VARIANTS, Phrasing, describe_point
 from pipeline.data.captions.files import plan_files
 
 _PHRASINGS: tuple[Phrasing, ...] = ("train", "test")
@@ -106,12 +106,12 @@ def _variants(numbers: NDArray[np.int64], config: CaptionsConfig) -> NDArray[np.
 
 def _text(key: int) -> str:
     phrasing, valence, arousal, variant = (int(part) for part in np.unravel_index(key, _SHAPE))
-    return describe(LEVELS[valence], LEVELS[arousal], phrasing=_PHRASINGS[phrasing], variant=variant)
+    return describe_point(LEVELS[valence], LEVELS[arousal], phrasing=_PHRASINGS[phrasing], variant=variant)
 
 
 def _prompts(variants: int) -> list[Prompt]:
     return [
-        Prompt("dimensional", describe(v, a, phrasing="test", variant=variant), v, a, variant)
+        Prompt("dimensional", describe_point(v, a, phrasing="test", variant=variant), v, a, variant)
         for variant in range(variants)
         for v in LEVELS
         for a in LEVELS

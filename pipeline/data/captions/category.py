@@ -18,7 +18,7 @@ from cache.captions import Captions, ClassPrompt
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.core.files import opened
+from pipeline.core.files import open_regular
 from pipeline.data.captions.base import Source, drawn, grouped, is_test
 
 Words = tuple[tuple[str, ...], tuple[str, ...]]  # of the train and of the test phrasing
@@ -30,7 +30,7 @@ def _words(train: str, test: str) -> Words:
     return tuple(train.split()), tuple(test.split())
 
 
-OWN: dict[str, Words] = {  # nouns, written for this project; NRC's lexicons may not be redistributed (F40)
+CUSTOM: dict[str, Words] = {  # nouns, written for this project; NRC's lexicons may not be redistributed (F40)
     "angry": _words(
         "rage wrath outrage hostility resentment indignation bitterness aggression",
         "fury anger ire temper spite vengeance hatred animosity",
@@ -80,7 +80,7 @@ OWN: dict[str, Words] = {  # nouns, written for this project; NRC's lexicons may
         "surprise unexpectedness awe incredulity revelation stupefaction marvel jolt",
     ),
 }
-EMOTIONS = tuple(OWN)  # the categories known, in alphabetical order
+EMOTIONS = tuple(CUSTOM)  # the categories known, in alphabetical order
 _EXPECTED, _ACTION = "NRC's word-level file, as UTF-8", "Correct captions.lexicon."
 AFFECTS = frozenset(
     ("anger", "anticipation", "disgust", "fear", "joy", "negative", "positive", "sadness", "surprise", "trust")
@@ -109,7 +109,7 @@ def words_of(emotions: Iterable[str], path: Path | None) -> dict[str, Words]:
     for; ManyProblems (a UsageError) with every malformed line of the file.
     """
     wanted = list(emotions)
-    unknown = [emotion for emotion in wanted if emotion not in OWN]
+    unknown = [emotion for emotion in wanted if emotion not in CUSTOM]
     if unknown:
         raise UsageError(
             f"emotion {', '.join(map(repr, unknown))}",
@@ -117,7 +117,7 @@ def words_of(emotions: Iterable[str], path: Path | None) -> dict[str, Words]:
             ", ".join(EMOTIONS),
             "Name the emotions so in the manifest, or leave the style clap4emo out.",
         )
-    lexicon = OWN if path is None else OWN | read_lexicon(path)
+    lexicon = CUSTOM if path is None else CUSTOM | read_lexicon(path)
     poor = [emotion for emotion in wanted if min(map(len, lexicon[emotion])) < MINIMUM]
     if poor:
         found = "; ".join(f"{len(lexicon[e][0])} train and {len(lexicon[e][1])} test words for {e}" for e in poor)
@@ -135,7 +135,7 @@ def read_lexicon(path: Path) -> dict[str, Words]:
     affects: dict[str, set[str]] = {}
     problems: list[str] = []
     try:
-        with opened(path, expected=_EXPECTED, action=_ACTION, encoding="utf-8-sig") as file:
+        with open_regular(path, expected=_EXPECTED, action=_ACTION, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 parts = [part.strip() for part in line.split("\t")]
                 problem = _problem(parts)

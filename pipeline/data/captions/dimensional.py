@@ -135,7 +135,7 @@ VARIANTS = 8
 _FRAMES: dict[Phrasing, tuple[Frame, ...]] = {"train": TRAIN, "test": TEST}
 
 
-def describe(valence: float, arousal: float, *, phrasing: Phrasing, variant: int) -> str:
+def describe_point(valence: float, arousal: float, *, phrasing: Phrasing, variant: int) -> str:
     """One sentence, without numbers, for a way of speaking at (valence, arousal) on the 1-7 scale (F11).
 
     Labels are rounded to the nearest half point, halves up; 0.5 is accepted because F13 starts there. `variant`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from array import array
 from collections import defaultdict
@@ -16,12 +17,13 @@ from pydantic import AfterValidator, Field, model_validator
 from cache.captions import Caption, Captions, Prompt
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig, Model, Number, Whole
-from pipeline.core.config_files import shown, validate
+from pipeline.core.config_files import quoted_value, validate
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.core.files import NotJson, opened, parse_json
-from pipeline.core.progress import say
+from pipeline.core.files import NotJson, open_regular, parse_json
 from pipeline.data.captions.base import Source
 from pipeline.data.captions.llm.requests import DECIMALS, phrasing_of
+
+log = logging.getLogger(__name__)
 
 STYLES: tuple[str, ...] = get_args(get_args(CaptionsConfig.model_fields["styles"].annotation)[0])
 
@@ -84,7 +86,7 @@ class PromptLine(Model):
 def parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
     """The good lines of `path` with their place; what is wrong with the others goes into `problems`."""
     try:
-        with opened(path, "rb") as file:
+        with open_regular(path, "rb") as file:
             if path.suffix == ".json":
                 yield from _categories(path, file.read(), problems)
                 return
@@ -131,7 +133,7 @@ def _categories(path: Path, raw: bytes, problems: list[str]) -> Iterator[tuple[s
         problems.append(f"{path}: {type(tree).__name__}; expected an object of lists of captions by emotion")
         return
     for emotion, captions in tree.items():
-        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else shown(emotion)}"
+        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else quoted_value(emotion)}"
         if not isinstance(captions, list):
             problems.append(f"{where}: {type(captions).__name__}; expected a list of captions")
             continue
@@ -263,10 +265,10 @@ def _report(style: str, bare: int, unmet: list[_Group], source: Source, config: 
             "Check captions.files.",
         )
     if bare:
-        say(f"captions.files: {bare:,} of {total:,} utterances have no {style} caption")
+        log.info(f"captions.files: {bare:,} of {total:,} utterances have no {style} caption")
     if unmet:
-        shown = ", ".join(" ".join(str(part) for part in group if part is not None) for group in unmet[:5])
-        say(f"captions.files: {style} captions of nothing in this corpus: {len(unmet):,} ({shown}, ...)"[:300])
+        examples = ", ".join(" ".join(str(part) for part in group if part is not None) for group in unmet[:5])
+        log.info(f"captions.files: {style} captions of nothing in this corpus: {len(unmet):,} ({examples}, ...)"[:300])
 
 
 def _category(emotion: str) -> str:

@@ -16,10 +16,10 @@ from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.corpora.builder import ManifestBuilder, corpus_root
-from pipeline.data.corpora.tables import Columns, read_csv, read_json_lines, unused_notes
+from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_lines, unused_notes
 
 SCALE = (1.0, 7.0)  # unless the config declares another
-COLUMNS = Columns(
+COLUMNS = TableColumns(
     required=("id", "audio", "split"),
     optional=tuple(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")),
 )

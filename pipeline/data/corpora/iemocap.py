@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
-from pipeline.core.files import opened
+from pipeline.core.files import open_regular
 from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
 
 SCALE = (1.0, 5.0)
@@ -55,7 +55,7 @@ def read_iemocap(config: CorpusConfig) -> Manifest:
 
 
 def _read_dialog(builder: ManifestBuilder, file: Path, session: int, tally: Counter[str]) -> None:
-    with opened(file, encoding="utf-8", errors="replace") as lines:
+    with open_regular(file, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.startswith("["):  # each evaluator's own ratings, and the header
                 continue

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
-from pipeline.core.files import opened
+from pipeline.core.files import open_regular
 from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
 from pipeline.data.corpora.label_names import canonical_split
-from pipeline.data.corpora.tables import Columns, read_csv, read_json_table
+from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_table
 
 SCALE = (1.0, 7.0)
 LABELS = ("Labels/labels_consensus.csv", "Labels/labels_consensus.json")
@@ -34,7 +34,7 @@ EMOTIONS = {
 DROPPED = {"X": "no agreement", "O": "other"}
 # by name, never by position: the file has arousal before valence, the encoder's outputs another order still (F30)
 ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
-COLUMNS = Columns(("FileName", "EmoClass", *ATTRIBUTES.values(), "Split_Set"), ("SpkrID", "Gender"))
+COLUMNS = TableColumns(("FileName", "EmoClass", *ATTRIBUTES.values(), "Split_Set"), ("SpkrID", "Gender"))
 HIDDEN = "test3"
 PAPER = {"train": 90_022, "dev": 25_258, "test1": 34_963}  # release 1.12 without X and O (F10)
 Record = Mapping[str, object]
@@ -112,7 +112,7 @@ def _add_hidden(builder: ManifestBuilder, root: Path, audio: str, listed: set[st
 
 def _partitions(file: Path, builder: ManifestBuilder) -> Iterator[tuple[int, str, str]]:
     """Yield (line, split, file name) of lines like `Test3; MSP-PODCAST_0001_0001.wav`."""
-    with opened(file, encoding="utf-8-sig", errors="replace") as lines:
+    with open_regular(file, encoding="utf-8-sig", errors="replace") as lines:
         for line, text in enumerate(lines, start=1):
             split, semicolon, name = (part.strip() for part in text.partition(";"))
             if semicolon:

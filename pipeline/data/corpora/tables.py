@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
-from pipeline.core.files import NotJson, once, opened, parse_json
+from pipeline.core.files import NotJson, once, open_regular, parse_json
 from pipeline.data.corpora.label_names import closest
 
 Report = Callable[[int, Path, str], None]
@@ -19,7 +19,7 @@ _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """The columns that are read."""
 
     required: Sequence[str]
@@ -30,7 +30,9 @@ class Columns:
         return (*self.required, *self.optional)
 
 
-def read_csv(path: Path, columns: Columns, report: Report, notes: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv(
+    path: Path, columns: TableColumns, report: Report, notes: list[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line, the known columns by name) of each record of a comma-separated file with a header, UTF-8.
 
     Columns are found by name, in any order. Those that are not read are told in `notes`.
@@ -59,7 +61,7 @@ def read_csv(path: Path, columns: Columns, report: Report, notes: list[str]) -> 
 def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
     """Yield (line, object) of each line of a JSON-lines file in UTF-8; blank lines are passed over."""
     line = 0
-    with opened(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         for line, raw in enumerate(file, start=1):
             if raw.isspace():
                 continue
@@ -71,7 +73,7 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str,
         report(1, path, "empty; expected one JSON object a line")
 
 
-def unused_notes(names: Sequence[str], columns: Columns) -> list[str]:
+def unused_notes(names: Sequence[str], columns: TableColumns) -> list[str]:
     """The notes about columns that are not read: the first few by name."""
     notes = [
         f"column {name[:60]!r} is not used{closest(name.strip().lower(), columns.known)}" for name in names[:_NAMED]
@@ -92,7 +94,7 @@ def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | Non
     """Yield (first line, fields) of each record; None for fields that were reported."""
     undecoded: list[int] = []
     line = 1
-    with opened(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_regular(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(_watched(file, undecoded), strict=True)
         try:
             for fields in reader:
@@ -116,7 +118,7 @@ def _watched(file: IO[str], undecoded: list[int]) -> Iterator[str]:
         yield line
 
 
-def _check_header(header: Sequence[str], columns: Columns, report: Callable[[str], None]) -> bool:
+def _check_header(header: Sequence[str], columns: TableColumns, report: Callable[[str], None]) -> bool:
     if not any(header):
         report(f"empty; expected a header with {', '.join(columns.required)}")
         return False
@@ -134,7 +136,7 @@ def read_json_table(path: Path, key: str, report: Report) -> Iterator[tuple[int,
 
     An entry that stands twice is yielded twice (a dict would hide the first). Raises nothing: faults go to `report`.
     """
-    with opened(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         raw = file.read()
     try:
         entries = parse_json(raw, pairs=_Pairs)

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.report.drawing import BLUE, SKY, Exhibit, drawable
+from pipeline.evaluation.report.drawing import BLUE, SKY, Figure, drawable
 from pipeline.evaluation.report.page import label
 from pipeline.evaluation.tables import MARK, Cell, Table
 
 _COLUMNS = ("method", "measure", "mean", "std", "seed_std", "best", "worse", "p_corrected")
 
 
-def measures(table: Table) -> Exhibit:
+def measures(table: Table) -> Figure:
     """A dot for each method and measure of `table`, with its standard deviation."""
     tested = any(cell.worse for row in table.rows.values() for cell in row.values())
-    return Exhibit(
+    return Figure(
         f"measures_{table.name}",
         "Means and their spread",
         "Lines with caps are ± one standard deviation over lists or trials (recognition: over seeds), broad pale ones "
@@ -70,13 +70,13 @@ _LONGEST = 20  # characters of a name: a matrix is two inches wide
 _NUMBERED = 8  # classes up to which a cell has room for its number
 
 
-def confusion(name: str, title: str, found: Mapping[str, Mapping[str, Any]]) -> Exhibit:
+def confusion(name: str, title: str, found: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A matrix for each name in `found`: what `zero_shot` returned, the same classes for all."""
     first = next(iter(found.values()))
     classes = list(map(str, first["classes"]))
     across = min(_ACROSS, len(found))
     cell = 3.4 if across < 3 else 2.9
-    return Exhibit(
+    return Figure(
         name,
         title,
         "Rows are the labels, columns the nearest prompt; a cell is the share of its row in per cent, summed over "

@@ -6,21 +6,23 @@ comparison_report("runs/comparison", summary, stores)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cache.disk import faults_told
+from cache.disk import translate_os_errors
 from cache.fingerprint import leaves
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.stores import Stores, open_stores
-from pipeline.core.progress import say
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.report.comparison_figures import confusion, measures
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, write_page
 from pipeline.evaluation.tables import Table
 from pipeline.training.run_folder import open_run
+
+log = logging.getLogger(__name__)
 
 Results = Mapping[str, Mapping[str, Any]]
 _TESTS = ("alignment", "ordinality", "recognition")
@@ -38,9 +40,9 @@ def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Store
     path = out / "report.html"
     first = next(iter(results.values()))
     lede = f"{len(results)} methods, {first['utterances']} utterances of split {first['split']}; {first['stores']}"
-    with faults_told(out), writing(out):
+    with translate_os_errors(out), writer_lock(out):
         write_page("Comparison of methods", lede, list(_sections(results, opened)), path, _names(path))
-    say(f"report: {path}")
+    log.info(f"report: {path}")
     return path
 
 
@@ -115,9 +117,9 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
         Section("Conventions and fingerprints", foot),
     ]
     lede = f"{len(results)} methods, {summary['utterances']} utterances; {summary['stores']}"
-    with faults_told(out), writing(out):
+    with translate_os_errors(out), writer_lock(out):
         write_page("Zero-shot recognition in folds", lede, sections, path, NAMES)
-    say(f"report: {path}")
+    log.info(f"report: {path}")
     return path
 
 

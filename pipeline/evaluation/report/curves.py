@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.core.errors import StoreCorrupt
-from pipeline.evaluation.report.drawing import COLOURS, LINES, MARKERS, Exhibit, drawable
+from pipeline.evaluation.report.drawing import COLOURS, LINES, MARKERS, Figure, drawable
 from pipeline.training.run_folder import AGAIN, Run
 
 NAME = "curves"
@@ -16,20 +16,22 @@ Line = Mapping[str, float]
 Curve = tuple[Sequence[Line], int]  # a line an epoch, and the epoch that was kept; 0 is none
 
 
-def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Exhibit:
+def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Figure:
     """The losses and the temperature of the seeds in `trained`; a ring is the epoch whose heads were kept.
 
     Raises StoreCorrupt where a seed's metrics cannot be read.
     """
     of = {seed: _lines(run, int(seed)) for seed in trained}
-    return Exhibit(
+    return Figure(
         NAME,
         "Training",
         "Left: the training loss (dashed) and the development loss (solid) of every seed; the ring marks the epoch of "
         "lowest development loss, whose heads are evaluated. Right: the temperature.",
         ("seed", "epoch", *MEASURES),
         [(seed, line["epoch"], *(line[name] for name in MEASURES)) for seed, lines in of.items() for line in lines],
-        lambda figure: draw(figure, {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in of.items()}),
+        lambda figure: draw_curves(
+            figure, {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in of.items()}
+        ),
         (10.0, 3.8),
     )
 
@@ -47,7 +49,7 @@ def _lines(run: Run, seed: int) -> list[Line]:
         raise StoreCorrupt(run.seed_folder(seed) / "metrics.jsonl", found, "all of them", AGAIN) from None
 
 
-def draw(figure: Any, of: Mapping[str, Sequence[Curve]]) -> None:
+def draw_curves(figure: Any, of: Mapping[str, Sequence[Curve]]) -> None:
     """Both panels; the curves under one name look alike."""
     losses, temperature = figure.subplots(1, 2)
     for place, (name, curves_of) in enumerate(of.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import warnings
@@ -13,14 +14,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from cache.disk import make_folder, remove, write_text, write_whole
-from cache.errors import on_one_line
+from cache.disk import make_folder, remove, write_atomic, write_text
+from cache.errors import one_line
 from pipeline.core.files import csv_text
-from pipeline.core.progress import say
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Figure:
     """`draw` draws into a matplotlib Figure of `size` inches; `rows` under `columns` are what is drawn.
 
     `name` is that of its files, `REPORT/NAME.{csv,svg,png}`.
@@ -40,7 +42,7 @@ class Exhibit:
 
 
 def _plain(value: Any) -> Any:
-    return on_one_line(value) if isinstance(value, str) else value
+    return one_line(value) if isinstance(value, str) else value
 
 
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
@@ -69,7 +71,7 @@ _LARGEST = 1e9
 _REFERENCE = re.compile(r"url\(#")
 
 
-def publish(exhibits: Iterable[Exhibit], folder: Path, names: Iterable[str]) -> dict[str, str]:
+def publish(exhibits: Iterable[Figure], folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Write each exhibit's CSV, SVG and PNG into `folder`; returns its SVG, to stand in a page, by name.
 
     Without matplotlib only the CSV is written, nothing is returned, and a line says so. `names` are all that a report
@@ -82,7 +84,7 @@ def publish(exhibits: Iterable[Exhibit], folder: Path, names: Iterable[str]) -> 
     pictures = _pictures(chosen.values())
     for name, pair in pictures.items():
         for suffix, contents in zip(SUFFIXES[1:], pair, strict=True):
-            write_whole(folder / (name + suffix), [contents])
+            write_atomic(folder / (name + suffix), [contents])
     for name in names:
         for suffix in SUFFIXES if name not in chosen else () if name in pictures else SUFFIXES[1:]:
             remove(folder / (name + suffix))
@@ -102,7 +104,7 @@ def inline(svg: str, name: str, title: str) -> str:
         element.attrib = {_local(key): _of(name, _local(key), value) for key, value in element.attrib.items()}
     for metadata in root.findall("metadata"):
         root.remove(metadata)
-    root.attrib |= {"role": "img", "aria-label": on_one_line(title)}
+    root.attrib |= {"role": "img", "aria-label": one_line(title)}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
@@ -119,18 +121,18 @@ def _of(figure: str, key: str, value: str) -> str:
     return _REFERENCE.sub(lambda found: f"{found[0]}{figure}-", value)
 
 
-def _pictures(exhibits: Iterable[Exhibit]) -> dict[str, tuple[bytes, bytes]]:
+def _pictures(exhibits: Iterable[Figure]) -> dict[str, tuple[bytes, bytes]]:
     """(SVG, PNG) of each; empty where matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        say(WITHOUT)
+        log.info(WITHOUT)
         return {}
     with _style():
         return {exhibit.name: _picture(exhibit) for exhibit in exhibits}
 
 
-def _picture(exhibit: Exhibit) -> tuple[bytes, bytes]:
+def _picture(exhibit: Figure) -> tuple[bytes, bytes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@ evaluation_report(run, result)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.disk import faults_told
+from cache.disk import translate_os_errors
 from cache.fingerprint import leaves
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
-from pipeline.core.progress import say
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
@@ -29,7 +29,7 @@ from pipeline.evaluation.report import ordinality_figures as circumplex
 from pipeline.evaluation.report import ordinality_figures as taus
 from pipeline.evaluation.report import projections as planes
 from pipeline.evaluation.report import projections as umap_planes
-from pipeline.evaluation.report.drawing import Exhibit
+from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.page import (
     Section,
     evaluation_tables,
@@ -40,6 +40,8 @@ from pipeline.evaluation.report.page import (
     write_page,
 )
 from pipeline.training.run_folder import Run, open_run
+
+log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
 NAMES = (curves.NAME, planes.NAME, umap_planes.NAME, circumplex.NAME, taus.NAME, CONFUSION)
@@ -72,14 +74,14 @@ def evaluation_report(
     """
     run = run if isinstance(run, Run) else open_run(run)
     path = run.folder / "report.html"
-    with faults_told(run.folder), writing(run.folder):
+    with translate_os_errors(run.folder), writer_lock(run.folder):
         opened, chosen = run.stores(stores), pick_device(device)
         pairs = cached_pairs(opened, result["split"], style=result["settings"]["style"], device=chosen)
         of = _Evaluated(run, opened, result, pairs, chosen)
         seeds = ", ".join(result["seeds"])
         lede = f"{result['utterances']} utterances of split {result['split']}, seeds {seeds}; {result['run']}"
         write_page(f"Evaluation of {result['method']}", lede, list(_sections(of)), path, NAMES)
-    say(f"report: {path}")
+    log.info(f"report: {path}")
     return path
 
 
@@ -116,12 +118,12 @@ def _gap(of: _Evaluated, seed: int) -> float:
         )
 
 
-def _retrieval(of: _Evaluated) -> Exhibit:
+def _retrieval(of: _Evaluated) -> Figure:
     prompts, vectors = ordinality_prompts(of.stores, of.result["settings"]["style"], of.device)
     return circumplex.circumplex(of.run.heads_for(of.stores).to(of.device), of.pairs, prompts, vectors)
 
 
-def _recognition(of: _Evaluated) -> Exhibit:
+def _recognition(of: _Evaluated) -> Figure:
     found = zero_shot(of.run, of.stores, split=of.result["split"], device=str(of.device))
     return confusion.confusion(CONFUSION, "Zero-shot recognition", {of.result["method"]: found})
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from cache.captions import Prompt
 from cache.pairs import CachedPairs
 from pipeline.evaluation.ordinality import NULL_STD
-from pipeline.evaluation.report.drawing import BLUE, ORANGE, Exhibit
+from pipeline.evaluation.report.drawing import BLUE, ORANGE, Figure
 from pipeline.training.heads import Heads
 
 NAME = "retrieval"
@@ -20,12 +20,12 @@ TOP = 10
 Row = tuple[float, float, float, float, int]  # valence and arousal asked and found, paraphrases
 
 
-def circumplex(heads: Heads, pairs: CachedPairs, prompts: Sequence[Prompt], vectors: Tensor) -> Exhibit:
+def circumplex(heads: Heads, pairs: CachedPairs, prompts: Sequence[Prompt], vectors: Tensor) -> Figure:
     """Prompts at whole numbers of the scale against the mean label of their `TOP` nearest labelled utterances."""
     with torch.no_grad():
         speech, asked = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(vectors).cpu()
     found = retrieved(speech, pairs.labels[:, :2].cpu(), prompts, asked)
-    return Exhibit(
+    return Figure(
         NAME,
         "What the prompts retrieve",
         f"From the point that a prompt asks for (square) to the mean valence and arousal of its {TOP} nearest "
@@ -78,7 +78,7 @@ TAUS_NAME = "taus"
 _TESTS = {"aoc": ("AOC", BLUE, "//"), "voc": ("VOC", ORANGE, "..")}
 
 
-def taus(seeds: Mapping[str, Mapping[str, Any]]) -> Exhibit:
+def taus(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
     """AOC and VOC of the lists of all `seeds` (`evaluation.json`'s)."""
     rows = [
         (name, seed, number, value)
@@ -86,7 +86,7 @@ def taus(seeds: Mapping[str, Mapping[str, Any]]) -> Exhibit:
         for seed, found in seeds.items()
         for number, value in enumerate(found["ordinality"][name]["taus"])
     ]
-    return Exhibit(
+    return Figure(
         TAUS_NAME,
         "Kendall's tau per list",
         f"Every list of every seed. The line is the mean; the grey band is chance, 0 ± {NULL_STD:.3f}, the standard "

@@ -5,30 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cache.disk import write_text
-from cache.errors import on_one_line
+from cache.errors import one_line
 from pipeline.core.errors import StoreCorrupt, UsageError
-from pipeline.core.progress import say
 from pipeline.evaluation.comparison import comparison_tables
-from pipeline.evaluation.report.drawing import Exhibit, publish
+from pipeline.evaluation.report.drawing import Figure, publish
 from pipeline.evaluation.tables import Listing, Table, table_latex, table_markdown
+
+log = logging.getLogger(__name__)
 
 LONGEST = 48  # characters of a name in a figure
 
 
 def escaped(text: object) -> str:
     """`text` for HTML, in an element or a quoted attribute; what cannot be printed is written as escapes."""
-    return html.escape("\n".join(on_one_line(line) for line in str(text).split("\n")))
+    return html.escape("\n".join(one_line(line) for line in str(text).split("\n")))
 
 
 def label(text: object, longest: int = LONGEST) -> str:
     """`text` for a figure: one printable line, cut where it is long."""
-    line = on_one_line(str(text))
+    line = one_line(str(text))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
@@ -95,7 +97,7 @@ class Section:
 
     title: str
     body: str = ""
-    exhibits: Sequence[Exhibit] = field(default=())
+    exhibits: Sequence[Figure] = field(default=())
 
 
 def write_page(title: str, lede: str, sections: Sequence[Section], path: Path, names: Iterable[str]) -> None:
@@ -106,13 +108,13 @@ def write_page(title: str, lede: str, sections: Sequence[Section], path: Path, n
     write_text(path, _page(title, lede, body))
 
 
-def unless_damaged(title: str, exhibit: Callable[[], Exhibit | None]) -> Section:
+def unless_damaged(title: str, exhibit: Callable[[], Figure | None]) -> Section:
     """The section, or why it is left out: a report is no stricter than what it is of. None is nothing to draw."""
     try:
         drawn = exhibit()
         return Section(title, exhibits=[drawn]) if drawn else Section(title, notes_list(["Nothing of it is here."]))
     except (StoreCorrupt, UsageError) as error:
-        say(f"report: {title.lower()} is left out: {error}")
+        log.warning(f"report: {title.lower()} is left out: {error}")
         return Section(title, notes_list([f"Left out: {error}"]))
 
 
@@ -126,7 +128,7 @@ def _section(section: Section, pictures: Mapping[str, str]) -> str:
     return f"<section>\n<h2>{escaped(section.title)}</h2>\n{section.body}\n{figures}\n</section>"
 
 
-def _figure(exhibit: Exhibit, svg: str | None) -> str:
+def _figure(exhibit: Figure, svg: str | None) -> str:
     drawn = svg or f"<p>{escaped(NO_FIGURE)} report/{exhibit.name}.csv.</p>"
     caption = f"<strong>{escaped(exhibit.title)}.</strong> {escaped(exhibit.caption)}"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
-from pipeline.core.progress import say
-from pipeline.evaluation.report.drawing import Exhibit
+from pipeline.evaluation.report.drawing import Figure
 from pipeline.training.heads import Heads
+
+log = logging.getLogger(__name__)
 
 NAME = "planes"
 SHOWN = 400  # utterances drawn; components, shares and gaps are of all
@@ -78,12 +80,12 @@ def shuffled(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
-def planes(heads: Heads, pairs: CachedPairs) -> Exhibit:
+def planes(heads: Heads, pairs: CachedPairs) -> Figure:
     """Each modality on components of its own before the heads, and both on shared ones after them."""
     found = {panel: plane(vectors) for panel, vectors in spaces(heads, pairs).items()}
     rows = shuffled(len(pairs))[:SHOWN].sort().values
     points = {panel: of.points for panel, of in found.items()}
-    return Exhibit(
+    return Figure(
         NAME,
         "Speech and text in the plane",
         "Principal components of the test split. Before the heads the modalities have spaces of their own, so each has "
@@ -140,7 +142,7 @@ NEIGHBOURS, DISTANCE = 15, 0.1  # UMAP's own defaults
 _AXES = ("first coordinate (no unit)", "second (no unit)")
 
 
-def umap_planes(heads: Heads, pairs: CachedPairs) -> Exhibit | None:
+def umap_planes(heads: Heads, pairs: CachedPairs) -> Figure | None:
     """The panels of `planes`, by UMAP; None where it is not installed, or for too few utterances."""
     if len(pairs) <= NEIGHBOURS or (made := _umap()) is None:
         return None
@@ -148,7 +150,7 @@ def umap_planes(heads: Heads, pairs: CachedPairs) -> Exhibit | None:
     rows, shown = order[:MOST].sort().values, order[:SHOWN].sort().values
     places = torch.searchsorted(rows, shown)
     points = {panel: _laid_out(made, _of(rows, vectors, len(pairs))) for panel, vectors in spaces(heads, pairs).items()}
-    return Exhibit(
+    return Figure(
         UMAP_PLANES_NAME,
         "The same by UMAP",
         f"Neighbourhoods of the vectors above (UMAP, n_neighbors {NEIGHBOURS}, min_dist {DISTANCE}, Euclidean, "
@@ -171,7 +173,7 @@ def _umap() -> Any:
     except ImportError:
         return None
     except RuntimeError as error:
-        say(f"report: UMAP is left out: {error}")
+        log.warning(f"report: UMAP is left out: {error}")
         return None
     return UMAP
 

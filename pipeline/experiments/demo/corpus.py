@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from cache.disk import make_folder, write_text, write_whole
+from cache.disk import make_folder, write_atomic, write_text
 from pipeline.core.errors import UsageError
 from pipeline.core.files import csv_text
 from pipeline.experiments.demo.voice import GRID, SAMPLE_RATE, Manner, Voice, colour, manner_of, rated
@@ -102,16 +102,16 @@ def render_corpus(
 
 
 def _recipe(seed: int, number: int) -> Utterance:
-    draw = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([seed, number])
     speaker = SPEAKERS[number % len(SPEAKERS)]
-    valence, arousal = (float(value) for value in draw.choice(GRID, 2))
+    valence, arousal = (float(value) for value in rng.choice(GRID, 2))
     return Utterance(
         id=f"{speaker.name}_{number // len(SPEAKERS):04d}",
         speaker=speaker,
-        sentence=SENTENCES[draw.integers(len(SENTENCES))],
+        sentence=SENTENCES[rng.integers(len(SENTENCES))],
         truth=(valence, arousal),
-        rating=(rated(valence, draw), rated(arousal, draw)),
-        manner=manner_of(speaker.voice, valence, arousal, draw),
+        rating=(rated(valence, rng), rated(arousal, rng)),
+        manner=manner_of(speaker.voice, valence, arousal, rng),
     )
 
 
@@ -122,7 +122,7 @@ def _render(folder: Path, recipes: list[Utterance], progress: Callable[[int, int
         path = folder / recipe.audio
         if not path.exists():
             wave = colour(voice.say(recipe.sentence, recipe.manner), voice.sample_rate, recipe.truth[0])
-            write_whole(path, [_wav(wave)])
+            write_atomic(path, [_wav(wave)])
         if progress:
             progress(done, len(recipes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from cache.pairs import cached_pairs
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import Meter, say
+from pipeline.core.progress import Meter
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.tables import evaluation_table
 from pipeline.experiments.demo.corpus import render_corpus
@@ -19,8 +20,10 @@ from pipeline.inference.search import search
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 
+log = logging.getLogger(__name__)
 
-def draw(run: Run, path: Path, *, split: str = "test") -> None:
+
+def draw_plane(run: Run, path: Path, *, split: str = "test") -> None:
     """Write a PNG: the first two principal components of speech and text embeddings of `split`."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,7 +37,7 @@ def draw(run: Run, path: Path, *, split: str = "test") -> None:
     with torch.no_grad():
         speech = heads.embed_speech(pairs.speech)
         text = heads.embed_text(pairs.text[pairs.caption[pairs.offsets[:-1]]])
-    speech, text = plane(speech, text)
+    speech, text = project_to_plane(speech, text)
     figure = Figure(figsize=(11, 5), layout="constrained")
     for place, (name, colours) in enumerate((("valence", "viridis"), ("arousal", "plasma"))):
         axes = figure.add_subplot(1, 2, place + 1)
@@ -50,7 +53,7 @@ def draw(run: Run, path: Path, *, split: str = "test") -> None:
     FigureCanvasAgg(figure).print_figure(path, dpi=130)
 
 
-def plane(speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+def project_to_plane(speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """(n, d) and (n, d) -> (n, 2) and (n, 2): one principal-component plane for both."""
     both = torch.cat([speech, text])
     mean = both.mean(0)
@@ -76,18 +79,18 @@ def run_demo(
     Doing it again goes on where it stopped. Raises UsageError when the `demo` extra is not installed.
     """
     out = Path(out)
-    say("1/5 rendering a spoken corpus")
+    log.info("1/5 rendering a spoken corpus")
     with Meter("render", utterances, unit="utterances") as meter:
         manifest = render_corpus(out / "corpus", utterances=utterances, progress=lambda _done, _total: meter.advance(1))
-    say("2/5 running the frozen encoders")
+    log.info("2/5 running the frozen encoders")
     extract(manifest, out=out / "stores", fresh=fresh)
-    say("3/5 training the heads")
+    log.info("3/5 training the heads")
     run = train(out / "stores", training="small_corpus", seeds=seeds, out=out / "run", fresh=fresh)
-    say("4/5 evaluating")
+    log.info("4/5 evaluating")
     result = evaluate(run)
-    say("5/5 searching and drawing")
+    log.info("5/5 searching and drawing")
     found = search(run, SENTENCES, split="test", top=3)
-    draw(run, out / "embeddings.png")
+    draw_plane(run, out / "embeddings.png")
     result["search"] = dict(zip(SENTENCES, found, strict=True))
     return result, "\n\n".join([evaluation_table({result["method"]: result}), _answers(result["search"]), _places(out)])
 

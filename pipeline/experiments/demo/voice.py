@@ -114,7 +114,7 @@ RENDITION_NOISE = 0.05  # relative standard deviation of every setting: nobody s
 _LIMITS = {"rate": (80, 450), "pitch": (0, 99), "range": (0, 99), "volume": (5, 100)}
 
 
-def manner_of(voice: str, valence: float, arousal: float, draw: np.random.Generator) -> Manner:
+def manner_of(voice: str, valence: float, arousal: float, rng: np.random.Generator) -> Manner:
     """The engine's settings for (valence, arousal) on 1-7."""
     v, a = _centred(valence), _centred(arousal)
     settings = {
@@ -123,7 +123,7 @@ def manner_of(voice: str, valence: float, arousal: float, draw: np.random.Genera
         "range": 50 + 30 * a,
         "volume": 50 * 1.6**a,
     }
-    varied = {name: value * draw.normal(1, RENDITION_NOISE) for name, value in settings.items()}
+    varied = {name: value * rng.normal(1, RENDITION_NOISE) for name, value in settings.items()}
     return Manner(voice, **{name: round(float(np.clip(value, *_LIMITS[name]))) for name, value in varied.items()})
 
 
@@ -141,9 +141,9 @@ def colour(wave: NDArray[np.float32], rate: int, valence: float) -> NDArray[np.f
     return scaled.clip(-1, 1)
 
 
-def rated(truth: float, draw: np.random.Generator) -> float:
+def rated(truth: float, rng: np.random.Generator) -> float:
     """The mean of five raters' whole numbers on 1-7: 4.2 and the like (F6, F10)."""
-    ratings = np.clip(np.rint(truth + draw.normal(0, RATER_NOISE, RATERS)), 1, 7)
+    ratings = np.clip(np.rint(truth + rng.normal(0, RATER_NOISE, RATERS)), 1, 7)
     return round(float(ratings.mean()), 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,20 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, cat
 
 from cache.disk import remove, write_text
-from cache.lock import writing
+from cache.lock import writer_lock
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreLocked
-from pipeline.core.progress import say
 from pipeline.experiments.sweeps.config import Halving
 from pipeline.experiments.sweeps.study import Asked
 from pipeline.training.heads import load_tensors, save_tensors
 from pipeline.training.run_folder import first_wrong, text_of
 
+log = logging.getLogger(__name__)
+
 Tensors = dict[str, Tensor]
 
 
 def taken_out(checkpoint: Mapping[str, Tensor], c: int, width: int) -> Tensors:
-    """A copy of all that is member c's in `Stack.checkpoint()`: parameters, Adam's moments, counts of steps.
+    """A copy of all that is member c's in `BatchedHeads.checkpoint()`: parameters, Adam's moments, counts of steps.
 
     Wide tensors are (C * width, ...), so rows c * width to (c + 1) * width are its own; of `log_scale` (C,) and
     `steps` (C, 5) it is row c.
@@ -39,7 +41,7 @@ def taken_out(checkpoint: Mapping[str, Tensor], c: int, width: int) -> Tensors:
 
 
 def joined(members: Sequence[Mapping[str, Tensor]]) -> Tensors:
-    """The checkpoint of a stack of `members`, in their order; for `Stack.restore`."""
+    """The checkpoint of a stack of `members`, in their order; for `BatchedHeads.restore`."""
     return {name: cat([member[name] for member in members]) for name in members[0]}
 
 
@@ -83,7 +85,7 @@ class MemberProgress:
     best_loss: float = float("inf")
     metrics: list[dict[str, float]] = field(default_factory=list)
     now: Tensors = field(default_factory=dict)  # members.taken_out
-    best: Tensors = field(default_factory=dict)  # Stack.state
+    best: Tensors = field(default_factory=dict)  # BatchedHeads.state
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Bracket:
             try:
                 return self._restored(path)
             except StoreCorrupt as error:
-                say(f"the bracket of trial {min(self.entries)} begins again: {error.subject}: {error.found}")
+                log.warning(f"the bracket of trial {min(self.entries)} begins again: {error.subject}: {error.found}")
         return Standing(entered=list(self.entries))
 
     def _restored(self, path: Path) -> Standing:
@@ -282,7 +284,7 @@ def _taken(folder: Path, held: ExitStack) -> Bracket | None:
         return None
     try:
         with ExitStack() as trying:
-            trying.enter_context(writing(folder))
+            trying.enter_context(writer_lock(folder))
             bracket, done = read_bracket(folder)  # its worker may have ended it in between
             if done:
                 return None

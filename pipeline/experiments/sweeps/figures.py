@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
-from pipeline.evaluation.report.drawing import BLUE, ORANGE, Exhibit, drawable
+from pipeline.evaluation.report.drawing import BLUE, ORANGE, Figure, drawable
 from pipeline.evaluation.report.page import label
 from pipeline.experiments.sweeps.bracket import last_rung
 from pipeline.experiments.sweeps.config import Halving, Range
@@ -74,7 +74,7 @@ def ticks(dimension: Range | Choices) -> list[Tick]:
         values = [10.0**power for power in powers] if len(powers) > 1 else [dimension.low, dimension.high]
     else:
         values = [dimension.low + (dimension.high - dimension.low) * k / 4 for k in range(5)]
-    return [(place(dimension, value) or 0.0, shown(value)) for value in values]
+    return [(place(dimension, value) or 0.0, format_value(value)) for value in values]
 
 
 def axis_name(space: Space, name: str) -> str:
@@ -84,7 +84,7 @@ def axis_name(space: Space, name: str) -> str:
     return f"{short}\n(log)" if isinstance(dimension, Range) and dimension.log else short
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a tick's text."""
     return f"{value:.3g}" if isinstance(value, float) else label(value, _LONGEST)
 
@@ -133,7 +133,7 @@ _ROOM = 10  # letters of a panel's ticks that stand level
 Point = tuple[str, int, Any, float, bool, bool]  # dimension, trial, value, score, whether it went on, whether the best
 
 
-def dimensions(space: Space, rows: Sequence[Row]) -> Exhibit:
+def dimensions(space: Space, rows: Sequence[Row]) -> Figure:
     """A panel for each dimension, a dot for each trial that has it and a score."""
     best = next((row["number"] for row in rows if row["state"] == "complete"), None)
     found = scored(rows)
@@ -146,7 +146,7 @@ def dimensions(space: Space, rows: Sequence[Row]) -> Exhibit:
     across = min(_ACROSS, len(space.dimensions))
     lines = ceil(len(space.dimensions) / _ACROSS)
     filled = "; full dots went on from there, the star is the best trial" if space.config.halving else ""
-    return Exhibit(
+    return Figure(
         NAME,
         "The score against each setting",
         f"{score_name(space)[0].upper()}{score_name(space)[1:]}{filled}. At listed values dots are spread a little and "
@@ -207,10 +207,10 @@ _WRITABLE = 10**6
 Line = tuple[int | None, int, int, float, str]  # bracket, trial, rung, score, what came of it
 
 
-def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> Exhibit:
+def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> Figure:
     """The scores of every trial at every rung; `brackets` are the first trial of each one's bracket."""
     lines = [line for row in sorted(rows, key=lambda row: int(row["number"])) for line in _fared(space, row, brackets)]
-    return Exhibit(
+    return Figure(
         HALVING_NAME,
         "Scores rung by rung",
         "Every rung has a scale of its own, the better above: scores of different rungs are asked of other lists and "
@@ -281,10 +281,10 @@ IMPORTANCE_NAME = "importance"
 FEWEST = 4  # trials with a score
 
 
-def importance(space: Space, weights: Mapping[str, float], trials: int) -> Exhibit:
+def importance(space: Space, weights: Mapping[str, float], trials: int) -> Figure:
     """A bar for each dimension of `weights`, which are `importances` of so many trials."""
     ranked = sorted(weights.items(), key=lambda each: (-each[1], each[0]))
-    return Exhibit(
+    return Figure(
         IMPORTANCE_NAME,
         "Importance",
         f"Each dimension's share in what sets the best quarter of {trials} trials apart, by {score_name(space)} "
@@ -311,12 +311,12 @@ _MANY = 100  # trials from which those that were stopped first are hairlines
 _PALEST = 0.88  # of viridis: its yellow is lost on white paper
 
 
-def parallel_coordinates(space: Space, rows: Sequence[Row]) -> Exhibit:
+def parallel_coordinates(space: Space, rows: Sequence[Row]) -> Figure:
     """A line a trial with a score."""
     found, names = scored(rows), list(space.dimensions)
     thick = "; thicker lines got further" if space.config.halving else ""
     lines = ceil(len(names) / _ABREAST)
-    return Exhibit(
+    return Figure(
         PARALLEL_NAME,
         "Every trial through its values",
         f"{len(found)} trials, a line each, the best on top; the last axis and the colour are {score_name(space)}, "

@@ -5,6 +5,7 @@ sweep(stores, "methods", out="sweeps/first")         # writes it; report=False d
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,8 @@ from cache.fingerprint import leaves
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt
-from pipeline.core.progress import say
 from pipeline.evaluation.report import curves
-from pipeline.evaluation.report.drawing import Exhibit
+from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.page import (
     Section,
     command_html,
@@ -45,7 +45,9 @@ from pipeline.experiments.sweeps.figures import NAME as DIMENSIONS
 from pipeline.experiments.sweeps.figures import PARALLEL_NAME as PARALLEL
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import Study, importances
-from pipeline.experiments.sweeps.tables import Leaderboard, tally, text_of
+from pipeline.experiments.sweeps.tables import Leaderboard, row_values, tally
+
+log = logging.getLogger(__name__)
 
 NAMES = (PARALLEL, DIMENSIONS, IMPORTANCE, HALVING, curves.NAME)
 CURVES = 7  # trials whose curves are told apart
@@ -85,7 +87,7 @@ def sweep_report(out: Path, study: Study, rows: Sequence[Row], stores: Stores, b
     path, config = out / "report.html", study.space.config
     lede = f"{tally(rows)}; {', '.join(of.space.dimensions)}, drawn by {config.sampler}; {stores.folder}"
     write_page(f"Sweep {config.name}", lede, list(_sections(of)), path, NAMES)
-    say(f"report: {path}")
+    log.info(f"report: {path}")
     return path
 
 
@@ -111,7 +113,7 @@ def _figures(of: _Swept) -> Iterator[Section]:
     weights = importances(of.study, scores) if len(scores) >= FEWEST else {}
     note = "" if weights else notes_list([f"Importance: fewer than {FEWEST} trials with a score; no figure."])
     if not weights:
-        say(f"importance: fewer than {FEWEST} trials with a score; no figure")
+        log.info(f"importance: fewer than {FEWEST} trials with a score; no figure")
     bars = [importance(of.space, weights, len(scores))] if weights else []
     yield Section(f"Settings and {score_name(of.space)}", note, [*settings, *bars])
     yield unless_damaged("Training of the best trials", lambda: _curves(of))
@@ -120,20 +122,20 @@ def _figures(of: _Swept) -> Iterator[Section]:
 def _winner(of: _Swept, row: Row) -> str:
     score = of.space.config.score
     parts = [("AOC", "aoc"), ("VOC", "voc"), ("development loss", "dev_loss"), ("epoch kept, of each seed", "epoch")]
-    figures = [(name, text_of(row[key])) for name, key in parts if row[key] is not None]
-    point = [(name, text_of(value)) for name, value in row["params"].items()]
-    facts = facts_html([("trial", row["number"]), (f"{score} on dev", text_of(row["score"])), *figures, *point])
+    figures = [(name, row_values(row[key])) for name, key in parts if row[key] is not None]
+    point = [(name, row_values(value)) for name, value in row["params"].items()]
+    facts = facts_html([("trial", row["number"]), (f"{score} on dev", row_values(row["score"])), *figures, *point])
     return f"{facts}\n{command_html('train-best', winners_command(of.stores, of.out))}\n{notes_list([_LUCK])}"
 
 
-def _curves(of: _Swept) -> Exhibit | None:
+def _curves(of: _Swept) -> Figure | None:
     """Of the best trials that have ended an epoch, all seeds; raises StoreCorrupt where they cannot be read."""
     found = _histories(of)
     best = [row for row in of.rows if any(number == row["number"] for number, _ in found)][:CURVES]
     chosen = {row["number"]: {seed: lines for (n, seed), lines in found.items() if n == row["number"]} for row in best}
     if not best:
         return None  # their brackets are in another folder, or under way
-    return Exhibit(
+    return Figure(
         curves.NAME,
         f"The best {len(best)} trials that ended an epoch",
         "Left: the training loss (dashed) and the development loss (solid) of every seed; a ring marks the epoch of "
@@ -146,7 +148,7 @@ def _curves(of: _Swept) -> Exhibit | None:
             for seed, lines in sorted(seeds.items())
             for line in lines
         ],
-        lambda figure: curves.draw(
+        lambda figure: curves.draw_curves(
             figure,
             {
                 f"trial {number}": [(lines, _lowest(lines)) for lines in seeds.values()]

@@ -19,7 +19,7 @@ from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.ordinality import STEPS, ordinality
-from pipeline.training.training_data import Material
+from pipeline.training.training_data import TrainingData
 
 RUNG_LISTS = STEPS  # one list for each fixed value, all in the first paraphrase
 STYLE = EvaluateConfig().style
@@ -32,10 +32,10 @@ class DevOrdinality:
         pairs = cached_pairs(stores, "dev", style=STYLE, device=device)
         self.speech, self.labels = pairs.speech, pairs.labels[:, :2].cpu().numpy()
         self.prompts, self.vectors = ordinality_prompts(stores, STYLE, device)
-        self._seen: Material | None = None
+        self._seen: TrainingData | None = None
         self.first = [row for row, prompt in enumerate(self.prompts) if prompt.variant == 0]
 
-    def __call__(self, material: Material, learnt: Mapping[str, Tensor], *, final: bool) -> dict[str, float]:
+    def __call__(self, material: TrainingData, learnt: Mapping[str, Tensor], *, final: bool) -> dict[str, float]:
         """`aoc` and `voc`, each the mean tau of its lists, of heads that have `learnt` (part of a state dict).
 
         Raises UsageError for a split with fewer than 14 labelled utterances.
@@ -50,7 +50,7 @@ class DevOrdinality:
         found: dict[str, Any] = ordinality(speech, self.labels, prompts=prompts, vectors=vectors, lists=lists)
         return {"aoc": found["aoc"]["mean"], "voc": found["voc"]["mean"]}
 
-    def _standardised(self, material: Material, asked: slice | list[int]) -> tuple[Tensor, Tensor]:
+    def _standardised(self, material: TrainingData, asked: slice | list[int]) -> tuple[Tensor, Tensor]:
         """Speech and prompts as the linear layers of `material` see them; kept for the next heads of the same data."""
         if self._seen is None or self._seen.speech is not material.speech:
             self._seen = material

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from pipeline.core.config import OwnObjectiveConfig, TrainConfig
+from pipeline.core.config import CustomObjectiveConfig, TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.experiments.sweeps.config import TRIALS, Range, SweepConfig
@@ -94,7 +94,7 @@ class Space:
             return type(known) in (int, float) and dimension.low <= known <= dimension.high
         return dimension is not None and any(type(known) is type(v) and known == v for v in dimension.known_as)
 
-    def resolve(self, params: Params) -> TrainConfig:
+    def resolve_training(self, params: Params) -> TrainConfig:
         """The training that a point means: a method's preset, the fixed settings and the point's on top.
 
         Vectors are in memory and batches of shuffle seed 0 for every trial, so that trials may share them. Raises
@@ -136,7 +136,7 @@ class Space:
         if field == name:
             return True
         objective = self._bases[method].objective
-        if isinstance(objective, OwnObjectiveConfig) and field.startswith("settings."):
+        if isinstance(objective, CustomObjectiveConfig) and field.startswith("settings."):
             return field.removeprefix("settings.") in objective.settings
         return field in type(objective).model_fields
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cache.fingerprint import differences
+from cache.fingerprint import describe_differences, differences
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.experiments.sweeps.space import Space
-from pipeline.training.heads import in_short
+from pipeline.training.heads import one_line_reason
 
 try:
     import optuna
@@ -154,13 +154,15 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
             _refuse_strange(study.get_trials(deepcopy=False), space)
     except (ImportError, SQLAlchemyError, OptunaError, *_UNREADABLE) as error:
         if not storage:
-            found = f"cannot be read ({in_short(error) or type(error).__name__})"
+            found = f"cannot be read ({one_line_reason(error) or type(error).__name__})"
             raise StoreCorrupt(out / JOURNAL, found, "what sweep-heads wrote", "Restore it, or use --fresh.") from None
-        raise UsageError("--storage", in_short(error), "a storage of Optuna", "Check the URL and its driver.") from None
+        raise UsageError(
+            "--storage", one_line_reason(error), "a storage of Optuna", "Check the URL and its driver."
+        ) from None
     if then is None:
         study.set_user_attr(_SWEEP, now)
     elif fields:
-        found = "; ".join(line.replace("the store has", "the study has") for line in fields)
+        found = describe_differences(fields, "the study has")
         raise StoreMismatch(out, found, "the same sweep", "Choose another --out (or name), or start over with --fresh.")
     return Study(study, space, out)
 
@@ -170,11 +172,11 @@ def _refuse_strange(trials: Sequence[FrozenTrial], space: Space) -> None:
     for trial in trials:
         if not all(space.holds(name, value) for name, value in trial.params.items()):
             raise ValueError(f"trial {trial.number} at {trial.params}")
-        told = results_of(trial)
+        results = results_of(trial)
         scores = [*(trial.values or ()), *trial.intermediate_values.values()]
-        figures = [value for name, value in told.items() if name != "epoch" and value is not None]
+        figures = [value for name, value in results.items() if name != "epoch" and value is not None]
         if not all(type(value) in (int, float) and math.isfinite(value) for value in (*scores, *figures)):
-            raise ValueError(f"trial {trial.number} with figures {scores} and {told}")
+            raise ValueError(f"trial {trial.number} with figures {scores} and {results}")
 
 
 def _direction(space: Space) -> Literal["maximize", "minimize"]:

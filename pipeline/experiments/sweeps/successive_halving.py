@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,6 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, UsageError
-from pipeline.core.progress import say
 from pipeline.experiments.sweeps.bracket import (
     CHECKPOINT,
     Bracket,
@@ -31,11 +31,13 @@ from pipeline.experiments.sweeps.bracket import (
 from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.score import DevOrdinality
 from pipeline.experiments.sweeps.study import Study
-from pipeline.objectives.base import Objective, needed_labels, objective_of
-from pipeline.training.batched_heads import Stack
-from pipeline.training.heads import Heads, in_short
+from pipeline.objectives.base import Objective, objective_of, required_labels
+from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.heads import Heads, one_line_reason
 from pipeline.training.train import member_of
-from pipeline.training.training_data import Batches, Material, fit_standardisation
+from pipeline.training.training_data import TrainingBatches, TrainingData, fit_standardisation
+
+log = logging.getLogger(__name__)
 
 KEPT = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
 Key = tuple[str, tuple[str, ...], str]
@@ -43,7 +45,7 @@ Key = tuple[str, tuple[str, ...], str]
 
 def data_of(config: TrainConfig) -> Key:
     """What decides on the pairs and their standardisation."""
-    return config.style, tuple(needed_labels(config.objective)), config.standardise
+    return config.style, tuple(required_labels(config.objective)), config.standardise
 
 
 def side_by_side(config: TrainConfig) -> tuple[object, ...]:
@@ -55,18 +57,18 @@ def side_by_side(config: TrainConfig) -> tuple[object, ...]:
 class _Set:
     """The pairs of one `Key`, standardised, and the objectives that were fitted on them."""
 
-    material: Material
+    material: TrainingData
     objectives: dict[str, Objective] = field(default_factory=dict)
 
 
-class Materials:
+class TrainingDataPool:
     """The pairs of `stores` by style, labels and standardisation; the most recent few are kept."""
 
     def __init__(self, stores: Stores, device: torch.device) -> None:
         self.stores, self.device = stores, device
         self._sets: dict[Key, _Set] = {}
 
-    def of(self, config: TrainConfig) -> Material:
+    def of(self, config: TrainConfig) -> TrainingData:
         """What `config` trains on; vectors are shared with every other of the same data."""
         material = copy.copy(self._set(config).material)
         standard = Heads(
@@ -84,14 +86,16 @@ class Materials:
             found.objectives[key] = objective_of(config.objective, found.material.pairs)
         return found.objectives[key]
 
-    def stack(self, material: Material, members: Sequence[tuple[TrainConfig, int]], states: Sequence[Tensors]) -> Stack:
+    def stack(
+        self, material: TrainingData, members: Sequence[tuple[TrainConfig, int]], states: Sequence[Tensors]
+    ) -> BatchedHeads:
         """Heads of each (config, seed) as train-heads begins them, or as they are in `states` where there are any."""
         made = []
         for config, seed in members:
             heads = copy.deepcopy(material.standard)
             heads.initialise(seed, config.temperature)
             made.append(member_of(config, heads, self.objective(config), material.steps))
-        stack = Stack(made)
+        stack = BatchedHeads(made)
         if states:
             stack.restore(joined(states))
         return stack
@@ -105,11 +109,11 @@ class Materials:
             del self._sets[next(iter(self._sets))]
         pairs, dev = (self._pairs(split, key) for split in ("train", "dev"))
         for note in pairs.notes + dev.notes:
-            say(note)
-        say(f"{config.style}: {len(pairs):,} training and {len(dev):,} development pairs")
+            log.info(note)
+        log.info(f"{config.style}: {len(pairs):,} training and {len(dev):,} development pairs")
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=1).to(self.device)
         fit_standardisation(standard, pairs, self.stores, config.standardise)
-        self._sets[key] = _Set(Material(pairs, dev, config.batch_size, standard))
+        self._sets[key] = _Set(TrainingData(pairs, dev, config.batch_size, standard))
         return self._sets[key]
 
     def _pairs(self, split: str, key: Key) -> CachedPairs:
@@ -125,7 +129,7 @@ class Race:
     """What the brackets of a sweep have in common."""
 
     def __init__(
-        self, config: SweepConfig, study: Study, materials: Materials, ordinality: DevOrdinality | None
+        self, config: SweepConfig, study: Study, materials: TrainingDataPool, ordinality: DevOrdinality | None
     ) -> None:
         self.config, self.study, self.materials, self.ordinality = config, study, materials, ordinality
 
@@ -196,7 +200,7 @@ class Race:
         each = zip(config.seeds, members, strict=True)
         return found | {"score": _mean([self._dev_loss(material, config, seed, member) for seed, member in each])}
 
-    def _consistency(self, material: Material, asked: Sequence[Tensors], final: bool) -> Found:
+    def _consistency(self, material: TrainingData, asked: Sequence[Tensors], final: bool) -> Found:
         """`aoc`, `voc` and their mean, over the seeds of a trial; a score of NaN where heads give no finite vectors."""
         assert self.ordinality is not None
         try:
@@ -211,7 +215,7 @@ class Race:
     def _effort(self, standing: Standing, number: int, member: MemberProgress) -> Found:
         return {"rung": standing.rung, "steps": member.steps, "seconds": standing.seconds.get(number, 0.0)}
 
-    def _dev_loss(self, material: Material, config: TrainConfig, seed: int, member: MemberProgress) -> float:
+    def _dev_loss(self, material: TrainingData, config: TrainConfig, seed: int, member: MemberProgress) -> float:
         stack = self.materials.stack(material, [(config, seed)], [member.now])
         return material.dev_losses(stack, material.dev_batches(stack.objectives))[0]
 
@@ -242,7 +246,7 @@ class Race:
         standing.failed.append(number)
         entry = bracket.entries[number]
         effort = self._effort(standing, number, standing.members[number, entry.config.seeds[0]])
-        say(f"trial {number} failed: its loss or its score is not finite after {effort['steps']} steps")
+        log.warning(f"trial {number} failed: its loss or its score is not finite after {effort['steps']} steps")
         self.study.tell(entry.asked, "fail", effort)
 
 
@@ -250,7 +254,7 @@ class _Side:
     """Trials side by side in one stack, on their way to a rung."""
 
     def __init__(
-        self, race: Race, material: Material, bracket: Bracket, standing: Standing, numbers: Sequence[int]
+        self, race: Race, material: TrainingData, bracket: Bracket, standing: Standing, numbers: Sequence[int]
     ) -> None:
         self.materials, self.material, self.bracket, self.standing = race.materials, material, bracket, standing
         self.numbers = list(numbers)
@@ -294,13 +298,13 @@ class _Side:
         self.members = [self.standing.members[key] for key in self.keys]
         states = [member.now for member in self.members] if self.steps else []
         try:
-            self.stack: Stack = self.materials.stack(
+            self.stack: BatchedHeads = self.materials.stack(
                 self.material, [(configs[number], seed) for number, seed in self.keys], states
             )
         except (KeyError, ValueError, RuntimeError, OverflowError) as error:  # only what a checkpoint says can be wrong
-            found = f"tensors that do not fit ({in_short(error)})"
+            found = f"tensors that do not fit ({one_line_reason(error)})"
             raise StoreCorrupt(self.bracket.folder / CHECKPOINT, found, "this bracket's", "Remove the file.") from None
-        self._dev: list[Batches] = []
+        self._dev: list[TrainingBatches] = []
 
     def _end_epoch(self, epoch: int) -> None:
         """As `Trainer` ends one: the heads of the lowest development loss are kept."""

@@ -9,6 +9,7 @@ and several processes may work on one sweep.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,13 +18,13 @@ from typing import Any
 
 import torch
 
-from cache.disk import faults_told, remove, remove_tree, write_text
-from cache.lock import writing
+from cache.disk import remove, remove_tree, translate_os_errors, write_text
+from cache.lock import writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump
 from pipeline.core.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
-from pipeline.core.progress import interruptible, say
+from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_threads, pick_device, threads_restored, use_threads
 from pipeline.experiments.sweeps.bracket import (
     FOLDER,
@@ -41,10 +42,12 @@ from pipeline.experiments.sweeps.report import sweep_report, winners_command
 from pipeline.experiments.sweeps.score import DevOrdinality
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, Asked, StorageFailed, Study, open_study
-from pipeline.experiments.sweeps.successive_halving import Found, Materials, Race
+from pipeline.experiments.sweeps.successive_halving import Found, Race, TrainingDataPool
 from pipeline.experiments.sweeps.tables import as_csv, as_json, leaderboard, markdown, rows_of
-from pipeline.training.train import data_digest, lacks
+from pipeline.training.train import data_digest, missing_inputs
 from pipeline.training.training_data import epoch_generator, steps_of
+
+log = logging.getLogger(__name__)
 
 SLOTS = {"cpu": 32, "cuda": 128}  # members of a stack at most
 _FILES = ("report.html", "trials.csv", "sweep.json", "best.yaml", "sweep.yaml")
@@ -73,13 +76,13 @@ def sweep(
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     config = config if isinstance(config, SweepConfig) else load_sweep(config, overrides, trials)
     space = Space(config)
-    say(f"sweep {config.name}: {space.trials} trials of {', '.join(space.dimensions)} by {config.sampler}")
+    log.info(f"sweep {config.name}: {space.trials} trials of {', '.join(space.dimensions)} by {config.sampler}")
     for each in space.resolved():
-        if lack := lacks(stores, each):
+        if lack := missing_inputs(stores, each):
             raise UsageError(
                 stores.folder, f"stores without {lack}", "what every method trains on", "Extract them, or leave it out."
             )
-    with faults_told(out), interruptible(out) as check, threads_restored():
+    with translate_os_errors(out), interruptible(out) as check, threads_restored():
         try:
             worker = _Worker(space, stores, out, pick_device(device), check)
             return worker.work(storage, fresh=fresh, report=report)
@@ -97,7 +100,7 @@ class _Worker:
         self, space: Space, stores: Stores, out: Path, device: torch.device, check: Callable[[], None]
     ) -> None:
         self.space, self.config, self.stores, self.out, self.check = space, space.config, stores, out, check
-        self.materials, self.cpu = Materials(stores, device), device.type == "cpu"
+        self.materials, self.cpu = TrainingDataPool(stores, device), device.type == "cpu"
         self.slots = SLOTS.get(device.type, 1) if self.config.slots == "auto" else self.config.slots
         self.ordinality = DevOrdinality(stores, device) if self.config.score == "ordinality" else None
 
@@ -111,7 +114,7 @@ class _Worker:
             with unfinished(self.out) as bracket:
                 if bracket:
                     self._refuse_foreign(bracket, study)
-                    say(f"going on with the bracket of trial {min(bracket.entries)}")
+                    log.info(f"going on with the bracket of trial {min(bracket.entries)}")
                     self._run(race, bracket)
                     continue
             if study.full:
@@ -146,7 +149,7 @@ class _Worker:
                     return None
                 entries = self._entries(study, drawn, threads)
             folder = self.out / FOLDER / f"{entries[0].asked.number:06d}"
-            held.enter_context(writing(folder))
+            held.enter_context(writer_lock(folder))
             bracket = Bracket(folder, entries, threads, self.slots)
             bracket.plan()
         return bracket
@@ -156,9 +159,9 @@ class _Worker:
         entries = []
         for asked in drawn:
             try:
-                config = self.space.resolve(asked.params)
+                config = self.space.resolve_training(asked.params)
             except UsageError as error:
-                say(f"trial {asked.number} cannot be trained: {error}")
+                log.warning(f"trial {asked.number} cannot be trained: {error}")
                 study.tell(asked, "fail", {})
                 continue
             entries.append(Entry(asked, config.model_copy(update={"threads": threads}) if threads else config))
@@ -173,11 +176,11 @@ class _Worker:
             last = last_rung(self.config.halving)
             named = "the end" if rung == last else f"rung {rung} of {last - 1}"
             after = f"{named}, {time.perf_counter() - start:.1f} s"
-            say(f"bracket of trial {min(bracket.entries)}, {after}: {len(found)} trials, {self.config.score}")
+            log.info(f"bracket of trial {min(bracket.entries)}, {after}: {len(found)} trials, {self.config.score}")
             scores = {number: each["score"] for number, each in found.items()}
             params = {number: bracket.entries[number].asked.params for number in found}
             for line in leaderboard(scores, params, highest=self.config.score == "ordinality"):
-                say(line)
+                log.info(line)
 
         race.run(bracket, self.check, said)
 
@@ -186,7 +189,7 @@ class _Worker:
             found = "trials that the study does not have"
             raise StoreMismatch(bracket.folder, found, "those of this --storage", "Name their storage, or use --fresh.")
         for entry in bracket.entries.values():
-            config = self.space.resolve(entry.asked.params)
+            config = self.space.resolve_training(entry.asked.params)
             if entry.config != (config.model_copy(update={"threads": bracket.threads}) if bracket.threads else config):
                 found = f"other settings for trial {entry.asked.number} than its point means"
                 raise StoreMismatch(bracket.folder, found, "this sweep's", "Restore bracket.json, or use --fresh.")
@@ -234,13 +237,13 @@ class _Worker:
             entries = read_bracket(folder)[0].entries
             if row["number"] in entries:
                 return entries[row["number"]].config
-        return self.space.resolve(row["params"])
+        return self.space.resolve_training(row["params"])
 
 
 def _clear(out: Path) -> None:
     """Remove a sweep. Raises StoreLocked where another process trains one of its brackets."""
     for folder in bracket_folders(out):
-        with writing(folder):
+        with writer_lock(folder):
             pass
     remove_tree(out / FOLDER)
     remove_tree(out / "report")
@@ -254,7 +257,7 @@ def _alone(out: Path, check: Callable[[], None]) -> Iterator[None]:
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(writing(out))
+                held.enter_context(writer_lock(out))
                 break
             except StoreLocked:
                 check()

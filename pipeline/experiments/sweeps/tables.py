@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from cache.errors import on_one_line
+from cache.errors import one_line
 from pipeline.core.files import csv_text
 from pipeline.experiments.sweeps.bracket import last_rung
 from pipeline.experiments.sweeps.figures import Row, highest
@@ -57,9 +57,9 @@ class Leaderboard:
 
     def _row(self, row: Row, marked: Callable[[str], str]) -> list[str]:
         values = [row["params"].get(name, "-") for name in self.space.dimensions]
-        figures = [text_of(row[key], exact=key in _TAUS) for key in self._figures]
-        score = text_of(row["score"], exact=highest(self.space))
-        return [str(row["number"]), self._reached(row), marked(score), *figures, *map(text_of, values)]
+        figures = [row_values(row[key], exact=key in _TAUS) for key in self._figures]
+        score = row_values(row["score"], exact=highest(self.space))
+        return [str(row["number"]), self._reached(row), marked(score), *figures, *map(row_values, values)]
 
     def _reached(self, row: Row) -> str:
         if row["state"] == "pruned":
@@ -67,13 +67,13 @@ class Leaderboard:
         return _REACHED.get(row["state"], "-")
 
 
-def text_of(value: Any, *, exact: bool = False) -> str:
+def row_values(value: Any, *, exact: bool = False) -> str:
     """A figure or a setting in a cell; `exact` ones have four decimals, as taus do."""
     if value is None:
         return "-"
     if exact:
         return f"{value:.4f}"
-    return f"{value:.4g}" if isinstance(value, float) else on_one_line(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value))
 
 
 FIGURES = ("score", "aoc", "voc", "dev_loss", "epoch", "steps", "seconds")
@@ -147,16 +147,16 @@ _STATES = {
 
 
 def _row(trial: FrozenTrial) -> Row:
-    told = results_of(trial)
+    results = results_of(trial)
     reports = dict(sorted(trial.intermediate_values.items()))
     last = max(reports, default=None)
     score = trial.value if trial.state == TrialState.COMPLETE else None if last is None else reports[last]
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "rung": told.get("rung", last),
+        "rung": results.get("rung", last),
         "score": score,
-        **{name: told.get(name) for name in FIGURES[1:]},
+        **{name: results.get(name) for name in FIGURES[1:]},
         "rungs": {str(rung): score for rung, score in reports.items()},
         "params": dict(trial.params),
     }

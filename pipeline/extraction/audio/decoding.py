@@ -18,7 +18,7 @@ import torch
 import torchaudio.functional
 from numpy.typing import NDArray
 
-from pipeline.extraction.audio.files import bytes_of, digest_of, digest_of_file, missing, opened, stamp_of
+from pipeline.extraction.audio.files import bytes_of, digest_of, digest_of_file, missing, open_audio, stamp_of
 from pipeline.extraction.audio.plain_wav import samples16, wav_length
 
 Waveform = NDArray[np.float32]
@@ -79,7 +79,7 @@ class UnusableAudio(Exception):
 
 
 @dataclass(frozen=True)
-class Clip:
+class DecodedAudio:
     """A decoded utterance."""
 
     wave: Waveform  # (samples,) mono at the asked rate, cropped
@@ -98,10 +98,10 @@ class Decoding:
     def fingerprint(self) -> dict[str, object]:
         return {"sample_rate": self.sample_rate, "max_seconds": self.max_seconds, "crop": self.crop}
 
-    def load(self, path: Path) -> Clip:
+    def load(self, path: Path) -> DecodedAudio:
         """Decode `path`. Raises UnusableAudio with the reason."""
         try:
-            with opened(path) as handle:
+            with open_audio(path) as handle:
                 stamp = stamp_of(os.fstat(handle))
                 try:
                     return self._clip(handle, stamp)
@@ -116,7 +116,7 @@ class Decoding:
         length = wav_length(str(path))
         if length is None:
             try:
-                with opened(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+                with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
                     length = file.frames, file.samplerate
             except (*_UNDECODABLE, OSError):
                 return 0
@@ -127,16 +127,16 @@ class Decoding:
     def _limit(self) -> int:
         return int(self.max_seconds * self.sample_rate)
 
-    def _clip(self, handle: int, stamp: tuple[int, int]) -> Clip:
+    def _clip(self, handle: int, stamp: tuple[int, int]) -> DecodedAudio:
         size = stamp[0]
         if not size:
             raise UnusableAudio("an empty file")
         data = bytes_of(handle, size) if size <= _WHOLE_BYTES else b""
         digest = digest_of(data) if data else digest_of_file(handle, size)
         try:
-            lacks = missing(_bytes_at(handle, data), size)
-            if lacks:
-                raise UnusableAudio(f"truncated: {lacks}")
+            absent = missing(_bytes_at(handle, data), size)
+            if absent:
+                raise UnusableAudio(f"truncated: {absent}")
             wave, rate = self._decode(handle, data)
             kept = self._resample(wave, rate)
             _refuse_unsound(wave, kept)
@@ -144,7 +144,7 @@ class Decoding:
             raise UnusableAudio(error.reason, digest) from None
         except _UNDECODABLE as error:
             raise UnusableAudio(f"cannot be decoded ({_short(error)})", digest) from None
-        return Clip(kept, digest, stamp)
+        return DecodedAudio(kept, digest, stamp)
 
     def _decode(self, handle: int, data: bytes) -> tuple[Waveform, int]:
         """An open file and its bytes -> (samples,) mono and its rate, little more than the crop keeps."""

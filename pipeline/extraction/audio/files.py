@@ -16,7 +16,7 @@ _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a dev
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[int]:
+def open_audio(path: str | Path) -> Iterator[int]:
     """A handle of the regular file `path`. Raises OSError, ValueError for a path that no file can have.
 
     What is no file is never read: a pipe is waited for, a device may have no end, and neither can be read twice.

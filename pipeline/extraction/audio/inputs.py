@@ -16,11 +16,11 @@ from pipeline.core.errors import UsageError
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform, resampled_length
 
 _HIGHEST_RATE = 2**20  # Hz
-Recording: TypeAlias = str | os.PathLike[str] | NDArray[np.floating[Any]] | torch.Tensor
+AudioInput: TypeAlias = str | os.PathLike[str] | NDArray[np.floating[Any]] | torch.Tensor
 Source: TypeAlias = Path | NDArray[np.floating[Any]]
 
 
-class Sampled(Decoding):
+class ArrayAudio(Decoding):
     """What `Decoding` does to a file, done to samples that are in memory."""
 
     def cut(self, samples: NDArray[np.floating[Any]], rate: int) -> Waveform:
@@ -37,10 +37,10 @@ class Sampled(Decoding):
 
 
 @dataclass(frozen=True)
-class Recordings:
+class AudioInputs:
     """A `Reader` (pipeline.work) of paths and arrays; `rate` in Hz is the arrays'."""
 
-    decoding: Sampled
+    decoding: ArrayAudio
     rate: int
 
     def load(self, source: Source) -> tuple[Waveform, bytes]:
@@ -49,7 +49,7 @@ class Recordings:
             return self.decoding.load(source).wave, b""
         return self.decoding.cut(source, self.rate), b""
 
-    def stand_in(self, source: Source) -> Waveform:
+    def placeholder(self, source: Source) -> Waveform:
         """Silence of the recording's length."""
         return np.zeros(max(1, self.samples(source)), np.float32)
 
@@ -61,7 +61,7 @@ class Recordings:
         return min(resampled_length(len(source), self.rate, self.decoding.sample_rate), limit)
 
 
-def sources_of(recordings: Recording | Sequence[Recording], sample_rate: int | None) -> list[Source]:
+def audio_sources(recordings: AudioInput | Sequence[AudioInput], sample_rate: int | None) -> list[Source]:
     """One or several recordings as a list, checked. Raises UsageError for what is neither a path nor a waveform."""
     alone = isinstance(recordings, str | os.PathLike | np.ndarray | torch.Tensor)
     sources = [_source(each, place) for place, each in enumerate([recordings] if alone else recordings)]  # type: ignore[arg-type]

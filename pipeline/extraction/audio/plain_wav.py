@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.extraction.audio.files import opened
+from pipeline.extraction.audio.files import open_audio
 
 _HEAD_BYTES = 512  # holds the chunks before the audio, in nearly every file
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -42,7 +42,7 @@ class _Audio(NamedTuple):
 def wav_length(path: str) -> tuple[int, int] | None:
     """(frames, samples a second) that libsndfile would find in `path`; None for anything but a plain whole WAV."""
     try:
-        with opened(path) as handle:
+        with open_audio(path) as handle:
             audio = _audio(os.read(handle, _HEAD_BYTES), os.fstat(handle).st_size)
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return None

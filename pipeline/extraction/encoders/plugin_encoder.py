@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from cache.fingerprint import canonical
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.core.plugins import Part, find, told
-from pipeline.core.progress import say
+from pipeline.core.plugins import Plugin, find, translate_errors
 from pipeline.extraction.encoders.base import TwoSteps, exact_inference
+
+log = logging.getLogger(__name__)
 
 _PLACES = {"model", "revision", "encoder", "batch_seconds", "batch_size", "max_seconds", "crop"}  # or in the decoding
 _DEEPEST = 8  # objects within objects that are searched for weights
@@ -27,10 +29,10 @@ _HIGHEST_RATE = 384_000
 
 
 @dataclass(frozen=True)
-class OwnText(TwoSteps):
+class CustomTextEncoder(TwoSteps):
     """A TextEncoder around an object of a user's class: `encode`, or `prepare` and `compute` as `Encoder` has them."""
 
-    part: Part
+    part: Plugin
     inner: Any
     width: int
     declared: dict[str, Any]
@@ -42,7 +44,7 @@ class OwnText(TwoSteps):
     def prepare(self, inputs: Sequence[Any]) -> Any:
         """(B,) inputs as they are, or what its own `prepare` makes of them."""
         lengths = [len(each) for each in inputs]
-        with told(self.part, self.part.source, f"inputs prepared that are {_of(lengths)}"):
+        with translate_errors(self.part, self.part.source, f"inputs prepared that are {_of(lengths)}"):
             return lengths, self.inner.prepare(list(inputs)) if self._two_steps else list(inputs)
 
     def compute(self, prepared: Any) -> Tensor:
@@ -51,7 +53,7 @@ class OwnText(TwoSteps):
         if not lengths:
             return torch.empty(0, self.width)
         expected = f"vectors ({len(lengths)}, {self.width}) of inputs {_of(lengths)}"
-        with exact_inference(), told(self.part, self.part.source, expected):
+        with exact_inference(), translate_errors(self.part, self.part.source, expected):
             vectors = self.inner.compute(inputs) if self._two_steps else self.inner.encode(inputs)
             return self._checked(vectors, len(lengths))
 
@@ -80,29 +82,29 @@ class OwnText(TwoSteps):
 
 
 @dataclass(frozen=True)
-class OwnSpeech(OwnText):
+class CustomSpeechEncoder(CustomTextEncoder):
     """An AudioEncoder, likewise."""
 
     sample_rate: int
 
 
-def load_audio(config: AudioConfig, device: str) -> OwnSpeech:
+def load_audio(config: AudioConfig, device: str) -> CustomSpeechEncoder:
     """The registered speech encoder that `config` names. Raises UsageError, also for what its own code raises."""
     part = find("audio encoder", config.encoder)
     inner, width, declared = _loaded(part, config, device)
     rate = _whole(part, inner, "sample_rate", _HIGHEST_RATE)
-    return OwnSpeech(part, inner, width, declared | {"sample_rate": rate}, rate)
+    return CustomSpeechEncoder(part, inner, width, declared | {"sample_rate": rate}, rate)
 
 
-def load_text(config: TextConfig, device: str) -> OwnText:
+def load_text(config: TextConfig, device: str) -> CustomTextEncoder:
     """The registered text encoder that `config` names. Raises UsageError, also for what its own code raises."""
     part = find("text encoder", config.encoder)
-    return OwnText(part, *_loaded(part, config, device))
+    return CustomTextEncoder(part, *_loaded(part, config, device))
 
 
-def _loaded(part: Part, config: AudioConfig | TextConfig, device: str) -> tuple[Any, int, dict[str, Any]]:
+def _loaded(part: Plugin, config: AudioConfig | TextConfig, device: str) -> tuple[Any, int, dict[str, Any]]:
     """The object, its width and its fingerprint."""
-    with told(part, part.source, "an encoder made of (config, device)", kind=UsageError):
+    with translate_errors(part, part.source, "an encoder made of (config, device)", kind=UsageError):
         inner = part.make(config, device)
         width = _whole(part, inner, "width", 2**20)
         if not _has(inner, "encode") and not (_has(inner, "prepare") and _has(inner, "compute")):
@@ -125,17 +127,17 @@ def _has(inner: Any, method: str) -> bool:
     return callable(getattr(inner, method, None))
 
 
-def _whole(part: Part, inner: Any, name: str, most: int) -> int:
+def _whole(part: Plugin, inner: Any, name: str, most: int) -> int:
     value = getattr(inner, name, None)
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 1 <= value <= most:
         raise UsageError(part, f"{name} {value!r:.60}", f"a whole number from 1 to {most}", "Set it in its class.")
     return int(value)
 
 
-def _declared(part: Part, inner: Any, config: AudioConfig | TextConfig) -> dict[str, Any]:
+def _declared(part: Plugin, inner: Any, config: AudioConfig | TextConfig) -> dict[str, Any]:
     weights = sha256_of(inner)
     if weights is None:
-        say(f"{part}: no weights found in it; only its version ({part.version}) tells its code from other code")
+        log.warning(f"{part}: no weights found in it; only its version ({part.version}) tells its code from other code")
     own = getattr(inner, "fingerprint", None)
     return {
         "encoder": part.name,
@@ -146,7 +148,7 @@ def _declared(part: Part, inner: Any, config: AudioConfig | TextConfig) -> dict[
     }
 
 
-def _plain(part: Part, fields: Any) -> dict[str, Any]:
+def _plain(part: Plugin, fields: Any) -> dict[str, Any]:
     try:
         canonical(fields)
         return dict(fields)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.extraction.batching import Encoded, Job
+from pipeline.extraction.batching import EncodedBatch, EncodeTask
 
 
 class Engine(Protocol):
@@ -20,8 +20,8 @@ class Engine(Protocol):
         """How many batches are worked on at once, on average so far."""
 
     def encoded(
-        self, job: Job[Any, Any], batches: Sequence[NDArray[np.int64]]
-    ) -> AbstractContextManager[Iterator[Encoded | None]]:
+        self, job: EncodeTask[Any, Any], batches: Sequence[NDArray[np.int64]]
+    ) -> AbstractContextManager[Iterator[EncodedBatch | None]]:
         """Every batch once, in any order. None comes now and then while nothing is ready, so that the caller can stop.
 
         Leaving the context gives up what is not ready, and stops whatever was started.

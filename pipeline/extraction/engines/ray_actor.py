@@ -16,7 +16,7 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.errors import EmotionRankError, StoreMismatch
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.audio.praat import load_praat
-from pipeline.extraction.batching import Encoded, Work, work_of
+from pipeline.extraction.batching import BatchEncoder, EncodedBatch, work_of
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.base import Encoder
 
@@ -61,7 +61,7 @@ class RemoteWork:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._work: Work[Any, Any] | None = None
+        self._work: BatchEncoder[Any, Any] | None = None
 
     def load(self) -> Failure | None:
         """Load the encoder; a Failure that names the node if it cannot be had or is not the driver's."""
@@ -78,7 +78,7 @@ class RemoteWork:
         self._work = work_of(order.kind, encoder, config, device)
         return None
 
-    def encode(self, rows: NDArray[np.int64], sources: Sequence[Any]) -> Encoded | Failure:
+    def encode(self, rows: NDArray[np.int64], sources: Sequence[Any]) -> EncodedBatch | Failure:
         """Encode `sources`, the rows `rows`, together."""
         if self._work is None:
             raise RuntimeError("encode before load")

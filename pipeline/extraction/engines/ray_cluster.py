@@ -28,11 +28,12 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import merge, validate
 from pipeline.core.errors import UsageError
 from pipeline.core.plugins import BUILT_IN, Kind, find, loaded_files
-from pipeline.core.progress import say
 from pipeline.core.resources import cores
-from pipeline.extraction.batching import Clip, Encoded, Job
+from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask
 from pipeline.extraction.encoders.precision import with_precision
 from pipeline.extraction.engines.ray_actor import Order
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 PROBE_SECONDS = 10.0
@@ -55,9 +56,11 @@ class RayCluster:
         return float(self._crew.strength) if self._crew else 0.0
 
     @contextmanager
-    def encoded(self, job: Job[Any, Any], batches: Sequence[NDArray[np.int64]]) -> Iterator[Iterator[Encoded | None]]:
+    def encoded(
+        self, job: EncodeTask[Any, Any], batches: Sequence[NDArray[np.int64]]
+    ) -> Iterator[Iterator[EncodedBatch | None]]:
         """The batches as they come."""
-        from pipeline.extraction.engines.ray_pool import Crew
+        from pipeline.extraction.engines.ray_pool import ActorPool
 
         order = Order(
             kind=job.name,
@@ -67,13 +70,13 @@ class RayCluster:
             environment={name: os.environ[name] for name in _HUB if name in os.environ},
             plugins=tuple(map(str, loaded_files())),
         )
-        self._crew = Crew(order, batches, lambda rows: [_absolute(source) for source in job.sources(rows)])
+        self._crew = ActorPool(order, batches, lambda rows: [_absolute(source) for source in job.sources(rows)])
         try:
             yield self._results()
         finally:
             self._crew.dismiss()
 
-    def _results(self) -> Iterator[Encoded | None]:
+    def _results(self) -> Iterator[EncodedBatch | None]:
         while self._crew.busy:
             results = self._crew.advance(POLL_SECONDS)
             yield from results or [None]
@@ -173,7 +176,7 @@ def _introduce(where: str, device: torch.device) -> None:
     found = nodes(gpus=device.type == "cuda")
     places = sum(node.actors for node in found)
     kind = "GPU" if device.type == "cuda" else "CPU core"
-    say(f"ray: cluster {where}; nodes: {len(found)}, places for an actor of one {kind}: {places}")
+    log.info(f"ray: cluster {where}; nodes: {len(found)}, places for an actor of one {kind}: {places}")
 
 
 def with_absolute_models(config: ExtractConfig) -> ExtractConfig:
@@ -187,4 +190,4 @@ def with_absolute_models(config: ExtractConfig) -> ExtractConfig:
 
 
 def _absolute(source: Any) -> Any:
-    return source._replace(path=source.path.absolute(), mtime=None) if isinstance(source, Clip) else source
+    return source._replace(path=source.path.absolute(), mtime=None) if isinstance(source, AudioFile) else source

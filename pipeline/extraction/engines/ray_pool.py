@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter, deque
@@ -17,9 +18,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.core.progress import say
-from pipeline.extraction.batching import Encoded
+from pipeline.extraction.batching import EncodedBatch
 from pipeline.extraction.engines.ray_actor import Failure, Order, RemoteWork
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 PATIENCE_SECONDS = 30.0  # without any actor, before that is said
@@ -36,7 +38,7 @@ class Node(NamedTuple):
 
 
 @dataclass(eq=False)
-class Batch:
+class ActorBatch:
     """Rows that are encoded together, and how many actors died while they were."""
 
     rows: NDArray[np.int64]
@@ -44,22 +46,22 @@ class Batch:
 
 
 @dataclass(eq=False)
-class Member:
+class ActorState:
     """One actor. `loading` is the reference of its `load` until that has returned."""
 
     handle: Any
     node: Node
     loading: Any
-    in_hand: dict[Any, Batch] = field(default_factory=dict)  # by the reference of the result, oldest first
+    in_hand: dict[Any, ActorBatch] = field(default_factory=dict)  # by the reference of the result, oldest first
 
-    def may_take(self, batch: Batch) -> bool:
+    def may_take(self, batch: ActorBatch) -> bool:
         """Twice what it does at once, so that it never waits; a batch that an actor died on stays alone."""
         if self.loading is not None or any(other.deaths for other in self.in_hand.values()):
             return False
         return len(self.in_hand) < (1 if batch.deaths else 2 * self.node.calls)
 
 
-class Crew:
+class ActorPool:
     """The actors that carry out `order` on `batches`. `sources` are what is read for rows; they cross the network."""
 
     def __init__(
@@ -67,8 +69,8 @@ class Crew:
     ) -> None:
         self._order, self._sources = order, sources
         self._plan, self._left = iter(batches), len(batches)  # cut as they are handed out: there may be millions
-        self._waiting: deque[Batch] = deque()
-        self._members: list[Member] = []
+        self._waiting: deque[ActorBatch] = deque()
+        self._members: list[ActorState] = []
         self._stillborn: Counter[str] = Counter()  # by node
         self._looked = -LOOK_SECONDS
         self._started = self._counted = self._waited_since = time.monotonic()
@@ -84,7 +86,7 @@ class Crew:
         """How many batches could be worked on at once, on average since the start."""
         return self._count() / max(1e-9, self._counted - self._started)
 
-    def advance(self, timeout: float) -> list[Encoded]:
+    def advance(self, timeout: float) -> list[EncodedBatch]:
         """Hire, hand out, and wait for results at most `timeout` seconds. Raises EmotionRankError, or what work does.
 
         Results of an actor that died in the meantime are among them; what it had in hand goes to another.
@@ -106,9 +108,9 @@ class Crew:
             _kill(member)
         self._members.clear()
 
-    def _collect(self, ready: dict[Any, Member]) -> list[Encoded]:
-        results: list[Encoded] = []
-        lost: dict[Member, str] = {}
+    def _collect(self, ready: dict[Any, ActorState]) -> list[EncodedBatch]:
+        results: list[EncodedBatch] = []
+        lost: dict[ActorState, str] = {}
         for ref, member in ready.items():
             try:
                 outcome = ray.get(ref)
@@ -131,7 +133,7 @@ class Crew:
             self._lose(member, reason)
         return results
 
-    def _check_seen(self, encoded: Encoded, node: Node) -> None:
+    def _check_seen(self, encoded: EncodedBatch, node: Node) -> None:
         """Raises UsageError for a clip that can be read here but not there: a folder not mounted is no bad file."""
         if not any(encoded.reasons):
             return
@@ -141,7 +143,7 @@ class Crew:
                     f"node {node.name}", f"{source.path} {reason}", "the audio under one path everywhere", "Mount it."
                 )
 
-    def _lose(self, member: Member, reason: str) -> None:
+    def _lose(self, member: ActorState, reason: str) -> None:
         """Put back what a dead actor had in hand. Raises EmotionRankError when it is not the first to die of it."""
         self._count()
         self._members.remove(member)
@@ -150,7 +152,7 @@ class Crew:
             self._count_stillborn(member.node, reason)
             return
         count = len(member.in_hand)
-        say(f"{self._order.kind}: an actor on {member.node.name} died ({reason}); batches done again: {count}")
+        log.warning(f"{self._order.kind}: an actor on {member.node.name} died ({reason}); batches done again: {count}")
         for batch in list(member.in_hand.values())[: member.node.calls]:  # those behind them had not begun
             batch.deaths += 1
             if batch.deaths == DEATHS:
@@ -189,9 +191,9 @@ class Crew:
             self._waited_since = now
         elif now - self._waited_since > PATIENCE_SECONDS:
             self._waited_since = now
-            say(f"{self._order.kind}: no actor is ready yet; `ray status` shows what the cluster is busy with")
+            log.warning(f"{self._order.kind}: no actor is ready yet; `ray status` shows what the cluster is busy with")
 
-    def _actor(self, node: Node) -> Member:
+    def _actor(self, node: Node) -> ActorState:
         handle = (
             ray.remote(RemoteWork)
             .options(
@@ -202,7 +204,7 @@ class Crew:
             )
             .remote(self._order)
         )
-        return Member(handle, node, handle.load.remote())
+        return ActorState(handle, node, handle.load.remote())
 
     def _hand_out(self) -> None:
         for member in self._members:
@@ -210,10 +212,10 @@ class Crew:
                 self._waiting.popleft()
                 member.in_hand[member.handle.encode.remote(batch.rows, self._sources(batch.rows))] = batch
 
-    def _next(self) -> Batch | None:
+    def _next(self) -> ActorBatch | None:
         """The first of those that wait; what is done again comes before the rest of the plan."""
         if not self._waiting and self._left:
-            self._waiting.append(Batch(next(self._plan)))
+            self._waiting.append(ActorBatch(next(self._plan)))
             self._left -= 1
         return self._waiting[0] if self._waiting else None
 
@@ -243,12 +245,12 @@ def nodes(*, gpus: bool) -> list[Node]:
     return found
 
 
-def _kill(member: Member) -> None:
+def _kill(member: ActorState) -> None:
     with suppress(RayError):  # it has no process yet, or none any more
         ray.kill(member.handle)
 
 
-def _origin(error: RayTaskError, member: Member) -> Exception:
+def _origin(error: RayTaskError, member: ActorState) -> Exception:
     """What the work raised; or, where it could not even be loaded, an error that says where."""
     cause: Exception = error.cause
     if member.loading is None:

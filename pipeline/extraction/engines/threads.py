@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.resources import cores
-from pipeline.extraction.batching import Encoded, Job
+from pipeline.extraction.batching import EncodedBatch, EncodeTask
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 2.0  # for batches in hand when the run is given up; a long clip takes longer
@@ -33,12 +33,14 @@ class Threads:
         self.workers = cores()
 
     @contextmanager
-    def encoded(self, job: Job[Any, Any], batches: Sequence[NDArray[np.int64]]) -> Iterator[Iterator[Encoded | None]]:
+    def encoded(
+        self, job: EncodeTask[Any, Any], batches: Sequence[NDArray[np.int64]]
+    ) -> Iterator[Iterator[EncodedBatch | None]]:
         """The batches in their order."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix=job.name)
-        ahead: deque[Future[Encoded]] = deque()
+        ahead: deque[Future[EncodedBatch]] = deque()
         try:
             yield self._results(pool, job, batches, ahead)
         finally:
@@ -49,10 +51,10 @@ class Threads:
     def _results(
         self,
         pool: ThreadPoolExecutor,
-        job: Job[Any, Any],
+        job: EncodeTask[Any, Any],
         batches: Sequence[NDArray[np.int64]],
-        ahead: deque[Future[Encoded]],
-    ) -> Iterator[Encoded | None]:
+        ahead: deque[Future[EncodedBatch]],
+    ) -> Iterator[EncodedBatch | None]:
         coming = iter(batches)
         while True:
             while len(ahead) <= 2 * self.workers and (rows := next(coming, None)) is not None:

@@ -16,11 +16,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from cache.errors import on_one_line
+from cache.errors import one_line
 from cache.manifest import Manifest
 from pipeline.data.corpora.audio_files import AudioFiles
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform
-from pipeline.extraction.audio.files import opened
+from pipeline.extraction.audio.files import open_audio
 
 SECONDS = 600.0
 _FRAMES = int(SECONDS * 48_000)  # 58 MB of samples, whatever the rate
@@ -31,7 +31,7 @@ class NoClip(Exception):
     """Why a row cannot be played, on one line."""
 
     def __init__(self, subject: str, reason: str) -> None:
-        super().__init__(on_one_line(f"{subject}: {reason}"))
+        super().__init__(one_line(f"{subject}: {reason}"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Clips:
 def _rate(path: Path) -> int:
     """Samples a second, as the header says."""
     try:
-        with opened(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+        with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
             return int(file.samplerate) or _USUAL_RATE
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
         return _USUAL_RATE

@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import on_one_line
+from cache.errors import one_line
 from cache.stores import CONFIG, Stores
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.files import read_yaml
-from pipeline.data.captions.dimensional import LEVELS, describe, level
+from pipeline.data.captions.dimensional import LEVELS, describe_point, level
 from pipeline.inference.nearest_neighbours import Filter
 from pipeline.inference.search import AnyStores, Folder, SpeechIndex, Vectors
 from pipeline.inference.web.audio_clips import SECONDS, Clips
@@ -59,7 +59,7 @@ def sentence_at(query: bytes) -> dict[str, str | float]:
     given = _parsed(query, once=("valence", "arousal"))
     point = {name: _number(name, given) for name in ("valence", "arousal")}
     levels = {name: LEVELS[level(value, name)] for name, value in point.items()}
-    return {"sentence": describe(**point, phrasing="train", variant=_WORDING), **levels}
+    return {"sentence": describe_point(**point, phrasing="train", variant=_WORDING), **levels}
 
 
 def _number(name: str, given: Query) -> float:
@@ -117,7 +117,7 @@ class SearchPage:
         among = Filter(**{name: self._meant(name, values) for name, values in question.among.items()})
         [hits] = self.index.ask(question.sentence, among=among, top=question.top)
         fit = self.index.columns.allowed(among)[self.index.found.rows]
-        return {"asked": on_one_line(question.sentence), "fit": int(fit.sum()), "hits": list(map(self._hit, hits))}
+        return {"asked": one_line(question.sentence), "fit": int(fit.sum()), "hits": list(map(self._hit, hits))}
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class SearchPage:
             column = getattr(self.index.manifest, name)
             found[name] = {}
             for value in sorted({column[row] for row in rows} - {""}):
-                found[name].setdefault(on_one_line(value), []).append(value)
+                found[name].setdefault(one_line(value), []).append(value)
         return found
 
     def _meant(self, name: str, shown: list[str]) -> list[str]:
@@ -170,8 +170,8 @@ class SearchPage:
 
     def _hit(self, hit: Mapping[str, Any]) -> dict[str, Any]:
         row = self._row_of[hit["id"]]
-        shown = {name: on_one_line(value) if isinstance(value, str) else value for name, value in hit.items()}
-        return {"row": row, "path": on_one_line(self.index.manifest.audio[row]), **shown}
+        shown = {name: one_line(value) if isinstance(value, str) else value for name, value in hit.items()}
+        return {"row": row, "path": one_line(self.index.manifest.audio[row]), **shown}
 
 
 def _shared(index: SpeechIndex) -> SpeechIndex:
@@ -188,10 +188,10 @@ def _shared(index: SpeechIndex) -> SpeechIndex:
 def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
     """What the foot of the page says."""
     return {
-        "stores": on_one_line(str(stores.folder)),
-        "run": on_one_line(str(run.folder)),
-        "method": on_one_line(run.config.method),
-        "style": on_one_line(run.config.style),
+        "stores": one_line(str(stores.folder)),
+        "run": one_line(str(run.folder)),
+        "method": one_line(run.config.method),
+        "style": one_line(run.config.style),
         "heard": config.audio.max_seconds,
         "crop": config.audio.crop,
         "played": SECONDS,
@@ -201,5 +201,5 @@ def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
 
 def _among(index: SpeechIndex, among: Filter) -> dict[str, Any]:
     """The filter that the page was opened with, and how many utterances fit it, done or not."""
-    named = {name: list(map(on_one_line, getattr(among, name))) for name in FIELDS if getattr(among, name)}
+    named = {name: list(map(one_line, getattr(among, name))) for name in FIELDS if getattr(among, name)}
     return {"among": named, "fitting": int(index.columns.allowed(among).sum())}

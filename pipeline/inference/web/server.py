@@ -7,6 +7,7 @@ It listens on 127.0.0.1 and nowhere else, and answers those who have the address
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -14,11 +15,12 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
 
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import say
 from pipeline.inference.nearest_neighbours import Filter
 from pipeline.inference.search import AnyStores, Folder
 from pipeline.inference.web.search_page import LONGEST, MOST, SearchPage
 from pipeline.training.run_folder import Run
+
+log = logging.getLogger(__name__)
 
 try:
     import uvicorn
@@ -59,7 +61,7 @@ def serve(
         page = SearchPage.open(stores, run, among=among, top=top, device=device)
         key = secrets.token_urlsafe(16)
         ready(address(door, key) + (f"?{urlencode({'q': sentence})}" if sentence else ""))
-        say(f"{len(page.index.found.rows):,} utterances are searched; Ctrl-C ends it")
+        log.info(f"{len(page.index.found.rows):,} utterances are searched; Ctrl-C ends it")
         server_of(page, door, key).run(sockets=[door])
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.captions import read_captions, write_captions
+from cache.captions import read_captions, write_captions_file
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig, ExtractConfig
 from pipeline.core.config_files import load_config
@@ -193,7 +193,7 @@ def test_every_utterance_that_is_done_has_one_caption_and_texts_are_distinct(tab
 
 def test_captions_come_back_from_the_file(tmp_path):
     made = plan(np.random.default_rng(0).normal(size=(40, 7)), names=NAMES)
-    write_captions(made, tmp_path / "captions.jsonl")
+    write_captions_file(made, tmp_path / "captions.jsonl")
     assert read_captions(tmp_path / "captions.jsonl") == made
 
 

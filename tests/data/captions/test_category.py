@@ -8,14 +8,14 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from cache.captions import Captions, read_captions, write_captions
+from cache.captions import Captions, read_captions, write_captions_file
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions import Source
 from pipeline.data.captions.category import (
+    CUSTOM,
     EMOTIONS,
-    OWN,
     TEMPLATES,
     TEST_FRAMES,
     TRAIN_FRAMES,
@@ -87,13 +87,13 @@ def test_a_class_prompt_reads_well_and_shares_its_text_with_the_template_caption
 
 
 def test_our_lexicon_has_words_enough_and_none_in_two_places() -> None:
-    assert set(OWN) == {
+    assert set(CUSTOM) == {
         *("angry", "bored", "calm", "contempt", "disgust", "excited"),
         *("fearful", "frustrated", "happy", "neutral", "sad", "surprised"),
     }
-    every = [word for words in OWN.values() for part in words for word in part]
+    every = [word for words in CUSTOM.values() for part in words for word in part]
     assert len(every) == len(set(every)) >= 12 * 12
-    assert all(min(map(len, words)) >= 6 for words in OWN.values())
+    assert all(min(map(len, words)) >= 6 for words in CUSTOM.values())
 
 
 @pytest.mark.parametrize("count", [1, 4, 8])
@@ -107,7 +107,7 @@ def test_clap4emo_gives_each_utterance_its_number_of_distinct_captions_of_its_ow
         assert len(texts) == len(set(texts)) == count
         for text in texts:
             assert adjectives[emotion] in text
-            assert sum(word in text for word in OWN[emotion][0]) >= 2
+            assert sum(word in text for word in CUSTOM[emotion][0]) >= 2
             assert "{" not in text
     assert texts_of(plan, len(EMOTIONS)) == []
 
@@ -121,7 +121,7 @@ def test_training_and_test_captions_share_no_text_frame_or_word() -> None:
         emotions = {manifest.emotion[row] for row in caption.rows}
         assert len(splits) == len(emotions) == 1
         words = set(caption.text.replace(",", " ").replace(":", " ").replace(";", " ").replace(".", " ").split())
-        train, test = OWN[emotions.pop()]
+        train, test = CUSTOM[emotions.pop()]
         assert not words & set(test if splits == {"train"} else train)
 
 
@@ -135,7 +135,7 @@ def test_a_text_appears_once_with_its_rows_ascending_and_links_to_them_from_the_
     plan = clap4emo(manifest)
     assert len({c.text for c in plan.captions}) == len(plan.captions)
     assert all(list(c.rows) == sorted(set(c.rows)) for c in plan.captions)
-    write_captions(plan, tmp_path / "captions.jsonl")
+    write_captions_file(plan, tmp_path / "captions.jsonl")
     links = read_captions(tmp_path / "captions.jsonl").links("clap4emo", len(manifest))
     assert (np.diff(links.offsets) == 4).all()
 
@@ -234,7 +234,7 @@ def test_captions_are_written_from_the_users_file_with_other_words_for_test(tmp_
 
 def test_neutral_keeps_our_words_and_inflections_stay_in_one_phrasing(tmp_path: Path) -> None:
     path = nrc(tmp_path / "nrc.txt", {"abandon": "fear", "abandoned": "fear", "abandonment": "fear"})
-    assert words_of(["neutral"], path)["neutral"] == OWN["neutral"]
+    assert words_of(["neutral"], path)["neutral"] == CUSTOM["neutral"]
     assert sorted(map(len, read_lexicon(path)["fearful"])) == [0, 3]
 
 
@@ -248,7 +248,7 @@ def test_a_file_with_too_few_words_for_an_emotion_of_the_corpus_is_refused(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "found"),
     [
         ("abandon fear 1", "1 columns; expected word<TAB>emotion<TAB>0 or 1"),
         ("abandon\tfear\t1\textra", "4 columns"),
@@ -257,13 +257,13 @@ def test_a_file_with_too_few_words_for_an_emotion_of_the_corpus_is_refused(tmp_p
         ("abandon\tfear\tyes", "value 'yes'; expected 0 or 1"),
     ],
 )
-def test_a_malformed_line_is_named_by_file_and_number(tmp_path: Path, line: str, told: str) -> None:
+def test_a_malformed_line_is_named_by_file_and_number(tmp_path: Path, line: str, found: str) -> None:
     path = tmp_path / "nrc.txt"
     path.write_text(f"aback\tanger\t0\n{line}\nabacus\ttrust\t2\n")
     with pytest.raises(UsageError) as refused:
         read_lexicon(path)
     first, second = str(refused.value).splitlines()[:2]
-    assert first.startswith(f"{path}:2: {told}")
+    assert first.startswith(f"{path}:2: {found}")
     assert second.startswith(f"{path}:3: value '2'")
 
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.dimensional import LEVELS, TEST, TRAIN, VARIANTS, Frame, describe
+from pipeline.data.captions.dimensional import LEVELS, TEST, TRAIN, VARIANTS, Frame, describe_point
 
 EVERY = list(product(LEVELS, LEVELS, range(VARIANTS)))
 
 
 def _texts(phrasing):
-    return [describe(v, a, phrasing=phrasing, variant=k) for v, a, k in EVERY]
+    return [describe_point(v, a, phrasing=phrasing, variant=k) for v, a, k in EVERY]
 
 
 @pytest.mark.parametrize("phrasing", ["train", "test"])
@@ -56,7 +56,7 @@ def test_a_frame_holds_one_phrase_of_each_axis_and_complete_ladders(frame: Frame
 @given(valence=st.floats(0.5, 7), arousal=st.floats(0.5, 7), variant=st.integers(0, 7))
 def test_a_label_reads_as_its_nearest_half_point(valence, arousal, variant):
     near = [min(LEVELS, key=lambda level: (abs(level - label), -level)) for label in (valence, arousal)]
-    assert describe(valence, arousal, phrasing="train", variant=variant) == describe(
+    assert describe_point(valence, arousal, phrasing="train", variant=variant) == describe_point(
         *near, phrasing="train", variant=variant
     )
 
@@ -66,10 +66,10 @@ def test_a_label_reads_as_its_nearest_half_point(valence, arousal, variant):
 def test_a_label_off_the_scale_is_a_usage_error_that_names_its_axis(label, axis):
     labels = {"valence": 4.0, "arousal": 4.0, axis: label}
     with pytest.raises(UsageError, match=rf"{axis}: .*expected a number from 0.5 to 7.0"):
-        describe(**labels, phrasing="train", variant=0)
+        describe_point(**labels, phrasing="train", variant=0)
 
 
 @pytest.mark.parametrize("variant", [-1, 8])
 def test_a_paraphrase_that_does_not_exist_is_a_usage_error(variant):
     with pytest.raises(UsageError, match="expected 0 to 7"):
-        describe(4.0, 4.0, phrasing="test", variant=variant)
+        describe_point(4.0, 4.0, phrasing="test", variant=variant)

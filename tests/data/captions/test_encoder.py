@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from pipeline.data.captions.dimensional import LEVELS, VARIANTS, describe
+from pipeline.data.captions.dimensional import LEVELS, VARIANTS, describe_point
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,7 +37,8 @@ def _embed(texts):
 
 def test_a_ridge_on_the_train_phrasing_puts_the_test_phrasing_in_order():
     train, test = (
-        _embed([describe(v, a, phrasing=phrasing, variant=k) for k, v, a in GRID]) for phrasing in ("train", "test")
+        _embed([describe_point(v, a, phrasing=phrasing, variant=k) for k, v, a in GRID])
+        for phrasing in ("train", "test")
     )
     centre = train.mean(0)
     x, y = train - centre, TRUTH - TRUTH.mean(0)

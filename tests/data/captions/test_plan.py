@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.captions import Captions, read_captions, write_captions
+from cache.captions import Captions, read_captions, write_captions_file
 from cache.manifest import SPLITS, Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions import STYLES, Source
 from pipeline.data.captions import plan_captions as plan_source
-from pipeline.data.captions.dimensional import describe
+from pipeline.data.captions.dimensional import describe_point
 
 
 def plan_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
@@ -69,7 +69,7 @@ def test_every_labelled_utterance_gets_its_paraphrases_at_its_own_level_and_phra
             assert texts == []
             continue
         phrasing = "test" if manifest.split[row].startswith("test") else "train"
-        written = {describe(v, a, phrasing=phrasing, variant=k) for k in range(8)}
+        written = {describe_point(v, a, phrasing=phrasing, variant=k) for k in range(8)}
         assert len(texts) == len(set(texts)) == config.per_utterance
         assert set(texts) <= written
 
@@ -89,7 +89,7 @@ def test_a_text_appears_once_with_its_rows_ascending(manifest, config):
 def test_captions_come_back_from_the_file_and_link_to_their_utterances(tmp_path_factory, manifest, config):
     plan = plan_captions(manifest, config)
     path = tmp_path_factory.mktemp("captions") / "captions.jsonl"
-    write_captions(plan, path)
+    write_captions_file(plan, path)
     back = read_captions(path)
     assert back == plan
     texts, links = back.texts(), back.links("dimensional", len(manifest))
@@ -107,7 +107,7 @@ def test_the_prompts_are_the_whole_grid_of_the_ordinality_test_in_the_test_phras
     assert len(prompts) == 14 * 14 * 3
     for p in prompts:
         assert p.style == "dimensional"
-        assert p.text == describe(p.valence, p.arousal, phrasing="test", variant=p.variant)
+        assert p.text == describe_point(p.valence, p.arousal, phrasing="test", variant=p.variant)
 
 
 def test_an_utterance_keeps_its_paraphrases_when_the_manifest_grows_around_it():

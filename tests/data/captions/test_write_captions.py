@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.lock import writing
+from cache.lock import writer_lock
 from pipeline.data.captions.llm.responses import problem_of, tidy
 from tests.data.captions.endpoint import Reply, serving
 from tests.data.captions.writer import ASKS, KEY, good, lines, many, run
@@ -76,10 +76,10 @@ def test_a_prompt_that_keeps_failing_is_reported_and_costs_its_attempts_once(man
         for _ in range(2):  # the second time asks nothing
             result = run(manifest, tmp_path / "o", endpoint, "--json")
             assert result.exit_code == 1
-            told = json.loads(result.stdout)
-            assert told["answered"] == ASKS - 1
-            assert list(told["failures"]) == ["1.67 5.0 (train, paraphrase 0)"]
-            assert "does not start" in told["failures"]["1.67 5.0 (train, paraphrase 0)"]
+            found = json.loads(result.stdout)
+            assert found["answered"] == ASKS - 1
+            assert list(found["failures"]) == ["1.67 5.0 (train, paraphrase 0)"]
+            assert "does not start" in found["failures"]["1.67 5.0 (train, paraphrase 0)"]
             assert endpoint.requests == ASKS - 1 + 3
         assert len(lines(tmp_path / "o/captions.jsonl")) == ASKS - 1
         assert run(manifest, tmp_path / "o", endpoint, "writing.attempts=4").exit_code == 1
@@ -171,7 +171,7 @@ def test_a_setting_that_cannot_be_used_is_refused_before_anything_is_written(
 
 
 def test_a_second_writer_is_refused(manifest: Path, tmp_path: Path) -> None:
-    with serving(good) as endpoint, writing(tmp_path / "o"):
+    with serving(good) as endpoint, writer_lock(tmp_path / "o"):
         result = run(manifest, tmp_path / "o", endpoint)
         assert result.exit_code == 75
         assert endpoint.requests == 0

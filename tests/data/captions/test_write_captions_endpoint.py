@@ -208,12 +208,12 @@ def test_a_real_model_answers_and_is_asked_once(manifest: Path, tmp_path: Path) 
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # two beside a busy neighbour crawl
     server = llama.Server(params)
     settings = ("llm.model=smollm2", "llm.concurrency=1", "llm.max_tokens=80", "llm.seed=1", "writing.attempts=5")
-    told = []
+    found = []
     for _ in range(2):
         result = run(manifest, tmp_path / "o", f"{server.listening_address}/v1", *settings, "--json")
         assert result.exit_code in (0, 1), result.output
-        told.append(json.loads(result.stdout))
-        told[-1]["kept"] = (tmp_path / "o/answers.jsonl").read_bytes()
-    assert told[0]["answered"] >= 1
-    assert told[0] == told[1]
-    assert not [why for why in told[0]["failures"].values() if why.startswith("no answer")]
+        found.append(json.loads(result.stdout))
+        found[-1]["kept"] = (tmp_path / "o/answers.jsonl").read_bytes()
+    assert found[0]["answered"] >= 1
+    assert found[0] == found[1]
+    assert not [why for why in found[0]["failures"].values() if why.startswith("no answer")]

@@ -54,8 +54,8 @@ def words(manifest: Path, out: Path, endpoint: Endpoint | str, *extra: str) -> l
         "llm.backoff_s": 0.01,
         "writing.prompts_grid": False,
     }
-    told = dict(part.split("=", 1) for part in extra if "=" in part)
-    settings |= told
+    found = dict(part.split("=", 1) for part in extra if "=" in part)
+    settings |= found
     flags = [part for part in extra if "=" not in part]
     return [
         *(str(manifest), "--out", str(out)),

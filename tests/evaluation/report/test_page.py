@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.report.drawing import Exhibit
+from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.page import (
     Section,
     evaluation_tables,
@@ -66,7 +66,7 @@ def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
         axes = figure.add_subplot()
         axes.set(title=label(HOSTILE), xlabel=label(HOSTILE))
 
-    exhibit = Exhibit("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
+    exhibit = Figure("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
     body = table_html(table) + notes_list([HOSTILE]) + facts_html([(HOSTILE, HOSTILE)])
     path = tmp_path / "report.html"
     write_page(HOSTILE, HOSTILE, [Section(HOSTILE, body, [exhibit])], path, ["hostile"])

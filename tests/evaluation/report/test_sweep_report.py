@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cache.lock import writing
+from cache.lock import writer_lock
 from pipeline.commands.sweep_heads import main as sweep_heads
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import StoreLocked
@@ -33,7 +33,7 @@ from pipeline.experiments.sweeps.figures import (
 from pipeline.experiments.sweeps.report import CURVES, NAMES
 from pipeline.experiments.sweeps.space import Choices, Space
 from pipeline.experiments.sweeps.sweep import sweep
-from pipeline.experiments.sweeps.tables import SHOWN, Leaderboard, text_of
+from pipeline.experiments.sweeps.tables import SHOWN, Leaderboard, row_values
 from pipeline.training.run_folder import Run
 from tests.evaluation.report.conftest import HOSTILE, SPACE, Page, rows_of
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
@@ -160,8 +160,8 @@ def test_the_table_is_the_ranking_and_the_winner_stands_above_it(swept: Path) ->
         assert row["reached"] == ("the end" if trial["state"] == "complete" else f"rung {trial['rung']} of 2")
     assert [row["ordinality ↑"].startswith("**") for row in table] == [True] + [False] * 7
     assert "8 trials: 2 trained to the end, 6 stopped at a rung" in page.text
-    told = page.words[page.words.index("ordinality on dev") + 1 :]
-    assert next(words for words in told if words.strip()) == f"{trials[0]['score']:.4g}"
+    found = page.words[page.words.index("ordinality on dev") + 1 :]
+    assert next(words for words in found if words.strip()) == f"{trials[0]['score']:.4g}"
 
 
 def test_the_command_in_the_page_trains_the_winner(swept: Path, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_the_report_is_written_where_the_tables_are_while_nobody_else_may(
     seen = []
 
     def look(out: Path, *_: object) -> None:
-        with pytest.raises(StoreLocked), writing(out):
+        with pytest.raises(StoreLocked), writer_lock(out):
             pass
         seen.append((out / "trials.csv").exists() and (out / "sweep.json").exists())
 
@@ -301,7 +301,7 @@ def test_hostile_names_are_text_in_every_part_and_scores_of_any_size_are_drawn_o
     rows = [re.split(r"(?<!\\)\|", line) for line in markdown.splitlines() if line.startswith("|")]
     assert len(rows) == 5
     assert len({len(row) for row in rows}) == 1
-    assert text_of("two\nlines") == "two\\nlines"
+    assert row_values("two\nlines") == "two\\nlines"
 
 
 def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, undrawn: None) -> None:

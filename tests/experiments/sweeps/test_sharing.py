@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from cache.lock import writing
+from cache.lock import writer_lock
 from cache.stores import open_stores
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, StoreLocked, StoreMismatch
 from pipeline.experiments.sweeps.bracket import MemberProgress
@@ -29,7 +29,7 @@ from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import Study, open_study, results_of
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.heads import load_tensors
-from pipeline.training.training_data import Material
+from pipeline.training.training_data import TrainingData
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -97,9 +97,9 @@ def test_a_killed_sweep_goes_on_with_the_same_trials_and_the_same_bits(
     assert 0 < len(finished) < 4
     known = (tmp_path / "cut/journal.log").read_bytes()
     sizes: list[int] = []
-    train = Material.train
+    train = TrainingData.train
     monkeypatch.setattr(
-        Material, "train", lambda self, stack, *a: (sizes.append(stack.count), train(self, stack, *a))[1]
+        TrainingData, "train", lambda self, stack, *a: (sizes.append(stack.count), train(self, stack, *a))[1]
     )
     again, _ = sweep(planted, load_sweep(config), out=tmp_path / "cut")
     assert sizes[0] <= len(standing["entered"]) < 4  # those that were stopped are not trained again
@@ -161,7 +161,7 @@ def test_another_sweep_or_other_data_is_refused_field_by_field(planted: Path, tm
 
 def test_starting_over_beside_a_worker_is_refused(planted: Path, tmp_path: Path) -> None:
     sweep(planted, a_sweep(), out=tmp_path)
-    with writing(tmp_path / "brackets/000000"), pytest.raises(StoreLocked, match="is writing here"):
+    with writer_lock(tmp_path / "brackets/000000"), pytest.raises(StoreLocked, match="is writing here"):
         sweep(planted, a_sweep(), out=tmp_path, fresh=True)
     assert (tmp_path / "journal.log").is_file()
 
@@ -170,7 +170,7 @@ def test_a_bracket_that_another_holds_is_left_to_it(planted: Path, tmp_path: Pat
     sweep(planted, a_sweep(trials=2), out=tmp_path)
     path = tmp_path / "brackets/000000/bracket.json"
     path.write_text(path.read_text().replace('"done": true', '"done": false'))
-    with writing(path.parent):
+    with writer_lock(path.parent):
         result, _ = sweep(planted, a_sweep(trials=4), out=tmp_path)
         assert not json.loads(path.read_text())["done"]
     assert len(result["trials"]) == 4
@@ -251,7 +251,7 @@ def test_the_stores_need_not_be_where_they_were(planted: Path, tmp_path: Path) -
 def test_a_storage_that_fails_on_the_way_is_one_line_and_the_sweep_goes_on_later(
     planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Study.tell
+    found = Study.tell
 
     def gone(*_: object) -> None:
         raise OperationalError("UPDATE trials", {}, Exception("server closed the connection unexpectedly"))
@@ -259,6 +259,6 @@ def test_a_storage_that_fails_on_the_way_is_one_line_and_the_sweep_goes_on_later
     monkeypatch.setattr(Study, "tell", gone)
     with pytest.raises(EmotionRankError, match=r"the storage failed .*server closed the connection"):
         sweep(planted, a_sweep(), out=tmp_path)
-    monkeypatch.setattr(Study, "tell", told)
+    monkeypatch.setattr(Study, "tell", found)
     result, _ = sweep(planted, a_sweep(), out=tmp_path)
     assert sorted(trial["state"] for trial in result["trials"]) == ["complete", "pruned", "pruned", "pruned"]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from pipeline.core.config_files import presets
+from pipeline.core.config_files import preset_names
 from pipeline.core.errors import UsageError
 from pipeline.experiments.sweeps.config import load_sweep
 from pipeline.experiments.sweeps.space import Space
@@ -23,7 +23,7 @@ def a_point(space: Space) -> optuna.Trial:
     return trial
 
 
-@pytest.mark.parametrize("name", presets("sweeps"))
+@pytest.mark.parametrize("name", preset_names("sweeps"))
 def test_every_preset_makes_trainings(name: str) -> None:
     space = Space(load_sweep(name))
     assert list(space.resolved())

@@ -22,7 +22,7 @@ from pipeline.experiments.sweeps.bracket import MemberProgress
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
-from pipeline.training.training_data import Material
+from pipeline.training.training_data import TrainingData
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
 from tests.unseen import with_rubbish_in_the_test_splits
 
@@ -148,8 +148,8 @@ def test_vectors_are_read_and_standardised_once_for_all_batch_sizes_and_widths(
     planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    once = Material.__post_init__
-    monkeypatch.setattr(Material, "__post_init__", lambda self: (made.append(self), once(self))[1])
+    once = TrainingData.__post_init__
+    monkeypatch.setattr(TrainingData, "__post_init__", lambda self: (made.append(self), once(self))[1])
     space = {"batch_size": [16, 20], "width": [8, 16], "activation": ["relu", "identity"]}
     result, _ = sweep(planted, a_sweep(space=space, halving={"factor": 2, "rungs": 1}), out=tmp_path)
     assert len(of_state(result, "complete")) == 4

@@ -24,11 +24,11 @@ from pipeline.commands.extract_features import main
 from pipeline.core.config import ExtractConfig, TextConfig
 from pipeline.core.errors import EmotionRankError, Interrupted, ManyProblems, StoreMismatch, UsageError
 from pipeline.extraction.audio.praat import load_praat
-from pipeline.extraction.batching import Clip, Encoded, Job, work_of
+from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask, work_of
 from pipeline.extraction.encoders import load_text_encoder
 from pipeline.extraction.engines.ray_actor import Failure
 from pipeline.extraction.engines.ray_cluster import ray_cluster
-from pipeline.extraction.engines.ray_pool import Batch, Member, Node
+from pipeline.extraction.engines.ray_pool import Batch, HeadsConfig, Node
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.extract import extract
 from pipeline.extraction.status import verify
@@ -57,13 +57,13 @@ def clips(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "c/audio").glob("*.wav"))
 
 
-def _job(clips: list[Path], gates: Sequence[int] = ()) -> Job:
+def _job(clips: list[Path], gates: Sequence[int] = ()) -> EncodeTask:
     """Praat's features of clips: the work that is quickest to load."""
-    return Job(
+    return EncodeTask(
         name="acoustic",
         work=work_of("acoustic", load_praat(), ExtractConfig(), CPU),
         sources=lambda rows: [
-            Clip(machines.Gate(clips[row]) if row in gates else clips[row], 8000) for row in rows.tolist()
+            AudioFile(machines.Gate(clips[row]) if row in gates else clips[row], 8000) for row in rows.tolist()
         ],
         seconds=lambda _: 0.5,
     )
@@ -73,7 +73,7 @@ def _batches(count: int) -> list[np.ndarray]:
     return [np.array([row]) for row in range(count)]
 
 
-def _by_row(results: list[Encoded | None]) -> dict[int, bytes]:
+def _by_row(results: list[EncodedBatch | None]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     for batch in results:
         if batch is not None:
@@ -168,7 +168,7 @@ def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Clust
 
 
 def test_a_batch_that_an_actor_died_on_is_encoded_alone() -> None:
-    member = Member(None, Node("1", "one", actors=1, calls=2), loading=None)
+    member = HeadsConfig(None, Node("1", "one", actors=1, calls=2), loading=None)
     fresh, suspect = Batch(np.arange(2)), Batch(np.arange(2), deaths=1)
     for place in range(4):
         assert member.may_take(fresh)
@@ -230,7 +230,7 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
     gates = [0, 2]  # the first of either actor's first two batches
     held: list[int] = []
     with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips, gates), _batches(40)) as results:
-        found: list[Encoded | None] = []
+        found: list[EncodedBatch | None] = []
         while len(held) < 2:
             found.append(next(results))
             held += [pid for row in gates for pid in machines.holding(clips[row]) if pid not in held]
@@ -251,7 +251,7 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
     folder = save_roberta(tmp_path)
     config = ExtractConfig(text=TextConfig(encoder="transformers", model=str(folder)))
     encoder = load_text_encoder(config.text, "cpu")
-    job = Job("text", work_of("text", encoder, config, CPU), lambda rows: ["calm"] * len(rows), lambda _: 0.0)
+    job = EncodeTask("text", work_of("text", encoder, config, CPU), lambda rows: ["calm"] * len(rows), lambda _: 0.0)
     change(folder, lambda state: state[next(iter(state))].add_(1.0))
     with (
         ray_cluster(config) as engine,
@@ -274,7 +274,7 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
 @pytest.mark.slow
 def test_an_error_of_the_work_arrives_as_it_was(cluster: Cluster) -> None:
     job = _job([])
-    broken = Job(job.name, job.work, lambda rows: [3] * len(rows), job.seconds)
+    broken = EncodeTask(job.name, job.work, lambda rows: [3] * len(rows), job.seconds)
     with (
         ray_cluster(ExtractConfig()) as engine,
         engine.encoded(broken, _batches(3)) as results,

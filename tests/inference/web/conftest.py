@@ -21,7 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from cache.manifest import Manifest
-from pipeline.inference.nearest_neighbours import Columns, UnitRows
+from pipeline.inference.nearest_neighbours import NearestNeighbours, UtteranceFilter
 from pipeline.inference.search import SpeechIndex
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
@@ -111,8 +111,8 @@ def odd_page(site: Site, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     index = replace(
         site.page.index,
         manifest=manifest,
-        columns=Columns(manifest),
-        found=UnitRows(found.rows[rows], found.vectors[rows]),
+        columns=UtteranceFilter(manifest),
+        found=NearestNeighbours(found.rows[rows], found.vectors[rows]),
         root=root,
     )
     return SearchPage(index, Clips(manifest, index.found.rows, _encoded(manifest, root), root), site.page.facts)

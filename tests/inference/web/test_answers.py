@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.errors import on_one_line
+from cache.errors import one_line
 from cache.manifest import Manifest
 from cache.stores import open_stores
-from pipeline.data.captions.dimensional import describe
-from pipeline.inference.nearest_neighbours import Columns, Filter
+from pipeline.data.captions.dimensional import describe_point
+from pipeline.inference.nearest_neighbours import Filter, UtteranceFilter
 from pipeline.inference.search import SpeechIndex
 from pipeline.inference.web.audio_clips import NoClip
 from pipeline.inference.web.search_page import Question, SearchPage, _shared
@@ -120,7 +120,7 @@ def test_a_point_is_the_sentence_that_heads_are_trained_on(
     valence: float, arousal: float, levels: tuple[float, float], site: Site
 ) -> None:
     said = site.get(f"/sentence?valence={valence}&arousal={arousal}").json
-    expected = describe(*levels, phrasing="train", variant=0)
+    expected = describe_point(*levels, phrasing="train", variant=0)
     assert said == {"sentence": expected, "valence": levels[0], "arousal": levels[1]}
 
 
@@ -196,12 +196,12 @@ def test_a_cloud_is_a_sample_of_labelled_utterances(site: Site, monkeypatch: pyt
 
 def test_strange_names_are_printable_and_still_filter(odd: Site, odd_page: SearchPage) -> None:
     about = odd.get("/about").json
-    assert on_one_line(HOSTILE) in about["fields"]["emotion"]
-    assert on_one_line(SURROGATE) in about["fields"]["speaker"]
+    assert one_line(HOSTILE) in about["fields"]["emotion"]
+    assert one_line(SURROGATE) in about["fields"]["speaker"]
     assert about["labelled"] == 21  # of 23: one has no valence, one no arousal
     for name, row in ((HOSTILE, 0), (SURROGATE, 20)):
-        answer = odd.ask("calm", 50, speaker=[on_one_line(name)]).json
-        assert [(hit["row"], hit["id"], hit["speaker"]) for hit in answer["hits"]] == [(row, *2 * [on_one_line(name)])]
+        answer = odd.ask("calm", 50, speaker=[one_line(name)]).json
+        assert [(hit["row"], hit["id"], hit["speaker"]) for hit in answer["hits"]] == [(row, *2 * [one_line(name)])]
     everything = odd.ask("calm", 50)
     assert everything.json["fit"] == 23  # one of 24 failed
     assert {hit["row"] for hit in everything.json["hits"]} == {*range(24)} - {FAILED}
@@ -214,7 +214,7 @@ def test_values_that_are_shown_alike_are_one_choice(odd_page: SearchPage) -> Non
     first, second = "a\tb", "a\\tb"
     manifest: Manifest = odd_page.index.manifest.take(np.arange(24))
     manifest.speaker[0], manifest.speaker[1] = first, second
-    index = replace(odd_page.index, manifest=manifest, columns=Columns(manifest))
+    index = replace(odd_page.index, manifest=manifest, columns=UtteranceFilter(manifest))
     page = SearchPage(index, odd_page.clips, {})
     answer = page.answer(Question("calm", {"speaker": [second]}, 5))
     assert {hit["row"] for hit in answer["hits"]} == {0, 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import random
@@ -14,8 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.core.progress import say
 from pipeline.data.captions.llm.config import LlmConfig
+
+log = logging.getLogger(__name__)
 
 _LONGEST_SECONDS = 3600.0
 
@@ -41,7 +43,7 @@ def retry_after(value: str | None) -> float | None:
     return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_SECONDS)
 
 
-def content_of(body: str) -> str:
+def message_content(body: str) -> str:
     """The text of a chat completion; "" if the model said nothing. Raises ValueError for anything else."""
     try:
         said = json.loads(body)["choices"][0]["message"].get("content")
@@ -142,7 +144,7 @@ class Endpoint:
             extra_headers={"Idempotency-Key": name},
             **{option: value for option, value in sampling.items() if value is not None},
         )
-        return content_of(response.http_response.text)
+        return message_content(response.http_response.text)
 
     async def _turn(self) -> None:
         """Wait for this request's place in the minute."""
@@ -154,7 +156,7 @@ class Endpoint:
 
     async def _pause(self, seconds: float) -> None:
         if seconds > _LONGEST_PAUSE:
-            say(f"the endpoint asks to wait {seconds:.0f} s")
+            log.info(f"the endpoint asks to wait {seconds:.0f} s")
         if seconds > 0:
             try:
                 await asyncio.wait_for(self.stopping.wait(), seconds)

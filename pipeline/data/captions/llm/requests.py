@@ -57,7 +57,7 @@ def asks_of(manifest: Manifest, config: WriteConfig) -> list[Ask]:
     return asks
 
 
-def lines_of(asks: list[Ask], texts: Mapping[Ask, str], config: WriteConfig) -> Iterator[dict[str, Any]]:
+def caption_lines(asks: list[Ask], texts: Mapping[Ask, str], config: WriteConfig) -> Iterator[dict[str, Any]]:
     """The lines of the captions file, as `pipeline.captions.files` reads them: captions first, then prompts."""
     writing, grid = config.writing, _grid(config.writing)
     answered = [ask for ask in asks if ask in texts]

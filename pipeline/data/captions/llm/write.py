@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.disk import write_text, write_whole
-from cache.lock import writing
+from cache.disk import write_atomic, write_text
+from cache.lock import writer_lock
 from pipeline.core.config_files import dump, merge, validate
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.core.progress import Meter, interruptible, say
+from pipeline.core.progress import Meter, interruptible
 from pipeline.data.captions.llm.client import Endpoint, NoAnswer, key_of
 from pipeline.data.captions.llm.config import WriteConfig, resolve_without_keys
-from pipeline.data.captions.llm.requests import Ask, asks_of, lines_of
+from pipeline.data.captions.llm.requests import Ask, asks_of, caption_lines
 from pipeline.data.captions.llm.responses import Answer, AnswerLog, Ledger, read_answers
 from pipeline.data.corpora import read_corpus
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0  # after a stop, for the answers on their way: they are being paid
 _HOPELESS = 10  # prompts in a row without an answer
 
 
-class Job:
+class RequestQueue:
     """One run of the questions that are open."""
 
     def __init__(
@@ -121,7 +124,7 @@ def write_captions(
     if (out / "text.h5").exists():  # its captions.jsonl is the index of text.h5
         raise UsageError(out, "a folder of stores", "a folder of its own", "Choose another --out.")
     asks = _asks(config)
-    with writing(out), interruptible(out) as check:
+    with writer_lock(out), interruptible(out) as check:
         answers, size = read_answers(out / ANSWERS)
         ledger = _replay(asks, answers, config)
         resolved = {"writing": {"prompt": config.writing.template}}
@@ -129,12 +132,12 @@ def write_captions(
         write_text(out / CONFIG, dump(validate(WriteConfig, tree, subject="config")))
         unanswered: dict[Ask, str] = {}
         with AnswerLog(out / ANSWERS, size) as log:
-            asyncio.run(Job(config, key, ledger, log, unanswered).run(check))
-        _write_lines(lines_of(asks, ledger.texts, config), out / CAPTIONS)
-    return status_of(asks, ledger, unanswered) | {"captions": str(out / CAPTIONS)}
+            asyncio.run(RequestQueue(config, key, ledger, log, unanswered).run(check))
+        _write_lines(caption_lines(asks, ledger.texts, config), out / CAPTIONS)
+    return count_responses(asks, ledger, unanswered) | {"captions": str(out / CAPTIONS)}
 
 
-def foresee_writing(
+def plan_write_captions(
     config: str | Path | WriteConfig,
     *,
     out: str | Path,
@@ -143,7 +146,7 @@ def foresee_writing(
 ) -> dict[str, Any]:
     """How much `write_captions` would ask, and about how many tokens that is; nothing is asked or written.
 
-        foresee_writing("my/manifest.csv", out="captions/mine", overrides=("llm.model=o1",))["to_ask"]
+        plan_write_captions("my/manifest.csv", out="captions/mine", overrides=("llm.model=o1",))["to_ask"]
 
     Tokens are four characters each, every prompt is asked once, and a reasoning model's thoughts are not in it.
     Raises UsageError.
@@ -164,7 +167,7 @@ def foresee_writing(
     }
 
 
-def status_of(asks: list[Ask], ledger: Ledger, unanswered: dict[Ask, str]) -> dict[str, Any]:
+def count_responses(asks: list[Ask], ledger: Ledger, unanswered: dict[Ask, str]) -> dict[str, Any]:
     """Counts of prompts, and the failures with their reasons."""
     failures = {str(ask): "; ".join(ledger.problems[ask]) for ask in asks if ledger.tried(ask) >= ledger.attempts}
     failures |= {str(ask): f"no answer: {reason}" for ask, reason in unanswered.items()}
@@ -181,7 +184,7 @@ def status_of(asks: list[Ask], ledger: Ledger, unanswered: dict[Ask, str]) -> di
 def _asks(config: WriteConfig) -> list[Ask]:
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
-        say(note)
+        log.info(note)
     return asks_of(manifest, config)
 
 
@@ -195,4 +198,4 @@ def _replay(asks: list[Ask], answers: list[Answer], config: WriteConfig) -> Ledg
 def _write_lines(lines: Iterator[dict[str, Any]], path: Path) -> None:
     """Write `lines` as JSONL, whole or not at all."""
     texts = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_whole(path, (text.encode("utf-8", "surrogateescape") for text in texts))
+    write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in texts))
