@@ -27,7 +27,7 @@ from cache.writer import StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig
 from pipeline.data.captions import Source, plan_captions
 from pipeline.data.captions.base import Acoustics
-from pipeline.data.corpora.acted import NOMINAL
+from pipeline.data.corpora.acted import nominal_points
 from pipeline.extraction.audio.praat import NAMES
 
 Values = NDArray[np.float64]
@@ -105,7 +105,7 @@ def _blur(labels: Values, truth: Values, reliability: float | None) -> float:
 
 def _emotions(felt: Values) -> list[str]:
     """The nearest category of the circumplex."""
-    points = np.array([NOMINAL[name] for name in _CATEGORIES])
+    points = np.array([nominal_points()[name] for name in _CATEGORIES])
     nearest = ((felt[:, None] - points) ** 2).sum(-1).argmin(1)
     return [_CATEGORIES[i] for i in nearest]
 
@@ -131,7 +131,7 @@ def _said(captions: Captions, texts: list[str], labels: Values) -> Values:
     for prompt in captions.prompts:
         said[row_of[prompt.text]] = prompt.valence, prompt.arousal
     for named in captions.classes:
-        said[row_of[named.text]] = NOMINAL.get(named.emotion, (4.0, 4.0))
+        said[row_of[named.text]] = nominal_points().get(named.emotion, (4.0, 4.0))
     return said
 
 

@@ -26,7 +26,7 @@ def main(out: Path, seeds: int, fresh: bool, as_json: bool) -> None:
 
     Needs `pip install "emotionrankclap[demo]"` and nothing else; a few minutes on two cores.
     """
-    from pipeline.experiments.demo import run_demo
+    from pipeline.experiments.demo.demo import run_demo
 
     result, text = run_demo(out, seeds=seeds, fresh=fresh)
     show(result, text, as_json)

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar, get_args
@@ -121,6 +121,12 @@ def dump(config: Model) -> str:
 def preset_names(kind: str) -> list[str]:
     """Names of the presets of `kind` (`corpora`, `methods`, `encoders`)."""
     return sorted(path.stem for path in (_configs() / kind).glob("*.yaml"))
+
+
+@cache
+def word_list(name: str) -> Tree:
+    """The data file `configs/{name}.yaml`: words, points or conventions. Not to be changed by the caller."""
+    return read_yaml(_configs() / f"{name}.yaml")
 
 
 def _configs() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 
 from pipeline.commands import extract_features
 from pipeline.core.config import CorpusConfig
+from pipeline.core.config_files import word_list
 from pipeline.data.corpora import read_corpus
-from pipeline.data.corpora.acted import NAMINGS
 from tests.data.corpora.miniature import write_miniature_msp
 from tests.data.corpora.miniature_iemocap import turn, write_dialog
 from tests.inputs.commands import as_nobody, command, contract
@@ -114,7 +115,8 @@ def test_file_names_spoilt_anywhere_are_labels_or_refused_by_name(reader: str, c
         outcome = contract(lambda: read_corpus(CorpusConfig(reader=reader, root=root)), root)
         if outcome.code == 0:
             is_sound(outcome.result, root)
-            assert all(NAMINGS[reader].pattern.fullmatch(name) for name in outcome.result.id)
+            pattern = word_list("labels/acted")[reader]["pattern"]
+            assert all(re.fullmatch(pattern, name) for name in outcome.result.id)
 
     hold(holds, spoilt(good), count)
 
@@ -176,4 +178,4 @@ def test_a_file_name_with_a_line_break_is_still_one_line(tmp_path: Path) -> None
         (tmp_path / name).touch()
     outcome = contract(lambda: read_corpus(CorpusConfig(reader="tess", root=tmp_path)), tmp_path)
     assert outcome.code == 2
-    assert "OAF_\\nback_angry.wav': no name of TESS" in outcome.said
+    assert "OAF_\\nback_angry.wav': not a name of TESS" in outcome.said

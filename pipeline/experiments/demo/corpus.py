@@ -1,4 +1,4 @@
-"""Who speaks and what is said: twelve synthetic speakers, and sentences whose words carry no emotion."""
+"""Render the spoken corpus: `folder/audio/*.wav` and, last of all, `folder/manifest.csv` (script: configs/demo)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from cache.disk import make_folder, write_atomic, write_text
+from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
 from pipeline.core.files import csv_text
-from pipeline.experiments.demo.voice import GRID, SAMPLE_RATE, Manner, Voice, colour, manner_of, rated
+from pipeline.experiments.demo.voice import GRID, SAMPLE_RATE, Prosody, Voice, mean_rating, prosody_of, shape_timbre
 
 
 class Speaker(NamedTuple):
@@ -28,39 +29,8 @@ class Speaker(NamedTuple):
     split: str
 
 
-SPEAKERS = (
-    Speaker("ada", "F", "en-us+f1", "train"),
-    Speaker("dan", "M", "en-us+m1", "train"),
-    Speaker("iris", "F", "en-us+steph", "test"),
-    Speaker("kit", "M", "en+m3", "test"),
-    Speaker("bea", "F", "en+f4", "train"),
-    Speaker("eli", "M", "en-gb-scotland+m4", "train"),
-    Speaker("june", "F", "en-gb-x-gbclan+belinda", "test"),
-    Speaker("leo", "M", "en-gb-x-rp+m6", "test"),
-    Speaker("cleo", "F", "en-us+Andrea", "train"),
-    Speaker("finn", "M", "en-us+m7", "train"),
-    Speaker("gus", "M", "en-gb-x-gbclan+m8", "train"),
-    Speaker("hugh", "M", "en-029+m2", "dev"),
-)
-SENTENCES = (
-    "The train to the city leaves at nine in the morning.",
-    "There are seven books on the table by the window.",
-    "The meeting was moved to the second room on the left.",
-    "She put the keys into the drawer of the desk.",
-    "The shop on the corner opens a little after eight.",
-    "They walked along the river to the old bridge.",
-    "The letter came with the post on Tuesday.",
-    "He counted the chairs and wrote the number down.",
-    "The road goes past the school and the library.",
-    "My brother lives in the house across the street.",
-    "The report has twelve pages and two tables.",
-    "We will take the bus to the station tomorrow.",
-    "The kettle is on the shelf next to the plates.",
-    "It is the third door at the end of the hall.",
-    "The map shows all the villages in the valley.",
-    "I left the umbrella in the office last week.",
-)
-
+SPEAKERS = tuple(Speaker(**entry) for entry in word_list("demo/script")["speakers"])
+SENTENCES = tuple(word_list("demo/script")["sentences"])
 _FORMAT = 1  # raise it when the same recipe gives other samples
 _COLUMNS = ("id", "audio", "split", "valence", "arousal", "emotion", "speaker", "gender")
 
@@ -74,12 +44,12 @@ class Utterance:
     sentence: str
     truth: tuple[float, float]  # valence, arousal
     rating: tuple[float, float]
-    manner: Manner
+    prosody: Prosody
 
     @property
     def audio(self) -> str:
         """Path within the folder; the digest covers everything that changes a sample."""
-        recipe = repr((_FORMAT, self.sentence, self.truth[0], self.manner))
+        recipe = repr((_FORMAT, self.sentence, self.truth[0], self.prosody))
         return f"audio/{self.id}_{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.wav"
 
 
@@ -88,14 +58,15 @@ def render_corpus(
 ) -> Path:
     """Render `utterances` clips (16 kHz mono PCM16) into `folder`; returns the manifest's path.
 
-    The bytes depend on `seed` alone, and clip i on (seed, i). `progress` is told (done, total). Raises UsageError when
-    the `demo` extra is missing, the folder cannot be made, or there is less than one clip for each speaker.
+    The bytes depend on `seed` alone, and clip i on (seed, i). `progress` is called with (done, total).
+    Raises UsageError when the `demo` extra is missing, the folder cannot be made, or there is less than one clip for
+    each speaker.
     """
     if utterances < len(SPEAKERS):
         raise UsageError("utterances", str(utterances), f"at least {len(SPEAKERS)}", "Every speaker says something.")
     recipes = [_recipe(seed, number) for number in range(utterances)]
-    path, text = folder / "manifest.csv", _manifest(recipes)
-    if not _finished(path, text):
+    path, text = folder / "manifest.csv", csv_text(_COLUMNS, map(_row, recipes))
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
         _render(folder, recipes, progress)
         write_text(path, text)
     return path
@@ -110,8 +81,8 @@ def _recipe(seed: int, number: int) -> Utterance:
         speaker=speaker,
         sentence=SENTENCES[rng.integers(len(SENTENCES))],
         truth=(valence, arousal),
-        rating=(rated(valence, rng), rated(arousal, rng)),
-        manner=manner_of(speaker.voice, valence, arousal, rng),
+        rating=(mean_rating(valence, rng), mean_rating(arousal, rng)),
+        prosody=prosody_of(speaker.voice, valence, arousal, rng),
     )
 
 
@@ -121,14 +92,10 @@ def _render(folder: Path, recipes: list[Utterance], progress: Callable[[int, int
     for done, recipe in enumerate(recipes, start=1):
         path = folder / recipe.audio
         if not path.exists():
-            wave = colour(voice.say(recipe.sentence, recipe.manner), voice.sample_rate, recipe.truth[0])
+            wave = shape_timbre(voice.synthesize(recipe.sentence, recipe.prosody), voice.sample_rate, recipe.truth[0])
             write_atomic(path, [_wav(wave)])
         if progress:
             progress(done, len(recipes))
-
-
-def _manifest(recipes: list[Utterance]) -> str:
-    return csv_text(_COLUMNS, map(_row, recipes))
 
 
 def _row(recipe: Utterance) -> Iterator[str]:
@@ -145,10 +112,6 @@ def _emotion(valence: float, arousal: float) -> str:
     if valence > 4:
         return "happy" if arousal > 4 else "calm"
     return "angry" if arousal > 4 else "sad"
-
-
-def _finished(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 def _wav(wave: NDArray[np.float32]) -> bytes:

@@ -1,4 +1,4 @@
-"""Both modalities in one plane, coloured by valence and by arousal."""
+"""run-demo: a rendered spoken corpus through both stages, in minutes on two cores (F38)."""
 
 from __future__ import annotations
 
@@ -23,44 +23,6 @@ from pipeline.training.train import train
 log = logging.getLogger(__name__)
 
 
-def draw_plane(run: Run, path: Path, *, split: str = "test") -> None:
-    """Write a PNG: the first two principal components of speech and text embeddings of `split`."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(
-            "matplotlib", "not installed", "the demo extra", "pip install 'emotionrankclap[demo]'"
-        ) from None
-    pairs = cached_pairs(run.stores(), split, style=run.config.style)
-    heads = run.heads()
-    with torch.no_grad():
-        speech = heads.embed_speech(pairs.speech)
-        text = heads.embed_text(pairs.text[pairs.caption[pairs.offsets[:-1]]])
-    speech, text = project_to_plane(speech, text)
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    for place, (name, colours) in enumerate((("valence", "viridis"), ("arousal", "plasma"))):
-        axes = figure.add_subplot(1, 2, place + 1)
-        values = pairs.labels[:, place].numpy()
-        for points, marker, modality in ((speech, "o", "speech"), (text, "^", "text")):
-            x, y = points.T.numpy()
-            drawn = axes.scatter(x, y, c=values, cmap=colours, vmin=1, vmax=7, marker=marker, s=22, alpha=0.75)
-            axes.scatter([], [], color="0.3", marker=marker, label=modality)  # the legend's, in one grey
-        axes.set(title=f"coloured by {name}", xlabel="first component", ylabel="second component")
-        axes.legend(loc="best")
-        figure.colorbar(drawn, ax=axes, label=f"{name} (1-7)")
-    figure.suptitle(f"{run.config.method}: speech and text of {len(pairs)} test utterances in the shared space (PCA)")
-    FigureCanvasAgg(figure).print_figure(path, dpi=130)
-
-
-def project_to_plane(speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, d) and (n, d) -> (n, 2) and (n, 2): one principal-component plane for both."""
-    both = torch.cat([speech, text])
-    mean = both.mean(0)
-    axes = torch.linalg.svd(both - mean, full_matrices=False).Vh[:2].T
-    return (speech - mean) @ axes, (text - mean) @ axes
-
-
 UTTERANCES = 800
 SENTENCES = (
     "The person is speaking in a cheerful and lively way.",
@@ -76,7 +38,7 @@ def run_demo(
 
         result, text = run_demo("emotionrankclap-demo", seeds=3)
 
-    Doing it again goes on where it stopped. Raises UsageError when the `demo` extra is not installed.
+    Doing it again resumes. Raises UsageError when the `demo` extra is not installed.
     """
     out = Path(out)
     log.info("1/5 rendering a spoken corpus")
@@ -117,3 +79,41 @@ def _places(out: Path) -> str:
             f"figure  {out / 'embeddings.png'}",
         ]
     )
+
+
+def draw_plane(run: Run, path: Path, *, split: str = "test") -> None:
+    """Write a PNG: the first two principal components of the embeddings of `split`, coloured by valence and arousal."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError(
+            "matplotlib", "not installed", "the demo extra", "pip install 'emotionrankclap[demo]'"
+        ) from None
+    pairs = cached_pairs(run.stores(), split, style=run.config.style)
+    heads = run.heads()
+    with torch.no_grad():
+        speech = heads.embed_speech(pairs.speech)
+        text = heads.embed_text(pairs.text[pairs.caption[pairs.offsets[:-1]]])
+    speech, text = project_to_plane(speech, text)
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for place, (name, colours) in enumerate((("valence", "viridis"), ("arousal", "plasma"))):
+        axes = figure.add_subplot(1, 2, place + 1)
+        values = pairs.labels[:, place].numpy()
+        for points, marker, modality in ((speech, "o", "speech"), (text, "^", "text")):
+            x, y = points.T.numpy()
+            drawn = axes.scatter(x, y, c=values, cmap=colours, vmin=1, vmax=7, marker=marker, s=22, alpha=0.75)
+            axes.scatter([], [], color="0.3", marker=marker, label=modality)  # the legend's, in one grey
+        axes.set(title=f"coloured by {name}", xlabel="first component", ylabel="second component")
+        axes.legend(loc="best")
+        figure.colorbar(drawn, ax=axes, label=f"{name} (1-7)")
+    figure.suptitle(f"{run.config.method}: speech and text of {len(pairs)} test utterances in the shared space (PCA)")
+    FigureCanvasAgg(figure).print_figure(path, dpi=130)
+
+
+def project_to_plane(speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, d) and (n, d) -> (n, 2) and (n, 2): one principal-component plane for both."""
+    both = torch.cat([speech, text])
+    mean = both.mean(0)
+    axes = torch.linalg.svd(both - mean, full_matrices=False).Vh[:2].T
+    return (speech - mean) @ axes, (text - mean) @ axes

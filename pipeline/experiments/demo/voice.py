@@ -1,7 +1,7 @@
 """A synthetic voice: espeak-ng through ctypes, from the GPL-3.0 extra `demo` (F38).
 
 espeak-ng is one engine per process, and it carries oscillator phase, flutter and echo from one sentence into the next.
-So every sentence loads the library afresh (4 ms): its samples then depend on the text and the manner alone, and a
+So every sentence loads the library afresh (4 ms): its samples then depend on the text and the prosody alone, and a
 corpus that was interrupted is finished with the same bytes. Variants with breath (f2, f3, f5, whisper) add true noise
 and stay outside this promise.
 """
@@ -39,8 +39,8 @@ _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a sentence is said. `voice` is a language and a variant, as `en-us+m3`."""
+class Prosody:
+    """How a sentence is spoken. `voice` is a language and a variant, as `en-us+m3`."""
 
     voice: str
     rate: int = 175  # words per minute, 80-450
@@ -57,7 +57,7 @@ class Voice:
         with self._engine() as (_, rate):
             self.sample_rate = rate
 
-    def say(self, text: str, manner: Manner) -> NDArray[np.float32]:
+    def synthesize(self, text: str, prosody: Prosody) -> NDArray[np.float32]:
         """`text` -> (samples,) in [-1, 1] at `sample_rate`. Raises UsageError for a voice that does not exist."""
         chunks: list[NDArray[np.int16]] = []
 
@@ -69,12 +69,12 @@ class Voice:
         callback = _Callback(keep)
         with self._engine() as (engine, _):
             engine.espeak_SetSynthCallback(callback)
-            if engine.espeak_SetVoiceByName(manner.voice.encode()) != 0:
+            if engine.espeak_SetVoiceByName(prosody.voice.encode()) != 0:
                 raise UsageError(
-                    f"voice {manner.voice}", "unknown", "one of espeak-ng's", "List its lang/ and voices/."
+                    f"voice {prosody.voice}", "unknown", "one of espeak-ng's", "List its lang/ and voices/."
                 )
             for name, number in _PARAMETERS.items():
-                engine.espeak_SetParameter(number, getattr(manner, name), 0)
+                engine.espeak_SetParameter(number, getattr(prosody, name), 0)
             data = text.encode()
             engine.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 0, 0, _UTF8, None, None)
         samples = np.concatenate(chunks or [np.empty(0, np.int16)])
@@ -110,44 +110,44 @@ GRID = tuple(0.5 * step for step in range(2, 15))  # 1.0, 1.5 ... 7.0
 SAMPLE_RATE = 16_000
 RATERS = 5
 RATER_NOISE = 0.8  # standard deviation of one rater, in points of the scale
-RENDITION_NOISE = 0.05  # relative standard deviation of every setting: nobody says a thing twice alike
+RENDITION_NOISE = 0.05  # relative standard deviation of every setting: no two utterances are alike
 _LIMITS = {"rate": (80, 450), "pitch": (0, 99), "range": (0, 99), "volume": (5, 100)}
 
 
-def manner_of(voice: str, valence: float, arousal: float, rng: np.random.Generator) -> Manner:
+def prosody_of(voice: str, valence: float, arousal: float, rng: np.random.Generator) -> Prosody:
     """The engine's settings for (valence, arousal) on 1-7."""
-    v, a = _centred(valence), _centred(arousal)
+    v, a = _normalised(valence), _normalised(arousal)
     settings = {
-        "rate": 175 * 1.5**a / smile(valence),  # words per minute; `colour` plays the sentence `smile` times faster
+        "rate": 175 * 1.5**a / formant_shift(valence),  # words per minute; shape_timbre speeds it up by formant_shift
         "pitch": 46 + 14 * a + 12 * v,
         "range": 50 + 30 * a,
         "volume": 50 * 1.6**a,
     }
     varied = {name: value * rng.normal(1, RENDITION_NOISE) for name, value in settings.items()}
-    return Manner(voice, **{name: round(float(np.clip(value, *_LIMITS[name]))) for name, value in varied.items()})
+    return Prosody(voice, **{name: round(float(np.clip(value, *_LIMITS[name]))) for name, value in varied.items()})
 
 
-def smile(valence: float) -> float:
+def formant_shift(valence: float) -> float:
     """The factor on the formants: 0.91 for a frown, 1.1 for a smile."""
-    return float(1.1 ** _centred(valence))
+    return float(1.1 ** _normalised(valence))
 
 
-def colour(wave: NDArray[np.float32], rate: int, valence: float) -> NDArray[np.float32]:
-    """`wave` (samples,) at `rate` -> (samples,) at 16 kHz, formants moved by `smile`, spectrum tilted, RMS kept."""
-    moved = resample(wave, round(len(wave) * SAMPLE_RATE / (rate * smile(valence))))
-    tilt = 0.5 * _centred(valence)
+def shape_timbre(wave: NDArray[np.float32], rate: int, valence: float) -> NDArray[np.float32]:
+    """`wave` (samples,) at `rate` -> (samples,) at 16 kHz, formants moved, spectrum tilted, RMS kept."""
+    moved = resample(wave, round(len(wave) * SAMPLE_RATE / (rate * formant_shift(valence))))
+    tilt = 0.5 * _normalised(valence)
     tilted = np.asarray(lfilter([1.0, -tilt], [1.0], moved) if tilt > 0 else lfilter([1.0], [1.0, tilt], moved))
     scaled = np.asarray(tilted * (_rms(wave) / max(_rms(tilted), 1e-9)), dtype=np.float32)
     return scaled.clip(-1, 1)
 
 
-def rated(truth: float, rng: np.random.Generator) -> float:
+def mean_rating(truth: float, rng: np.random.Generator) -> float:
     """The mean of five raters' whole numbers on 1-7: 4.2 and the like (F6, F10)."""
     ratings = np.clip(np.rint(truth + rng.normal(0, RATER_NOISE, RATERS)), 1, 7)
     return round(float(ratings.mean()), 1)
 
 
-def _centred(label: float) -> float:
+def _normalised(label: float) -> float:
     return (label - 4) / 3  # -1 .. 1
 
 

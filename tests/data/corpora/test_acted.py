@@ -8,9 +8,10 @@ import pytest
 
 from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
+from pipeline.core.config_files import word_list
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora import read_corpus
-from pipeline.data.corpora.acted import _CREMAD_WOMEN, NOMINAL, nominal
+from pipeline.data.corpora.acted import nominal_point, nominal_points
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "corpora"
 
@@ -95,7 +96,7 @@ def test_a_cremad_name_is_read_field_by_field(tmp_path: Path, name: str, expecte
 
 
 def test_cremad_has_forty_three_women() -> None:
-    assert len(_CREMAD_WOMEN) == 43
+    assert len(word_list("labels/acted")["cremad"]["women"]) == 43
 
 
 @pytest.mark.parametrize(
@@ -145,8 +146,8 @@ def test_a_name_that_does_not_fit_is_named(tmp_path: Path, reader: str, name: st
     with pytest.raises(ManyProblems) as caught:
         read(tmp_path, reader, f"{name}.wav", f"sub/x{name}.flac")
     first, second = caught.value.problems
-    assert first.startswith(f"{tmp_path}/{name}.wav: no name of ")
-    assert second.startswith(f"{tmp_path}/sub/x{name}.flac: no name of ")
+    assert first.startswith(f"{tmp_path}/{name}.wav: not a name of ")
+    assert second.startswith(f"{tmp_path}/sub/x{name}.flac: not a name of ")
 
 
 def test_hidden_files_and_other_kinds_are_no_part_of_the_corpus(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_each_pair_of_folders_that_share_clips_is_a_line_beside_the_other_proble
     assert sorted(problems(tmp_path, "emodb", *names)) == [
         f"ROOT/b: 1 of its clips lie in ROOT/a too; {ONCE}",
         f"ROOT/c/d: 1 of its clips lie in ROOT/a too; {ONCE}",
-        "ROOT/c/x.wav: no name of EmoDB; expected one like 03a01Fa.wav",
+        "ROOT/c/x.wav: not a name of EmoDB; expected one like 03a01Fa.wav",
     ]
 
 
@@ -213,8 +214,8 @@ def test_labels_are_said_to_be_nominal(tmp_path: Path) -> None:
 
 
 def test_the_circumplex_is_russells_order() -> None:
-    valence = {emotion: point[0] for emotion, point in NOMINAL.items()}
-    arousal = {emotion: point[1] for emotion, point in NOMINAL.items()}
+    valence = {emotion: point[0] for emotion, point in nominal_points().items()}
+    arousal = {emotion: point[1] for emotion, point in nominal_points().items()}
     assert max(valence, key=valence.__getitem__) == "happy"
     assert max(arousal, key=arousal.__getitem__) == "angry"
     assert min(arousal, key=arousal.__getitem__) == "bored"
@@ -222,9 +223,9 @@ def test_the_circumplex_is_russells_order() -> None:
     assert arousal["sad"] < 4 < arousal["fearful"]
 
 
-@pytest.mark.parametrize("emotion", NOMINAL)
+@pytest.mark.parametrize("emotion", nominal_points())
 def test_intensity_moves_a_point_along_its_ray_and_stays_on_the_scale(emotion: str) -> None:
-    plain, strong, low = nominal(emotion), nominal(emotion, "strong"), nominal(emotion, "low")
+    plain, strong, low = nominal_point(emotion), nominal_point(emotion, "strong"), nominal_point(emotion, "low")
     for at, out, inward in zip(plain, strong, low, strict=True):
         assert out - 4 == pytest.approx(1.25 * (at - 4))
         assert inward - 4 == pytest.approx(0.8 * (at - 4))

@@ -9,7 +9,7 @@ import soundfile
 
 from pipeline.core.errors import UsageError
 from pipeline.experiments.demo.corpus import SENTENCES, SPEAKERS, render_corpus
-from pipeline.experiments.demo.voice import GRID, Voice, colour, manner_of, rated
+from pipeline.experiments.demo.voice import GRID, Voice, mean_rating, prosody_of, shape_timbre
 
 pytest.importorskip("espeakng_loader", reason="needs the `demo` extra")
 COUNT = 24
@@ -115,8 +115,8 @@ def _f0(wave, rate):
 
 
 def _spoken(voice, speaker, valence, arousal):
-    manner = manner_of(speaker.voice, valence, arousal, np.random.default_rng(0))
-    return colour(voice.say(SENTENCES[0], manner), voice.sample_rate, valence)
+    prosody = prosody_of(speaker.voice, valence, arousal, np.random.default_rng(0))
+    return shape_timbre(voice.synthesize(SENTENCES[0], prosody), voice.sample_rate, valence)
 
 
 def _centroid(wave):
@@ -139,7 +139,7 @@ def test_a_voice_gets_higher_louder_and_faster_with_arousal_and_brighter_with_va
 
 def test_raters_agree_with_the_truth_on_average_and_not_each_time():
     draw = np.random.default_rng(0)
-    labels = np.array([[rated(truth, draw) for _ in range(300)] for truth in GRID])
+    labels = np.array([[mean_rating(truth, draw) for _ in range(300)] for truth in GRID])
     assert labels.min() >= 1
     assert labels.max() <= 7
     assert np.abs(labels.mean(1) - GRID)[2:-2].max() < 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline.experiments.demo import run_demo
+from pipeline.experiments.demo.demo import run_demo
 
 
 def test_the_demo_goes_the_whole_way_and_says_where_everything_lies(tmp_path: Path) -> None:
