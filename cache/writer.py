@@ -1,6 +1,7 @@
 """Writing rows in place, and opening a store to write: new, resumed, or with the rows of an earlier manifest.
 
-A row is committed by its CRC: until the CRC matches, the row is pending."""
+A row is committed by its CRC: until the CRC matches, the row is pending.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,30 @@
-"""Imports run one way, and each room imports only what its work needs."""
+"""The house of docs/architecture.md: rooms on floors, imports that run down, each name defined once."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {
+    "cache": 1,
+    "pipeline.core": 2,
+    "pipeline.data": 3,
+    "pipeline.objectives": 3,
+    "pipeline.extraction": 4,
+    "pipeline.training": 4,
+    "pipeline.evaluation": 5,
+    "pipeline.inference": 5,
+    "pipeline.experiments": 6,
+    "pipeline.commands": 7,
+    "pipeline": 7,
+}
 
 
 def _modules() -> dict[str, Path]:
@@ -18,6 +33,11 @@ def _modules() -> dict[str, Path]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[0] if parts[0] == "cache" else ".".join(parts[:2])
 
 
 def _imports(path: Path, *, everywhere: bool) -> set[str]:
@@ -33,21 +53,45 @@ def _imports(path: Path, *, everywhere: bool) -> set[str]:
     return names
 
 
-def test_the_store_knows_nothing_of_the_pipeline() -> None:
-    for name, path in _modules().items():
-        if name.split(".")[0] == "cache":
-            wrong = {
-                i
-                for i in _imports(path, everywhere=True)
-                if i.split(".")[0] in ("pipeline", "soundfile", "transformers")
-            }
-            assert not wrong, name
+def test_the_rooms_are_those_of_the_page_and_the_api_alone_lies_flat() -> None:
+    assert {_room(name) for name in _modules()} == FLOORS.keys()
+    assert [path.name for path in ROOT.glob("pipeline/*.py")] == ["__init__.py"]
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for room, floor in FLOORS.items():
+        if room != "pipeline":
+            assert f"{floor}  {room.replace('.', '/')}/" in page
 
 
-def test_only_the_store_knows_hdf5() -> None:
+def test_imports_run_down_the_floors() -> None:
+    modules = _modules()
+    for name, path in modules.items():
+        for other in _imports(path, everywhere=True) & modules.keys():
+            if _room(other) == _room(name) or other == "pipeline":
+                continue
+            assert FLOORS[_room(other)] < FLOORS[_room(name)], f"{name} imports {other}"
+
+
+def test_no_module_imports_itself_by_a_circle() -> None:
+    modules = _modules()
+    graph = {name: _imports(path, everywhere=False) & modules.keys() - {name} for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_only_the_store_knows_hdf5_and_it_knows_no_audio() -> None:
     for name, path in _modules().items():
-        if name.split(".")[0] == "pipeline":
-            assert "h5py" not in _imports(path, everywhere=True), name
+        imported = {each.split(".")[0] for each in _imports(path, everywhere=True)}
+        absent = {"pipeline", "soundfile", "transformers"} if _room(name) == "cache" else {"h5py"}
+        assert not imported & absent, name
 
 
 _METHODS = {
@@ -75,12 +119,8 @@ def _changes_files(call: ast.Call) -> bool:
 
 
 def test_files_are_changed_in_one_place() -> None:
-    """So that the fault tests see every change; two append-only logs, one of them Optuna's, are their own."""
-    elsewhere = {
-        "pipeline.data.captions.llm.responses",
-        "pipeline.experiments.sweeps.study",
-        "pipeline.extraction.audio.files",
-    }  # the last only reads
+    """So that the fault tests see every change; Optuna's journal is its own, and opening audio only reads."""
+    elsewhere = {"pipeline.experiments.sweeps.study", "pipeline.extraction.audio.files"}
     found = {
         name
         for name, path in _modules().items()
@@ -90,52 +130,14 @@ def test_files_are_changed_in_one_place() -> None:
     assert found - elsewhere == {"cache.disk"}
 
 
-def test_no_module_imports_itself_by_a_circle() -> None:
-    modules = _modules()
-    graph = {name: _imports(path, everywhere=False) & modules.keys() - {name} for name, path in modules.items()}
-    done: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, " -> ".join((*trail, name))
-        if name not in done:
-            for other in graph[name]:
-                visit(other, (*trail, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
-
-
-def test_parts_import_nothing_above_them() -> None:
-    stages = (
-        "pipeline.extraction.extract",
-        "pipeline.training.train",
-        "pipeline.inference.search",
-        "pipeline.experiments.demo",
-    )
-    parts = (
-        "pipeline.data.corpora",
-        "pipeline.data.captions",
-        "pipeline.extraction.encoders",
-        "pipeline.objectives",
-        "pipeline.training.heads",
-    )
-    for name, path in _modules().items():
-        imports = _imports(path, everywhere=True)
-        if not name.startswith("pipeline.commands"):
-            assert not any(i.startswith("pipeline.commands") for i in imports), name
-        if name.startswith(parts):
-            assert not any(i.startswith(stages) for i in imports), name
-
-
 @pytest.mark.parametrize(
     ("program", "absent"),
     [
         (
             "import pipeline.training.train, pipeline.evaluation.evaluate",
-            ("transformers", "soundfile", "torchaudio", "pipeline.extraction.encoders"),
+            ("transformers", "soundfile", "torchaudio", "pipeline.extraction"),
         ),
-        ("import pipeline.extraction.extract", ("pipeline.objectives", "pipeline.training.heads")),
+        ("import pipeline.extraction.extract", ("pipeline.objectives.base", "pipeline.training")),
         *(
             (f"import pipeline.commands.{file.stem}", ("torch", "transformers", "numpy", "pydantic", "h5py"))
             for file in sorted((ROOT / "pipeline/commands").glob("[!_]*.py"))
@@ -152,3 +154,19 @@ def test_no_file_is_long_and_none_is_named_utils() -> None:
     for name, path in _modules().items():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, name
         assert "util" not in path.stem, name
+
+
+def _public_definitions() -> Iterator[tuple[str, str]]:
+    """(name, module) of every public function and class at module level."""
+    for module, path in _modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                yield node.name, module
+
+
+def test_a_public_name_is_defined_once() -> None:
+    """But for `main`, which every command has."""
+    where = defaultdict(list)
+    for name, module in _public_definitions():
+        where[name].append(module)
+    assert {name: modules for name, modules in where.items() if len(modules) > 1 and name != "main"} == {}

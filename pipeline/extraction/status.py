@@ -164,7 +164,6 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
 
     `audio_root` is where the audio lies now, when it moved. Raises StoreMismatch, naming the files that changed.
     """
-
     folder = Path(folder)
     stores = open_stores(folder)
     config = validate(ExtractConfig, read_yaml(folder / CONFIG), subject=str(folder / CONFIG))

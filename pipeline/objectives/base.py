@@ -148,7 +148,8 @@ class Objective(Protocol):
 
     def gradient(self, logits: Tensor, prepared: Any, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
         """Each batch's own loss (...) and its gradient (..., B, B), without autograd; leading dimensions that
-        `prepared` lacks share it."""
+        `prepared` lacks share it.
+        """
 
 
 @dataclass(frozen=True)

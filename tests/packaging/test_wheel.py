@@ -20,9 +20,10 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     program = (
         "import cache, pipeline, sys\n"
-        "from pipeline.core.config import ExtractConfig, load_config, presets\n"
+        "from pipeline.core.config import ExtractConfig\n"
+        "from pipeline.core.config_files import load_config, preset_names\n"
         "assert pipeline.__file__.startswith(sys.argv[1]), pipeline.__file__\n"
-        "print(load_config(ExtractConfig, 'msp_podcast', kind='corpora').audio.encoder, *presets('training'))"
+        "print(load_config(ExtractConfig, 'msp_podcast', kind='corpora').audio.encoder, *preset_names('training'))"
     )
     site = str(tmp_path / "site")
     environment = os.environ | {"PYTHONPATH": site}

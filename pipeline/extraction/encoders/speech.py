@@ -85,7 +85,8 @@ class SpeechEncoder(TwoSteps):
 
     def _together(self, lengths: list[int]) -> list[list[int]]:
         """Rows that may share a batch. A group-normalised extractor of transformers takes its statistics over all
-        samples, padding too, so that there only clips of one length may."""
+        samples, padding too, so that there only clips of one length may.
+        """
         apart = isinstance(self.forward, Stock) and self.shape.feat_extract_norm == "group"
         if self.padding.kind != "masked" or not apart:
             return [list(range(len(lengths)))] if lengths else []
