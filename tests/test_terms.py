@@ -9,68 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-IDENTIFIERS = set(
-    [
-        "Material",
-        "Materials",
-        "Stack",
-        "Member",
-        "Race",
-        "Side",
-        "Standing",
-        "UnitRows",
-        "Sampled",
-        "Recordings",
-        "Recording",
-        "Work",
-        "Job",
-        "Encoded",
-        "Crew",
-        "Ledger",
-        "Exhibit",
-        "Clip",
-        "OwnText",
-        "OwnSpeech",
-        "OwnObjectiveConfig",
-        "OWN",
-        "Manner",
-        "DEEPEST",
-        "MOST",
-        "LONGEST",
-        "BLOCK",
-        "NAME",
-        "lacks",
-        "needed_labels",
-        "foresee",
-        "foresee_writing",
-        "told",
-        "said",
-        "say",
-        "in_short",
-        "on_one_line",
-        "spoilt",
-        "astray",
-        "taus",
-        "laid_out",
-        "seal_of",
-        "carry",
-        "carried",
-        "stand_in",
-        "hire",
-        "dismiss",
-        "stillborn",
-        "strength",
-        "asks",
-        "lede",
-        "guard",
-        "wide",
-        "taken",
-        "spread",
-        "have_length_1",
-        "mistakes",
-        "slips",
-    ]
-)
+_WORDS = """
+    Material Materials Stack Member Race Side Standing UnitRows Sampled
+    Recordings Recording Work Job Encoded Crew Ledger
+    Exhibit Clip OwnText OwnSpeech OwnObjectiveConfig OWN Manner DEEPEST MOST LONGEST BLOCK NAME lacks needed_labels
+    foresee foresee_writing told said say in_short on_one_line spoilt astray taus laid_out
+    seal_of carry carried stand_in
+    hire dismiss stillborn strength asks lede guard wide taken spread have_length_1 mistakes slips
+"""
+IDENTIFIERS = set(_WORDS.split())
 PHRASES = (
     "of one's own",
     "own parts",
