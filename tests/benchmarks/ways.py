@@ -107,7 +107,9 @@ def ways(manifest: str, folder: Path) -> Iterator[tuple[str, Way]]:
         return result
 
     TrainingData.train = first_steps  # type: ignore[method-assign, assignment]
-    run = training.train(folder / "stores", out=folder / "run", seeds=1, overrides=["epochs=1", "threads=1"])
+    run = training.train(
+        folder / "stores", out=folder / "run", seeds=1, overrides=["epochs=1", "threads=1", "batch_size=4"]
+    )
     TrainingData.train = whole_epoch  # type: ignore[method-assign]
     yield "one training step", step[0]
     index = SpeechIndex.open(folder / "stores", run)
