@@ -18,11 +18,11 @@ from pipeline.evaluation.report.page import label
 from pipeline.experiments.sweeps.bracket import last_rung
 from pipeline.experiments.sweeps.config import Choices, Dimension, Halving, Range
 from pipeline.experiments.sweeps.space import Space
-from pipeline.experiments.sweeps.tables import Row
+from pipeline.experiments.sweeps.tables import STATES, Row
 
 HALVING, PARALLEL, DIMENSIONS, IMPORTANCE = "halving", "parallel_coordinates", "dimensions", "importance"
 MIN_TRIALS = 4  # with a score, for a figure of importance
-JITTER = 0.12  # of the room of a listed value, so that lines and dots at it are told apart
+JITTER = 0.12  # of the room of a listed value, so that lines and dots at it do not hide each other
 LABEL_LENGTH = 16
 LEVEL_LETTERS = 30  # of the ticks of a panel; where there are more, they are slanted
 PANELS_IN_A_ROW = 4
@@ -30,6 +30,10 @@ DIMENSIONS_IN_A_ROW = 6
 MANY_TRIALS = 100  # from which those that were stopped first are hairlines
 VIRIDIS_END = 0.88  # its yellow is lost on white paper
 MAX_WRITTEN_PARTS = 10**6  # 1/n of the steps is written out up to here
+PROMOTED = "went on"  # in the CSV
+OUTCOMES = {"complete": "reached the end", "pruned": "stopped"} | {
+    state: STATES[state] for state in ("fail", "running", "waiting")
+}
 STOPPED_DOT: dict[str, Any] = {"facecolors": "white", "edgecolors": "0.35"}
 PROMOTED_DOT: dict[str, Any] = {"facecolors": BLUE, "edgecolors": BLUE}
 BEST_STAR: dict[str, Any] = {"marker": "*", "color": ORANGE, "edgecolors": "black"}
@@ -138,12 +142,11 @@ def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> F
     lines = []
     for row in sorted(rows, key=lambda row: int(row["number"])):
         scores = {int(rung): score for rung, score in row["rungs"].items()}
-        outcome = {"complete": "reached the end", "pruned": "stopped", "fail": "failed"}.get(row["state"], "running")
         if row["state"] == "complete":
             scores[last_rung(space.config.halving)] = row["score"]
         for rung, score in sorted(scores.items()):
-            came = outcome if rung == max(scores) else "went on"
-            lines.append((brackets.get(row["number"]), row["number"], rung, score, came))
+            outcome = OUTCOMES[row["state"]] if rung == max(scores) else PROMOTED
+            lines.append((brackets.get(row["number"]), row["number"], rung, score, outcome))
     return Figure(
         HALVING,
         "Scores rung by rung",
@@ -161,15 +164,15 @@ def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> F
 def _draw_halving(figure: Any, space: Space, lines: Sequence[tuple[int, int, float, str]], best: int | None) -> None:
     axes, config, draw = figure.add_subplot(), space.config.halving or Halving(), random.Random(0)
     rungs = range(1, last_rung(config) + 1)
-    by_rung = {rung: [score for _, at, score, _ in lines if at == rung] for rung in rungs}
+    by_rung = {rung: [line[2] for line in lines if line[1] == rung] for rung in rungs}
     scales = {rung: ScoreAxis(scores, maximise=space.config.maximise) for rung, scores in by_rung.items()}
     paths: dict[int, list[tuple[float, float]]] = {}
     dots: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-    for trial, rung, score, came in lines:
+    for trial, rung, score, outcome in lines:
         aside = 0.02 + 0.07 * draw.random() if rung < len(rungs) else 0.0  # right of the axis, so that dots differ
         point = (rung - 1 + aside, scales[rung](score))
         paths.setdefault(trial, []).append(point)
-        dots[came in ("went on", "reached the end")].append(point)
+        dots[outcome in (PROMOTED, OUTCOMES["complete"])].append(point)
     scatter(axes, dots[False], STOPPED_DOT | {"s": 22, "zorder": 2})
     scatter(axes, dots[True], PROMOTED_DOT | {"s": 22, "zorder": 3})
     for trial, path in paths.items():

@@ -33,7 +33,7 @@ from pipeline.experiments.sweeps.tables import Leaderboard, Row, format_cell, ta
 log = logging.getLogger(__name__)
 
 NAMES = (figures.PARALLEL, figures.DIMENSIONS, figures.IMPORTANCE, figures.HALVING, curves.NAME)
-CURVES = 7  # trials whose curves are told apart
+CURVES = 7  # trials: as many as there are colours
 BEST_OF_MANY = (
     "It is the best of many, by one score on the development split: part of its lead is luck. Train it with other "
     "seeds and evaluate that on the test split before a number goes anywhere."

@@ -198,7 +198,7 @@ def _check_trial(trial: FrozenTrial, space: Space) -> None:
     scores = [*(trial.values or ()), *trial.intermediate_values.values()]
     numbers = [value for name, value in result.items() if name != "epoch" and value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in (*scores, *numbers)):
-        raise ValueError(f"trial {trial.number} with figures {scores} and {result}")
+        raise ValueError(f"trial {trial.number} with scores {scores} and {result}")
 
 
 def _open_journal(path: Path) -> BaseStorage:

@@ -20,14 +20,13 @@ Row = Mapping[str, Any]  # a trial: number, state, rung, MEASURES, rungs (scores
 MEASURES = ("score", "aoc", "voc", "dev_loss", "epoch", "steps", "seconds")
 LOGGED, PRINTED, SHOWN = 5, 10, 20  # trials of a rung in the log, in the Markdown table, in the report
 _HEADERS = {"aoc": "AOC", "voc": "VOC", "dev_loss": "dev loss", "epoch": "epoch", "steps": "steps"}
-_STATES = {
+STATES = {
     "complete": "trained to the end",
     "pruned": "stopped at a rung",
     "running": "still training",
     "fail": "failed",
     "waiting": "waiting",
 }  # in the order of the ranking
-_REACHED = {"complete": "the end", "fail": "failed", "running": "still training"}
 
 
 def rows_of(study: Study) -> list[Row]:
@@ -36,7 +35,7 @@ def rows_of(study: Study) -> list[Row]:
     Those that reached the end by their score, then those that were stopped, the later the better: scores of different
     rungs are not compared.
     """
-    order = list(_STATES)
+    order = list(STATES)
 
     def rank(row: Row) -> tuple[float, ...]:
         score = row["score"] if row["score"] is not None else 0.0
@@ -86,7 +85,7 @@ def markdown(rows: Sequence[Row], names: Sequence[str], score: str) -> str:
 def tally(rows: Sequence[Row]) -> str:
     """How many trials, and how many of each state."""
     counts = Counter(row["state"] for row in rows)
-    return f"{len(rows)} trials: " + ", ".join(f"{count} {_STATES[state]}" for state, count in counts.items())
+    return f"{len(rows)} trials: " + ", ".join(f"{count} {STATES[state]}" for state, count in counts.items())
 
 
 def best_lines(scores: Mapping[int, float], trials: Mapping[int, TrialRequest], *, maximise: bool) -> list[str]:
@@ -144,9 +143,8 @@ class Leaderboard:
         return lines
 
     def _cells(self, row: Row) -> list[str]:
-        reached = _REACHED.get(row["state"], "-")
-        if row["state"] == "pruned":
-            reached = f"rung {row['rung']} of {last_rung(self.space.config.halving) - 1}"
+        stopped = f"rung {row['rung']} of {last_rung(self.space.config.halving) - 1}"
+        reached = {"complete": "the end", "pruned": stopped, "waiting": "-"}.get(row["state"], STATES[row["state"]])
         score = format_cell(row["score"], 4 if self.space.config.maximise else None)
         measures = [format_cell(row[key], 4 if key in ("aoc", "voc") else None) for key in self._measures]
         point = [format_cell(row["params"].get(name, "-")) for name in self.space.dimensions]
