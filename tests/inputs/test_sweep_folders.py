@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.commands.sweep_heads import main as sweep_heads
 from pipeline.core.errors import EmotionRankError, Interrupted
-from pipeline.experiments.sweeps.bracket import Bracket
+from pipeline.experiments.sweeps.bracket import Bracket, BracketState
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, open_study
 from pipeline.training.heads import load_tensors, save_tensors
@@ -58,9 +58,9 @@ def stopped(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep after its first rung: one trial was stopped, the other goes on."""
     out, save = tmp_path_factory.mktemp("stopped") / "sweep", Bracket.save
 
-    def save_and_stop(bracket: Bracket, *arguments: Any, **settings: Any) -> None:
-        save(bracket, *arguments, **settings)
-        if settings:  # at a rung's end
+    def save_and_stop(bracket: Bracket, state: BracketState) -> None:
+        save(bracket, state)
+        if state.rung == 2:  # at the end of the first
             raise Interrupted(out, 15)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,14 +1,14 @@
-"""A stack's checkpoint taken apart into its members and put together from them: what halving does to it."""
+"""A bracket of successive halving: its rungs, and its state on disk, from which a killed sweep resumes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,28 +21,15 @@ from cache.lock import writer_lock
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreLocked
 from pipeline.experiments.sweeps.config import Halving
-from pipeline.experiments.sweeps.study import Asked
+from pipeline.experiments.sweeps.study import TrialRequest
 from pipeline.training.heads import load_tensors, save_tensors
 from pipeline.training.run_folder import first_wrong, text_of
 
 log = logging.getLogger(__name__)
 
+FOLDER, PLAN, CHECKPOINT = "brackets", "bracket.json", "checkpoint.safetensors"
+SAVE_EVERY = 20  # times as long as the last save took: saving takes at most a twentieth of the time
 Tensors = dict[str, Tensor]
-
-
-def taken_out(checkpoint: Mapping[str, Tensor], c: int, width: int) -> Tensors:
-    """A copy of all that is member c's in `BatchedHeads.checkpoint()`: parameters, Adam's moments, counts of steps.
-
-    Wide tensors are (C * width, ...), so rows c * width to (c + 1) * width are its own; of `log_scale` (C,) and
-    `steps` (C, 5) it is row c.
-    """
-    sizes = {name: 1 if name == "steps" or name.endswith("log_scale") else width for name in checkpoint}
-    return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]].clone() for name, tensor in checkpoint.items()}
-
-
-def joined(members: Sequence[Mapping[str, Tensor]]) -> Tensors:
-    """The checkpoint of a stack of `members`, in their order; for `BatchedHeads.restore`."""
-    return {name: cat([member[name] for member in members]) for name in members[0]}
 
 
 def last_rung(halving: Halving | None) -> int:
@@ -63,180 +50,188 @@ def bracket_size(halving: Halving | None, slots: int) -> int:
     return slots if halving is None else halving.factor**halving.rungs
 
 
-def survivors(scores: Mapping[int, float], halving: Halving, *, highest: bool) -> list[int]:
-    """The best 1 / factor of the trials, at least one, in order of their numbers; of equals the earlier one."""
-    ranked = sorted(scores, key=lambda number: (-scores[number] if highest else scores[number], number))
-    return sorted(ranked[: max(1, len(ranked) // halving.factor)])
+def ranked(scores: Mapping[int, float], *, maximise: bool) -> list[int]:
+    """The trials, the best first; of equals the earlier one."""
+    return sorted(scores, key=lambda number: (-scores[number] if maximise else scores[number], number))
 
 
-FOLDER, PLAN, CHECKPOINT = "brackets", "bracket.json", "checkpoint.safetensors"
+def promoted(scores: Mapping[int, float], halving: Halving, *, maximise: bool) -> list[int]:
+    """The best 1 / factor of the trials, at least one where there is any, in order of their numbers."""
+    return sorted(ranked(scores, maximise=maximise)[: max(1, len(scores) // halving.factor)])
+
+
+def slice_checkpoint(checkpoint: Mapping[str, Tensor], c: int, dim: int) -> Tensors:
+    """A copy of head c's part of `BatchedHeads.checkpoint()`: parameters, Adam's moments, counts of steps.
+
+    Stacked tensors are (C * dim, ...), of which head c has rows c * dim to (c + 1) * dim; of `log_scale` (C,) and
+    `steps` (C, 5) it has row c.
+    """
+    rows = {name: 1 if name == "steps" or name.endswith("log_scale") else dim for name in checkpoint}
+    return {name: tensor[c * rows[name] : (c + 1) * rows[name]].clone() for name, tensor in checkpoint.items()}
+
+
+def join_checkpoints(slices: Sequence[Mapping[str, Tensor]]) -> Tensors:
+    """The checkpoint of all heads in `slices`, in their order; for `BatchedHeads.restore`."""
+    return {name: cat([part[name] for part in slices]) for name in slices[0]}
+
+
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
-_TrialAndSeed = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")]
-SPARING = 20  # a checkpoint is written once the time since the last is this often what that one took
+_TrialAndSeed = Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}$")]  # 12.0: seed 0 of trial 12
 
 
-@dataclass
-class MemberProgress:
-    """One seed of a trial: as `Progress` of a single training, with what the stack keeps for it."""
-
-    steps: int = 0
-    loss_sum: float = 0.0  # of the epoch that is under way
-    best_epoch: int = 0
-    best_loss: float = float("inf")
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    now: Tensors = field(default_factory=dict)  # members.taken_out
-    best: Tensors = field(default_factory=dict)  # BatchedHeads.state
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A trial of a bracket."""
+class BracketTrial(TrialRequest):
+    """A trial of a bracket, and its training."""
 
-    asked: Asked
-    config: TrainConfig
+    config: Annotated[TrainConfig, Field(strict=False)]
 
 
-@dataclass
-class Standing:
+class HeadsProgress(_Strict):
+    """One seed of a trial: as `Progress` of a single training, with its heads as they are now."""
+
+    steps: _Count
+    loss_sum: float  # of the epoch that is under way
+    best_epoch: _Count
+    best_loss: float
+    metrics: list[dict[str, int | float]]
+    now: Tensors = Field(default_factory=dict, exclude=True)  # slice_checkpoint
+    best: Tensors = Field(default_factory=dict, exclude=True)  # BatchedHeads.state
+
+    @classmethod
+    def untrained(cls) -> HeadsProgress:
+        return cls(steps=0, loss_sum=0.0, best_epoch=0, best_loss=float("inf"), metrics=[])
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its losses are."""
+        return math.isfinite(self.loss_sum + (self.metrics[-1]["dev_loss"] if self.metrics else 0.0))
+
+    def parameters(self) -> Tensors:
+        """The heads as they are now: part of a state dict."""
+        now = {name.removeprefix("heads."): t for name, t in self.now.items() if name.startswith("heads.")}
+        return now | {"log_scale": now["log_scale"].view(())}
+
+    def drop_tensors(self) -> None:
+        """Free the heads of a trial that was stopped or that failed."""
+        self.now, self.best = {}, {}
+
+
+class BracketState(_Strict):
     """How far a bracket is."""
 
-    rung: int = 1  # the one that is run to
-    entered: list[int] = field(default_factory=list)  # trials that started towards it; decides who shares a stack
-    failed: list[int] = field(default_factory=list)
-    seconds: dict[int, float] = field(default_factory=dict)
-    members: dict[tuple[int, int], MemberProgress] = field(default_factory=dict)  # by trial and seed
+    rung: Annotated[int, Field(ge=1)]  # the one that is trained to
+    entered: list[_Count]  # trials that started towards it; they decide on the rung groups
+    failed: list[_Count]
+    seconds: dict[Annotated[int, Field(ge=0, strict=False)], float]  # by trial
+    heads: dict[tuple[int, int], HeadsProgress] = Field(default_factory=dict, exclude=True)  # by trial and seed
 
     @property
     def running(self) -> list[int]:
         return [number for number in self.entered if number not in self.failed]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Checkpoint(_Strict):
+    """The metadata of a checkpoint: the bracket that it is of, and its state."""
+
+    bracket: str
+    standing: BracketState
+    members: dict[_TrialAndSeed, HeadsProgress]
 
 
-class _Trial(_Model):
-    """A trial of bracket.json."""
-
-    number: _Count
-    id: int
-    params: dict[str, bool | int | float | str | None]
-    config: Annotated[TrainConfig, Field(strict=False)]
-
-
-class _Plan(_Model):
+class _Plan(_Strict):
     """What bracket.json must hold."""
 
-    trials: Annotated[list[_Trial], Field(min_length=1)]
+    trials: Annotated[list[BracketTrial], Field(min_length=1)]
     threads: Annotated[int, Field(ge=0, lt=2**16)]
     slots: Annotated[int, Field(ge=1)]
     done: bool
 
 
-class _Ended(_Model):
+class _Ended(_Strict):
     """What bracket.json holds beside that at its end: a line an epoch of every trial and seed."""
 
     history: dict[_TrialAndSeed, list[dict[str, int | float]]] = {}
 
 
-class _SavedStanding(_Model):
-    rung: Annotated[int, Field(ge=1)]
-    entered: list[_Count]
-    failed: list[_Count]
-    seconds: dict[Annotated[int, Field(ge=0, strict=False)], float]
-
-
-class _SavedMember(_Model):
-    steps: _Count
-    loss_sum: float
-    best_epoch: _Count
-    best_loss: float
-    metrics: list[dict[str, int | float]]
-
-
-class _Saved(_Model):
-    """What a checkpoint says beside its tensors: whose it is, and `Standing`."""
-
-    bracket: str
-    standing: _SavedStanding
-    members: dict[_TrialAndSeed, _SavedMember]
-
-
 class Bracket:
     """Trials that start together, in a folder named after the first."""
 
-    def __init__(self, folder: Path, entries: list[Entry], threads: int, slots: int) -> None:
-        self.folder, self.threads, self.slots = folder, threads, slots
-        self.entries = {entry.asked.number: entry for entry in entries}
-        self._saved, self._took = 0.0, 0.0
+    def __init__(self, folder: Path, trials: Sequence[BracketTrial], threads: int, slots: int) -> None:
+        self.folder, self.threads, self.slots, self.done = folder, threads, slots, False
+        self.trials = {trial.number: trial for trial in trials}
+        self._saved_at, self._save_seconds = 0.0, 0.0
 
-    def plan(self, **more: Any) -> None:
+    def __str__(self) -> str:
+        return f"the bracket of trial {min(self.trials)}"
+
+    def write(self, **more: Any) -> None:
         """Write bracket.json."""
-        tree = {"trials": self._trials(), "threads": self.threads, "slots": self.slots, "done": False, **more}
-        write_text(self.folder / PLAN, json.dumps(tree, indent=1) + "\n")
+        plan = {"trials": self._described, "threads": self.threads, "slots": self.slots, "done": self.done}
+        write_text(self.folder / PLAN, json.dumps(plan | more, indent=1) + "\n")
 
-    def _trials(self) -> list[dict[str, Any]]:
-        return [asdict(e.asked) | {"config": e.config.model_dump(mode="json")} for e in self.entries.values()]
+    def finish(self, state: BracketState) -> None:
+        """Nothing is left to do: results are in the study, and the epochs of all heads go into bracket.json."""
+        self.done = True
+        history = {f"{number}.{seed}": heads.metrics for (number, seed), heads in state.heads.items()}
+        self.write(history=history, failed=state.failed)
+        remove(self.folder / CHECKPOINT)
+
+    def save_if_due(self, state: BracketState) -> None:
+        """Write the checkpoint, unless the last one was written a short time ago."""
+        if not self._saved_at or time.monotonic() - self._saved_at >= SAVE_EVERY * self._save_seconds:
+            self.save(state)
+
+    def save(self, state: BracketState) -> None:
+        """Write the checkpoint."""
+        start = time.monotonic()
+        tensors: Tensors = {}
+        members: dict[str, Any] = {}
+        for (number, seed), heads in state.heads.items():
+            tensors |= {f"{number}.{seed}.now.{name}": tensor for name, tensor in heads.now.items()}
+            tensors |= {f"{number}.{seed}.best.{name}": tensor for name, tensor in heads.best.items()}
+            members[f"{number}.{seed}"] = heads.model_dump()
+        metadata = {"bracket": self._identity, "standing": state.model_dump(), "members": members}
+        save_tensors(tensors, self.folder / CHECKPOINT, metadata)
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - start
+
+    def load_state(self) -> BracketState:
+        """The state of the checkpoint; the start, and a warning, where it is not one of this bracket."""
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            try:
+                return self._load(path)
+            except StoreCorrupt as error:
+                log.warning(f"{self} begins again: {error.subject}: {error.found}")
+        return BracketState(rung=1, entered=list(self.trials), failed=[], seconds={})
+
+    def _load(self, path: Path) -> BracketState:
+        tensors, metadata = load_tensors(path)
+        try:
+            saved = _Checkpoint.model_validate(metadata)
+            state = saved.standing
+            if saved.bracket != self._identity or not {*state.entered, *state.failed} <= self.trials.keys():
+                raise ValueError("of another bracket")
+            state.heads = {_trial_and_seed(name): heads for name, heads in saved.members.items()}
+            for name, tensor in tensors.items():
+                number, seed, kind, parameter = name.split(".", 3)
+                heads = state.heads[int(number), int(seed)]
+                {"now": heads.now, "best": heads.best}[kind][parameter] = tensor
+        except (KeyError, ValueError) as error:
+            raise StoreCorrupt(path, f"no checkpoint of it ({first_wrong(error)})", "one", "Remove the file.") from None
+        return state
+
+    @cached_property
+    def _described(self) -> list[dict[str, Any]]:
+        return [trial.model_dump(mode="json") for trial in self.trials.values()]
 
     @cached_property
     def _identity(self) -> str:
         """In its checkpoint, so that no other bracket's is taken for it."""
-        return hashlib.blake2b(json.dumps(self._trials()).encode(), digest_size=16).hexdigest()
-
-    def finish(self, standing: Standing) -> None:
-        """Nothing is left to do: what trials came to is in the study, their history goes into bracket.json."""
-        history = {f"{n}.{seed}": member.metrics for (n, seed), member in standing.members.items()}
-        self.plan(done=True, history=history, failed=standing.failed)
-        remove(self.folder / CHECKPOINT)
-
-    def save(self, standing: Standing, *, sparing: bool = True) -> None:
-        """Write the checkpoint, if it is time: writing takes at most a twentieth of the time."""
-        start = time.monotonic()
-        if sparing and self._saved and start - self._saved < SPARING * self._took:
-            return
-        tensors: dict[str, Tensor] = {}
-        members: dict[str, dict[str, Any]] = {}
-        for (number, seed), member in standing.members.items():
-            said = dict(vars(member))
-            for kind in ("now", "best"):
-                tensors |= {f"{number}.{seed}.{kind}.{name}": t for name, t in said.pop(kind).items()}
-            members[f"{number}.{seed}"] = said
-        said = {name: value for name, value in vars(standing).items() if name != "members"}
-        save_tensors(
-            tensors, self.folder / CHECKPOINT, {"bracket": self._identity, "standing": said, "members": members}
-        )
-        self._saved = time.monotonic()
-        self._took = self._saved - start
-
-    def standing(self) -> Standing:
-        """Where the checkpoint says it is; the start where there is none of this bracket, said aloud."""
-        path = self.folder / CHECKPOINT
-        if path.exists():
-            try:
-                return self._restored(path)
-            except StoreCorrupt as error:
-                log.warning(f"the bracket of trial {min(self.entries)} begins again: {error.subject}: {error.found}")
-        return Standing(entered=list(self.entries))
-
-    def _restored(self, path: Path) -> Standing:
-        tensors, metadata = load_tensors(path)
-        try:
-            said = _Saved.model_validate(metadata)
-            if (
-                said.bracket != self._identity
-                or not {*said.standing.entered, *said.standing.failed} <= self.entries.keys()
-            ):
-                raise ValueError("of another bracket")
-            standing = Standing(**said.standing.model_dump())
-            for name, member in said.members.items():
-                standing.members[_trial_and_seed(name)] = MemberProgress(**member.model_dump())
-            for name, tensor in tensors.items():
-                number, seed, kind, own = name.split(".", 3)
-                of = standing.members[int(number), int(seed)]
-                {"now": of.now, "best": of.best}[kind][own] = tensor
-        except (KeyError, ValueError) as error:
-            raise StoreCorrupt(path, f"no checkpoint of it ({first_wrong(error)})", "one", "Remove the file.") from None
-        return standing
+        return hashlib.blake2b(json.dumps(self._described).encode(), digest_size=16).hexdigest()
 
 
 def _trial_and_seed(name: str) -> tuple[int, int]:
@@ -244,16 +239,17 @@ def _trial_and_seed(name: str) -> tuple[int, int]:
     return int(number), int(seed)
 
 
-def read_bracket(folder: Path) -> tuple[Bracket, bool]:
-    """A bracket and whether it is done. Raises StoreCorrupt."""
+def read_bracket(folder: Path) -> Bracket:
+    """A bracket as bracket.json describes it. Raises StoreCorrupt."""
     path = folder / PLAN
     try:
         plan = _Plan.model_validate(json.loads(text_of(path)))
-        entries = [Entry(Asked(each.number, each.id, each.params), each.config) for each in plan.trials]
     except (OSError, ValueError, RecursionError) as error:
         found = f"cannot be read ({first_wrong(error)})"
         raise StoreCorrupt(path, found, "a bracket of sweep-heads", "Restore it, or use --fresh.") from None
-    return Bracket(folder, entries, plan.threads, plan.slots), plan.done
+    bracket = Bracket(folder, plan.trials, plan.threads, plan.slots)
+    bracket.done = plan.done
+    return bracket
 
 
 def read_history(folder: Path) -> dict[tuple[int, int], list[dict[str, int | float]]]:
@@ -272,23 +268,18 @@ def bracket_folders(out: Path) -> list[Path]:
     return sorted(path.parent for path in (out / FOLDER).glob(f"*/{PLAN}"))
 
 
-@contextmanager
-def unfinished(out: Path) -> Iterator[Bracket | None]:
-    """The first bracket that is not done and that no process works on, held; None where there is none."""
-    with ExitStack() as held:
-        yield next((bracket for folder in bracket_folders(out) if (bracket := _taken(folder, held))), None)
-
-
-def _taken(folder: Path, held: ExitStack) -> Bracket | None:
-    if read_bracket(folder)[1]:
-        return None
-    try:
-        with ExitStack() as trying:
-            trying.enter_context(writer_lock(folder))
-            bracket, done = read_bracket(folder)  # its worker may have ended it in between
-            if done:
-                return None
-            held.enter_context(trying.pop_all())
-            return bracket
-    except StoreLocked:
-        return None
+def take_unfinished(out: Path, held: ExitStack) -> Bracket | None:
+    """The first bracket that is not done and that no process works on, locked in `held`; None where there is none."""
+    for folder in bracket_folders(out):
+        if read_bracket(folder).done:
+            continue
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(writer_lock(folder))
+            except StoreLocked:
+                continue
+            bracket = read_bracket(folder)
+            if not bracket.done:  # its worker may have ended it in between
+                held.enter_context(lock.pop_all())
+                return bracket
+    return None

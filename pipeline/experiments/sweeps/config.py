@@ -1,22 +1,30 @@
-"""What a sweep's YAML says (docs/sweeps.md)."""
+"""A sweep's YAML (docs/sweeps.md): its settings, and the dimensions of its space."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pipeline.core.config import Model, Seed, Whole
-from pipeline.core.config_files import Tree, load_config
+from pipeline.core.config_files import Tree, load_config, validate
+from pipeline.core.errors import UsageError
 
-DEFAULT = "default"  # the preset of a sweep that names none
-TRIALS = 27  # where neither the YAML nor a grid says how many
+if TYPE_CHECKING:
+    from optuna import Trial
+
+DEFAULT_PRESET = "default"  # where a command names none
+DEFAULT_TRIALS = 27  # where neither the YAML nor a grid gives a number
+MAX_GRID_VALUES = 1_000  # that a range of integers becomes in a grid
+Scalar = None | bool | int | float | str
 
 
 class Range(Model):
-    """A dimension between two ends, both included; of whole numbers where both ends are."""
+    """A dimension between two ends, both included; of integers where both ends are integers."""
 
     low: int | float
     high: int | float
@@ -24,22 +32,101 @@ class Range(Model):
     step: int | float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Range:
+    def _is_consistent(self) -> Range:
         if not self.low < self.high:
             raise ValueError(f"low {self.low} is not below high {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log wants low above 0 and no step")
-        if self.whole and isinstance(self.step, float):
+            raise ValueError("log needs low above 0 and no step")
+        if self.of_integers and isinstance(self.step, float):
             raise ValueError(f"step {self.step} between whole numbers")
         return self
 
     @property
-    def whole(self) -> bool:
+    def of_integers(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def checked_values(self) -> Sequence[Any]:
+        """The values that stand for the dimension when a space is checked: its ends."""
+        return self.low, self.high
+
+    def suggest(self, trial: Trial, name: str) -> Scalar:
+        """Draw a value."""
+        if self.of_integers:
+            return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def contains(self, drawn: object) -> bool:
+        """Whether a study can have drawn this value."""
+        return type(drawn) in (int, float) and self.low <= drawn <= self.high  # type: ignore[operator]
+
+    def decode(self, drawn: Scalar) -> Any:
+        """The setting that a drawn value means."""
+        return drawn
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A dimension of listed values. A study holds scalars as they are, lists and mappings as JSON."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def encoded(self) -> list[Scalar]:
+        return [value if isinstance(value, Scalar) else json.dumps(value) for value in self.values]
+
+    @property
+    def checked_values(self) -> Sequence[Any]:
+        """The values that stand for the dimension when a space is checked: all."""
+        return self.values
+
+    def suggest(self, trial: Trial, name: str) -> Scalar:
+        """Draw a value."""
+        drawn: Scalar = trial.suggest_categorical(name, self.encoded)
+        return drawn
+
+    def contains(self, drawn: object) -> bool:
+        """Whether a study can have drawn this value."""
+        return any(type(drawn) is type(value) and drawn == value for value in self.encoded)
+
+    def decode(self, drawn: Scalar) -> Any:
+        """The setting that a drawn value means."""
+        return self.values[self.encoded.index(drawn)]
+
+
+Dimension = Range | Choices
+
+
+def parse_dimension(subject: str, given: object, sampler: str) -> Dimension:
+    """A list of values or {low, high, log, step}; a grid lists the integers of a range. Raises UsageError."""
+    if isinstance(given, Mapping):
+        between = validate(Range, given, subject=subject)
+        return _listed(subject, between) if sampler == "grid" and between.of_integers else between
+    if not isinstance(given, list) or not given:
+        raise UsageError(subject, repr(given), "a list of values or {low, high}", "Correct the sweep.")
+    choices = Choices(tuple(_number(value) for value in given))
+    if len(set(choices.encoded)) < len(given):
+        raise UsageError(subject, f"a value twice in {given}", "each once", "Correct the sweep.")
+    return choices
+
+
+def _listed(subject: str, between: Range) -> Choices:
+    low, high, step = int(between.low), int(between.high), int(between.step or 1)
+    if (high - low) / step >= MAX_GRID_VALUES:
+        raise UsageError(subject, f"{low} to {high}", f"at most {MAX_GRID_VALUES} values", "Give a step.")
+    return Choices(tuple(range(low, high + 1, step)))
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 class Halving(Model):
-    """Successive halving: of `factor ** rungs` trials, 1 / factor go on from each rung."""
+    """Successive halving: of `factor ** rungs` trials, 1 / factor are promoted at each rung."""
 
     factor: Whole = Field(3, ge=2, le=4096)
     rungs: Whole = Field(3, ge=1, le=16)
@@ -54,7 +141,7 @@ class SweepConfig(Model):
     fixed: dict[str, Any] = Field({}, description="other settings of the training, laid on the method's")
     sampler: Literal["grid", "random", "tpe"] = "tpe"
     seed: Seed = 0
-    trials: PositiveInt | None = Field(None, description=f"none is the whole grid, {TRIALS} elsewhere")
+    trials: PositiveInt | None = Field(None, description=f"none is the whole grid, {DEFAULT_TRIALS} elsewhere")
     repeats: PositiveInt = Field(1, description="seeds a trial; its score is their mean")
     halving: Halving | None = Halving()
     slots: PositiveInt | Literal["auto"] = Field("auto", description="heads side by side at most")
@@ -66,11 +153,16 @@ class SweepConfig(Model):
     def _dotted(cls, space: Any) -> Any:
         return _flat(space) if isinstance(space, Mapping) else space
 
+    @property
+    def maximise(self) -> bool:
+        """Whether a higher score is a better one."""
+        return self.score == "ordinality"
+
 
 def load_sweep(name: str | Path | None, overrides: Sequence[str] = (), trials: int | None = None) -> SweepConfig:
     """A preset of configs/sweeps, a YAML path, or the default preset; `trials` on top. Raises UsageError."""
-    config = load_config(SweepConfig, name or DEFAULT, overrides, kind="sweeps")
-    changed = {"name": config.name or Path(name or DEFAULT).stem, "trials": trials or config.trials}
+    config = load_config(SweepConfig, name or DEFAULT_PRESET, overrides, kind="sweeps")
+    changed = {"name": config.name or Path(name or DEFAULT_PRESET).stem, "trials": trials or config.trials}
     return config.model_copy(update=changed)
 
 

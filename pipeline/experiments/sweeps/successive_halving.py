@@ -1,4 +1,7 @@
-"""What the trials of a sweep see: pairs read once, standardised once, shared by all who agree on them."""
+"""Synchronous successive halving of one bracket: train to a rung, score, promote the best.
+
+By hand, because no scheduler of Optuna's trains the trials of a rung as one stack of heads and stops them together.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,31 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from cache.pairs import CachedPairs, cached_pairs
+from cache.pairs import cached_pairs
 from cache.stores import Stores
-from pipeline.core.config import TrainConfig
+from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, UsageError
+from pipeline.evaluation.evaluate import ordinality_prompts
+from pipeline.evaluation.ordinality import STEPS, ordinality
 from pipeline.experiments.sweeps.bracket import (
     CHECKPOINT,
     Bracket,
-    MemberProgress,
-    Standing,
+    HeadsProgress,
     Tensors,
-    joined,
+    join_checkpoints,
     last_rung,
+    promoted,
+    slice_checkpoint,
     steps_to,
-    survivors,
-    taken_out,
 )
 from pipeline.experiments.sweeps.config import SweepConfig
-from pipeline.experiments.sweeps.score import DevOrdinality
 from pipeline.experiments.sweeps.study import Study
 from pipeline.objectives.base import Objective, objective_of, required_labels
 from pipeline.training.batched_heads import BatchedHeads
@@ -39,294 +43,304 @@ from pipeline.training.training_data import TrainingBatches, TrainingData, fit_s
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
-Key = tuple[str, tuple[str, ...], str]
+POOLED_SETS = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
+RUNG_LISTS = STEPS  # ordinality lists a test at a rung: one for each fixed value, all in the first paraphrase
+SHUFFLE_SEED = 0  # of every trial's batches
+STYLE = EvaluateConfig().style
+DataKey = tuple[str, tuple[str, ...], str]
+Result = dict[str, Any]  # of a trial at a rung: score, aoc, voc, dev_loss, epoch, rung, steps, seconds
+ReportRung = Callable[[int, Mapping[int, Result]], None]  # of a rung, by trial
 
 
-def data_of(config: TrainConfig) -> Key:
+def data_key(config: TrainConfig) -> DataKey:
     """What decides on the pairs and their standardisation."""
     return config.style, tuple(required_labels(config.objective)), config.standardise
 
 
-def side_by_side(config: TrainConfig) -> tuple[object, ...]:
-    """Trainings where this is equal may share a stack."""
-    return *data_of(config), config.batch_size, config.width, config.activation, config.epochs
+def batch_key(config: TrainConfig) -> tuple[object, ...]:
+    """Trainings where this is equal can train side by side."""
+    return *data_key(config), config.batch_size, config.width, config.activation, config.epochs
 
 
 @dataclass
-class _Set:
-    """The pairs of one `Key`, standardised, and the objectives that were fitted on them."""
-
-    material: TrainingData
-    objectives: dict[str, Objective] = field(default_factory=dict)
+class _PooledData:
+    data: TrainingData
+    objectives: dict[str, Objective] = field(default_factory=dict)  # fitted on the data, by their config
 
 
 class TrainingDataPool:
-    """The pairs of `stores` by style, labels and standardisation; the most recent few are kept."""
+    """Standardised pairs of `stores` by style, labels and standardisation, read once; the last few used are kept."""
 
     def __init__(self, stores: Stores, device: torch.device) -> None:
         self.stores, self.device = stores, device
-        self._sets: dict[Key, _Set] = {}
+        self._pooled: dict[DataKey, _PooledData] = {}
 
-    def of(self, config: TrainConfig) -> TrainingData:
-        """What `config` trains on; vectors are shared with every other of the same data."""
-        material = copy.copy(self._set(config).material)
-        standard = Heads(
-            material.speech.shape[1], material.text.shape[1], width=config.width, activation=config.activation
-        ).to(self.device)
-        standard.load_state_dict(dict(material.standard.named_buffers()), strict=False)
-        material.batch_size, material.standard = config.batch_size, standard
-        return material
+    def get(self, config: TrainConfig) -> TrainingData:
+        """The data that `config` trains on; vectors are shared with every other training on the same data."""
+        data = copy.copy(self._pool(config).data)
+        standard = Heads(data.speech.shape[1], data.text.shape[1], width=config.width, activation=config.activation)
+        standard.load_state_dict(dict(data.standard.named_buffers()), strict=False)
+        data.batch_size, data.standard = config.batch_size, standard.to(self.device)
+        return data
 
-    def objective(self, config: TrainConfig) -> Objective:
-        """One object for equal objectives, so that a stack prepares their batches once."""
-        found = self._set(config)
-        key = config.objective.model_dump_json()
-        if key not in found.objectives:
-            found.objectives[key] = objective_of(config.objective, found.material.pairs)
-        return found.objectives[key]
-
-    def stack(
-        self, material: TrainingData, members: Sequence[tuple[TrainConfig, int]], states: Sequence[Tensors]
+    def batched_heads(
+        self, data: TrainingData, trainings: Sequence[tuple[TrainConfig, int]], states: Sequence[Tensors] = ()
     ) -> BatchedHeads:
-        """Heads of each (config, seed) as train-heads begins them, or as they are in `states` where there are any."""
-        made = []
-        for config, seed in members:
-            heads = copy.deepcopy(material.standard)
+        """Heads of each (config, seed) as train-heads initialises them, or as in `states` where there are any."""
+        heads_configs = []
+        for config, seed in trainings:
+            heads = copy.deepcopy(data.standard)
             heads.initialise(seed, config.temperature)
-            made.append(member_of(config, heads, self.objective(config), material.steps))
-        stack = BatchedHeads(made)
+            heads_configs.append(member_of(config, heads, self._objective(config), data.steps))
+        batched = BatchedHeads(heads_configs)
         if states:
-            stack.restore(joined(states))
-        return stack
+            batched.restore(join_checkpoints(states))
+        return batched
 
-    def _set(self, config: TrainConfig) -> _Set:
-        key = data_of(config)
-        if key in self._sets:
-            self._sets[key] = self._sets.pop(key)  # the most recent is last
-            return self._sets[key]
-        while len(self._sets) >= KEPT:
-            del self._sets[next(iter(self._sets))]
-        pairs, dev = (self._pairs(split, key) for split in ("train", "dev"))
+    def _objective(self, config: TrainConfig) -> Objective:
+        """One object for equal objectives, so that their batches are prepared once."""
+        pooled, key = self._pool(config), config.objective.model_dump_json()
+        if key not in pooled.objectives:
+            pooled.objectives[key] = objective_of(config.objective, pooled.data.pairs)
+        return pooled.objectives[key]
+
+    def _pool(self, config: TrainConfig) -> _PooledData:
+        key = data_key(config)
+        if key in self._pooled:
+            self._pooled[key] = self._pooled.pop(key)  # the last used is last
+            return self._pooled[key]
+        while len(self._pooled) >= POOLED_SETS:
+            del self._pooled[next(iter(self._pooled))]
+        style, labels, standardise = key
+        pairs = cached_pairs(self.stores, "train", style=style, require=labels, device=self.device)
+        dev = cached_pairs(self.stores, "dev", style=style, require=labels, device=self.device)
         for note in pairs.notes + dev.notes:
             log.info(note)
-        log.info(f"{config.style}: {len(pairs):,} training and {len(dev):,} development pairs")
+        log.info(f"{style}: {len(pairs):,} training and {len(dev):,} development pairs")
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=1).to(self.device)
-        fit_standardisation(standard, pairs, self.stores, config.standardise)
-        self._sets[key] = _Set(TrainingData(pairs, dev, config.batch_size, standard))
-        return self._sets[key]
-
-    def _pairs(self, split: str, key: Key) -> CachedPairs:
-        return cached_pairs(self.stores, split, style=key[0], require=key[1], device=self.device)
+        fit_standardisation(standard, pairs, self.stores, standardise)
+        self._pooled[key] = _PooledData(TrainingData(pairs, dev, config.batch_size, standard))
+        return self._pooled[key]
 
 
-Found = dict[str, Any]
-Said = Callable[[int, dict[int, Found]], None]  # rung, and what was found of each trial at it
-SHUFFLE_SEED = 0  # of every trial's batches
+class DevOrdinality:
+    """AOC and VOC on the development split (F13): 14 lists a test at a rung, all 100 at the end as evaluate-heads."""
+
+    def __init__(self, stores: Stores, device: torch.device) -> None:
+        pairs = cached_pairs(stores, "dev", style=STYLE, device=device)
+        self.speech, self.labels = pairs.speech, pairs.labels[:, :2].cpu().numpy()
+        self.prompts, self.vectors = ordinality_prompts(stores, STYLE, device)
+        self._first_paraphrase = [row for row, prompt in enumerate(self.prompts) if prompt.variant == 0]
+        self._standardised_for: Tensor | None = None
+
+    def __call__(self, data: TrainingData, parameters: Mapping[str, Tensor], *, final: bool) -> dict[str, float]:
+        """`aoc` and `voc`, each the mean tau of its lists, of heads with `parameters` (part of a state dict).
+
+        Raises UsageError for a split with fewer than 14 labelled utterances.
+        """
+        if self._standardised_for is not data.speech:  # kept for the next heads of the same data
+            self._standardised_for = data.speech
+            self._inputs = data.standard.standardise(self.speech, self.vectors)
+        rows = list(range(len(self.prompts))) if final else self._first_paraphrase
+        heads = copy.deepcopy(data.standard)
+        heads.load_state_dict(dict(parameters), strict=False)
+        with torch.no_grad():
+            speech, vectors = heads.project(self._inputs[0], self._inputs[1][rows])
+        lists = EvaluateConfig().lists if final else RUNG_LISTS
+        prompts = [self.prompts[row] for row in rows]
+        measured: Any = ordinality(speech, self.labels, prompts=prompts, vectors=vectors, lists=lists)
+        return {"aoc": measured["aoc"]["mean"], "voc": measured["voc"]["mean"]}
 
 
-class Race:
-    """What the brackets of a sweep have in common."""
+@dataclass
+class SuccessiveHalving:
+    """One bracket of a sweep, from its state on disk to its end. `check` raises when it is time to stop."""
 
-    def __init__(
-        self, config: SweepConfig, study: Study, materials: TrainingDataPool, ordinality: DevOrdinality | None
-    ) -> None:
-        self.config, self.study, self.materials, self.ordinality = config, study, materials, ordinality
+    config: SweepConfig
+    study: Study
+    pool: TrainingDataPool
+    ordinality: DevOrdinality | None  # where it is the score
+    bracket: Bracket
+    check: Callable[[], None]
 
-    def run(self, bracket: Bracket, check: Callable[[], None], said: Said) -> None:
-        """Take `bracket` to its end from where it stands. `check` raises when it is time to stop."""
-        standing = bracket.standing()
-        while standing.running:
-            found: dict[int, Found] = {}
-            for together in self._stacks(bracket, standing):
-                self._train(bracket, standing, together, check)
-                left = [number for number in together if number in standing.running]
-                found |= {number: self._score(bracket, standing, number) for number in left}
-            self._decide(bracket, standing, dict(sorted(found.items())), said)
-            bracket.save(standing, sparing=False)
-        bracket.finish(standing)
+    def __post_init__(self) -> None:
+        self.state = self.bracket.load_state()
 
-    def _stacks(self, bracket: Bracket, standing: Standing) -> list[list[int]]:
-        """The trials that train side by side. Those who fail on the way leave their stack and no other changes."""
-        alike: dict[Key, dict[tuple[object, ...], list[int]]] = {}  # those of the same data one after the other
-        for number in standing.entered:
-            config = bracket.entries[number].config
-            alike.setdefault(data_of(config), {}).setdefault(side_by_side(config), []).append(number)
-        at_most = max(1, bracket.slots // self.config.repeats)
-        groups = [group for same in alike.values() for group in same.values()]
-        stacks = [group[i : i + at_most] for group in groups for i in range(0, len(group), at_most)]
-        running = [[number for number in stack if number not in standing.failed] for stack in stacks]
-        return [stack for stack in running if stack]
+    def run(self, report_rung: ReportRung) -> None:
+        """Train the bracket to its end; `report_rung` is called with the results of every rung."""
+        while self.state.running:
+            results: dict[int, Result] = {}
+            for numbers in self._rung_groups():
+                self._train(numbers)
+                running = [number for number in numbers if number in self.state.running]
+                results |= {number: self._result(number) for number in running}
+            self._end_rung(dict(sorted(results.items())), report_rung)
+            self.bracket.save(self.state)
+        self.bracket.finish(self.state)
 
-    def _train(self, bracket: Bracket, standing: Standing, numbers: list[int], check: Callable[[], None]) -> None:
+    def _rung_groups(self) -> list[list[int]]:
+        """The trials that train side by side. A trial that fails leaves its group, and no other group changes."""
+        by_data: dict[DataKey, dict[tuple[object, ...], list[int]]] = {}  # groups on the same data come in a row
+        for number in self.state.entered:
+            config = self.bracket.trials[number].config
+            by_data.setdefault(data_key(config), {}).setdefault(batch_key(config), []).append(number)
+        size = max(1, self.bracket.slots // self.config.repeats)
+        alike = [numbers for by_batch in by_data.values() for numbers in by_batch.values()]
+        groups = [numbers[start : start + size] for numbers in alike for start in range(0, len(numbers), size)]
+        running = [[number for number in group if number not in self.state.failed] for group in groups]
+        return [group for group in running if group]
+
+    def _train(self, numbers: list[int]) -> None:
         """Train `numbers` side by side to the rung; some may fail."""
-        config = bracket.entries[numbers[0]].config
-        material = self.materials.of(config)
-        total = material.steps * config.epochs
-        target = steps_to(standing.rung, self.config.halving, total)
+        config = self.bracket.trials[numbers[0]].config
+        data = self.pool.get(config)
+        target = steps_to(self.state.rung, self.config.halving, data.steps * config.epochs)
         for number in numbers:
-            for seed in bracket.entries[number].config.seeds:
-                member = standing.members.setdefault((number, seed), MemberProgress())
-        if member.steps >= target:  # all are as far
+            for seed in self.bracket.trials[number].config.seeds:
+                self.state.heads.setdefault((number, seed), HeadsProgress.untrained())
+        if self.state.heads[numbers[0], config.seeds[0]].steps >= target:  # a group is resumed as a whole
             return
-        side = _Side(self, material, bracket, standing, numbers)
+        group = _RungGroup(self, data, numbers)
         start = time.perf_counter()
-        while side.numbers and side.steps < target:
-            side.advance(target, check)
-            side.lose_the_failed(self._fail)
+        while group.numbers and group.steps < target:
+            group.train(target)
+            for number in group.remove_failed():
+                self._fail(number)
             now = time.perf_counter()
-            for number in side.numbers:
-                standing.seconds[number] = standing.seconds.get(number, 0.0) + (now - start) / len(side.numbers)
+            for number in group.numbers:
+                self.state.seconds[number] = self.state.seconds.get(number, 0.0) + (now - start) / len(group.numbers)
             start = now
-            bracket.save(standing)
+            self.bracket.save_if_due(self.state)
 
-    def _score(self, bracket: Bracket, standing: Standing, number: int) -> Found:
+    def _result(self, number: int) -> Result:
         """The score of a trial and its parts: of its present heads at a rung, of the kept epoch's at the end."""
-        config = bracket.entries[number].config
-        material = self.materials.of(config)
-        final = standing.rung == last_rung(self.config.halving)
-        members = [standing.members[number, seed] for seed in config.seeds]
-        kept = bool(members[0].best)  # an epoch has ended
-        found: Found = {
-            "dev_loss": _mean([member.best_loss for member in members]) if kept else None,
-            "epoch": " ".join(str(member.best_epoch) for member in members) if kept else None,
-            **self._effort(standing, number, members[0]),
-        }
-        if self.ordinality is not None:
-            asked = [member.best if final else _present(member) for member in members]
-            return found | self._consistency(material, asked, final)
+        config = self.bracket.trials[number].config
+        data = self.pool.get(config)
+        final = self.state.rung == last_rung(self.config.halving)
+        seeds = [self.state.heads[number, seed] for seed in config.seeds]
+        result: Result = {"dev_loss": None, "epoch": None, **self._spent(number)}
+        if seeds[0].best:  # an epoch has ended
+            result["dev_loss"] = _mean([heads.best_loss for heads in seeds])
+            result["epoch"] = " ".join(str(heads.best_epoch) for heads in seeds)
+        if self.ordinality:
+            scored = [heads.best if final else heads.parameters() for heads in seeds]
+            return result | _mean_ordinality(self.ordinality, data, scored, final=final)
         if final:
-            return found | {"score": found["dev_loss"]}
-        each = zip(config.seeds, members, strict=True)
-        return found | {"score": _mean([self._dev_loss(material, config, seed, member) for seed, member in each])}
+            return result | {"score": result["dev_loss"]}
+        losses = []
+        for seed, heads in zip(config.seeds, seeds, strict=True):
+            batched = self.pool.batched_heads(data, [(config, seed)], [heads.now])
+            losses += data.dev_losses(batched, data.dev_batches(batched.objectives))
+        return result | {"score": _mean(losses)}
 
-    def _consistency(self, material: TrainingData, asked: Sequence[Tensors], final: bool) -> Found:
-        """`aoc`, `voc` and their mean, over the seeds of a trial; a score of NaN where heads give no finite vectors."""
-        assert self.ordinality is not None
-        try:
-            parts = [self.ordinality(material, learnt, final=final) for learnt in asked]
-        except UsageError:
-            raise
-        except EmotionRankError:
-            return {"score": math.nan}
-        aoc, voc = (_mean([part[name] for part in parts]) for name in ("aoc", "voc"))
-        return {"aoc": aoc, "voc": voc, "score": (aoc + voc) / 2}
+    def _spent(self, number: int) -> Result:
+        steps = self.state.heads[number, self.bracket.trials[number].config.seeds[0]].steps
+        return {"rung": self.state.rung, "steps": steps, "seconds": self.state.seconds.get(number, 0.0)}
 
-    def _effort(self, standing: Standing, number: int, member: MemberProgress) -> Found:
-        return {"rung": standing.rung, "steps": member.steps, "seconds": standing.seconds.get(number, 0.0)}
-
-    def _dev_loss(self, material: TrainingData, config: TrainConfig, seed: int, member: MemberProgress) -> float:
-        stack = self.materials.stack(material, [(config, seed)], [member.now])
-        return material.dev_losses(stack, material.dev_batches(stack.objectives))[0]
-
-    def _decide(self, bracket: Bracket, standing: Standing, found: dict[int, Found], said: Said) -> None:
-        """Tell the study what came of the rung; the best go on to the next."""
-        halving = self.config.halving
-        for number in [number for number, each in found.items() if not math.isfinite(each["score"])]:
-            del found[number]
-            self._fail(bracket, standing, number)
-        scores = {number: each["score"] for number, each in found.items()}
-        said(standing.rung, found)
-        if halving is None or standing.rung == last_rung(halving):
+    def _end_rung(self, results: dict[int, Result], report_rung: ReportRung) -> None:
+        """Report the rung's results to the study, and promote the best."""
+        state, halving, trials = self.state, self.config.halving, self.bracket.trials
+        for number in [number for number, result in results.items() if not math.isfinite(result["score"])]:
+            del results[number]
+            self._fail(number)
+        scores = {number: result["score"] for number, result in results.items()}
+        report_rung(state.rung, results)
+        if halving is None or state.rung == last_rung(halving):
             for number, score in scores.items():
-                self.study.tell(bracket.entries[number].asked, "complete", found[number], score)
-            standing.entered = []
+                self.study.tell(trials[number], "complete", results[number], score)
+            state.entered = []
             return
         for number, score in scores.items():
-            self.study.report(bracket.entries[number].asked, standing.rung, score)
-        standing.entered = survivors(scores, halving, highest=self.config.score == "ordinality") if scores else []
-        for number in scores.keys() - set(standing.entered):
-            self.study.tell(bracket.entries[number].asked, "pruned", found[number])
-        for key, member in standing.members.items():
-            if key[0] not in standing.entered:
-                member.now, member.best = {}, {}
-        standing.rung += 1
+            self.study.report(trials[number], state.rung, score)
+        state.entered = promoted(scores, halving, maximise=self.config.maximise)
+        for number in scores.keys() - set(state.entered):
+            self.study.tell(trials[number], "pruned", results[number])
+        for (number, _), heads in state.heads.items():
+            if number not in state.entered:
+                heads.drop_tensors()
+        state.rung += 1
 
-    def _fail(self, bracket: Bracket, standing: Standing, number: int) -> None:
-        standing.failed.append(number)
-        entry = bracket.entries[number]
-        effort = self._effort(standing, number, standing.members[number, entry.config.seeds[0]])
-        log.warning(f"trial {number} failed: its loss or its score is not finite after {effort['steps']} steps")
-        self.study.tell(entry.asked, "fail", effort)
+    def _fail(self, number: int) -> None:
+        self.state.failed.append(number)
+        spent = self._spent(number)
+        log.warning(f"trial {number} failed: its loss or its score is not finite after {spent['steps']} steps")
+        self.study.tell(self.bracket.trials[number], "fail", spent)
 
 
-class _Side:
-    """Trials side by side in one stack, on their way to a rung."""
+class _RungGroup:
+    """Trials that train side by side, as one stack of heads, on their way to a rung."""
 
-    def __init__(
-        self, race: Race, material: TrainingData, bracket: Bracket, standing: Standing, numbers: Sequence[int]
-    ) -> None:
-        self.materials, self.material, self.bracket, self.standing = race.materials, material, bracket, standing
-        self.numbers = list(numbers)
-        self._build()
+    def __init__(self, halving: SuccessiveHalving, data: TrainingData, numbers: list[int]) -> None:
+        self._halving, self._data, self.numbers = halving, data, numbers
+        self._stack()
+
+    def _stack(self) -> None:
+        bracket, state = self._halving.bracket, self._halving.state
+        configs = {number: bracket.trials[number].config for number in self.numbers}
+        self._keys = [(number, seed) for number, config in configs.items() for seed in config.seeds]
+        self._heads = [state.heads[key] for key in self._keys]
+        trainings = [(configs[number], seed) for number, seed in self._keys]
+        states = [heads.now for heads in self._heads] if self.steps else []
+        try:
+            self._batched = self._halving.pool.batched_heads(self._data, trainings, states)
+        except (KeyError, ValueError, RuntimeError, OverflowError) as error:  # only a checkpoint's tensors can be wrong
+            found = f"tensors that do not fit ({one_line_reason(error)})"
+            raise StoreCorrupt(bracket.folder / CHECKPOINT, found, "this bracket's", "Remove the file.") from None
+        self._dev: list[TrainingBatches] = []
 
     @property
     def steps(self) -> int:
-        return self.members[0].steps
+        return self._heads[0].steps
 
-    def advance(self, target: int, check: Callable[[], None]) -> None:
+    def train(self, target: int) -> None:
         """Train to the end of the epoch or to `target` steps, whichever comes first."""
-        epoch, begin = divmod(self.steps, self.material.steps)
-        end = min(self.material.steps, begin + target - self.steps)
-        losses = self.material.train(self.stack, SHUFFLE_SEED, epoch, check, slice(begin, end)).tolist()
-        for member, loss in zip(self.members, losses, strict=True):
-            member.steps += end - begin
-            member.loss_sum += loss * (end - begin)
-        if end == self.material.steps:
+        epoch, begin = divmod(self.steps, self._data.steps)
+        end = min(self._data.steps, begin + target - self.steps)
+        losses = self._data.train(self._batched, SHUFFLE_SEED, epoch, self._halving.check, slice(begin, end)).tolist()
+        for heads, loss in zip(self._heads, losses, strict=True):
+            heads.steps += end - begin
+            heads.loss_sum += loss * (end - begin)
+        if end == self._data.steps:
             self._end_epoch(epoch + 1)
-        checkpoint = self.stack.checkpoint()
-        for c, member in enumerate(self.members):
-            member.now = taken_out(checkpoint, c, self.stack.width)
-
-    def lose_the_failed(self, fail: Callable[[Bracket, Standing, int], None]) -> None:
-        """Trials with a loss that is not finite leave, and the stack shrinks."""
-        failed = {key[0] for key, member in zip(self.keys, self.members, strict=True) if not _finite(member)}
-        if not failed:
-            return
-        for number in sorted(failed):
-            fail(self.bracket, self.standing, number)
-        for key in self.keys:
-            if key[0] in failed:
-                self.standing.members[key].now, self.standing.members[key].best = {}, {}
-        self.numbers = [number for number in self.numbers if number not in failed]
-        if self.numbers:
-            self._build()
-
-    def _build(self) -> None:
-        configs = {number: self.bracket.entries[number].config for number in self.numbers}
-        self.keys = [(number, seed) for number, config in configs.items() for seed in config.seeds]
-        self.members = [self.standing.members[key] for key in self.keys]
-        states = [member.now for member in self.members] if self.steps else []
-        try:
-            self.stack: BatchedHeads = self.materials.stack(
-                self.material, [(configs[number], seed) for number, seed in self.keys], states
-            )
-        except (KeyError, ValueError, RuntimeError, OverflowError) as error:  # only what a checkpoint says can be wrong
-            found = f"tensors that do not fit ({one_line_reason(error)})"
-            raise StoreCorrupt(self.bracket.folder / CHECKPOINT, found, "this bracket's", "Remove the file.") from None
-        self._dev: list[TrainingBatches] = []
+        checkpoint = self._batched.checkpoint()
+        for c, heads in enumerate(self._heads):
+            heads.now = slice_checkpoint(checkpoint, c, self._batched.width)
 
     def _end_epoch(self, epoch: int) -> None:
-        """As `Trainer` ends one: the heads of the lowest development loss are kept."""
-        self._dev = self._dev or self.material.dev_batches(self.stack.objectives)
-        dev_losses, temperatures = self.material.dev_losses(self.stack, self._dev), self.stack.temperatures()
-        for c, member in enumerate(self.members):
-            train_loss, member.loss_sum = member.loss_sum / self.material.steps, 0.0
-            if dev_losses[c] < member.best_loss:
-                member.best_epoch, member.best_loss, member.best = epoch, dev_losses[c], self.stack.state(c)
+        """As a single training: the heads of the lowest development loss are kept."""
+        self._dev = self._dev or self._data.dev_batches(self._batched.objectives)
+        dev_losses, temperatures = self._data.dev_losses(self._batched, self._dev), self._batched.temperatures()
+        for c, heads in enumerate(self._heads):
+            train_loss, heads.loss_sum = heads.loss_sum / self._data.steps, 0.0
+            if dev_losses[c] < heads.best_loss:
+                heads.best_epoch, heads.best_loss, heads.best = epoch, dev_losses[c], self._batched.state(c)
             line = {"train_loss": train_loss, "dev_loss": dev_losses[c], "temperature": temperatures[c]}
-            member.metrics.append({"epoch": epoch, **line})
+            heads.metrics.append({"epoch": epoch, **line})
+
+    def remove_failed(self) -> list[int]:
+        """Take the trials with a loss that is not finite out of the stack; returns their numbers."""
+        failed = sorted({key[0] for key, heads in zip(self._keys, self._heads, strict=True) if not heads.is_finite})
+        for key, heads in zip(self._keys, self._heads, strict=True):
+            if key[0] in failed:
+                heads.drop_tensors()
+        self.numbers = [number for number in self.numbers if number not in failed]
+        if failed and self.numbers:
+            self._stack()
+        return failed
 
 
-def _present(member: MemberProgress) -> Tensors:
-    """The heads as they are now: part of a state dict."""
-    heads = {name.removeprefix("heads."): t for name, t in member.now.items() if name.startswith("heads.")}
-    return heads | {"log_scale": heads["log_scale"].view(())}
-
-
-def _finite(member: MemberProgress) -> bool:
-    last = member.metrics[-1]["dev_loss"] if member.metrics else 0.0
-    return math.isfinite(member.loss_sum + last)
+def _mean_ordinality(
+    measure: DevOrdinality, data: TrainingData, seeds: Sequence[Tensors], *, final: bool
+) -> dict[str, float]:
+    """`aoc`, `voc` and their mean over the seeds; a score of NaN where heads give no finite vectors."""
+    try:
+        measured = [measure(data, parameters, final=final) for parameters in seeds]
+    except UsageError:
+        raise
+    except EmotionRankError:
+        return {"score": math.nan}
+    aoc, voc = (_mean([each[name] for each in measured]) for name in ("aoc", "voc"))
+    return {"aoc": aoc, "voc": voc, "score": (aoc + voc) / 2}
 
 
 def _mean(values: Sequence[float]) -> float:

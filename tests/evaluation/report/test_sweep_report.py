@@ -18,22 +18,22 @@ from pipeline.commands.sweep_heads import main as sweep_heads
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import StoreLocked
 from pipeline.evaluation.report.page import Section, table_html, write_page
-from pipeline.experiments.sweeps.config import Range
+from pipeline.experiments.sweeps.config import Choices, Range
 from pipeline.experiments.sweeps.figures import (
-    Scale,
+    ScoreAxis,
+    axis_position,
     dimensions,
     halving,
     importance,
     in_order,
     parallel_coordinates,
-    place,
     scored,
     ticks,
 )
 from pipeline.experiments.sweeps.report import CURVES, NAMES
-from pipeline.experiments.sweeps.space import Choices, Space
+from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.sweep import sweep
-from pipeline.experiments.sweeps.tables import SHOWN, Leaderboard, row_values
+from pipeline.experiments.sweeps.tables import SHOWN, Leaderboard, format_cell
 from pipeline.training.run_folder import Run
 from tests.evaluation.report.conftest import HOSTILE, SPACE, Page, rows_of
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
@@ -301,14 +301,14 @@ def test_hostile_names_are_text_in_every_part_and_scores_of_any_size_are_drawn_o
     rows = [re.split(r"(?<!\\)\|", line) for line in markdown.splitlines() if line.startswith("|")]
     assert len(rows) == 5
     assert len({len(row) for row in rows}) == 1
-    assert row_values("two\nlines") == "two\\nlines"
+    assert format_cell("two\nlines") == "two\\nlines"
 
 
 def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, undrawn: None) -> None:
     names = ["learning_rate", "weight_decay", "warmup", "temperature", "width", "batch_size", "epochs"]
     whole = ("width", "batch_size", "epochs")
     space = Space(a_sweep(sampler="random", space={name: [2, 3] if name in whole else [0.1, 0.2] for name in names}))
-    rows = made(space, [0.5] * 30, [{name: each.known_as[0] for name, each in space.dimensions.items()}] * 30)
+    rows = made(space, [0.5] * 30, [{name: each.encoded[0] for name, each in space.dimensions.items()}] * 30)
     assert parallel_coordinates(space, rows).size[1] == 2 * parallel_coordinates(Space(a_sweep()), []).size[1]
     board = Leaderboard(space, rows)
     assert len(board.cells(str)) == SHOWN == 20
@@ -317,10 +317,18 @@ def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, u
 
 def test_a_value_stands_where_it_should() -> None:
     log, even, listed = Range(low=1e-4, high=1e-2, log=True), Range(low=10, high=20), Choices((0.3, 0.1, 1.0))
-    assert place(log, 1e-3) == pytest.approx(0.5)
-    assert (place(even, 10), place(even, 15), place(even, 20), place(even, None)) == (0, 0.5, 1, None)
+    assert axis_position(log, 1e-3) == pytest.approx(0.5)
+    assert (axis_position(even, 10), axis_position(even, 15), axis_position(even, 20), axis_position(even, None)) == (
+        0,
+        0.5,
+        1,
+        None,
+    )
     assert in_order(listed) == [0.1, 0.3, 1.0]
-    assert [place(listed, value) for value in (0.1, 0.3, 1.0, 7)] == [*(pytest.approx(k / 6) for k in (1, 3, 5)), None]
+    assert [axis_position(listed, value) for value in (0.1, 0.3, 1.0, 7)] == [
+        *(pytest.approx(k / 6) for k in (1, 3, 5)),
+        None,
+    ]
     assert [text for _, text in ticks(log)] == ["0.0001", "0.001", "0.01"]
     assert ticks(listed) == [(pytest.approx(k / 6), text) for k, text in ((1, "0.1"), (3, "0.3"), (5, "1"))]
     assert [text for _, text in ticks(Choices(("b", True, None)))] == ["b", "True", "None"]
@@ -328,10 +336,10 @@ def test_a_value_stands_where_it_should() -> None:
 
 def test_the_better_score_stands_above() -> None:
     scores = [0.2, 0.4, 0.6]
-    higher, lower = Scale(scores, rising=True), Scale(scores, rising=False)
+    higher, lower = ScoreAxis(scores, maximise=True), ScoreAxis(scores, maximise=False)
     assert [higher(score) for score in scores] == pytest.approx([0, 0.5, 1])
     assert [lower(score) for score in scores] == pytest.approx([1, 0.5, 0])
-    assert Scale([0.3], rising=True)(0.3) == 0.5
+    assert ScoreAxis([0.3], maximise=True)(0.3) == 0.5
     assert all(0 <= y <= 1 and higher(float(text)) == pytest.approx(y) for y, text in higher.ticks())
     assert len(higher.ticks()) >= 3
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.experiments.sweeps.bracket import Bracket, MemberProgress, Standing
+from pipeline.experiments.sweeps.bracket import Bracket, BracketState, HeadsProgress
 from pipeline.experiments.sweeps.config import SweepConfig
 from tests.planted import plant
 
@@ -40,14 +40,14 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], MemberProgress]:
+def ended(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], HeadsProgress]:
     """Every member of every bracket as it was at its end: of those stopped at a rung, what was then known of them."""
-    found: dict[tuple[int, int], MemberProgress] = {}
+    found: dict[tuple[int, int], HeadsProgress] = {}
     finish = Bracket.finish
 
-    def noted(bracket: Bracket, standing: Standing) -> None:
-        found.update(standing.members)
-        finish(bracket, standing)
+    def noted(bracket: Bracket, state: BracketState) -> None:
+        found.update(state.heads)
+        finish(bracket, state)
 
     monkeypatch.setattr(Bracket, "finish", noted)
     return found

@@ -1,8 +1,8 @@
-"""How far to a rung, and who goes on."""
+"""How many steps to a rung, and which trials are promoted."""
 
 from __future__ import annotations
 
-from pipeline.experiments.sweeps.bracket import bracket_size, last_rung, steps_to, survivors
+from pipeline.experiments.sweeps.bracket import bracket_size, last_rung, promoted, steps_to
 from pipeline.experiments.sweeps.config import Halving
 
 THREE = Halving(factor=3, rungs=3)
@@ -25,12 +25,12 @@ def test_a_bracket_holds_as_many_as_leave_one() -> None:
     assert bracket_size(THREE, 32) == 27
     left = bracket_size(THREE, 32)
     for _ in range(THREE.rungs):
-        left = len(survivors(dict.fromkeys(range(left), 0.0), THREE, highest=True))
+        left = len(promoted(dict.fromkeys(range(left), 0.0), THREE, maximise=True))
     assert left == 1
 
 
-def test_the_best_go_on_in_order_of_their_numbers_and_of_equals_the_earlier() -> None:
+def test_the_best_are_promoted_in_order_of_their_numbers_and_of_equals_the_earlier() -> None:
     scores = {7: 0.1, 1: 0.5, 4: 0.9, 2: 0.5, 9: 0.3, 3: 0.5}
-    assert survivors(scores, THREE, highest=True) == [1, 4]
-    assert survivors(scores, THREE, highest=False) == [7, 9]
-    assert survivors({5: -1.0, 6: -2.0}, THREE, highest=True) == [5]
+    assert promoted(scores, THREE, maximise=True) == [1, 4]
+    assert promoted(scores, THREE, maximise=False) == [7, 9]
+    assert promoted({5: -1.0, 6: -2.0}, THREE, maximise=True) == [5]

@@ -1,4 +1,4 @@
-"""A sweep that was killed goes on, and several processes share one."""
+"""A sweep that was killed resumes, and several processes share one."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from sqlalchemy.exc import OperationalError
 from cache.lock import writer_lock
 from cache.stores import open_stores
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, StoreLocked, StoreMismatch
-from pipeline.experiments.sweeps.bracket import MemberProgress
+from pipeline.experiments.sweeps.bracket import HeadsProgress
 from pipeline.experiments.sweeps.config import load_sweep
 from pipeline.experiments.sweeps.space import Space
-from pipeline.experiments.sweeps.study import Study, open_study, results_of
+from pipeline.experiments.sweeps.study import Study, open_study, result_of
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.heads import load_tensors
 from pipeline.training.training_data import TrainingData
@@ -75,10 +75,10 @@ def histories(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_killed_sweep_goes_on_with_the_same_trials_and_the_same_bits(
+def test_a_killed_sweep_resumes_with_the_same_trials_and_the_same_bits(
     planted: Path,
     tmp_path: Path,
-    ended: dict[tuple[int, int], MemberProgress],
+    ended: dict[tuple[int, int], HeadsProgress],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = written(tmp_path, fixed=FIXED | {"epochs": 60}, trials=8)
@@ -128,7 +128,7 @@ def test_two_processes_share_a_sweep_and_train_no_trial_twice(planted: Path, tmp
     assert [row["state"] for row in rows].count("complete") == 3
 
 
-def test_doing_it_again_trains_nothing_and_more_trials_go_on_from_there(planted: Path, tmp_path: Path) -> None:
+def test_the_same_command_trains_nothing_and_a_larger_number_adds_trials(planted: Path, tmp_path: Path) -> None:
     config = a_sweep(trials=2)
     first, _ = sweep(planted, config, out=tmp_path)
     brackets = sorted((tmp_path / "brackets").glob("*/bracket.json"))
@@ -176,7 +176,7 @@ def test_a_bracket_that_another_holds_is_left_to_it(planted: Path, tmp_path: Pat
     assert len(result["trials"]) == 4
 
 
-def test_trials_lost_between_asking_and_writing_down_are_asked_for_again(planted: Path, tmp_path: Path) -> None:
+def test_trials_lost_between_asking_and_writing_are_asked_for_again(planted: Path, tmp_path: Path) -> None:
     space, origin = Space(a_sweep()), {}
     study = open_study(space, tmp_path, None, origin, fresh=False)
     lost = study.ask(3, known=())
@@ -188,7 +188,7 @@ def test_trials_lost_between_asking_and_writing_down_are_asked_for_again(planted
     assert study.ask(4, known={0, 1, 2, 3}) == []
 
 
-def test_what_is_told_twice_counts_once(tmp_path: Path) -> None:
+def test_a_result_reported_twice_counts_once(tmp_path: Path) -> None:
     study = open_study(Space(a_sweep()), tmp_path, None, {}, fresh=False)
     one, other, third = study.ask(3, known=())
     for score in (0.5, 0.7):
@@ -200,16 +200,16 @@ def test_what_is_told_twice_counts_once(tmp_path: Path) -> None:
         study.tell(third, "fail", {})
     found = study.trials()
     assert [trial.state.name for trial in found] == ["PRUNED", "COMPLETE", "FAIL"]
-    assert (found[0].intermediate_values, results_of(found[0]), found[1].value) == ({1: 0.5}, {"steps": 0.5}, 0.5)
+    assert (found[0].intermediate_values, result_of(found[0]), found[1].value) == ({1: 0.5}, {"steps": 0.5}, 0.5)
 
 
 def test_of_trials_asked_at_once_in_two_folders_the_lower_numbers_count(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     config = a_sweep(trials=2, sampler="random", space={"learning_rate": RATES})
     studies = [open_study(Space(config), tmp_path / name, url, {}, fresh=False) for name in ("a", "b")]
-    counted = studies[1]._counted
+    look = studies[1].trials
     looks = iter([list])  # the first look is before the other has asked
-    studies[1]._counted = lambda: next(looks, counted)()  # type: ignore[method-assign]
+    studies[1].trials = lambda: next(looks, look)()  # type: ignore[method-assign]
     assert [each.number for each in studies[0].ask(2, known=())] == [0, 1]
     assert studies[1].ask(1, known=()) == []
     assert len(studies[0].trials()) == 2
@@ -248,7 +248,7 @@ def test_the_stores_need_not_be_where_they_were(planted: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_storage_that_fails_on_the_way_is_one_line_and_the_sweep_goes_on_later(
+def test_a_storage_that_fails_on_the_way_is_one_line_and_the_sweep_resumes_later(
     planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Study.tell

@@ -26,7 +26,7 @@ def a_point(space: Space) -> optuna.Trial:
 @pytest.mark.parametrize("name", preset_names("sweeps"))
 def test_every_preset_makes_trainings(name: str) -> None:
     space = Space(load_sweep(name))
-    assert list(space.resolved())
+    assert list(space.checked_trainings())
     assert load_sweep(name).name == name
     assert load_sweep(None) == load_sweep("default")
 
@@ -38,7 +38,7 @@ def test_a_trial_is_the_methods_preset_the_fixed_settings_and_its_point_on_top()
             space={"objective.denominator": ["at_least", "beyond_and_self"], "learning_rate": ["1e-3", 0.1]},
         )
     )  # fmt: skip
-    config = space.resolve({"objective.denominator": "beyond_and_self", "learning_rate": 0.1})
+    config = space.resolve_training({"objective.denominator": "beyond_and_self", "learning_rate": 0.1})
     assert (config.epochs, config.learning_rate, config.method) == (7, 0.1, "emotionrankclap")
     assert (config.objective.denominator, config.objective.symmetric) == ("beyond_and_self", True)
     assert (config.seeds, config.shuffle_seed, config.memory) == ((0, 1), 0, "resident")
@@ -67,7 +67,7 @@ def test_lists_and_nothing_are_values_too() -> None:
     space = Space(
         a_sweep(space={"objective.labels": [["valence"], ["valence", "arousal"]], "objective.weights": [None]})
     )
-    config = space.resolve({"objective.labels": '["valence"]', "objective.weights": None})
+    config = space.resolve_training({"objective.labels": '["valence"]', "objective.weights": None})
     assert config.objective.labels == ("valence",)
 
 
@@ -81,7 +81,7 @@ def test_a_method_is_asked_only_for_what_it_has() -> None:
     assert {point["method"] for point in points} == {"clap_sce", "emotionrankclap"}
     for point in points:
         assert ("objective.symmetric" in point) == (point["method"] == "emotionrankclap")
-        assert space.resolve(point).method == point["method"]
+        assert space.resolve_training(point).method == point["method"]
 
 
 def test_a_grid_of_whole_numbers_lists_them_and_knows_its_size() -> None:
@@ -100,7 +100,7 @@ def test_a_grid_of_whole_numbers_lists_them_and_knows_its_size() -> None:
         ({"space": {"objective.denominator": ["at_least", "atleast"]}}, "space.objective.denominator = 'atleast'"),
         ({"space": {"epochs": [1, 0]}}, "space.epochs = 0"),
         ({"space": {"learning_rate": {"low": 1e-5, "high": 1e-2}}}, "learning_rate: a range; a grid needs a list"),
-        ({"sampler": "tpe", "space": {"temperature": {"low": 0, "high": 1, "log": True}}}, "log wants low above 0"),
+        ({"sampler": "tpe", "space": {"temperature": {"low": 0, "high": 1, "log": True}}}, "log needs low above 0"),
         ({"sampler": "tpe", "space": {"temperature": {"low": 2, "high": 1}}}, "low 2 is not below high 1"),
         ({"sampler": "tpe", "space": {"temperature": {"low": -1.0, "high": 1.0}}}, "space.temperature = -1.0"),
         ({"space": {"temperature": {"lo": 0.1, "high": 1}}}, "space.temperature: lo: no such setting"),

@@ -18,7 +18,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.experiments.sweeps.bracket import MemberProgress
+from pipeline.experiments.sweeps.bracket import HeadsProgress
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -32,7 +32,7 @@ MIXED = {
     "standardise": ["always", "never"],
 }
 pytestmark = pytest.mark.usefixtures("undrawn")
-Ended = dict[tuple[int, int], MemberProgress]
+Ended = dict[tuple[int, int], HeadsProgress]
 
 
 def of_state(result: dict[str, Any], state: str) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""Members taken out of a stack go on as if the others had never been there."""
+"""Heads cut out of a stack train on as if the others had never been there."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pipeline.experiments.sweeps.bracket import joined, taken_out
+from pipeline.experiments.sweeps.bracket import join_checkpoints, slice_checkpoint
 from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.lr_schedule import Schedule
 from tests.training.test_batched_heads import WIDTH, batches, double, heads_of, objectives, some_pairs
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures(double.__name__)
 STEPS = 12
 
 
-def some_members() -> list[HeadsConfig]:
+def some_configs() -> list[HeadsConfig]:
     made = objectives(some_pairs())
     names = ("emotionrankclap", "clap_sce", "symmetric", "emotionrankclap")
     decaying = Schedule(STEPS, "cosine", 0.1)
@@ -34,49 +34,53 @@ def trained(stack: BatchedHeads, first: int, last: int) -> BatchedHeads:
     return stack
 
 
-def test_what_is_taken_out_is_the_members_own_to_the_bit() -> None:
-    stack = trained(BatchedHeads(some_members()), 0, 5)
+def test_a_slice_is_the_part_of_its_heads_to_the_bit() -> None:
+    stack = trained(BatchedHeads(some_configs()), 0, 5)
     checkpoint = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
-    parts = [taken_out(checkpoint, c, WIDTH) for c in range(4)]
+    parts = [slice_checkpoint(checkpoint, c, WIDTH) for c in range(4)]
     for c, part in enumerate(parts):
         assert part["steps"].shape == (1, 5)
         assert (part["steps"] == 5).all()
         for name, tensor in stack.state(c).items():
             assert torch.equal(part[f"heads.{name}"].view(tensor.shape), tensor)
-    again = joined(parts)
+    again = join_checkpoints(parts)
     assert again.keys() == checkpoint.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in checkpoint.items())
 
 
-def test_what_is_taken_out_no_longer_changes_with_the_stack() -> None:
-    stack = trained(BatchedHeads(some_members()), 0, 2)
-    part = taken_out(stack.checkpoint(), 1, WIDTH)
+def test_a_slice_no_longer_changes_with_the_stack() -> None:
+    stack = trained(BatchedHeads(some_configs()), 0, 2)
+    part = slice_checkpoint(stack.checkpoint(), 1, WIDTH)
     before = {name: tensor.clone() for name, tensor in part.items()}
     trained(stack, 2, 4)
     assert all(torch.equal(part[name], tensor) for name, tensor in before.items())
 
 
-def test_members_that_stay_go_on_as_if_they_had_always_been_alone() -> None:
-    members = some_members()
-    whole = trained(BatchedHeads(members), 0, 7)
+def test_heads_that_are_kept_train_on_as_if_they_had_always_been_alone() -> None:
+    configs = some_configs()
+    whole = trained(BatchedHeads(configs), 0, 7)
     kept = [2, 0]
-    fewer = BatchedHeads([members[c] for c in kept])
-    fewer.restore(joined([taken_out(whole.checkpoint(), c, WIDTH) for c in kept]))
+    fewer = BatchedHeads([configs[c] for c in kept])
+    fewer.restore(join_checkpoints([slice_checkpoint(whole.checkpoint(), c, WIDTH) for c in kept]))
     trained(fewer, 7, STEPS)
     for place, c in enumerate(kept):
-        alone = trained(BatchedHeads([members[c]]), 0, STEPS)
+        alone = trained(BatchedHeads([configs[c]]), 0, STEPS)
         for name, tensor in alone.checkpoint().items():
-            mine = taken_out(fewer.checkpoint(), place, WIDTH)[name]
+            mine = slice_checkpoint(fewer.checkpoint(), place, WIDTH)[name]
             assert torch.allclose(mine, tensor, rtol=0, atol=1e-10), (c, name)
 
 
-def test_members_of_two_stacks_go_on_in_one() -> None:
-    members = some_members()
-    first, second = trained(BatchedHeads(members[:2]), 0, 7), trained(BatchedHeads(members[2:]), 0, 7)
-    both = BatchedHeads([members[1], members[3]])
-    both.restore(joined([taken_out(first.checkpoint(), 1, WIDTH), taken_out(second.checkpoint(), 1, WIDTH)]))
+def test_heads_of_two_stacks_train_on_in_one() -> None:
+    configs = some_configs()
+    first, second = trained(BatchedHeads(configs[:2]), 0, 7), trained(BatchedHeads(configs[2:]), 0, 7)
+    both = BatchedHeads([configs[1], configs[3]])
+    both.restore(
+        join_checkpoints(
+            [slice_checkpoint(first.checkpoint(), 1, WIDTH), slice_checkpoint(second.checkpoint(), 1, WIDTH)]
+        )
+    )
     trained(both, 7, STEPS)
     for place, c in enumerate((1, 3)):
-        alone = trained(BatchedHeads([members[c]]), 0, STEPS)
+        alone = trained(BatchedHeads([configs[c]]), 0, STEPS)
         for name, tensor in alone.state(0).items():
             assert torch.allclose(both.state(place)[name], tensor, rtol=0, atol=1e-10), (c, name)
