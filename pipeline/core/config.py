@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,18 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.core.plugins import (
-    ASKED,
-    BUILT_IN,
-    CUSTOM,
-    Setting,
-    encoder_name,
-    known_objective,
-    objective_tag,
-    settings_of,
-    version_of,
-)
+from cache.errors import UsageError
+from pipeline.core.plugins import BUILT_IN, Kind, SettingValue, check_settings, find, is_valid_name
 
+REQUIRE_PLUGINS = {"require_plugins": True}  # validation context: the plugins that a config names must be registered
+CUSTOM_OBJECTIVE = "custom_objective"  # pydantic's tag of an objective that is not built in
 _MOST = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
 
 
@@ -84,27 +79,74 @@ class SoftTargetsConfig(Model):
     temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
 
 
+def _require_plugin(kind: Kind, name: str) -> None:
+    """Raises ValueError for a name that is neither built in nor registered."""
+    try:
+        if name not in BUILT_IN[kind]:
+            find(kind, name)
+    except UsageError as error:
+        raise ValueError(f"{error.found}; {error.action}") from None
+
+
+def _encoder_name(kind: Kind) -> AfterValidator:
+    def check(name: str, info: ValidationInfo) -> str:
+        if not is_valid_name(name) or info.context == REQUIRE_PLUGINS:
+            _require_plugin(kind, name)
+        return name
+
+    return AfterValidator(check)
+
+
 class CustomObjectiveConfig(Model):
-    """A loss of one's own, by its registered name (docs/objectives.md)."""
+    """A custom loss, by its registered name (docs/objectives.md)."""
 
     name: str
     version: Whole | None = Field(None, validate_default=True, description="of the code; none is what is registered")
-    settings: dict[str, Setting] = Field({}, validate_default=True, description="named arguments of the loss")
+    settings: dict[str, SettingValue] = Field({}, validate_default=True, description="named arguments of the loss")
 
-    @field_validator("version", "settings")
+    @model_validator(mode="before")
     @classmethod
-    def _as_registered(cls, given: Any, info: ValidationInfo) -> Any:
-        if info.context != ASKED or "name" not in info.data:
-            return given
-        return (version_of if info.field_name == "version" else settings_of)(info.data["name"], given)
+    def _name_is_registered(cls, config: Any, info: ValidationInfo) -> Any:
+        if info.context == REQUIRE_PLUGINS and isinstance(config, Mapping):
+            _require_plugin("objective", config["name"])
+            settings = find("objective", config["name"]).settings.keys() - cls.model_fields
+            for key in config:
+                if key in settings:
+                    raise ValueError(f"a setting of a custom loss stands under settings: objective.settings.{key}")
+        return config
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_registered(cls, version: int | None, info: ValidationInfo) -> int | None:
+        if info.context != REQUIRE_PLUGINS or "name" not in info.data:
+            return version
+        registered = find("objective", info.data["name"]).version
+        if version not in (None, registered):
+            raise ValueError(f"the code that is registered is version {registered}; leave it out, or restore the code")
+        return registered
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_fit_the_loss(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.context != REQUIRE_PLUGINS or "name" not in info.data:
+            return settings
+        return check_settings(find("objective", info.data["name"]), settings)
+
+
+def _objective_tag(config: Any) -> str | None:
+    """Which model checks an objective's config; None where it has no valid name."""
+    name = config.get("name") if isinstance(config, Mapping) else getattr(config, "name", None)
+    if name in BUILT_IN["objective"]:
+        return str(name)
+    return CUSTOM_OBJECTIVE if is_valid_name(name) else None
 
 
 AnyObjective = RankingConfig | SoftTargetsConfig | CustomObjectiveConfig
 ObjectiveConfig = Annotated[
     Annotated[RankingConfig, Tag("rank_n_contrast")]
     | Annotated[SoftTargetsConfig, Tag("soft_targets")]
-    | Annotated[CustomObjectiveConfig, BeforeValidator(known_objective), Tag(CUSTOM)],
-    Discriminator(objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
+    | Annotated[CustomObjectiveConfig, Tag(CUSTOM_OBJECTIVE)],
+    Discriminator(_objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
 ]
 
 _Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
@@ -141,7 +183,7 @@ class CaptionsConfig(Model):
         "dimensional",
         "template",
     )
-    files: tuple[Path, ...] = Field((), description="captions of write-captions or one's own, in place of the built-in")
+    files: tuple[Path, ...] = Field((), description="captions of write-captions or your own, in place of the built-in")
     per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
     prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
     lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
@@ -155,9 +197,9 @@ class CaptionsConfig(Model):
 class AudioConfig(Model):
     """The frozen speech encoder and what it is fed (F2, F9, F17-F19, F35-F36)."""
 
-    encoder: Annotated[str, encoder_name("audio encoder")] = Field(
+    encoder: Annotated[str, _encoder_name("audio encoder")] = Field(
         "embedded",
-        description="built in, or one of your own (docs/encoders.md)",
+        description="built in, or a custom one (docs/encoders.md)",
         examples=[*BUILT_IN["audio encoder"]],
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
@@ -180,9 +222,9 @@ class AudioConfig(Model):
 class TextConfig(Model):
     """The frozen text encoder (F3, F37)."""
 
-    encoder: Annotated[str, encoder_name("text encoder")] = Field(
+    encoder: Annotated[str, _encoder_name("text encoder")] = Field(
         "embedded",
-        description="built in, or one of your own (docs/encoders.md)",
+        description="built in, or a custom one (docs/encoders.md)",
         examples=[*BUILT_IN["text encoder"]],
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")

@@ -15,15 +15,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.core.config import CUSTOM_OBJECTIVE, REQUIRE_PLUGINS
 from pipeline.core.config import CustomObjectiveConfig as CustomObjectiveConfig
 from pipeline.core.config import Model as Model
 from pipeline.core.config import Seed as Seed
 from pipeline.core.config import SoftTargetsConfig as SoftTargetsConfig
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import ValuesRefused, parse_yaml, read_yaml
-from pipeline.core.plugins import ASKED, CUSTOM
 
-_TAGS = ("rank_n_contrast", "soft_targets", CUSTOM)  # pydantic puts them into the path of an error
+_TAGS = ("rank_n_contrast", "soft_targets", CUSTOM_OBJECTIVE)  # pydantic puts them into the path of an error
 _BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # pydantic's names of a union's parts
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
@@ -89,13 +89,13 @@ def load_config(
         tree = merge(tree, _named(each, kind))
     for override in overrides:
         tree = merge(tree, _override(override))
-    return validate(model, tree, subject=" + ".join(names) or "the settings", context=ASKED)
+    return validate(model, tree, subject=" + ".join(names) or "the settings", context=REQUIRE_PLUGINS)
 
 
 def validate(model: type[M], tree: Mapping[str, Any], *, subject: str, context: dict[str, bool] | None = None) -> M:
     """Check `tree` against `model`. Raises UsageError that lists every wrong key and value.
 
-    In the `context` ASKED, encoders and objectives of one's own must be registered.
+    In the `context` REQUIRE_PLUGINS, custom encoders and losses must be registered.
     """
     try:
         return model.model_validate(tree, context=context)

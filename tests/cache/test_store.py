@@ -135,7 +135,7 @@ def test_the_second_writer_is_refused_with_the_first_ones_process(tmp_path: Path
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     program = (
         "from cache.lock import writer_lock\nfrom pathlib import Path\nimport os, sys\n"
-        "with writing(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+        "with writer_lock(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
     assert (tmp_path / ".writer.lock").exists()
