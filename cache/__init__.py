@@ -2,7 +2,7 @@
 
 from cache import open_stores
 stores = open_stores("stores/msp")
-stores.speech("test1")          # (n, width) vectors of the split
+stores.speech("test1")          # (n, dim) vectors of the split
 """
 
 from __future__ import annotations

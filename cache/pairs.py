@@ -16,16 +16,16 @@ from cache.manifest import LABEL_COLUMNS
 from cache.reader import Store
 from cache.stores import Stores
 
-BLOCK = 256  # rows that lie side by side in a store and are read together
-WINDOW = 256  # blocks that are shuffled among each other
+BLOCK_ROWS = 256  # consecutive rows of a store that are read together
+WINDOW_BLOCKS = 256  # that are shuffled among each other
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Vectors (n, width) that stay in their store, for a set larger than memory.
+    """Vectors (n, dim) that stay in their store, for a training set larger than memory.
 
-    They are shuffled block by block, and row by row within a window of blocks, so that what is read next lies in few
-    places of the file; the operating system's page cache holds the window.
+    They are shuffled block by block, and row by row within a window of blocks, so that the next reads are in few places
+    of the file; the operating system's page cache holds the window.
     """
 
     store: Store
@@ -33,10 +33,10 @@ class OnDisk:
     device: torch.device
 
     def read(self, places: torch.Tensor) -> torch.Tensor:
-        """Vectors (m, width) float32 of `places` (m,), each checked against its CRC. Raises StoreCorrupt."""
-        wanted = self.rows[places.cpu().numpy()]
-        order = np.argsort(wanted)
-        values, done = self.store.read(wanted[order])
+        """Vectors (m, dim) float32 of `places` (m,), each checked against its CRC. Raises StoreCorrupt."""
+        rows = self.rows[places.cpu().numpy()]
+        order = np.argsort(rows)
+        values, done = self.store.read(rows[order])
         if not done.all():
             found = f"{int((~done).sum())} rows that were done have changed"
             raise StoreCorrupt(self.store.path, found, "what was there at the start", "Run extract-features again.")
@@ -45,11 +45,12 @@ class OnDisk:
         return vectors.to(self.device)
 
     def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every place once: blocks in random order, and within `WINDOW` of them rows in random order."""
+        """(n,) every index once: blocks in random order, and within `WINDOW_BLOCKS` of them rows in random order."""
         places = torch.arange(len(self.rows))
-        blocks = torch.split(places, BLOCK)
+        blocks = torch.split(places, BLOCK_ROWS)
         mixed = [blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()]
-        windows = [torch.cat(mixed[start : start + WINDOW]) for start in range(0, len(mixed), WINDOW)]
+        starts = range(0, len(mixed), WINDOW_BLOCKS)
+        windows = [torch.cat(mixed[start : start + WINDOW_BLOCKS]) for start in starts]
         return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
 
@@ -61,22 +62,22 @@ class CachedPairs:
     """
 
     rows: NDArray[np.int64]  # (n,) manifest rows
-    speech: torch.Tensor  # (n, audio width) float32; (0, audio width) where the vectors stay on disk
-    text: torch.Tensor  # (T, text width) float32, only texts that these utterances use
+    speech: torch.Tensor  # (n, audio dim) float32; (0, audio dim) where the vectors stay on disk
+    text: torch.Tensor  # (T, text dim) float32, only texts that these utterances use
     offsets: torch.Tensor  # (n + 1,) int64
     caption: torch.Tensor  # (M,) int64
     labels: torch.Tensor  # (n, 3) float64: valence, arousal, dominance on 1-7; NaN where unlabelled
     emotion: torch.Tensor  # (n,) int64 codes of the manifest's categories; -1 where unknown
     gender: torch.Tensor  # (n,) int64, likewise
     acoustic: torch.Tensor | None  # (n, F) float32 acoustic features, where the stores have them
-    notes: list[str]  # rows left out and why, to be said aloud
+    notes: list[str]  # rows left out and why, to be logged
     disk: OnDisk | None = None  # the speech vectors where they are not in memory
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every place once, in an order drawn from `generator`."""
+        """(n,) every index once, in an order drawn from `generator`."""
         return self.disk.shuffled(generator) if self.disk else torch.randperm(len(self), generator=generator)
 
     def draw_captions(self, generator: torch.Generator) -> torch.Tensor:
@@ -96,7 +97,7 @@ def cached_pairs(
 ) -> CachedPairs:
     """The pairs of `splits` whose speech and captions are done, as tensors on `device`.
 
-    Utterances that lack one of the labels in `require` ("valence", ...) are left out. Only rows of `splits` are read.
+    Utterances without one of the labels in `require` ("valence", ...) are left out. Only rows of `splits` are read.
     Without `resident` the speech vectors stay in their store (`disk`), each checked once here; all else is in memory.
     Raises UsageError when nothing is left or `style` has no captions.
     """
@@ -129,7 +130,7 @@ def cached_pairs(
     counts = np.bincount(owner[usable], minlength=len(rows))[keep]
     return CachedPairs(
         rows=rows[keep],
-        speech=torch.empty(0, stores.audio.width, device=device) if speech is None else _tensor(speech[keep], device),
+        speech=torch.empty(0, stores.audio.dim, device=device) if speech is None else _tensor(speech[keep], device),
         text=_tensor(text, device),
         offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts)]), device=device),
         caption=torch.tensor(caption[usable], device=device),

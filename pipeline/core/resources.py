@@ -51,7 +51,7 @@ def choose_memory(stores: Stores, device: torch.device) -> str:
     Otherwise `disk`; the reason is logged.
     """
     rows = len(stores.manifest.rows("train", "dev"))
-    needed = 2 * rows * stores.audio.width * 4
+    needed = 2 * rows * stores.audio.dim * 4
     free = free_bytes(device)
     resident = needed <= _MEMORY_SHARE * free
     if not resident:

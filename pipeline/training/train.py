@@ -23,9 +23,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cache.disk import make_folder, remove, translate_os_errors, write_text
+from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
 from cache.fingerprint import canonical
-from cache.lock import writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
 from pipeline.core.config import REQUIRE_PLUGINS, CustomObjectiveConfig, SoftTargetsConfig, TrainConfig

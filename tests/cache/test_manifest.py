@@ -28,7 +28,7 @@ def manifest_of(count: int) -> Manifest:
 def test_a_manifest_of_any_length_comes_back_to_the_last_bit(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifests, "_BLOCK", 3)
+    monkeypatch.setattr(manifests, "_BLOCK_ROWS", 3)
     given = manifest_of(count)
     write_manifest(given, tmp_path / "m.csv")
     found = read_manifest(tmp_path / "m.csv", given.root)
@@ -39,7 +39,7 @@ def test_a_manifest_of_any_length_comes_back_to_the_last_bit(
 
 
 def test_blocks_leave_no_seam_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "_BLOCK", 3)
+    monkeypatch.setattr(manifests, "_BLOCK_ROWS", 3)
     given = manifest_of(7)
     write_manifest(given, tmp_path / "m.csv")
     with open(tmp_path / "plain.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
