@@ -73,14 +73,6 @@ class Layout:
     checksum: int  # of every byte that never changes, outside the header
     header: bytes  # as it lies in the file
 
-    @property
-    def rows(self) -> int:
-        return self.extents["vectors"].shape[0]
-
-    @property
-    def dim(self) -> int:
-        return self.extents["vectors"].shape[1]
-
 
 def dataset_shapes(rows: int, id_bytes: int, dim: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of every dataset of a store of `rows` rows whose names take `id_bytes` bytes."""

@@ -40,6 +40,8 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.path, self.fingerprint = layout.path, layout.fingerprint
+        self.rows, self.dim = layout.extents["vectors"].shape
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -47,19 +49,7 @@ class Store:
         return cls(read_layout(path))
 
     def __len__(self) -> int:
-        return self.layout.rows
-
-    @property
-    def path(self) -> Path:
-        return self.layout.path
-
-    @property
-    def dim(self) -> int:
-        return self.layout.dim
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        return self.layout.fingerprint
+        return self.rows
 
     @cached_property
     def names(self) -> RowNames:
@@ -77,12 +67,7 @@ class Store:
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Entries `start:stop` of one dataset, read from the file in one piece."""
-        extent = self.layout.extents[name]
-        stop = extent.shape[0] if stop is None else stop
-        values = np.empty((stop - start, *extent.shape[1:]), extent.dtype)
-        with self._opened() as file:
-            self._fill(file, name, values, start)
-        return values
+        return self._read_runs(name, [(start, self.layout.extents[name].shape[0] if stop is None else stop)])
 
     def scan(self) -> NDArray[np.uint8]:
         """(N,) DONE, FAILED or PENDING. A row whose CRC does not match its bytes is pending."""
@@ -97,7 +82,7 @@ class Store:
         states = self.column("state")
         found = (states != PENDING) & ~self._committed(states)
         found |= (states == PENDING) & (self.column("crc") != 0)
-        for block in self._blocks(len(self)):
+        for block in self.blocks(len(self)):
             for name, owners in (("vectors", (DONE,)), ("reason", (FAILED,)), ("digest", (DONE, FAILED))):
                 must_be_zero = np.flatnonzero(~np.isin(states[block], owners))
                 if must_be_zero.size:
@@ -124,7 +109,7 @@ class Store:
         """
         values = np.empty((len(rows), self.dim), self.layout.extents["vectors"].dtype)
         done = np.zeros(len(rows), dtype=bool)
-        for block in self._blocks(len(rows)):
+        for block in self.blocks(len(rows)):
             chosen = rows[block]
             states = self._take("state", chosen)
             values[block] = self._take("vectors", chosen)
@@ -134,13 +119,13 @@ class Store:
 
     def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` `read` finds done, without keeping more than a block of vectors."""
-        found = [self.read(rows[block])[1] for block in self._blocks(len(rows))]
+        found = [self.read(rows[block])[1] for block in self.blocks(len(rows))]
         return np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
     def _committed(self, states: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(N,) which rows of `states` are not pending and match their CRC. Where all are pending, no vector is read."""
         committed = np.zeros(len(self), dtype=bool)
-        written = [block for block in self._blocks(len(self)) if states[block].any()]
+        written = [block for block in self.blocks(len(self)) if states[block].any()]
         with ThreadPoolExecutor(1) as pool:  # reads the next block while one is checked
 
             def start_reading(blocks: list[slice]) -> list[Future[NDArray[Any]]]:
@@ -187,11 +172,18 @@ class Store:
                 raise StoreCorrupt(self.path, "another file than was opened", "the same", "Open the stores again.")
             yield file
 
-    def _fill(self, file: File, name: str, values: NDArray[Any], start: int) -> None:
-        """Read entries of one dataset, from entry `start` on, into `values`."""
-        extent = self.layout.extents[name]
-        if file.read(values, extent.offset + start * extent.row_bytes) < values.nbytes:
-            raise StoreCorrupt(self.path, f"{name} ends early", "a whole file", "Restore it or run with --fresh.")
+    def _read_runs(self, name: str, runs: list[tuple[int, int]]) -> NDArray[Any]:
+        """Entries `start:stop` of each run of one dataset, one after the other."""
+        extent, filled = self.layout.extents[name], 0
+        values = np.empty((sum(stop - start for start, stop in runs), *extent.shape[1:]), extent.dtype)
+        with self._opened() as file:
+            for start, stop in runs:
+                entries = values[filled : filled + stop - start]
+                if file.read(entries, extent.offset + start * extent.row_bytes) < entries.nbytes:
+                    found, action = f"{name} ends early", "Restore it or run with --fresh."
+                    raise StoreCorrupt(self.path, found, "a whole file", action)
+                filled += stop - start
+        return values
 
     def _take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Entries `rows` of one dataset: in one piece where they lie near each other, else run by run."""
@@ -203,21 +195,14 @@ class Store:
             raise IndexError(f"rows {low} to {high - 1} of {len(self)}")
         if (high - low) * extent.row_bytes <= max(_GAP_BYTES, 2 * len(rows) * extent.row_bytes):
             return self.column(name, low, high)[rows - low]
-        values = np.empty((len(rows), *extent.shape[1:]), extent.dtype)
-        starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1).tolist()
-        with self._opened() as file:
-            for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-                self._fill(file, name, values[start:stop], int(rows[start]))
-        return values
+        first = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+        last = np.append(first[1:], len(rows)) - 1
+        return self._read_runs(name, list(zip(rows[first].tolist(), (rows[last] + 1).tolist(), strict=True)))
 
-    def _blocks(self, count: int) -> list[slice]:
-        size = block_rows(self)
+    def blocks(self, count: int) -> list[slice]:
+        """Slices of `count` rows whose vectors are held in memory at once."""
+        size = max(1, _BLOCK_BYTES // max(1, self.layout.extents["vectors"].row_bytes))
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def block_rows(store: Store) -> int:
-    """How many rows are held in memory at once."""
-    return max(1, _BLOCK_BYTES // max(1, store.layout.extents["vectors"].row_bytes))
 
 
 def row_crc(row: int, name: bytes, state: int, digest: bytes | memoryview, payload: bytes | memoryview) -> int:

@@ -42,7 +42,7 @@ from cache.header import (
     static_checksum,
 )
 from cache.manifest import RowNames
-from cache.reader import Store, block_rows, row_crc
+from cache.reader import Store, row_crc
 
 _ALIGNMENT = 4096  # bytes, of datasets in the file
 
@@ -301,10 +301,10 @@ def _copy_unchanged(old: Store, new: Store, digest_of: Callable[[int], bytes | N
     states = old.scan()
     reasons, digests = old.reasons(states), old.column("digest")
     new_rows, old_rows = _unchanged_rows(old, new, states, digest_of)
-    step, reused = block_rows(old), 0
+    reused = 0
     with StoreWriter(new) as writer:
-        for start in range(0, len(new_rows), step):
-            to, source = new_rows[start : start + step], old_rows[start : start + step]
+        for block in old.blocks(len(new_rows)):
+            to, source = new_rows[block], old_rows[block]
             values, done = old.read(source)  # checked once more: what has changed since the scan stays pending
             for run in _consecutive(to[done]):
                 writer.copy(int(to[done][run.start]), values[done][run], digests[source[done]][run])

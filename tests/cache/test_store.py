@@ -48,7 +48,7 @@ def test_a_new_store_is_whole_and_pending(tmp_path: Path) -> None:
     assert store.scan().tolist() == [PENDING] * 4
     size = store.path.stat().st_size
     filled(tmp_path / "a.h5", 4)
-    assert store.path.stat().st_size == size  # nothing grows once it is laid out
+    assert store.path.stat().st_size == size  # nothing grows once it is allocated
 
 
 def test_writing_rows_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:

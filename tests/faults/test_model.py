@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
         except StoreCorrupt:
             found = True
         self.path.write_bytes(before)
-        assert found or known  # a row that is astray already may hold anything
+        assert found or known  # a row that is inconsistent already may hold anything
 
     # what must always hold
 

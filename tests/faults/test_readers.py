@@ -90,7 +90,13 @@ def test_a_reader_of_a_file_that_was_replaced_is_told(tmp_path: Path) -> None:
         writer.commit(3, vector_of(3, WIDTH), digest_of(3))
     new, reused = open_for_writing(plan_of(path, rows_of(ROWS + 1), dim=WIDTH))
     assert reused == 1
-    for read in (old.scan, lambda: old.read(np.array([3])), lambda: old.column("crc"), old.astray, old.sealed):
+    for read in (
+        old.scan,
+        lambda: old.read(np.array([3])),
+        lambda: old.column("crc"),
+        old.inconsistent_rows,
+        old.checksum_matches,
+    ):
         with pytest.raises(StoreCorrupt, match="another file than was opened"):
             read()
     assert new.scan()[3] == DONE
