@@ -1,4 +1,4 @@
-"""The embedding store: HDF5 rows that survive any crash. The only room that knows HDF5.
+"""The embedding store: HDF5 rows that survive any crash. The only package that imports h5py.
 
 from cache import open_stores
 stores = open_stores("stores/msp")

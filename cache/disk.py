@@ -1,7 +1,7 @@
 """Every byte that is written, and every byte of a store that is read: the only module that touches the disk.
 
-A file is written in place (`File`), or whole or not at all (`whole`), by one process a folder (`writer_lock`). Every
-failure is one line that names the file. The fault tests replace `os` in this module and let the k-th call fail.
+A file is written in place (`File`), or whole or not at all (`atomic_file`), by one process per folder (`writer_lock`).
+Every failure is one line that names the file. The fault tests replace `os` in this module and let the k-th call fail.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cache.errors import EmotionRankError, StoreLocked, UsageError
 
-PARTIAL_SUFFIX = ".partial"  # of a file until it is whole
+PARTIAL_SUFFIX = ".partial"  # of a file until it is complete
 LOCK_NAME = ".writer.lock"
 _LOCK_BYTES = 128  # of the holder's process and machine
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -88,7 +88,7 @@ class File:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[File]:
+def atomic_file(path: Path) -> Iterator[File]:
     """A new file that replaces `path` once it is written and safe from power loss, or leaves no trace."""
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
@@ -109,7 +109,7 @@ def whole(path: Path) -> Iterator[File]:
 def write_atomic(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file from its parts, whole or not at all."""
     offset = 0
-    with whole(path) as file:
+    with atomic_file(path) as file:
         for part in parts:
             file.write(part, offset)
             offset += len(part)
@@ -193,7 +193,7 @@ def translate_os_errors(subject: Path) -> Iterator[None]:
 
 
 def one_line_failure(subject: object, error: OSError, doing: str, room: str = "room") -> EmotionRankError:
-    """The error for a call of the operating system that failed: one line that says what to do."""
+    """The error for a failed call of the operating system: one line with what to do."""
     found = f"cannot be {doing} ({os.strerror(error.errno or errno.EIO)})"
     if error.errno in _NO_SPACE:
         return EmotionRankError(subject, found, room, "Free space and run it again; what is finished is kept.")

@@ -46,7 +46,7 @@ class ManyProblems(UsageError):
 
 
 class QuarantinedRows(EmotionRankError):
-    """Everything is done, but rows failed and `--strict` was asked for (exit 3)."""
+    """Everything is done, but rows failed and `--strict` is set (exit 3)."""
 
     exit_code = 3
 

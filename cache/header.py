@@ -1,4 +1,4 @@
-"""A store's own header: what it is and where each dataset lies, under a checksum, ahead of HDF5's.
+"""A store's header: what it is and where each dataset is, under a checksum, ahead of HDF5's.
 
 It fills HDF5's user block, the bytes at the front of a file that HDF5 leaves to others:
 
@@ -46,7 +46,7 @@ _RESTORE = "Restore it or run with --fresh."
 
 @dataclass(frozen=True)
 class Extent:
-    """Where one dataset lies in the file."""
+    """Where one dataset is in the file."""
 
     offset: int
     shape: tuple[int, ...]
@@ -71,7 +71,7 @@ class Layout:
     extents: Mapping[str, Extent]
     size: int  # bytes of the file
     checksum: int  # of every byte that never changes, outside the header
-    header: bytes  # as it lies in the file
+    header: bytes  # its bytes
 
 
 def dataset_shapes(rows: int, id_bytes: int, dim: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
-from cache.disk import File, whole
+from cache.disk import File, atomic_file
 from cache.errors import StoreMismatch
 from cache.header import (
     DIGEST_BYTES,
@@ -102,7 +102,7 @@ def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] =
 def allocate(spec: StoreSpec) -> Iterator[Layout]:
     """A store of pending rows that replaces `spec.path` when the block ends, whole or not at all.
 
-    Until then it may be filled where the yielded layout says. Raises EmotionRankError when the disk is full.
+    Until then its rows may be written to the yielded layout. Raises EmotionRankError when the disk is full.
     """
     names = RowNames.of(spec.rows.ids)
     columns: dict[str, NDArray[Any]] = {
@@ -116,7 +116,7 @@ def allocate(spec: StoreSpec) -> Iterator[Layout]:
         header_bytes *= 2  # HDF5's user block is a power of two
     image = _MetadataImage()
     extents = _create_datasets(image, spec, len(names.data), header_bytes)
-    with whole(spec.path) as file:
+    with atomic_file(spec.path) as file:
         file.reserve(image.size)
         for offset, piece in image.pieces.items():
             file.write(piece, offset)
@@ -254,7 +254,7 @@ class StoreWriter:
         return reason
 
     def _write_row(self, row: int, state: int, digest: bytes, payload: bytes) -> None:
-        """The whole row, its CRC last: the `payload` is the vector of a done row, the reason of a failed one.
+        """Write every entry of a row, its CRC last: `payload` is the vector of a done row, the reason of a failed one.
 
         The other of the two becomes zeros, whatever an interrupted write left there.
         """

@@ -24,19 +24,21 @@ from pipeline.core.plugins import BUILT_IN, Kind, SettingValue, check_settings, 
 
 REQUIRE_PLUGINS = {"require_plugins": True}  # validation context: the plugins that a config names must be registered
 CUSTOM_OBJECTIVE = "custom_objective"  # pydantic's tag of an objective that is not built in
-_MOST = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
+_INT_LIMIT = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
 
 
-def _no_yes(value: object) -> object:
-    """`epochs: yes` is a slip, not one epoch."""
+def _not_bool(value: object) -> object:
+    """`epochs: yes` is a mistake, not one epoch."""
     if isinstance(value, bool):
-        raise ValueError("a yes or a no where a number stands")
+        raise ValueError("yes or no where a number is expected")
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_yes), Field(gt=-_MOST, lt=_MOST)]
-Number = Annotated[float, BeforeValidator(_no_yes)]
-Seed = Annotated[int, BeforeValidator(_no_yes), Field(ge=0, lt=2**63)]  # numpy takes no negative one, torch none larger
+Whole = Annotated[int, BeforeValidator(_not_bool), Field(gt=-_INT_LIMIT, lt=_INT_LIMIT)]
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Seed = Annotated[
+    int, BeforeValidator(_not_bool), Field(ge=0, lt=2**63)
+]  # numpy refuses negative ones, torch larger ones
 
 
 class Model(BaseModel):
@@ -55,12 +57,13 @@ class RankingConfig(Model):
     )
     distance: Literal["l2", "l1"] = "l2"
     denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
-        "at_least", description="which texts stand against the positive: d >= , d > , or d > and the positive (F5)"
+        "at_least",
+        description="texts in it for a positive at distance d: at >= d, at > d, or at > d and the positive (F5)",
     )
     symmetric: bool = Field(False, description="text -> audio as well")
 
     @model_validator(mode="after")
-    def _a_weight_a_label(self) -> RankingConfig:
+    def _one_weight_per_label(self) -> RankingConfig:
         if self.weights is not None and len(self.weights) != len(self.labels):
             raise ValueError(f"{len(self.weights)} weights for {len(self.labels)} labels")
         return self
@@ -112,7 +115,7 @@ class CustomObjectiveConfig(Model):
             settings = find("objective", config["name"]).settings.keys() - cls.model_fields
             for key in config:
                 if key in settings:
-                    raise ValueError(f"a setting of a custom loss stands under settings: objective.settings.{key}")
+                    raise ValueError(f"a setting of a custom loss belongs under settings: objective.settings.{key}")
         return config
 
     @field_validator("version")
@@ -160,7 +163,7 @@ class CorpusConfig(Model):
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
     scale: tuple[_Point, _Point] | None = Field(
-        None, description="lowest and highest label, mapped to 1-7; none is the corpus's own, or 1-7 for a manifest"
+        None, description="lowest and highest label, mapped to 1-7; none is the corpus's, or 1-7 for a manifest"
     )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
@@ -186,10 +189,10 @@ class CaptionsConfig(Model):
     files: tuple[Path, ...] = Field((), description="captions of write-captions or your own, in place of the built-in")
     per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
     prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
-    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
+    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one here")
     quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
-        ("emotion", "gender"), description="what the acoustic style says beside the voice; () is the voice alone"
+        ("emotion", "gender"), description="labels in captions of the acoustic style; () describes the voice alone"
     )
     seed: Seed = 0
 
@@ -268,7 +271,7 @@ class TrainConfig(Model):
     memory: Literal["auto", "resident", "disk"] = Field(
         "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
     )
-    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
+    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each training's (a sweep shares one)")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
 
 
@@ -276,7 +279,7 @@ class EvaluateConfig(Model):
     """Both tests of the paper (F12, F13)."""
 
     split: str | None = Field(None, description="test1 where there is one, else test")
-    style: str = Field("dimensional", description="whose captions are aligned and whose prompts are asked")
+    style: str = Field("dimensional", description="of the captions for alignment and of the prompts for ordinality")
     trials: Whole = Field(30, ge=1)
     pairs: Whole = Field(5000, ge=2)
     mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")

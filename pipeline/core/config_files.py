@@ -57,7 +57,7 @@ def validate(model: type[M], tree: Mapping[str, Any], *, subject: str, context: 
 
 
 def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
-    """`base` with `over` laid on top, mapping by mapping."""
+    """`base` updated by `over`, mapping by mapping."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -91,7 +91,7 @@ def _read_named(name: str, kind: str, parents: tuple[str, ...] = ()) -> Tree:
             raise _no_such_preset(name, kind, parents)
         path, kind = preset, preset.parent.name
     if len(parents) >= _MAX_DEPTH:
-        raise UsageError(parents[0], "base: it builds on itself", "presets that end somewhere", "Correct the file.")
+        raise UsageError(parents[0], "base: it builds on itself", f"at most {_MAX_DEPTH} files", "Correct the file.")
     tree = read_yaml(path)
     base = tree.pop("base", [])
     bases = [base] if isinstance(base, str) else base

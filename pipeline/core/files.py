@@ -1,6 +1,6 @@
 """A user's files: opened only where they are regular files; JSON, YAML and CSV, every fault in one line.
 
-PyYAML and json are narrowed here: no tags, dates or doubled keys, and limits on size and depth that they do not have.
+PyYAML and json are narrowed here: no tags, dates or repeated keys, and limits on size and depth that they lack.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from cache.errors import UsageError
 def open_regular(
     path: Path, mode: str = "r", *, expected: str = "a readable file", action: str = "Check the path.", **options: Any
 ) -> IO[Any]:
-    """`open`, with UsageError in place of OSError and of what is no regular file (nor a link to one)."""
+    """`open`, with UsageError in place of OSError, and for anything but a regular file or a link to one."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(0, "a folder" if os.path.isdir(path) else "a pipe or a device")
         return open(path, mode, **options)
     except (OSError, ValueError) as error:  # ValueError: a NUL or half a character in the path
-        reason = getattr(error, "strerror", None) or "no path of this system"
-        subject = path if str(path).isprintable() else repr(str(path))  # a line break is no second line
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        subject = path if str(path).isprintable() else repr(str(path))  # a path may hold a line break
         raise UsageError(subject, f"cannot be read ({reason})", expected, action) from None
 
 
@@ -73,7 +73,7 @@ def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for key, value in pairs:
         if key in parsed:
-            raise NotJson(f"key {key[:60]!r} stands twice")
+            raise NotJson(f"key {key[:60]!r} appears twice")
         parsed[key] = value
     return parsed
 
@@ -168,7 +168,7 @@ def _check_size_and_keys(root: yaml.Node) -> None:
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG_PREFIX}merge":
                     if key.value in seen:
-                        raise YamlRefused(problem=f"{key.value[:60]!r} stands twice", problem_mark=key.start_mark)
+                        raise YamlRefused(problem=f"{key.value[:60]!r} appears twice", problem_mark=key.start_mark)
                     seen.add(key.value)
             waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):

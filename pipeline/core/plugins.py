@@ -62,6 +62,13 @@ class Plugin:
         """The parameters of a loss that a config may set: all after (logits, batch)."""
         return dict(list(inspect.signature(self.make).parameters.items())[2:])
 
+    @property
+    def definition(self) -> str:
+        """File (or module) and name of the code: a file or a notebook's cell that runs again has the same one."""
+        module = str(getattr(self.make, "__module__", ""))
+        place = module if module == "__main__" else self.source or module
+        return f"{place}:{getattr(self.make, '__qualname__', type(self.make).__name__)}"
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
@@ -122,12 +129,13 @@ def _decorator(kind: Kind, name: str, version: int, labels: tuple[str, ...] = ()
             raise UsageError(subject, f"a {type(make).__name__}", "a class or a function", "Decorate one.")
         if kind == "objective":
             _check_signature(subject, make)
-        before = _REGISTRY.get((kind, name))
-        if before and _definition(before.make) != _definition(make):
-            places = " and ".join(":".join(_definition(each)) for each in (before.make, make))
-            raise UsageError(subject, f"registered twice ({places})", "one of each name", "Rename one.")
         registered_by = _LOADING[-1] if _LOADING else None
-        _REGISTRY[kind, name] = Plugin(kind, name, make, version, labels, registered_by, _source_file(make))
+        plugin = Plugin(kind, name, make, version, labels, registered_by, _source_file(make))
+        before = _REGISTRY.get((kind, name), plugin)
+        if before.definition != plugin.definition:
+            found = f"registered twice ({before.definition} and {plugin.definition})"
+            raise UsageError(subject, found, "one of each name", "Rename one.")
+        _REGISTRY[kind, name] = plugin
         return make
 
     return decorate
@@ -136,13 +144,6 @@ def _decorator(kind: Kind, name: str, version: int, labels: tuple[str, ...] = ()
 def is_valid_name(name: object) -> bool:
     """Whether a plugin may be called so."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-def _definition(make: Callable[..., Any]) -> tuple[str, str]:
-    """File and name of the code, so that a file or a notebook's cell that runs again replaces what it registered."""
-    module = str(getattr(make, "__module__", ""))
-    path = "" if module == "__main__" else _source_file(make)
-    return path or module, str(getattr(make, "__qualname__", type(make).__name__))
 
 
 def _source_file(make: Callable[..., Any]) -> str:

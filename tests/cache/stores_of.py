@@ -25,14 +25,14 @@ def digest_of(row: int) -> bytes:
     return (row + 1).to_bytes(16, "little")
 
 
-def plan_of(
+def spec_of(
     path: Path, rows: StoreRows, *, dim: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT
 ) -> StoreSpec:
     return StoreSpec(path, "audio", rows, dim=dim, dtype=dtype, fingerprint=fingerprint)
 
 
 def filled(path: Path, count: int = 9, *, dim: int = 7, failed: tuple[int, ...] = ()) -> Store:
-    store, _ = open_for_writing(plan_of(path, rows_of(count), dim=dim))
+    store, _ = open_for_writing(spec_of(path, rows_of(count), dim=dim))
     with StoreWriter(store) as writer:
         for row in range(count):
             if row in failed:

@@ -16,13 +16,13 @@ from cache.errors import StoreCorrupt
 from cache.header import DONE, FORMAT, PENDING, encode_header
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
-from tests.cache.stores_of import digest_of, filled, plan_of, rows_of, vector_of
+from tests.cache.stores_of import digest_of, filled, rows_of, spec_of, vector_of
 
 
 @pytest.mark.parametrize("stride", [97, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_every_flipped_bit_is_found(tmp_path: Path, stride: int) -> None:
     """The header's first line bit by bit, the rest one bit in every `stride`, or all."""
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(5), dim=2))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(5), dim=2))
     with StoreWriter(store) as writer:
         for row in (0, 3):
             writer.commit(row, vector_of(row, 2), digest_of(row))
@@ -103,7 +103,7 @@ def test_a_row_that_changes_between_the_scan_and_the_copy_is_not_reused(
         return states
 
     monkeypatch.setattr(Store, "scan", scan_and_spoil)
-    store, reused = open_for_writing(plan_of(path, rows_of(5)))
+    store, reused = open_for_writing(spec_of(path, rows_of(5)))
     monkeypatch.undo()
     assert reused == 3
     assert store.scan().tolist() == [DONE, DONE, PENDING, DONE, PENDING]

@@ -18,7 +18,7 @@ from cache.errors import EmotionRankError, StoreLocked, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
-from tests.cache.stores_of import FINGERPRINT, digest_of, filled, plan_of, rows_of, vector_of
+from tests.cache.stores_of import FINGERPRINT, digest_of, filled, rows_of, spec_of, vector_of
 
 
 def test_a_row_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_plain_h5py_reads_every_dataset(tmp_path: Path) -> None:
 
 
 def test_a_new_store_is_whole_and_pending(tmp_path: Path) -> None:
-    store, reused = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(4)))
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(4)))
     assert reused == 0
     assert store.scan().tolist() == [PENDING] * 4
     size = store.path.stat().st_size
@@ -53,7 +53,7 @@ def test_a_new_store_is_whole_and_pending(tmp_path: Path) -> None:
 
 def test_writing_rows_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
     first = filled(tmp_path / "a.h5", 12)
-    store, _ = open_for_writing(plan_of(tmp_path / "b.h5", rows_of(12)))
+    store, _ = open_for_writing(spec_of(tmp_path / "b.h5", rows_of(12)))
     for part in (range(11, 5, -1), range(6)):
         with StoreWriter(store) as writer:
             for row in part:
@@ -63,7 +63,7 @@ def test_writing_rows_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_row_torn_anywhere_is_pending(tmp_path: Path) -> None:
     whole = filled(tmp_path / "a.h5", 3, dim=5)
-    blank, _ = open_for_writing(plan_of(tmp_path / "b.h5", rows_of(3), dim=5))
+    blank, _ = open_for_writing(spec_of(tmp_path / "b.h5", rows_of(3), dim=5))
     before, after = blank.path.read_bytes(), whole.path.read_bytes()
     changed = [i for i in range(len(after)) if before[i] != after[i]]
     for count in range(0, len(changed), 3):  # any part of the writes reached the disk, in any order
@@ -77,7 +77,7 @@ def test_a_row_torn_anywhere_is_pending(tmp_path: Path) -> None:
 
 
 def test_zero_and_non_finite_vectors_are_never_done(tmp_path: Path) -> None:
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(4), dtype="<f2"))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(4), dtype="<f2"))
     with StoreWriter(store) as writer:
         writer.commit(0, np.zeros(7, np.float32), digest_of(0))
         writer.commit(1, np.full(7, np.nan, np.float32), digest_of(1))
@@ -94,7 +94,7 @@ def test_another_fingerprint_is_refused_field_by_field(tmp_path: Path) -> None:
     before = (tmp_path / "a.h5").read_bytes()
     other = FINGERPRINT | {"encoder": {"name": "test", "weights": "sha256:1"}}
     with pytest.raises(StoreMismatch, match=r"encoder\.weights: the store has \"sha256:0\", now \"sha256:1\""):
-        open_for_writing(plan_of(tmp_path / "a.h5", rows_of(9), fingerprint=other))
+        open_for_writing(spec_of(tmp_path / "a.h5", rows_of(9), fingerprint=other))
     assert (tmp_path / "a.h5").read_bytes() == before
 
 
@@ -103,7 +103,7 @@ def test_a_grown_manifest_reuses_every_unchanged_row(tmp_path: Path) -> None:
     rows = rows_of(8)
     rows.ids[0], rows.ids[5] = rows.ids[5], rows.ids[0]  # order changes too
     rows.stamps[[0, 5]] = rows.stamps[[5, 0]]
-    store, reused = open_for_writing(plan_of(tmp_path / "a.h5", rows))
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows))
     assert reused == 6
     assert store.scan().tolist() == [DONE, DONE, FAILED, DONE, DONE, DONE, PENDING, PENDING]
     assert np.array_equal(store.read(np.array([0]))[0][0], vector_of(5, 7))
@@ -115,7 +115,7 @@ def test_changed_audio_is_encoded_again_and_touched_audio_is_not(tmp_path: Path)
     rows = rows_of(3, mtime=2)  # all touched: same size, another mtime
     rows.stamps[2, 0] += 1  # and one grew
     content = {0: digest_of(0), 1: b"x" * 16, 2: digest_of(2)}
-    store, reused = open_for_writing(plan_of(tmp_path / "a.h5", rows), content.__getitem__)
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows), content.__getitem__)
     assert reused == 1
     assert store.scan().tolist() == [DONE, PENDING, PENDING]
 
@@ -158,12 +158,12 @@ def test_readers_in_other_processes_see_the_rows(tmp_path: Path, method: str) ->
 
 
 def test_a_store_of_no_rows_and_ids_of_any_text(tmp_path: Path) -> None:
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(0)))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(0)))
     assert store.ids == []
     assert store.scan().size == 0
     rows = rows_of(3)
     rows.ids[:] = ["spaced out/ümlaut 😀", "", "\udcff not utf-8"]
-    store, _ = open_for_writing(plan_of(tmp_path / "b.h5", rows))
+    store, _ = open_for_writing(spec_of(tmp_path / "b.h5", rows))
     assert Store.open(store.path).ids == rows.ids
 
 
@@ -173,5 +173,5 @@ def test_no_room_on_the_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(EmotionRankError, match=r"No space left on device\); expected 0\.0 MiB free"):
-        open_for_writing(plan_of(tmp_path / "a.h5", rows_of(3)))
+        open_for_writing(spec_of(tmp_path / "a.h5", rows_of(3)))
     assert list(tmp_path.iterdir()) == []
