@@ -101,38 +101,34 @@ def cached_pairs(
     Without `resident` the speech vectors stay in their store (`disk`), each checked once here; all else is in memory.
     Raises UsageError when nothing is left or `style` has no captions.
     """
-    manifest, captions = stores.manifest, stores.captions
-    name = f"{stores.folder} ({', '.join(splits)})"
-    if style not in captions.styles():
-        known = ", ".join(captions.styles()) or "none"
-        action = f"Name another style, or run extract-features with -o captions.styles=[{style}, ...]."
-        raise UsageError(stores.folder, f"no captions of style {style}", f"one of: {known}", action)
-    chosen = manifest.rows(*splits)
-    labels = np.stack([getattr(manifest, column)[chosen] for column in LABEL_COLUMNS], axis=1)
+    manifest = stores.manifest
+    _require_style(stores, style)
+    of_splits = manifest.rows(*splits)
+    labels = np.stack([getattr(manifest, column)[of_splits] for column in LABEL_COLUMNS], axis=1)
     labelled = np.isfinite(labels[:, [LABEL_COLUMNS.index(column) for column in require]]).all(axis=1)
-    rows, labels = chosen[labelled], labels[labelled]
+    rows, labels = of_splits[labelled], labels[labelled]
     speech, done = stores.audio.read(rows) if resident else (None, stores.audio.done(rows))
-    acoustic, featured = stores.acoustic.read(rows) if stores.acoustic else (None, done)
-    done = done & featured
-    owner, caption = _captions_of(captions.links(style, len(manifest)), rows)
+    acoustic, acoustic_done = stores.acoustic.read(rows) if stores.acoustic else (None, done)
+    done = done & acoustic_done
+    utterance, caption = _caption_links(stores.captions.links(style, len(manifest)), rows)
     used, caption = np.unique(caption, return_inverse=True)
     text, text_done = stores.text.read(used)
-    usable = done[owner] & text_done[caption]
-    keep = np.zeros(len(rows), dtype=bool)
-    keep[owner[usable]] = True
+    usable = done[utterance] & text_done[caption]
+    counts = np.bincount(utterance[usable], minlength=len(rows))  # captions that are done, by utterance
+    keep = counts > 0
+    name = f"{stores.folder} ({', '.join(splits)})"
     left_out = {
-        f"without {' and '.join(require)}": len(chosen) - len(rows),
+        f"without {' and '.join(require)}": len(of_splits) - len(rows),
         "failed or pending (see extract-features --status)": int((~done).sum()),
         f"without a caption of style {style} that is done": int((done & ~keep).sum()),
     }
     if not keep.any():
         raise UsageError(name, "no labelled pair that is done", "at least one", "See extract-features --status.")
-    counts = np.bincount(owner[usable], minlength=len(rows))[keep]
     return CachedPairs(
         rows=rows[keep],
         speech=torch.empty(0, stores.audio.dim, device=device) if speech is None else _tensor(speech[keep], device),
         text=_tensor(text, device),
-        offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts)]), device=device),
+        offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts[keep])]), device=device),
         caption=torch.tensor(caption[usable], device=device),
         labels=torch.tensor(labels[keep], dtype=torch.float64, device=device),
         emotion=_codes(manifest.emotion, rows[keep], device),
@@ -143,18 +139,27 @@ def cached_pairs(
     )
 
 
+def _require_style(stores: Stores, style: str) -> None:
+    """Raises UsageError for a style without captions."""
+    styles = stores.captions.styles()
+    if style not in styles:
+        expected = f"one of: {', '.join(styles) or 'none'}"
+        action = f"Name another style, or run extract-features with -o captions.styles=[{style}, ...]."
+        raise UsageError(stores.folder, f"no captions of style {style}", expected, action)
+
+
 def _codes(names: list[str], rows: NDArray[np.int64], device: str | torch.device) -> torch.Tensor:
     """(n,) a number for each category of the whole manifest, so that splits agree; -1 where there is none."""
     code_of = {name: code for code, name in enumerate(sorted(set(names) - {""}))}
     return torch.tensor([code_of.get(names[row], -1) for row in rows.tolist()], dtype=torch.int64, device=device)
 
 
-def _captions_of(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every caption of `rows`: the position in `rows` it belongs to, ascending, and its text row."""
+def _caption_links(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every caption of `rows`: the index in `rows` of its utterance, ascending, and its text row."""
     starts, counts = links.offsets[rows], links.offsets[rows + 1] - links.offsets[rows]
-    owner = np.repeat(np.arange(len(rows)), counts)
+    utterance = np.repeat(np.arange(len(rows)), counts)
     first = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    return owner, links.text[first + np.arange(len(owner))]
+    return utterance, links.text[first + np.arange(len(utterance))]
 
 
 def _tensor(values: NDArray[np.floating[Any]], device: str | torch.device) -> torch.Tensor:

@@ -191,7 +191,7 @@ def loaded_files() -> list[Path]:
 
 def find(kind: Kind, name: str) -> Plugin:
     """The plugin registered as `name`, by this process, a plugin file or an installed package. Raises UsageError."""
-    if (kind, name) not in _REGISTRY:  # packages cost nothing until a name is missing
+    if (kind, name) not in _REGISTRY and is_valid_name(name):  # packages cost nothing until a name is missing
         _import_packages()
     if (kind, name) in _REGISTRY:
         return _REGISTRY[kind, name]

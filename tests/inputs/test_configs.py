@@ -96,7 +96,7 @@ def test_an_override_of_any_text_is_taken_or_refused_by_name(count: int) -> None
     [
         (b"epochs: 3\nwidth: 4\nepochs: 5\n", "a.yaml:3: 'epochs' appears twice; expected"),
         (b"epochs: yes\n", "epochs = True: yes or no where a number is expected"),
-        (b"seeds: [true]\n", "seeds.0 = True: a yes"),
+        (b"seeds: [true]\n", "seeds.0 = True: yes"),
         (b"seeds: [-1]\n", "seeds.0 = -1: input should be greater than or equal to 0"),
         (b"seeds: []\n", "seeds = []: "),
         (b"width: 10000000000000000000000\n", "width = 10000000000000000000000: "),
