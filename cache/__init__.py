@@ -1,8 +1,8 @@
-"""The embedding store: HDF5 rows that survive any crash. The only room that knows HDF5.
+"""The embedding store: HDF5 rows that survive any crash. The only package that imports h5py.
 
 from cache import open_stores
 stores = open_stores("stores/msp")
-stores.speech("test1")          # (n, width) vectors of the split
+stores.speech("test1")          # (n, dim) vectors of the split
 """
 
 from __future__ import annotations

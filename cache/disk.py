@@ -1,28 +1,30 @@
-"""Every byte that is written, and every byte of a store that is read: the only place that touches the disk.
+"""Every byte that is written, and every byte of a store that is read: the only module that touches the disk.
 
-A file is written in place (`File`) or whole or not at all (`whole`). Every failure is one line that names the file.
-The fault tests stand in for `os` here and let the k-th call fail.
+A file is written in place (`File`), or whole or not at all (`atomic_file`), by one process per folder (`writer_lock`).
+Every failure is one line that names the file. The fault tests replace `os` in this module and let the k-th call fail.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import EmotionRankError, UsageError
+from cache.errors import EmotionRankError, StoreLocked, UsageError
 
-PARTIAL = ".partial"  # what a file is called until it is whole
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # file systems that take no blocks beforehand
+PARTIAL_SUFFIX = ".partial"  # of a file until it is complete
+LOCK_NAME = ".writer.lock"
+_LOCK_BYTES = 128  # of the holder's process and machine
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_RESERVING = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of file systems that do not allocate beforehand
 
 
 class File:
@@ -30,16 +32,14 @@ class File:
 
     def __init__(self, path: Path, flags: int, subject: Path | None = None) -> None:
         """Raises EmotionRankError when it cannot be opened with `flags` of `os.open`."""
-        self.subject = path if subject is None else subject
+        self.path, self.subject = path, subject or path
         self._doing = "read" if flags & os.O_ACCMODE == os.O_RDONLY else "written"
         self.handle = self._try(os.open, path, flags | os.O_CLOEXEC, 0o644)
 
     def __enter__(self) -> File:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def read(self, array: NDArray[Any], offset: int) -> int:
@@ -58,13 +58,13 @@ class File:
             count = self._try(os.pwrite, self.handle, data, offset)
 
     def reserve(self, size: int) -> None:
-        """Make the file `size` bytes long and take the disk's blocks, so that a full disk shows before the work."""
+        """Make the file `size` bytes long and allocate its blocks, so that a full disk shows before the work."""
         self._try(os.ftruncate, self.handle, size)
         try:
             os.posix_fallocate(self.handle, 0, size)
         except OSError as error:
-            if error.errno not in _NO_RESERVE:
-                raise failed(self.subject, error, "written", f"{size / 2**20:,.1f} MiB free") from None
+            if error.errno not in _NO_RESERVING:
+                raise one_line_failure(self.subject, error, "written", f"{size / 2**20:,.1f} MiB free") from None
 
     def size(self) -> int:
         """Bytes."""
@@ -75,24 +75,30 @@ class File:
         self._try(os.fsync, self.handle)
 
     def close(self) -> None:
-        """Let go of the file; doing it again is nothing."""
+        """Close the file; a second call does nothing."""
         if self.handle >= 0:
             os.close(self.handle)
             self.handle = -1
 
     def _try(self, call: Callable[..., Any], *args: Any) -> Any:
-        return _tried(self.subject, self._doing, call, *args)
+        try:
+            return call(*args)
+        except OSError as error:
+            raise one_line_failure(self.subject, error, self._doing) from None
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[File]:
-    """A new file that takes the place of `path` once it is written and safe from power loss, or leaves no trace."""
-    partial = path.with_name(path.name + PARTIAL)
+def atomic_file(path: Path) -> Iterator[File]:
+    """A new file that replaces `path` once it is written and safe from power loss, or leaves no trace."""
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with File(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, subject=path) as file:
             yield file
             file.sync()
-        _tried(path, "written", os.replace, partial, path)
+        try:
+            os.replace(partial, path)
+        except OSError as error:
+            raise one_line_failure(path, error, "written") from None
     except BaseException:
         with suppress(OSError):
             os.unlink(partial)
@@ -103,20 +109,10 @@ def whole(path: Path) -> Iterator[File]:
 def write_atomic(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file from its parts, whole or not at all."""
     offset = 0
-    with whole(path) as file:
+    with atomic_file(path) as file:
         for part in parts:
             file.write(part, offset)
             offset += len(part)
-
-
-def remove(path: Path) -> None:
-    """Delete a file; one that is not there is as good."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise failed(path, error, "deleted") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -124,51 +120,37 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, [text.encode("utf-8", "surrogateescape")])
 
 
-def remove_partial(folder: Path) -> None:
-    """Delete what writers that were killed left unfinished in `folder`."""
-    for path in sorted(folder.glob(f"*{PARTIAL}")):
-        remove(path)
+def remove(path: Path) -> None:
+    """Delete a file, if there is one."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise one_line_failure(path, error, "deleted") from None
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder with all that is in it; one that is not there is as good."""
-    if folder.is_dir():
-        _tried(folder, "deleted", shutil.rmtree, folder)
+    """Delete a folder with all that is in it, if there is one."""
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise one_line_failure(folder, error, "deleted") from None
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, where they are not there yet, so that power loss does not take them."""
+    """Make `folder` and those above it where they do not exist, so that they survive power loss."""
     if not folder.is_dir():
         make_folder(folder.parent)
         try:
             os.mkdir(folder)
         except FileExistsError:
-            if not folder.is_dir():  # else somebody was quicker
+            if not folder.is_dir():  # else another process made it first
                 raise UsageError(folder, "not a folder", "one", "Choose another.") from None
         except OSError as error:
-            raise failed(folder, error, "made") from None
+            raise one_line_failure(folder, error, "made") from None
         _sync_folder(folder.parent)
-
-
-@contextmanager
-def translate_os_errors(subject: Path) -> Iterator[None]:
-    """Whatever the operating system refuses within, other libraries' calls too, becomes one line (exit 1)."""
-    try:
-        yield
-    except BrokenPipeError:  # of a terminal, not of a disk
-        raise
-    except OSError as error:
-        raise failed(error.filename or subject, error, "read or written") from None
-
-
-def failed(subject: object, error: OSError, doing: str, room: str = "room") -> EmotionRankError:
-    """One line for a failure of the operating system."""
-    found = f"cannot be {doing} ({os.strerror(error.errno or errno.EIO)})"
-    if error.errno in _NO_ROOM:
-        return EmotionRankError(subject, found, room, "Free space and run it again; what is finished is kept.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EmotionRankError(subject, found, "permission", "Check who owns it, or choose another folder.")
-    return EmotionRankError(subject, found, "a disk that works", "Check the disk and run it again.")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -177,8 +159,44 @@ def _sync_folder(folder: Path) -> None:
         handle.sync()
 
 
-def _tried(subject: Path, doing: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+@contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for writing, and delete the unfinished files of a writer that was killed.
+
+    The lock is the kernel's, so it ends with its process and is never stale. Not filelock: it does not record who holds
+    a kernel lock, and the fault tests would not see its calls. Raises StoreLocked, naming the process that holds it.
+    """
+    make_folder(folder)
+    with File(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, subject=folder) as file:
+        try:
+            fcntl.flock(file.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            text = np.empty(_LOCK_BYTES, np.uint8)
+            holder = text[: file.read(text, 0)].tobytes().decode("ascii", "replace").strip() or "unknown"
+            found = f"process {holder} is writing here"
+            raise StoreLocked(folder, found, "one writer", "Wait for it to end, or stop it.") from None
+        file.write(f"{os.getpid()} on {os.uname().nodename}\n".encode().ljust(_LOCK_BYTES), 0)
+        for path in sorted(folder.glob(f"*{PARTIAL_SUFFIX}")):
+            remove(path)
+        yield
+
+
+@contextmanager
+def translate_os_errors(subject: Path) -> Iterator[None]:
+    """Turn any OSError of the block, other libraries' too, into one line (exit 1)."""
     try:
-        return call(*args, **options)
+        yield
+    except BrokenPipeError:  # of a terminal, not of a disk
+        raise
     except OSError as error:
-        raise failed(subject, error, doing) from None
+        raise one_line_failure(error.filename or subject, error, "read or written") from None
+
+
+def one_line_failure(subject: object, error: OSError, doing: str, room: str = "room") -> EmotionRankError:
+    """The error for a failed call of the operating system: one line with what to do."""
+    found = f"cannot be {doing} ({os.strerror(error.errno or errno.EIO)})"
+    if error.errno in _NO_SPACE:
+        return EmotionRankError(subject, found, room, "Free space and run it again; what is finished is kept.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return EmotionRankError(subject, found, "permission", "Check who owns it, or choose another folder.")
+    return EmotionRankError(subject, found, "a disk that works", "Check the disk and run it again.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def one_line(text: str) -> str:
-    """`text` with line breaks, control characters and bytes that are no UTF-8 written as escapes."""
+    """`text` with line breaks, control characters and bytes that are not UTF-8 written as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -46,7 +46,7 @@ class ManyProblems(UsageError):
 
 
 class QuarantinedRows(EmotionRankError):
-    """Everything is done, but rows failed and `--strict` was asked for (exit 3)."""
+    """Everything is done, but rows failed and `--strict` is set (exit 3)."""
 
     exit_code = 3
 
@@ -58,7 +58,7 @@ class StoreMismatch(EmotionRankError):
 
 
 class StoreCorrupt(EmotionRankError):
-    """A file that is no store of this format, or whose bytes do not match their checksums (exit 5)."""
+    """A file that is not a store of this format, or whose bytes do not match their checksums (exit 5)."""
 
     exit_code = 5
 
@@ -78,5 +78,5 @@ class Interrupted(EmotionRankError):
             subject,
             f"stopped by signal {signal_number}",
             "to run to the end",
-            "What is finished is safe; run it again to go on.",
+            "What is finished is safe; run it again to resume.",
         )

@@ -1,13 +1,13 @@
-"""A store's own header: what it is and where each dataset lies, under a checksum, ahead of HDF5's.
+"""A store's header: what it is and where each dataset is, under a checksum, ahead of HDF5's.
 
 It fills HDF5's user block, the bytes at the front of a file that HDF5 leaves to others:
 
     emotionrankclap-store 5D1F03AA 4096 2
-    {"bytes":...,"datasets":{"vectors":[OFFSET,[N,WIDTH],"<f4"],...},"fingerprint":{...},"kind":"audio","seal":...}
+    {"bytes":...,"datasets":{"vectors":[OFFSET,[N,DIM],"<f4"],...},"fingerprint":{...},"kind":"audio","seal":...}
 
-then zeros. The first line gives the CRC-32 of all that follows it in the block, the block's size and the format's
+then zeros. The first line gives the CRC-32 of all that follows it in the header, the header's size and the format's
 version; it is the same in every version. `seal` is the CRC-32 of every other byte that never changes. Reading a store
-needs nothing else, so that no byte of a damaged or foreign file reaches the HDF5 library.
+needs nothing else, so that no byte of a corrupt or foreign file reaches the HDF5 library.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,19 @@ VERSION = 2
 REASON_BYTES = 160
 DIGEST_BYTES = 16
 PENDING, DONE, FAILED = 0, 1, 2
-MUTABLE = ("vectors", "digest", "reason", "state", "crc")
-BLOCK = 4096  # the smallest header
-_LINE = re.compile(rb"%s ([0-9A-F]{8}) ([0-9]{1,8}) ([0-9]{1,8})\n" % FORMAT.encode())
-LINE_BYTES = 64  # enough for the first line, and so to know a file again
-_CRC_STOP = len(FORMAT) + 9
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_PIECE_BYTES = 16 << 20
+MUTABLE_DATASETS = ("vectors", "digest", "reason", "state", "crc")
+MIN_HEADER_BYTES = 4096
+FIRST_LINE_BYTES = 64  # enough for the first line, and so to recognise a file
+_FIRST_LINE = re.compile(rb"%s ([0-9A-F]{8}) ([0-9]{1,8}) ([0-9]{1,8})\n" % FORMAT.encode())
+_AFTER_CRC = len(FORMAT) + 9  # where the bytes begin that the header's CRC covers
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_CHUNK_BYTES = 16 << 20
+_RESTORE = "Restore it or run with --fresh."
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where one dataset lies in the file."""
+    """Where one dataset is in the file."""
 
     offset: int
     shape: tuple[int, ...]
@@ -69,19 +70,11 @@ class Layout:
     fingerprint: dict[str, Any]
     extents: Mapping[str, Extent]
     size: int  # bytes of the file
-    seal: int
-    block: bytes  # the header as it lies in the file
-
-    @property
-    def rows(self) -> int:
-        return self.extents["vectors"].shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.extents["vectors"].shape[1]
+    checksum: int  # of every byte that never changes, outside the header
+    header: bytes  # its bytes
 
 
-def datasets(rows: int, id_bytes: int, width: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
+def dataset_shapes(rows: int, id_bytes: int, dim: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of every dataset of a store of `rows` rows whose names take `id_bytes` bytes."""
     return {
         "id_bytes": ((id_bytes,), "|u1"),
@@ -92,109 +85,94 @@ def datasets(rows: int, id_bytes: int, width: int, dtype: str) -> dict[str, tupl
         "state": ((rows,), "|u1"),
         "digest": ((rows, DIGEST_BYTES), "|u1"),
         "reason": ((rows, REASON_BYTES), "|u1"),
-        "vectors": ((rows, width), dtype),
+        "vectors": ((rows, dim), dtype),
     }
 
 
-def header_of(block: int, fields: Mapping[str, Any]) -> bytes:
-    """The header of `block` bytes that says `fields`: bytes, datasets, fingerprint, kind and seal."""
-    rest = f" {block} {VERSION}\n{fingerprints.canonical(fields)}\n".encode()
-    rest = rest.ljust(block - _CRC_STOP, b"\0")
+def encode_header(size: int, fields: Mapping[str, Any]) -> bytes:
+    """The header of `size` bytes that holds `fields`: bytes, datasets, fingerprint, kind and seal."""
+    rest = f" {size} {VERSION}\n{fingerprints.canonical(fields)}\n".encode()
+    rest = rest.ljust(size - _AFTER_CRC, b"\0")
     return f"{FORMAT} {zlib.crc32(rest):08X}".encode() + rest
 
 
 def read_layout(path: Path) -> Layout:
-    """Read a store's header. Raises StoreCorrupt, telling apart missing, empty, foreign, other-version and damaged."""
+    """Read a store's header. Raises StoreCorrupt, telling apart missing, empty, foreign, other-version and changed."""
     if not path.is_file():
         found = "not a file" if path.exists() else "no such file"
         raise StoreCorrupt(path, found, "a store", "Run extract-features.")
     with File(path, os.O_RDONLY) as file:
         size = file.size()
-        block = _block(file, path)
+        header = _read_header(file)
     try:
-        fields = json.loads(block[block.index(b"\n") :].rstrip(b"\0"))
-        layout = Layout(
-            path=path,
-            kind=str(fields["kind"]),
-            fingerprint=dict(fields["fingerprint"]),
-            extents={name: _extent(*place) for name, place in fields["datasets"].items()},
-            size=int(fields["bytes"]),
-            seal=int(fields["seal"]),
-            block=block,
-        )
-        _check_places(layout)
+        fields = json.loads(header[header.index(b"\n") :].rstrip(b"\0"))
+        extents = {
+            name: Extent(int(offset), tuple(int(length) for length in shape), np.dtype(str(dtype)))
+            for name, (offset, shape, dtype) in fields["datasets"].items()
+        }
+        fingerprint, checksum = dict(fields["fingerprint"]), int(fields["seal"])
+        layout = Layout(path, str(fields["kind"]), fingerprint, extents, int(fields["bytes"]), checksum, header)
+        _check_extents(layout)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        found = f"its header says what no store says ({type(error).__name__}: {error})"[:200]
-        raise StoreCorrupt(path, found, "a store", "Restore it or run with --fresh.") from None
+        found = f"its header is not that of any store ({type(error).__name__}: {error})"[:200]
+        raise StoreCorrupt(path, found, "a store", _RESTORE) from None
     if size != layout.size:
         how = "truncated" if size < layout.size else "something was added"
-        raise StoreCorrupt(path, f"{size} bytes ({how})", str(layout.size), "Restore it or run with --fresh.")
+        raise StoreCorrupt(path, f"{size} bytes ({how})", str(layout.size), _RESTORE)
     return layout
 
 
-def header_checksum(layout: Layout, file: File) -> int:
-    """CRC-32 of every byte outside the header and the mutable datasets."""
-    holes = sorted((e.offset, e.offset + e.nbytes) for name, e in layout.extents.items() if name in MUTABLE)
-    crc, position = 0, len(layout.block)
-    for start, stop in [*holes, (layout.size, layout.size)]:
-        for piece in _pieces(file, position, start):
-            crc = zlib.crc32(piece, crc)
-        position = stop
-    return crc
-
-
-def _pieces(file: File, start: int, stop: int) -> Iterator[memoryview]:
-    for place in range(start, stop, _PIECE_BYTES):
-        piece = np.empty(min(_PIECE_BYTES, stop - place), np.uint8)
-        yield piece[: file.read(piece, place)].data
-
-
-def _block(file: File, path: Path) -> bytes:
+def _read_header(file: File) -> bytes:
     """The bytes of the header, which match their checksum."""
-    first = np.zeros(LINE_BYTES, np.uint8)
+    first = np.zeros(FIRST_LINE_BYTES, np.uint8)
     if not file.read(first, 0):
-        raise StoreCorrupt(path, "an empty file", "a store", "Delete it and run extract-features.")
-    line = _LINE.match(first.tobytes())
+        raise StoreCorrupt(file.path, "an empty file", "a store", "Delete it and run extract-features.")
+    line = _FIRST_LINE.match(first.tobytes())
     if line is None:
-        raise _foreign(path, first.tobytes())
-    crc, size, version = int(line[1], 16), int(line[2]), int(line[3])
-    block = np.empty(size, np.uint8)
-    if file.read(block, 0) < size:
-        raise StoreCorrupt(path, "ends within its header (truncated)", "a store", "Restore it or run with --fresh.")
-    if zlib.crc32(block[_CRC_STOP:].data) != crc:
-        raise StoreCorrupt(path, "its header was changed", "the bytes laid out", "Restore it or run with --fresh.")
-    if version != VERSION:
-        raise StoreCorrupt(path, f"store version {version}", f"version {VERSION}", "Use the release that wrote it.")
-    return block.tobytes()
-
-
-def _foreign(path: Path, first: bytes) -> StoreCorrupt:
-    if first.startswith(_HDF5):
-        found = "another kind of HDF5 file, or a store of version 1"
-    elif first.startswith(FORMAT.encode()):
-        found = "its header was changed"
-    else:
         found = "another kind of file"
-    return StoreCorrupt(path, found, "an emotionrankclap store", "Restore it, or choose another folder.")
+        if first.tobytes().startswith(_HDF5_SIGNATURE):
+            found = "another kind of HDF5 file, or a store of version 1"
+        elif first.tobytes().startswith(FORMAT.encode()):
+            found = "its header was changed"
+        raise StoreCorrupt(file.path, found, "an emotionrankclap store", "Restore it, or choose another folder.")
+    crc, size, version = int(line[1], 16), int(line[2]), int(line[3])
+    header = np.empty(size, np.uint8)
+    if file.read(header, 0) < size:
+        raise StoreCorrupt(file.path, "ends within its header (truncated)", "a store", _RESTORE)
+    if zlib.crc32(header[_AFTER_CRC:].data) != crc:
+        raise StoreCorrupt(file.path, "its header was changed", "the bytes first written", _RESTORE)
+    if version != VERSION:
+        raise StoreCorrupt(
+            file.path, f"store version {version}", f"version {VERSION}", "Use the release that wrote it."
+        )
+    return header.tobytes()
 
 
-def _extent(offset: int, shape: list[int], dtype: str) -> Extent:
-    return Extent(int(offset), tuple(int(length) for length in shape), np.dtype(str(dtype)))
-
-
-def _check_places(layout: Layout) -> None:
-    """Raises ValueError unless every dataset is what it must be, in a place of its own within the file."""
+def _check_extents(layout: Layout) -> None:
+    """Raises ValueError unless every dataset has its shape and type, and a place of its own within the file."""
     vectors = layout.extents["vectors"]
-    rows, width = vectors.shape
+    rows, dim = vectors.shape
     if vectors.dtype.str not in ("<f4", "<f2"):
         raise ValueError(f"vectors of type {vectors.dtype.str}")
-    wanted = datasets(rows, layout.extents["id_bytes"].shape[0], width, vectors.dtype.str)
+    expected = dataset_shapes(rows, layout.extents["id_bytes"].shape[0], dim, vectors.dtype.str)
     found = {name: (extent.shape, extent.dtype.str) for name, extent in layout.extents.items()}
-    if found != wanted:
+    if found != expected:
         raise ValueError(f"datasets {found}")
-    places = sorted((e.offset, e.offset + e.nbytes) for e in layout.extents.values() if e.nbytes)
-    edges = [(0, len(layout.block)), *places, (layout.size, layout.size)]
     if any(length < 0 for extent in layout.extents.values() for length in extent.shape):
-        raise ValueError("less than no rows")
+        raise ValueError("a negative number of rows")
+    places = sorted((e.offset, e.offset + e.nbytes) for e in layout.extents.values() if e.nbytes)
+    edges = [(0, len(layout.header)), *places, (layout.size, layout.size)]
     if any(stop > start for (_, stop), (start, _) in itertools.pairwise(edges)):
         raise ValueError("datasets overlap")
+
+
+def static_checksum(file: File, extents: Mapping[str, Extent], header_bytes: int, size: int) -> int:
+    """CRC-32 of every byte outside the header and the mutable datasets."""
+    mutable = sorted((e.offset, e.offset + e.nbytes) for name, e in extents.items() if name in MUTABLE_DATASETS)
+    crc, position = 0, header_bytes
+    for start, stop in [*mutable, (size, size)]:
+        for offset in range(position, start, _CHUNK_BYTES):
+            chunk = np.empty(min(_CHUNK_BYTES, start - offset), np.uint8)
+            crc = zlib.crc32(chunk[: file.read(chunk, offset)].data, crc)
+        position = stop
+    return crc

@@ -1,4 +1,7 @@
-"""What the rows of a store are called: ids or texts, held as one run of UTF-8 and not as millions of strings."""
+"""The manifest, N utterances by column, and its CSV; and the names of a store's rows, in one buffer of UTF-8.
+
+The CSV is read and written by hand, a block of rows at a time: millions of rows, without a data frame of objects.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ from cache.errors import StoreCorrupt
 
 
 class RowNames:
-    """(N,) names. Name i is `data[offsets[i]:offsets[i + 1]]`; bytes that are no UTF-8 are surrogates in a string."""
+    """(N,) names. Name i is `data[offsets[i]:offsets[i + 1]]`; bytes that are not UTF-8 are surrogates in a string."""
 
     def __init__(self, data: bytes, offsets: NDArray[np.int64]) -> None:
-        """`offsets` is (N + 1,). Raises ValueError when they do not cut `data` into names."""
+        """`offsets` is (N + 1,). Raises ValueError when they do not split `data` into names."""
         if not offsets.size or offsets[0] != 0 or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
             raise ValueError("names out of order")
         self.data, self.offsets = data, offsets
@@ -66,8 +69,8 @@ class RowNames:
 TEXT_COLUMNS = ("id", "audio", "split", "emotion", "speaker", "gender", "intensity", "caption")
 LABEL_COLUMNS = ("valence", "arousal", "dominance")
 SPLITS = ("train", "dev", "test", "test1", "test2", "test3")
-_CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values on many rows: each is held once
-_BLOCK = 512  # rows held as lists at once: too few to set off the garbage collector, which walks all columns
+_CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values on many rows: kept once
+_BLOCK_ROWS = 512  # held as lists at once: too few to trigger the garbage collector, which walks all columns
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,13 @@ class Manifest:
     gender: list[str]
     intensity: list[str]
     caption: list[str]
-    notes: list[str] = field(default_factory=list, compare=False)  # what the reader did, to be said aloud
+    notes: list[str] = field(default_factory=list, compare=False)  # what the reader did, to be logged
 
     def __len__(self) -> int:
         return len(self.id)
 
     def path(self, row: int) -> Path:
-        """Where the audio of `row` lies."""
+        """The audio file of `row`."""
         return self.root / self.audio[row]
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
@@ -117,28 +120,28 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write `manifest` as CSV, whole or not at all. The root is not in it (paths are relative to it)."""
-    write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in _csv(manifest)))
+    write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in _csv_blocks(manifest)))
 
 
 def read_manifest(path: Path, root: Path) -> Manifest:
-    """Read what `write_manifest` wrote (stage one validates foreign manifests; this file is our own).
+    """Read what `write_manifest` wrote; a user's manifest is read and validated by stage one.
 
     Raises StoreCorrupt when the file is missing or was edited into something else: another header, an unknown split, a
     label outside 1-7, an id twice.
     """
     texts: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
     labels: dict[str, array[float]] = {name: array("d") for name in LABEL_COLUMNS}
-    once: dict[str, str] = {}
+    kept: dict[str, str] = {}
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if next(reader, None) != [*texts, *labels]:
                 raise ValueError("another header")
-            while rows := list(islice(reader, _BLOCK)):
+            while rows := list(islice(reader, _BLOCK_ROWS)):
                 columns = dict(zip((*texts, *labels), zip(*rows, strict=True), strict=True))
                 for name, column in texts.items():
-                    given = columns[name]
-                    column += map(once.setdefault, given, given) if name in _CATEGORIES else given
+                    values = columns[name]
+                    column += map(kept.setdefault, values, values) if name in _CATEGORIES else values
                 for name, numbers in labels.items():
                     value_of = {text: float(text) if text else nan for text in set(columns[name])}
                     numbers.extend(map(value_of.__getitem__, columns[name]))
@@ -147,18 +150,13 @@ def read_manifest(path: Path, root: Path) -> Manifest:
             path, f"cannot be read ({error})", "the manifest that extract-features wrote", "Run extract-features again."
         ) from None
     manifest = Manifest(root, **texts, **{name: np.array(labels[name]) for name in LABEL_COLUMNS})  # type: ignore[arg-type]
-    _refuse_edited(manifest, path)
+    for row, found, expected in _invalid_entries(manifest):
+        raise StoreCorrupt(f"{path}:{row + 2}", found, expected, "Undo the edit, or run extract-features again.")
     return manifest
 
 
-def _refuse_edited(manifest: Manifest, path: Path) -> None:
-    row, found, expected = next(_edited(manifest), (-1, "", ""))
-    if row >= 0:
-        raise StoreCorrupt(f"{path}:{row + 2}", found, expected, "Undo the edit, or run extract-features again.")
-
-
-def _edited(manifest: Manifest) -> Iterator[tuple[int, str, str]]:
-    """What no manifest of ours holds: (row, found, expected)."""
+def _invalid_entries(manifest: Manifest) -> Iterator[tuple[int, str, str]]:
+    """What `write_manifest` never writes: (row, found, expected)."""
     for name in sorted(set(manifest.split) - set(SPLITS)):
         yield manifest.split.index(name), f"split {name[:60]!r}", ", ".join(SPLITS)
     for name in LABEL_COLUMNS:
@@ -169,27 +167,27 @@ def _edited(manifest: Manifest) -> Iterator[tuple[int, str, str]]:
         seen: dict[str, int] = {}
         row = next(row for row, name in enumerate(manifest.id) if seen.setdefault(name, row) != row)
         first = seen[manifest.id[row]] + 2
-        yield row, f"id {manifest.id[row][:60]!r}, already at line {first}", "an id of its own"
+        yield row, f"id {manifest.id[row][:60]!r}, already at line {first}", "each id once"
 
 
-def _printed(values: NDArray[np.float64]) -> list[str]:
-    """Labels as text; the few values of a corpus are printed once each."""
-    different, places = np.unique(values, return_inverse=True)
-    texts = ["" if np.isnan(value) else repr(value) for value in different.tolist()]
-    return [texts[place] for place in places.tolist()]
-
-
-def _csv(manifest: Manifest) -> Iterator[str]:
-    """The file, a block of rows at a time."""
+def _csv_blocks(manifest: Manifest) -> Iterator[str]:
+    """The CSV, a block of rows at a time."""
     block = io.StringIO()
     writer = csv.writer(block, lineterminator="\n")
     writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
-    for start in range(0, len(manifest), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for start in range(0, len(manifest), _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
         texts = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
-        labels = [_printed(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
+        labels = [_label_texts(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
         writer.writerows(zip(*texts, *labels, strict=True))
         yield block.getvalue()
         block.seek(0)
         block.truncate()
     yield block.getvalue()
+
+
+def _label_texts(values: NDArray[np.float64]) -> list[str]:
+    """Labels as text, empty for NaN; each of the few distinct values of a corpus is formatted once."""
+    distinct, indices = np.unique(values, return_inverse=True)
+    texts = ["" if np.isnan(value) else repr(value) for value in distinct.tolist()]
+    return [texts[index] for index in indices.tolist()]

@@ -16,16 +16,16 @@ from cache.manifest import LABEL_COLUMNS
 from cache.reader import Store
 from cache.stores import Stores
 
-BLOCK = 256  # rows that lie side by side in a store and are read together
-WINDOW = 256  # blocks that are shuffled among each other
+BLOCK_ROWS = 256  # consecutive rows of a store that are read together
+WINDOW_BLOCKS = 256  # that are shuffled among each other
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Vectors (n, width) that stay in their store, for a set larger than memory.
+    """Vectors (n, dim) that stay in their store, for a training set larger than memory.
 
-    They are shuffled block by block, and row by row within a window of blocks, so that what is read next lies in few
-    places of the file; the operating system's page cache holds the window.
+    They are shuffled block by block, and row by row within a window of blocks, so that the next reads are in few places
+    of the file; the operating system's page cache holds the window.
     """
 
     store: Store
@@ -33,10 +33,10 @@ class OnDisk:
     device: torch.device
 
     def read(self, places: torch.Tensor) -> torch.Tensor:
-        """Vectors (m, width) float32 of `places` (m,), each checked against its CRC. Raises StoreCorrupt."""
-        wanted = self.rows[places.cpu().numpy()]
-        order = np.argsort(wanted)
-        values, done = self.store.read(wanted[order])
+        """Vectors (m, dim) float32 of `places` (m,), each checked against its CRC. Raises StoreCorrupt."""
+        rows = self.rows[places.cpu().numpy()]
+        order = np.argsort(rows)
+        values, done = self.store.read(rows[order])
         if not done.all():
             found = f"{int((~done).sum())} rows that were done have changed"
             raise StoreCorrupt(self.store.path, found, "what was there at the start", "Run extract-features again.")
@@ -45,11 +45,12 @@ class OnDisk:
         return vectors.to(self.device)
 
     def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every place once: blocks in random order, and within `WINDOW` of them rows in random order."""
+        """(n,) every index once: blocks in random order, and within `WINDOW_BLOCKS` of them rows in random order."""
         places = torch.arange(len(self.rows))
-        blocks = torch.split(places, BLOCK)
+        blocks = torch.split(places, BLOCK_ROWS)
         mixed = [blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()]
-        windows = [torch.cat(mixed[start : start + WINDOW]) for start in range(0, len(mixed), WINDOW)]
+        starts = range(0, len(mixed), WINDOW_BLOCKS)
+        windows = [torch.cat(mixed[start : start + WINDOW_BLOCKS]) for start in starts]
         return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
 
@@ -61,22 +62,22 @@ class CachedPairs:
     """
 
     rows: NDArray[np.int64]  # (n,) manifest rows
-    speech: torch.Tensor  # (n, audio width) float32; (0, audio width) where the vectors stay on disk
-    text: torch.Tensor  # (T, text width) float32, only texts that these utterances use
+    speech: torch.Tensor  # (n, audio dim) float32; (0, audio dim) where the vectors stay on disk
+    text: torch.Tensor  # (T, text dim) float32, only texts that these utterances use
     offsets: torch.Tensor  # (n + 1,) int64
     caption: torch.Tensor  # (M,) int64
     labels: torch.Tensor  # (n, 3) float64: valence, arousal, dominance on 1-7; NaN where unlabelled
     emotion: torch.Tensor  # (n,) int64 codes of the manifest's categories; -1 where unknown
     gender: torch.Tensor  # (n,) int64, likewise
     acoustic: torch.Tensor | None  # (n, F) float32 acoustic features, where the stores have them
-    notes: list[str]  # rows left out and why, to be said aloud
+    notes: list[str]  # rows left out and why, to be logged
     disk: OnDisk | None = None  # the speech vectors where they are not in memory
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every place once, in an order drawn from `generator`."""
+        """(n,) every index once, in an order drawn from `generator`."""
         return self.disk.shuffled(generator) if self.disk else torch.randperm(len(self), generator=generator)
 
     def draw_captions(self, generator: torch.Generator) -> torch.Tensor:
@@ -96,42 +97,38 @@ def cached_pairs(
 ) -> CachedPairs:
     """The pairs of `splits` whose speech and captions are done, as tensors on `device`.
 
-    Utterances that lack one of the labels in `require` ("valence", ...) are left out. Only rows of `splits` are read.
+    Utterances without one of the labels in `require` ("valence", ...) are left out. Only rows of `splits` are read.
     Without `resident` the speech vectors stay in their store (`disk`), each checked once here; all else is in memory.
     Raises UsageError when nothing is left or `style` has no captions.
     """
-    manifest, captions = stores.manifest, stores.captions
-    name = f"{stores.folder} ({', '.join(splits)})"
-    if style not in captions.styles():
-        known = ", ".join(captions.styles()) or "none"
-        action = f"Name another style, or run extract-features with -o captions.styles=[{style}, ...]."
-        raise UsageError(stores.folder, f"no captions of style {style}", f"one of: {known}", action)
-    chosen = manifest.rows(*splits)
-    labels = np.stack([getattr(manifest, column)[chosen] for column in LABEL_COLUMNS], axis=1)
+    manifest = stores.manifest
+    _require_style(stores, style)
+    of_splits = manifest.rows(*splits)
+    labels = np.stack([getattr(manifest, column)[of_splits] for column in LABEL_COLUMNS], axis=1)
     labelled = np.isfinite(labels[:, [LABEL_COLUMNS.index(column) for column in require]]).all(axis=1)
-    rows, labels = chosen[labelled], labels[labelled]
+    rows, labels = of_splits[labelled], labels[labelled]
     speech, done = stores.audio.read(rows) if resident else (None, stores.audio.done(rows))
-    acoustic, featured = stores.acoustic.read(rows) if stores.acoustic else (None, done)
-    done = done & featured
-    owner, caption = _captions_of(captions.links(style, len(manifest)), rows)
+    acoustic, acoustic_done = stores.acoustic.read(rows) if stores.acoustic else (None, done)
+    done = done & acoustic_done
+    utterance, caption = _caption_links(stores.captions.links(style, len(manifest)), rows)
     used, caption = np.unique(caption, return_inverse=True)
     text, text_done = stores.text.read(used)
-    usable = done[owner] & text_done[caption]
-    keep = np.zeros(len(rows), dtype=bool)
-    keep[owner[usable]] = True
+    usable = done[utterance] & text_done[caption]
+    counts = np.bincount(utterance[usable], minlength=len(rows))  # captions that are done, by utterance
+    keep = counts > 0
+    name = f"{stores.folder} ({', '.join(splits)})"
     left_out = {
-        f"without {' and '.join(require)}": len(chosen) - len(rows),
+        f"without {' and '.join(require)}": len(of_splits) - len(rows),
         "failed or pending (see extract-features --status)": int((~done).sum()),
         f"without a caption of style {style} that is done": int((done & ~keep).sum()),
     }
     if not keep.any():
         raise UsageError(name, "no labelled pair that is done", "at least one", "See extract-features --status.")
-    counts = np.bincount(owner[usable], minlength=len(rows))[keep]
     return CachedPairs(
         rows=rows[keep],
-        speech=torch.empty(0, stores.audio.width, device=device) if speech is None else _tensor(speech[keep], device),
+        speech=torch.empty(0, stores.audio.dim, device=device) if speech is None else _tensor(speech[keep], device),
         text=_tensor(text, device),
-        offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts)]), device=device),
+        offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts[keep])]), device=device),
         caption=torch.tensor(caption[usable], device=device),
         labels=torch.tensor(labels[keep], dtype=torch.float64, device=device),
         emotion=_codes(manifest.emotion, rows[keep], device),
@@ -142,18 +139,27 @@ def cached_pairs(
     )
 
 
+def _require_style(stores: Stores, style: str) -> None:
+    """Raises UsageError for a style without captions."""
+    styles = stores.captions.styles()
+    if style not in styles:
+        expected = f"one of: {', '.join(styles) or 'none'}"
+        action = f"Name another style, or run extract-features with -o captions.styles=[{style}, ...]."
+        raise UsageError(stores.folder, f"no captions of style {style}", expected, action)
+
+
 def _codes(names: list[str], rows: NDArray[np.int64], device: str | torch.device) -> torch.Tensor:
     """(n,) a number for each category of the whole manifest, so that splits agree; -1 where there is none."""
     code_of = {name: code for code, name in enumerate(sorted(set(names) - {""}))}
     return torch.tensor([code_of.get(names[row], -1) for row in rows.tolist()], dtype=torch.int64, device=device)
 
 
-def _captions_of(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every caption of `rows`: the position in `rows` it belongs to, ascending, and its text row."""
+def _caption_links(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every caption of `rows`: the index in `rows` of its utterance, ascending, and its text row."""
     starts, counts = links.offsets[rows], links.offsets[rows + 1] - links.offsets[rows]
-    owner = np.repeat(np.arange(len(rows)), counts)
+    utterance = np.repeat(np.arange(len(rows)), counts)
     first = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    return owner, links.text[first + np.arange(len(owner))]
+    return utterance, links.text[first + np.arange(len(utterance))]
 
 
 def _tensor(values: NDArray[np.floating[Any]], device: str | torch.device) -> torch.Tensor:

@@ -20,7 +20,7 @@ MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
 
 
 class Stores:
-    """What `extract-features` left in `folder`. Nothing is read before it is asked for."""
+    """The files that `extract-features` wrote in `folder`, each read when it is first used."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,21 +38,21 @@ class Stores:
     @cached_property
     def audio(self) -> Store:
         """One row an utterance. Raises StoreCorrupt when its rows are not the manifest's."""
-        return self._matching(self.folder / "audio.h5", self.manifest.id)
+        return self._open_matching(self.folder / "audio.h5", self.manifest.id)
 
     @cached_property
     def text(self) -> Store:
         """One row a distinct text. Raises StoreCorrupt when its rows are not the captions'."""
-        return self._matching(self.folder / "text.h5", self.captions.texts())
+        return self._open_matching(self.folder / "text.h5", self.captions.texts())
 
     @cached_property
     def acoustic(self) -> Store | None:
         """One row an utterance, of acoustic features; None where none were extracted."""
         path = self.folder / "acoustic.h5"
-        return self._matching(path, self.manifest.id) if path.is_file() else None
+        return self._open_matching(path, self.manifest.id) if path.is_file() else None
 
     def speech(self, *splits: str) -> NDArray[np.floating[Any]]:
-        """(n, width) vectors of the done utterances of `splits` (of all, when none is named), in manifest order."""
+        """(n, dim) vectors of the done utterances of `splits` (of all, when none is named), in manifest order."""
         rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
         values, done = self.audio.read(rows)
         return values[done]
@@ -60,7 +60,7 @@ class Stores:
     def with_splits(self, split: Sequence[str]) -> Stores:
         """The same stores, opened once, with other splits: `split` is (N,), one of `SPLITS` for each manifest row.
 
-        The folder is not changed, nor what it says of itself. Raises UsageError for another number of rows.
+        The folder is not changed. Raises UsageError for another number of rows.
         """
         if len(split) != len(self.manifest):
             found, expected = f"{len(split)} splits", f"{len(self.manifest)}, one an utterance"
@@ -74,19 +74,15 @@ class Stores:
         """The fingerprints of the two encoders."""
         return {"audio": self.audio.fingerprint, "text": self.text.fingerprint}
 
-    def _matching(self, path: Path, ids: list[str]) -> Store:
+    def _open_matching(self, path: Path, ids: list[str]) -> Store:
         store = Store.open(path)
         try:
             same = store.names == RowNames.of(ids)
         except UnicodeEncodeError:  # half a character, which JSON can hold and no store does
             same = False
         if not same:
-            raise StoreCorrupt(
-                path,
-                "other rows than the folder's manifest and captions",
-                "one row each",
-                "Run extract-features again.",
-            )
+            found = "other rows than the folder's manifest and captions"
+            raise StoreCorrupt(path, found, "one row each", "Run extract-features again.")
         store.ids = ids  # the same strings, held once
         return store
 
@@ -99,7 +95,6 @@ def open_stores(folder: str | Path) -> Stores:
         found = "not a folder" if folder.exists() else "no such folder"
         if folder.is_dir():
             found = f"no {' and no '.join(missing)}"
-        raise UsageError(
-            folder, found, "a folder of stores", "Run extract-features first, with --out naming this folder."
-        )
+        action = "Run extract-features first, with --out naming this folder."
+        raise UsageError(folder, found, "a folder of stores", action)
     return Stores(folder)

@@ -1,27 +1,194 @@
-"""Writing rows in place, and opening a store to write: new, resumed, or with the rows of an earlier manifest.
+"""Writing a store: allocated whole before the first row, then rows in place, each committed by its CRC.
 
-A row is committed by its CRC: until the CRC matches, the row is pending.
+Every dataset is contiguous. HDF5 creates its metadata in memory; this module writes them and HDF5 never touches the
+disk. Rows go in place through their byte offsets, so no crash can leave HDF5 metadata half-written (F33), and any plain
+h5py opens the file at any instant. Until its CRC matches, a row is pending.
+
+Immutable datasets: `id_bytes`, `id_offsets` (the row's name), `stamp` (the source's size and mtime), `length` (what
+batches are sorted by). Mutable, one entry a row: `vectors`, `digest` (BLAKE2b-128 of the source's bytes), `reason`
+(UTF-8, why the row failed), `state`, `crc`.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
-from cache.allocation import StoreRows, StoreSpec, allocate
-from cache.disk import File
+from cache.disk import File, atomic_file
 from cache.errors import StoreMismatch
-from cache.header import DIGEST_BYTES, DONE, FAILED, REASON_BYTES
+from cache.header import (
+    DIGEST_BYTES,
+    DONE,
+    FAILED,
+    FORMAT,
+    MIN_HEADER_BYTES,
+    REASON_BYTES,
+    VERSION,
+    Extent,
+    Layout,
+    dataset_shapes,
+    encode_header,
+    static_checksum,
+)
 from cache.manifest import RowNames
-from cache.reader import Store, block_rows, row_crc
+from cache.reader import Store, row_crc
+
+_ALIGNMENT = 4096  # bytes, of datasets in the file
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The rows of a store: N named sources."""
+
+    ids: list[str]
+    stamps: NDArray[np.int64]  # (N, 2) size in bytes, mtime in ns; zeros where the id is the source itself
+    lengths: NDArray[np.int64]  # (N,) what batches are sorted by
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """The store that is wanted."""
+
+    path: Path
+    kind: str
+    rows: StoreRows
+    dim: int
+    dtype: str  # "<f4" or "<f2"
+    fingerprint: Mapping[str, Any]
+
+
+def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
+    """The store of `spec`, and how many of its rows were reused from one with another manifest.
+
+    A row is reused when its id is the same and its source unchanged: equal size and mtime, or equal size and equal
+    content by `digest_of(row)`. Raises StoreMismatch, field by field, when the fingerprints differ.
+    """
+    if not spec.path.exists():
+        with allocate(spec):
+            pass
+        return Store.open(spec.path), 0
+    old = Store.open(spec.path)
+    fields = fingerprints.differences(old.fingerprint, spec.fingerprint)
+    dtype = old.layout.extents["vectors"].dtype.str
+    if dtype != spec.dtype:
+        fields.append(fingerprints.Difference("dtype", dtype, spec.dtype))
+    if fields:
+        found, action = fingerprints.describe_differences(fields), "Choose another --out, or --fresh to start over."
+        raise StoreMismatch(spec.path, found, "the same fingerprint", action)
+    same_stamps = np.array_equal(old.column("stamp"), spec.rows.stamps)
+    same_lengths = np.array_equal(old.column("length"), spec.rows.lengths)
+    if same_stamps and same_lengths and old.names == RowNames.of(spec.rows.ids):
+        return old, 0
+    with allocate(spec) as layout:
+        reused = _copy_unchanged(old, Store(layout), digest_of)
+    return Store.open(spec.path), reused
+
+
+@contextmanager
+def allocate(spec: StoreSpec) -> Iterator[Layout]:
+    """A store of pending rows that replaces `spec.path` when the block ends, whole or not at all.
+
+    Until then its rows may be written to the yielded layout. Raises EmotionRankError when the disk is full.
+    """
+    names = RowNames.of(spec.rows.ids)
+    columns: dict[str, NDArray[Any]] = {
+        "id_bytes": np.frombuffer(names.data, dtype=np.uint8),
+        "id_offsets": names.offsets.astype("<i8", copy=False),
+        "stamp": np.ascontiguousarray(spec.rows.stamps, "<i8"),
+        "length": np.ascontiguousarray(spec.rows.lengths, "<i8"),
+    }
+    header_bytes = MIN_HEADER_BYTES
+    while header_bytes < 2048 + len(fingerprints.canonical(spec.fingerprint)):
+        header_bytes *= 2  # HDF5's user block is a power of two
+    image = _MetadataImage()
+    extents = _create_datasets(image, spec, len(names.data), header_bytes)
+    with atomic_file(spec.path) as file:
+        file.reserve(image.size)
+        for offset, piece in image.pieces.items():
+            file.write(piece, offset)
+        for name, column in columns.items():
+            file.write(column.reshape(-1).view(np.uint8).data, extents[name].offset)
+        checksum = static_checksum(file, extents, header_bytes, image.size)
+        fields = {
+            "bytes": image.size,
+            "datasets": {name: [e.offset, list(e.shape), e.dtype.str] for name, e in extents.items()},
+            "fingerprint": spec.fingerprint,
+            "kind": spec.kind,
+            "seal": checksum,
+        }
+        header = encode_header(header_bytes, fields)
+        file.write(header, 0)
+        yield Layout(file.path, spec.kind, dict(spec.fingerprint), extents, image.size, checksum, header)
+
+
+class _MetadataImage:
+    """A file in memory that keeps what HDF5 writes, its metadata, and not the gigabytes between."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, bytes] = {}  # by offset
+        self.size = 0
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self.size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: memoryview) -> int:
+        self.pieces[self._position] = bytes(data)
+        return len(data)
+
+    def truncate(self, size: int) -> None:
+        self.size = size
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def read(self, _: int) -> bytes:
+        raise io.UnsupportedOperation("HDF5 reads what it has written")
+
+    readinto = read
+
+
+def _create_datasets(image: _MetadataImage, spec: StoreSpec, id_bytes: int, header_bytes: int) -> dict[str, Extent]:
+    """Let HDF5 write the metadata of an empty store into `image`; returns where each dataset lies."""
+    create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    create.set_layout(h5py.h5d.CONTIGUOUS)
+    create.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    create.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    create.set_obj_track_times(False)
+    extents = {}
+    with h5py.File(
+        image,
+        "w",
+        libver=("earliest", "v110"),
+        userblock_size=header_bytes,
+        alignment_threshold=_ALIGNMENT,
+        alignment_interval=_ALIGNMENT,
+    ) as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, "kind": spec.kind})
+        file.attrs["fingerprint"] = fingerprints.canonical(spec.fingerprint)
+        for name, (shape, dtype) in dataset_shapes(len(spec.rows), id_bytes, spec.dim, spec.dtype).items():
+            space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype), logical=True)
+            dataset = h5py.h5d.create(file.id, name.encode(), kind, space, create)
+            extents[name] = Extent(int(dataset.get_offset() or 0), shape, np.dtype(dtype))
+    return extents
 
 
 @dataclass
@@ -34,7 +201,7 @@ class Rounding:
     least_cosine: float = 1.0  # between a vector and what is stored of it
 
     def add(self, exact: NDArray[np.floating[Any]], stored: NDArray[np.floating[Any]]) -> None:
-        """Take (width,) `exact` into account, of which `stored` is kept."""
+        """Count (dim,) `exact`, which is kept as `stored`."""
         x, y = exact.astype(np.float64), stored.astype(np.float64)
         self.rows += 1
         self.largest_error = max(self.largest_error, float(np.abs(x - y).max()))
@@ -48,163 +215,126 @@ class Rounding:
         )
 
 
-_NO_REASON = bytes(REASON_BYTES)
-
-
 class StoreWriter:
-    """Writes rows of one store through byte offsets; the caller holds the folder's lock (`cache.lock`)."""
+    """Writes rows of one store through byte offsets; the caller holds the folder's `writer_lock`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.rounding = Rounding()
         self._extents = store.layout.extents
         self._names = store.names
-        self._no_vector = bytes(self._extents["vectors"].row_bytes)
         self._file = File(store.path, os.O_RDWR)
-        self.rounding = Rounding()
 
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def commit(self, row: int, vector: NDArray[np.floating[Any]], digest: bytes) -> str | None:
-        """Store (width,) `vector` as done; a zero or non-finite one is stored as failed, and the reason returned."""
+        """Store (dim,) `vector` as done; a zero or non-finite one is stored as failed, and the reason returned."""
         exact, dtype = vector, self._extents["vectors"].dtype
         with np.errstate(over="ignore"):  # float16 overflow shows as inf below
             vector = np.ascontiguousarray(exact, dtype=dtype)
-        if vector.shape != (self.store.width,):
-            raise ValueError(f"row {row}: a vector of shape {vector.shape}, expected ({self.store.width},)")
+        if vector.shape != (self.store.dim,):
+            raise ValueError(f"row {row}: a vector of shape {vector.shape}, expected ({self.store.dim},)")
         if not np.isfinite(vector).all():
             return self.fail(row, "the encoder returned a non-finite vector", digest)
         if not vector.any():
             return self.fail(row, "the encoder returned a zero vector", digest)
         if dtype == np.float16:
             self.rounding.add(exact, vector)
-        payload = vector.tobytes()
-        self._write(row, DONE, digest, payload, vector=payload, reason=_NO_REASON)
+        self._write_row(row, DONE, digest, vector.tobytes())
         return None
 
     def fail(self, row: int, reason: str, digest: bytes = bytes(DIGEST_BYTES)) -> str:
         """Store `row` as failed with `reason`, cut to 160 bytes of UTF-8."""
         text = reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore").encode()
-        payload = text.ljust(REASON_BYTES, b"\0")
-        self._write(row, FAILED, digest, payload, vector=self._no_vector, reason=payload)
+        self._write_row(row, FAILED, digest, text.ljust(REASON_BYTES, b"\0"))
         return reason
 
+    def _write_row(self, row: int, state: int, digest: bytes, payload: bytes) -> None:
+        """Write every entry of a row, its CRC last: `payload` is the vector of a done row, the reason of a failed one.
+
+        The other of the two becomes zeros, whatever an interrupted write left there.
+        """
+        payload_name, zeroed = ("vectors", "reason") if state == DONE else ("reason", "vectors")
+        entries = {payload_name: payload, zeroed: bytes(self._extents[zeroed].row_bytes)}
+        crc = row_crc(row, self._names[row], state, digest, payload)
+        self._write("vectors", row, entries["vectors"])
+        self._write("reason", row, entries["reason"])
+        self._write("digest", row, digest)
+        self._write("state", row, bytes([state]))
+        self._write("crc", row, crc.to_bytes(4, "little"))
+
     def copy(self, row: int, vectors: NDArray[np.floating[Any]], digests: NDArray[np.uint8]) -> None:
-        """Store (n, width) `vectors` and (n, 16) `digests`, which were rows done in a like store, from `row` on."""
+        """Store (n, dim) `vectors` and (n, 16) `digests`, which are done rows of a store like this, from `row` on."""
         rows = np.arange(row, row + len(vectors))
         parts = zip(rows.tolist(), self._names.take(rows), digests, vectors.view(np.uint8), strict=True)
         crcs = [row_crc(i, name, DONE, digest.data, vector.data) for i, name, digest, vector in parts]
-        self._put("vectors", row, vectors.view(np.uint8).reshape(-1).data)
-        self._put("digest", row, digests.tobytes())
-        self._put("state", row, bytes([DONE]) * len(vectors))
-        self._put("crc", row, np.array(crcs, "<u4").tobytes())
+        self._write("vectors", row, vectors.view(np.uint8).reshape(-1).data)
+        self._write("digest", row, digests.tobytes())
+        self._write("state", row, bytes([DONE]) * len(vectors))
+        self._write("crc", row, np.array(crcs, "<u4").tobytes())
 
     def reset(self, rows: Sequence[int]) -> None:
         """Make `rows` pending again, as if never written."""
         for row in rows:
             for name in ("crc", "state", "digest", "reason", "vectors"):
-                self._put(name, row, bytes(self._extents[name].row_bytes))
+                self._write(name, row, bytes(self._extents[name].row_bytes))
 
     def sync(self) -> None:
         """Make every row written so far survive power loss."""
         self._file.sync()
 
     def close(self) -> None:
-        """Let go of the file; rows not synced are left to the operating system."""
+        """Close the file; rows that are not synced are left to the operating system."""
         self._file.close()
 
-    def _write(self, row: int, state: int, digest: bytes, payload: bytes, *, vector: bytes, reason: bytes) -> None:
-        """The whole row: a vector and no reason or a reason and no vector, whatever an interrupted write left there."""
-        self._put("vectors", row, vector)
-        self._put("reason", row, reason)
-        self._put("digest", row, digest)
-        self._put("state", row, bytes([state]))
-        crc = row_crc(row, self._names[row], state, digest, payload)
-        self._put("crc", row, crc.to_bytes(4, "little"))
-
-    def _put(self, name: str, row: int, data: bytes | memoryview) -> None:
+    def _write(self, name: str, row: int, data: bytes | memoryview) -> None:
         extent = self._extents[name]
         self._file.write(data, extent.offset + row * extent.row_bytes)
 
 
-def open_for_writing(plan: StoreSpec, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
-    """The store of `plan` and how many of its rows were carried over from one with another manifest.
-
-    A row is carried over when its id is the same and its source unchanged: equal size and mtime, or equal size and
-    equal content by `digest_of(row)`. Raises StoreMismatch, field by field, when the fingerprints differ.
-    """
-    if not plan.path.exists():
-        with allocate(plan):
-            pass
-        return Store.open(plan.path), 0
-    old = Store.open(plan.path)
-    fields = fingerprints.differences(old.fingerprint, plan.fingerprint)
-    if old.layout.extents["vectors"].dtype.str != plan.dtype:
-        fields.append(fingerprints.Difference("dtype", old.layout.extents["vectors"].dtype.str, plan.dtype))
-    if fields:
-        raise StoreMismatch(
-            plan.path,
-            fingerprints.describe_differences(fields),
-            "the same fingerprint",
-            "Choose another --out, or --fresh to start over.",
-        )
-    if _same(old, plan.rows):
-        return old, 0
-    with allocate(plan) as layout:
-        carried = _carry(old, Store(layout), digest_of)
-    return Store.open(plan.path), carried
-
-
-def _same(old: Store, new: StoreRows) -> bool:
-    return (
-        np.array_equal(old.column("stamp"), new.stamps)
-        and np.array_equal(old.column("length"), new.lengths)
-        and old.names == RowNames.of(new.ids)
-    )
-
-
-def _carry(old: Store, new: Store, digest_of: Callable[[int], bytes | None]) -> int:
-    """Copy every unchanged row, in the order of `old`, a block of it in memory at a time."""
+def _copy_unchanged(old: Store, new: Store, digest_of: Callable[[int], bytes | None]) -> int:
+    """Copy every unchanged row, in the order of `old`, a block of it in memory at a time; returns how many."""
     states = old.scan()
     reasons, digests = old.reasons(states), old.column("digest")
-    rows, before = _unchanged(old, new, states, digest_of)
-    step, carried = block_rows(old), 0
+    new_rows, old_rows = _unchanged_rows(old, new, states, digest_of)
+    reused = 0
     with StoreWriter(new) as writer:
-        for start in range(0, len(rows), step):
-            row, was = rows[start : start + step], before[start : start + step]
-            values, done = old.read(was)  # checked once more: what has changed since the scan stays pending
-            for run in _runs(row[done]):
-                writer.copy(int(row[done][run.start]), values[done][run], digests[was[done]][run])
-            for i in np.flatnonzero(states[was] == FAILED).tolist():
-                writer.fail(int(row[i]), reasons[int(was[i])], digests[was[i]].tobytes())
-            carried += int(np.count_nonzero(done | (states[was] == FAILED)))
-    return carried
+        for block in old.blocks(len(new_rows)):
+            to, source = new_rows[block], old_rows[block]
+            values, done = old.read(source)  # checked once more: what has changed since the scan stays pending
+            for run in _consecutive(to[done]):
+                writer.copy(int(to[done][run.start]), values[done][run], digests[source[done]][run])
+            failed = states[source] == FAILED
+            for i in np.flatnonzero(failed).tolist():
+                writer.fail(int(to[i]), reasons[int(source[i])], digests[source[i]].tobytes())
+            reused += int(np.count_nonzero(done | failed))
+    return reused
 
 
-def _runs(rows: NDArray[np.int64]) -> Iterator[slice]:
-    """Cut rows (n,) into runs that lie side by side."""
+def _unchanged_rows(
+    old: Store, new: Store, states: NDArray[np.uint8], digest_of: Callable[[int], bytes | None]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of `new` whose source is unchanged and which row of `old` each was, ascending there."""
+    row_of = {name: row for row, name in enumerate(old.ids)}
+    old_rows = np.array([row_of.get(name, -1) for name in new.ids], dtype=np.int64)
+    rows = np.flatnonzero(old_rows >= 0)
+    rows = rows[np.isin(states[old_rows[rows]], (DONE, FAILED))]
+    digests = old.column("digest")[old_rows[rows]]
+    before, now = old.column("stamp")[old_rows[rows]], new.column("stamp")[rows]
+    same = (before == now).all(axis=1)
+    for i in np.flatnonzero(~same & (before[:, 0] == now[:, 0]) & digests.any(axis=1)).tolist():
+        same[i] = digest_of(int(rows[i])) == digests[i].tobytes()
+    rows = rows[same]
+    rows = rows[np.argsort(old_rows[rows], kind="stable")]
+    return rows, old_rows[rows]
+
+
+def _consecutive(rows: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut rows (n,) into runs of consecutive ones."""
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
     ends = [0, *cuts.tolist(), len(rows)] if len(rows) else []
     return itertools.starmap(slice, itertools.pairwise(ends))
-
-
-def _unchanged(
-    old: Store, new: Store, states: NDArray[np.uint8], digest_of: Callable[[int], bytes | None]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of `new` to carry over and what each was in `old`, ascending there."""
-    row_of = {name: row for row, name in enumerate(old.ids)}
-    before = np.array([row_of.get(name, -1) for name in new.ids], dtype=np.int64)
-    rows = np.flatnonzero(before >= 0)
-    rows = rows[np.isin(states[before[rows]], (DONE, FAILED))]
-    was, now, digests = old.column("stamp")[before[rows]], new.column("stamp")[rows], old.column("digest")[before[rows]]
-    same = (was == now).all(axis=1)
-    for i in np.flatnonzero(~same & (was[:, 0] == now[:, 0]) & digests.any(axis=1)).tolist():
-        same[i] = digest_of(int(rows[i])) == digests[i].tobytes()
-    rows = rows[same]
-    rows = rows[np.argsort(before[rows], kind="stable")]
-    return rows, before[rows]

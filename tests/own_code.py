@@ -12,7 +12,6 @@ import pytest
 
 from pipeline import register_objective
 from pipeline.core import plugins
-from pipeline.core import plugins as registry
 from pipeline.core.config import TrainConfig
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.extract import extract
@@ -58,8 +57,8 @@ WAVES = [np.random.default_rng(0).standard_normal(n).astype(np.float32) for n in
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever a test registers, runs or imports from beside a plugin is gone after it."""
-    monkeypatch.setattr(registry, "_PARTS", {})
-    monkeypatch.setattr(plugins, "_RUN", [])
+    monkeypatch.setattr(plugins, "_REGISTRY", {})
+    monkeypatch.setattr(plugins, "_LOADED_FILES", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
     plugins._import_packages.cache_clear()
@@ -67,8 +66,8 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     """As in a new process."""
-    registry._PARTS.clear()
-    plugins._RUN.clear()
+    plugins._REGISTRY.clear()
+    plugins._LOADED_FILES.clear()
 
 
 def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:

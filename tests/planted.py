@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.allocation import StoreRows, StoreSpec
 from cache.captions import Captions, write_captions_file
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
-from cache.writer import StoreWriter, open_for_writing
+from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig
 from pipeline.data.captions import Source, plan_captions
 from pipeline.data.captions.base import Acoustics
@@ -148,9 +147,7 @@ def _vectors(
 def _store(path: Path, kind: str, ids: list[str], vectors: NDArray[np.float32]) -> None:
     rows = StoreRows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
     fingerprint = {"store_version": 1, "encoder": {"encoder": "planted"}}
-    store, _ = open_for_writing(
-        StoreSpec(path, kind, rows, width=vectors.shape[1], dtype="<f4", fingerprint=fingerprint)
-    )
+    store, _ = open_for_writing(StoreSpec(path, kind, rows, dim=vectors.shape[1], dtype="<f4", fingerprint=fingerprint))
     with StoreWriter(store) as writer:
         for row, vector in enumerate(vectors):
             writer.commit(row, vector, row.to_bytes(16, "little"))

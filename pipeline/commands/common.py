@@ -67,9 +67,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             sys.exit(1)
         except OSError as error:
-            from cache.disk import failed
+            from cache.disk import one_line_failure
 
-            click.echo(f"error: {failed(error.filename or 'a file', error, 'used')}", err=True)
+            click.echo(f"error: {one_line_failure(error.filename or 'a file', error, 'used')}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,31 +19,26 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.core.plugins import (
-    ASKED,
-    BUILT_IN,
-    CUSTOM,
-    Setting,
-    encoder_name,
-    known_objective,
-    objective_tag,
-    settings_of,
-    version_of,
-)
+from cache.errors import UsageError
+from pipeline.core.plugins import BUILT_IN, Kind, SettingValue, check_settings, find, is_valid_name
 
-_MOST = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
+REQUIRE_PLUGINS = {"require_plugins": True}  # validation context: the plugins that a config names must be registered
+CUSTOM_OBJECTIVE = "custom_objective"  # pydantic's tag of an objective that is not built in
+_INT_LIMIT = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
 
 
-def _no_yes(value: object) -> object:
-    """`epochs: yes` is a slip, not one epoch."""
+def _not_bool(value: object) -> object:
+    """`epochs: yes` is a mistake, not one epoch."""
     if isinstance(value, bool):
-        raise ValueError("a yes or a no where a number stands")
+        raise ValueError("yes or no where a number is expected")
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_yes), Field(gt=-_MOST, lt=_MOST)]
-Number = Annotated[float, BeforeValidator(_no_yes)]
-Seed = Annotated[int, BeforeValidator(_no_yes), Field(ge=0, lt=2**63)]  # numpy takes no negative one, torch none larger
+Whole = Annotated[int, BeforeValidator(_not_bool), Field(gt=-_INT_LIMIT, lt=_INT_LIMIT)]
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Seed = Annotated[
+    int, BeforeValidator(_not_bool), Field(ge=0, lt=2**63)
+]  # numpy refuses negative ones, torch larger ones
 
 
 class Model(BaseModel):
@@ -60,12 +57,13 @@ class RankingConfig(Model):
     )
     distance: Literal["l2", "l1"] = "l2"
     denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
-        "at_least", description="which texts stand against the positive: d >= , d > , or d > and the positive (F5)"
+        "at_least",
+        description="texts in it for a positive at distance d: at >= d, at > d, or at > d and the positive (F5)",
     )
     symmetric: bool = Field(False, description="text -> audio as well")
 
     @model_validator(mode="after")
-    def _a_weight_a_label(self) -> RankingConfig:
+    def _one_weight_per_label(self) -> RankingConfig:
         if self.weights is not None and len(self.weights) != len(self.labels):
             raise ValueError(f"{len(self.weights)} weights for {len(self.labels)} labels")
         return self
@@ -84,27 +82,74 @@ class SoftTargetsConfig(Model):
     temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
 
 
+def _require_plugin(kind: Kind, name: str) -> None:
+    """Raises ValueError for a name that is neither built in nor registered."""
+    try:
+        if name not in BUILT_IN[kind]:
+            find(kind, name)
+    except UsageError as error:
+        raise ValueError(f"{error.found}; {error.action}") from None
+
+
+def _encoder_name(kind: Kind) -> AfterValidator:
+    def check(name: str, info: ValidationInfo) -> str:
+        if not is_valid_name(name) or info.context == REQUIRE_PLUGINS:
+            _require_plugin(kind, name)
+        return name
+
+    return AfterValidator(check)
+
+
 class CustomObjectiveConfig(Model):
-    """A loss of one's own, by its registered name (docs/objectives.md)."""
+    """A custom loss, by its registered name (docs/objectives.md)."""
 
     name: str
     version: Whole | None = Field(None, validate_default=True, description="of the code; none is what is registered")
-    settings: dict[str, Setting] = Field({}, validate_default=True, description="named arguments of the loss")
+    settings: dict[str, SettingValue] = Field({}, validate_default=True, description="named arguments of the loss")
 
-    @field_validator("version", "settings")
+    @model_validator(mode="before")
     @classmethod
-    def _as_registered(cls, given: Any, info: ValidationInfo) -> Any:
-        if info.context != ASKED or "name" not in info.data:
-            return given
-        return (version_of if info.field_name == "version" else settings_of)(info.data["name"], given)
+    def _name_is_registered(cls, config: Any, info: ValidationInfo) -> Any:
+        if info.context == REQUIRE_PLUGINS and isinstance(config, Mapping):
+            _require_plugin("objective", config["name"])
+            settings = find("objective", config["name"]).settings.keys() - cls.model_fields
+            for key in config:
+                if key in settings:
+                    raise ValueError(f"a setting of a custom loss belongs under settings: objective.settings.{key}")
+        return config
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_registered(cls, version: int | None, info: ValidationInfo) -> int | None:
+        if info.context != REQUIRE_PLUGINS or "name" not in info.data:
+            return version
+        registered = find("objective", info.data["name"]).version
+        if version not in (None, registered):
+            raise ValueError(f"the code that is registered is version {registered}; leave it out, or restore the code")
+        return registered
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_fit_the_loss(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.context != REQUIRE_PLUGINS or "name" not in info.data:
+            return settings
+        return check_settings(find("objective", info.data["name"]), settings)
+
+
+def _objective_tag(config: Any) -> str | None:
+    """Which model checks an objective's config; None where it has no valid name."""
+    name = config.get("name") if isinstance(config, Mapping) else getattr(config, "name", None)
+    if name in BUILT_IN["objective"]:
+        return str(name)
+    return CUSTOM_OBJECTIVE if is_valid_name(name) else None
 
 
 AnyObjective = RankingConfig | SoftTargetsConfig | CustomObjectiveConfig
 ObjectiveConfig = Annotated[
     Annotated[RankingConfig, Tag("rank_n_contrast")]
     | Annotated[SoftTargetsConfig, Tag("soft_targets")]
-    | Annotated[CustomObjectiveConfig, BeforeValidator(known_objective), Tag(CUSTOM)],
-    Discriminator(objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
+    | Annotated[CustomObjectiveConfig, Tag(CUSTOM_OBJECTIVE)],
+    Discriminator(_objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
 ]
 
 _Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
@@ -118,7 +163,7 @@ class CorpusConfig(Model):
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
     scale: tuple[_Point, _Point] | None = Field(
-        None, description="lowest and highest label, mapped to 1-7; none is the corpus's own, or 1-7 for a manifest"
+        None, description="lowest and highest label, mapped to 1-7; none is the corpus's, or 1-7 for a manifest"
     )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
@@ -141,13 +186,13 @@ class CaptionsConfig(Model):
         "dimensional",
         "template",
     )
-    files: tuple[Path, ...] = Field((), description="captions of write-captions or one's own, in place of the built-in")
+    files: tuple[Path, ...] = Field((), description="captions of write-captions or your own, in place of the built-in")
     per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
     prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
-    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one of ours")
+    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one here")
     quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
-        ("emotion", "gender"), description="what the acoustic style says beside the voice; () is the voice alone"
+        ("emotion", "gender"), description="labels in captions of the acoustic style; () describes the voice alone"
     )
     seed: Seed = 0
 
@@ -155,9 +200,9 @@ class CaptionsConfig(Model):
 class AudioConfig(Model):
     """The frozen speech encoder and what it is fed (F2, F9, F17-F19, F35-F36)."""
 
-    encoder: Annotated[str, encoder_name("audio encoder")] = Field(
+    encoder: Annotated[str, _encoder_name("audio encoder")] = Field(
         "embedded",
-        description="built in, or one of your own (docs/encoders.md)",
+        description="built in, or a custom one (docs/encoders.md)",
         examples=[*BUILT_IN["audio encoder"]],
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
@@ -180,9 +225,9 @@ class AudioConfig(Model):
 class TextConfig(Model):
     """The frozen text encoder (F3, F37)."""
 
-    encoder: Annotated[str, encoder_name("text encoder")] = Field(
+    encoder: Annotated[str, _encoder_name("text encoder")] = Field(
         "embedded",
-        description="built in, or one of your own (docs/encoders.md)",
+        description="built in, or a custom one (docs/encoders.md)",
         examples=[*BUILT_IN["text encoder"]],
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
@@ -226,7 +271,7 @@ class TrainConfig(Model):
     memory: Literal["auto", "resident", "disk"] = Field(
         "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
     )
-    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each seed's own (a sweep shares them)")
+    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each training's (a sweep shares one)")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
 
 
@@ -234,7 +279,7 @@ class EvaluateConfig(Model):
     """Both tests of the paper (F12, F13)."""
 
     split: str | None = Field(None, description="test1 where there is one, else test")
-    style: str = Field("dimensional", description="whose captions are aligned and whose prompts are asked")
+    style: str = Field("dimensional", description="of the captions for alignment and of the prompts for ordinality")
     trials: Whole = Field(30, ge=1)
     pairs: Whole = Field(5000, ge=2)
     mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")

@@ -1,6 +1,6 @@
 """Models on the Hugging Face hub: fetched as tensors, JSON and text only; pushed as one commit.
 
-The token is the hub client's own (`hf auth login`, or HF_TOKEN): it is no setting here and stands in no file.
+The token is the hub client's (`hf auth login`, or HF_TOKEN): it is neither a setting here nor written to a file.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.core.errors import EmotionRankError, UsageError
+from cache.errors import EmotionRankError, UsageError
 
 ALLOWED = ["*.safetensors", "*.json", "*.md"]
-_LONGEST_REASON = 300
+_MAX_REASON = 300  # characters
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
@@ -25,7 +25,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED))
-    except _refusals() as error:
+    except _client_errors() as error:
         found = f"no such folder, and not on the hub ({_reason(error)})"
         raise UsageError(name, found, "a folder or a hub's model", "Check the name and the network.") from None
 
@@ -48,11 +48,11 @@ def push_folder(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.repo_info(repo_id).private:  # one that was there before keeps its visibility
-            raise UsageError(repo_id, "a public repository", "a private one", "Choose another, or say private=False.")
+            raise UsageError(repo_id, "a public repository", "a private one", "Choose another, or pass private=False.")
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message, allow_patterns=ALLOWED
         )
-    except _refusals() as error:
+    except _client_errors() as error:
         found = f"not pushed ({_reason(error)})"
         raise EmotionRankError(
             repo_id, found, "a repository you may write to", "Check `hf auth whoami` (or HF_TOKEN) and the network."
@@ -60,17 +60,17 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """What the hub's client raises, its network library's own among it."""
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises, and the network library below it."""
     from huggingface_hub import errors
 
     return OSError, ValueError, getattr(errors, "HTTPError", OSError)
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, on one line, without the token should an answer repeat it."""
+    """The message of `error` on one line, without the token should a response repeat it."""
     from huggingface_hub import get_token
 
-    said = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split()) or type(error).__name__
     token = get_token()
-    return (said.replace(token, "***") if token else said)[:_LONGEST_REASON]
+    return (message.replace(token, "***") if token else message)[:_MAX_REASON]

@@ -1,4 +1,4 @@
-"""Progress on stderr, and a clean end on SIGINT and SIGTERM."""
+"""Progress and log messages on stderr, and a clean end on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from types import FrameType, TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipeline.core.errors import Interrupted
+from cache.errors import Interrupted
 
 log = logging.getLogger(__name__)
 
-EVERY_SECONDS = 30.0
+LOG_SECONDS = 30.0  # between two lines of progress where stderr is not a terminal
 
 
-class _Narration(logging.Handler):
-    """Writes messages as they are to what stderr is at that moment; rich puts them above its live bar."""
+class _StderrHandler(logging.Handler):
+    """Prints messages as they are to the current stderr; rich puts them above its live bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
@@ -31,23 +31,24 @@ class _Narration(logging.Handler):
 
 @contextmanager
 def narration(level: int = logging.INFO) -> Iterator[None]:
-    """Show this software's own log messages of `level` and above on stderr. Commands do; a library stays silent."""
+    """Show this package's log messages of `level` and above on stderr. Commands do; a library stays silent."""
     loggers = [logging.getLogger(name) for name in ("pipeline", "cache")]
-    before = [(logger, logger.level, _Narration()) for logger in loggers]
-    for logger, _, handler in before:
+    levels = [logger.level for logger in loggers]
+    handler = _StderrHandler()
+    for logger in loggers:
         logger.setLevel(level)
-        if not any(isinstance(each, _Narration) for each in logger.handlers):
+        if not any(isinstance(each, _StderrHandler) for each in logger.handlers):
             logger.addHandler(handler)
     try:
         yield
     finally:
-        for logger, old, handler in before:
-            logger.setLevel(old)
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)
             logger.removeHandler(handler)
 
 
 class Meter:
-    """Counts work done in this run, its rate and what each stage of it cost.
+    """Counts work done in this run, its rate and the time of each stage.
 
     `already` is work done by earlier runs: in the count, not in the rate.
     """
@@ -56,8 +57,12 @@ class Meter:
         self.name, self.total, self.already, self.unit, self.workers = name, total, already, unit, workers
         self.done, self.amount = 0, 0.0
         self.stages: dict[str, float] = defaultdict(float)
-        self.started = self._said = time.monotonic()
-        self._bar = _live_bar() if sys.stderr.isatty() and log.isEnabledFor(logging.INFO) else None
+        self.started = self._logged = time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+            count = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
+            columns = TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[detail]}")
+            self._bar = Progress(*columns, console=Console(stderr=True))
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -76,14 +81,14 @@ class Meter:
         self.stages[stage] += seconds
 
     def advance(self, count: int, amount: float = 0.0) -> None:
-        """`count` more are done; `amount` is what the rate speaks of (seconds of audio), if not the count."""
+        """Add `count` to what is done; `amount` is seconds of audio, where the rate is in real time."""
         self.done += count
         self.amount += amount
         now = time.monotonic()
         if self._bar:
             self._bar.update(self._task, completed=self.already + self.done, detail=self.detail())
-        elif now - self._said >= EVERY_SECONDS:
-            self._said = now
+        elif now - self._logged >= LOG_SECONDS:
+            self._logged = now
             log.info(f"{self.name}: {self.already + self.done:,}/{self.total:,} {self.unit}, {self.detail()}")
 
     @property
@@ -105,7 +110,7 @@ class Meter:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min 20 s, 2 h 05 min."""
+    """Seconds for people: 42 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -113,29 +118,21 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
-def _live_bar() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
-    return Progress(*columns, TextColumn("{task.fields[detail]}"), console=Console(stderr=True))
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 class Stop:
     """Called where it is safe to stop: raises Interrupted once a signal has come."""
 
     def __init__(self, subject: object) -> None:
         self._subject = subject
-        self._caught = 0
+        self._signal = 0
         self._anywhere = False
 
     def __call__(self) -> None:
-        if self._caught:
-            raise Interrupted(self._subject, self._caught)
+        if self._signal:
+            raise Interrupted(self._subject, self._signal)
 
     @contextmanager
     def anywhere(self) -> Iterator[None]:
-        """Work that may be left at any instruction: a signal raises there and then."""
+        """Work that may be left at any instruction: a signal raises Interrupted at once."""
         self._anywhere = True
         try:
             self()
@@ -144,15 +141,15 @@ class Stop:
             self._anywhere = False
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """The signals' handler. A second signal changes nothing: the end is under way."""
-        first, self._caught = not self._caught, self._caught or number
+        """The signals' handler. A second signal changes nothing: the run is already ending."""
+        first, self._signal = not self._signal, self._signal or number
         if first and self._anywhere:
             self()
 
 
 @contextmanager
 def interruptible(subject: object) -> Iterator[Stop]:
-    """Take SIGINT and SIGTERM; yields what raises Interrupted, naming `subject`.
+    """Handle SIGINT and SIGTERM by a `Stop` that names `subject`, and yield it.
 
     Outside the main thread, where Python allows no handlers, it never raises.
     """
@@ -160,7 +157,7 @@ def interruptible(subject: object) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.handle) for number in SIGNALS}
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

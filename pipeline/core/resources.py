@@ -12,8 +12,8 @@ from statistics import median
 
 import torch
 
+from cache.errors import UsageError
 from cache.stores import Stores
-from pipeline.core.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 def pick_device(wanted: str = "auto") -> torch.device:
     """The device named by `wanted`; `auto` takes CUDA where there is one. Raises UsageError for an absent one."""
     if wanted == "auto":
-        found = torch.cuda.is_available()
-        log.info(f"device={'cuda' if found else 'cpu'} ({torch.cuda.get_device_name() if found else 'no CUDA'})")
-        return torch.device("cuda" if found else "cpu")
+        cuda = torch.cuda.is_available()
+        log.info(f"device=cuda ({torch.cuda.get_device_name()})" if cuda else "device=cpu (no CUDA)")
+        return torch.device("cuda" if cuda else "cpu")
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        found_text = str(error).splitlines()[0][:120]
-        if found_text.startswith("Expected one of"):  # and then every backend that torch was ever built for
-            found_text = "no such device"
-        raise UsageError(f"--device {wanted}", found_text, "auto, cpu, cuda or cuda:1", "Leave it out.") from None
+        reason = str(error).splitlines()[0][:120]
+        if reason.startswith("Expected one of"):  # and then every backend that torch was ever built for
+            reason = "no such device"
+        raise UsageError(f"--device {wanted}", reason, "auto, cpu, cuda or cuda:1", "Leave it out.") from None
     return device
 
 
@@ -40,24 +40,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_SHARE = 0.5  # of what is free: standardised vectors, optimiser and everything else need room too
-_WANTING = "not enough memory", "DefaultCPUAllocator: can't allocate memory"  # of torch's RuntimeErrors on a CPU
+_MEMORY_SHARE = 0.5  # of what is free: standardised vectors, optimiser and everything else need room too
+_NO_CPU_MEMORY = "not enough memory", "DefaultCPUAllocator: can't allocate memory"  # in torch's RuntimeErrors
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_memory(stores: Stores, device: torch.device) -> str:
     """`resident` where the training and development vectors, and a standardised copy, fit into half of what is free.
 
-    Otherwise `disk`; the reason is said.
+    Otherwise `disk`; the reason is logged.
     """
     rows = len(stores.manifest.rows("train", "dev"))
-    needed = 2 * rows * stores.audio.width * 4
+    needed = 2 * rows * stores.audio.dim * 4
     free = free_bytes(device)
-    resident = needed <= _SHARE * free
+    resident = needed <= _MEMORY_SHARE * free
     if not resident:
         log.info(
             f"memory=disk: {rows:,} speech vectors need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
-            f"{device}; shuffled by blocks (-o memory=resident to hold them all the same)"
+            f"{device}; shuffled by blocks (-o memory=resident keeps them in memory)"
         )
     return "resident" if resident else "disk"
 
@@ -77,20 +77,21 @@ def free_bytes(device: torch.device) -> int:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that there was no room."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _WANTING)
+    """Whether torch ran out of memory, on any device."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_CPU_MEMORY)
 
 
-_ROUNDS, _SECONDS = 5, 0.05  # of measuring, and of each count in each round
+_ROUNDS = 5
+_SECONDS = 0.05  # of measuring each thread count in each round
 
 
 def choose_threads(step: Callable[[], object]) -> int:
     """Set and return the thread count (1, 2, 4 ... cores) of the lowest median time of `step`, which must be harmless.
 
-    The counts take turns, so that a neighbour who is busy for a moment troubles all of them.
+    The counts take turns, so that a neighbour who is busy for a moment slows all of them.
     """
     counts = sorted({1, cores()} | {2**k for k in range(1, 4) if 2**k < cores()})
-    took: dict[int, list[float]] = {count: [] for count in counts}
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
     for _ in range(_ROUNDS if len(counts) > 1 else 0):
         for count in counts:
             use_threads(count)
@@ -98,11 +99,12 @@ def choose_threads(step: Callable[[], object]) -> int:
             end = time.perf_counter() + _SECONDS
             while (start := time.perf_counter()) < end:
                 step()
-                took[count].append(time.perf_counter() - start)
-    middle = {count: median(took[count] or [0.0]) for count in counts}
-    best = use_threads(min(counts, key=lambda count: middle[count]))
-    measured = ", ".join(f"{count}: {1e3 * middle[count]:.2f} ms" for count in counts)
-    log.info(f"threads={best} (a step takes {measured})" if len(counts) > 1 else f"threads={best} (one core)")
+                seconds[count].append(time.perf_counter() - start)
+    medians = {count: median(seconds[count] or [0.0]) for count in counts}
+    best = use_threads(min(counts, key=lambda count: medians[count]))
+    others = ", ".join(f"{1e3 * medians[count]:.3g} ms with {count}" for count in counts if count != best)
+    reason = f"{1e3 * medians[best]:.3g} ms a step; {others}" if others else "one core"
+    log.info(f"using {best} CPU thread{'s' if best > 1 else ''} ({reason})")
     return best
 
 

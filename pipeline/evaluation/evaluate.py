@@ -16,8 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from cache.captions import Links, Prompt
-from cache.disk import translate_os_errors, write_text
-from cache.lock import writer_lock
+from cache.disk import translate_os_errors, write_text, writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig

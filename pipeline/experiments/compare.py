@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.disk import translate_os_errors, write_text
-from cache.lock import writer_lock
+from cache.disk import translate_os_errors, write_text, writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config, preset_names

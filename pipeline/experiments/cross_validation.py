@@ -19,8 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache.disk import translate_os_errors, write_text
-from cache.lock import writer_lock
+from cache.disk import translate_os_errors, write_text, writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError

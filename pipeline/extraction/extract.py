@@ -19,15 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.allocation import StoreRows, StoreSpec
 from cache.captions import Captions, write_captions_file
-from cache.disk import remove, write_atomic
+from cache.disk import remove, write_atomic, writer_lock
 from cache.header import FAILED, PENDING, VERSION
-from cache.lock import writer_lock
 from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
-from cache.writer import StoreWriter, open_for_writing
+from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig, ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import UsageError
@@ -230,10 +228,10 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     rows = sources_of(manifest, inputs.decoding(encoder), path)
     kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
-    plan = StoreSpec(path, kind, rows, width=encoder.width, dtype=dtype, fingerprint=fingerprint)
-    store, carried = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
-    if carried:
-        log.warning(f"{path}: the manifest changed; {carried:,} of {len(store):,} rows carried over")
+    plan = StoreSpec(path, kind, rows, dim=encoder.width, dtype=dtype, fingerprint=fingerprint)
+    store, reused = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
+    if reused:
+        log.warning(f"{path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
     if retry_failed:
         with StoreWriter(store) as writer:
             writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
@@ -246,12 +244,12 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
-    plan = StoreSpec(path, "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
-    store, carried = open_for_writing(plan)
+    plan = StoreSpec(path, "text", rows, dim=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    store, reused = open_for_writing(plan)
     before = content_of(captions_path)
     write_captions_file(captions, captions_path)
     if before not in (None, content_of(captions_path)):
-        kept = f"{carried or len(store):,} of {len(store):,} texts were there before"
+        kept = f"{reused or len(store):,} of {len(store):,} texts were there before"
         log.warning(f"{captions_path}: the captions changed; {kept}")
     return store
 

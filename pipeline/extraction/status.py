@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.allocation import StoreRows
 from cache.header import DONE, FAILED, PENDING
 from cache.manifest import Manifest, RowNames
 from cache.reader import Store
 from cache.stores import CONFIG, Stores, open_stores
+from cache.writer import StoreRows
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate
 from pipeline.core.errors import StoreCorrupt, StoreMismatch
@@ -115,7 +115,7 @@ def status_of(folder: str | Path) -> dict[str, Any]:
             "done": int((states == DONE).sum()),
             "failed": int((states == FAILED).sum()),
             "pending": int((states == PENDING).sum()),
-            "width": store.width,
+            "width": store.dim,
         }
         for row, reason in store.reasons(states).items():
             source = "" if name == "text" else stores.manifest.audio[row]
@@ -145,13 +145,13 @@ def verify(folder: str | Path) -> int:
     stores = open_stores(folder)
     checked = 0
     for _, store in _named(stores):
-        if not store.sealed():
-            found, expected = "names, times or metadata were changed", "the bytes laid out"
+        if not store.checksum_matches():
+            found, expected = "names, times or metadata were changed", "the bytes first written"
             raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
-        astray = store.astray()
-        if astray.size:
-            names = _some([store.ids[row] for row in astray.tolist()])
-            found, expected = f"{astray.size} rows half-written or damaged ({names})", "rows whole or not begun"
+        inconsistent = store.inconsistent_rows()
+        if inconsistent.size:
+            names = _some([store.ids[row] for row in inconsistent.tolist()])
+            found, expected = f"{inconsistent.size} rows half-written or corrupt ({names})", "rows whole or not begun"
             raise StoreCorrupt(store.path, found, expected, "Run extract-features again: they are encoded anew.")
         checked += int(np.count_nonzero(store.column("state")))
     return checked

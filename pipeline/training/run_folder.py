@@ -103,7 +103,7 @@ class Run:
         """The heads of `seed`, or of the best, for `stores`. Raises StoreMismatch when the vectors' widths differ."""
         heads = self.heads(seed)
         found = heads.audio.in_features, heads.text.in_features
-        wanted = stores.audio.width, stores.text.width
+        wanted = stores.audio.dim, stores.text.dim
         if found != wanted:
             raise StoreMismatch(
                 self.folder if seed is None else self.seed_folder(seed),

@@ -23,15 +23,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cache.disk import make_folder, remove, translate_os_errors, write_text
+from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
 from cache.fingerprint import canonical
-from cache.lock import writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.core.config import CustomObjectiveConfig, SoftTargetsConfig, TrainConfig
+from pipeline.core.config import REQUIRE_PLUGINS, CustomObjectiveConfig, SoftTargetsConfig, TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
-from pipeline.core.plugins import ASKED
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
 from pipeline.objectives.base import Objective, objective_of, required_labels, where_to_look
@@ -84,7 +82,7 @@ def resolve_training(
         names = [str(method), *([f"training/{training}"] if training else [])]
         method = load_config(TrainConfig, names, overrides, kind="methods")
     elif isinstance(method.objective, CustomObjectiveConfig):
-        method = validate(TrainConfig, method.model_dump(mode="json"), subject="the config", context=ASKED)
+        method = validate(TrainConfig, method.model_dump(mode="json"), subject="the config", context=REQUIRE_PLUGINS)
     if seeds is None:
         return method
     return method.model_copy(update={"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)})

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.allocation import StoreRows, StoreSpec
 from cache.reader import Store
-from cache.writer import StoreWriter, open_for_writing
+from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 
 FINGERPRINT = {"store_version": 1, "encoder": {"name": "test", "weights": "sha256:0"}}
 
@@ -18,27 +17,27 @@ def rows_of(count: int, *, prefix: str = "u", mtime: int = 1) -> StoreRows:
     return StoreRows([f"{prefix}{i}" for i in range(count)], stamps, np.arange(count, dtype=np.int64))
 
 
-def vector_of(row: int, width: int) -> np.ndarray:
-    return np.random.default_rng(row).standard_normal(width).astype(np.float32)
+def vector_of(row: int, dim: int) -> np.ndarray:
+    return np.random.default_rng(row).standard_normal(dim).astype(np.float32)
 
 
 def digest_of(row: int) -> bytes:
     return (row + 1).to_bytes(16, "little")
 
 
-def plan_of(
-    path: Path, rows: StoreRows, *, width: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT
+def spec_of(
+    path: Path, rows: StoreRows, *, dim: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT
 ) -> StoreSpec:
-    return StoreSpec(path, "audio", rows, width=width, dtype=dtype, fingerprint=fingerprint)
+    return StoreSpec(path, "audio", rows, dim=dim, dtype=dtype, fingerprint=fingerprint)
 
 
-def filled(path: Path, count: int = 9, *, width: int = 7, failed: tuple[int, ...] = ()) -> Store:
-    store, _ = open_for_writing(plan_of(path, rows_of(count), width=width))
+def filled(path: Path, count: int = 9, *, dim: int = 7, failed: tuple[int, ...] = ()) -> Store:
+    store, _ = open_for_writing(spec_of(path, rows_of(count), dim=dim))
     with StoreWriter(store) as writer:
         for row in range(count):
             if row in failed:
                 writer.fail(row, f"reason {row}", digest_of(row))
             else:
-                writer.commit(row, vector_of(row, width), digest_of(row))
+                writer.commit(row, vector_of(row, dim), digest_of(row))
         writer.sync()
     return store

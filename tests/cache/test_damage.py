@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from cache.errors import StoreCorrupt
-from cache.header import DONE, FORMAT, PENDING, header_of
+from cache.header import DONE, FORMAT, PENDING, encode_header
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
-from tests.cache.stores_of import digest_of, filled, plan_of, rows_of, vector_of
+from tests.cache.stores_of import digest_of, filled, rows_of, spec_of, vector_of
 
 
 @pytest.mark.parametrize("stride", [97, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_every_flipped_bit_is_found(tmp_path: Path, stride: int) -> None:
     """The header's first line bit by bit, the rest one bit in every `stride`, or all."""
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(5), width=2))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(5), dim=2))
     with StoreWriter(store) as writer:
         for row in (0, 3):
             writer.commit(row, vector_of(row, 2), digest_of(row))
@@ -40,7 +40,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path, stride: int) -> None:
 
 @pytest.mark.parametrize("stride", [151, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_a_file_cut_anywhere_is_found(tmp_path: Path, stride: int) -> None:
-    path = filled(tmp_path / "a.h5", 3, width=2).path
+    path = filled(tmp_path / "a.h5", 3, dim=2).path
     data = path.read_bytes()
     for length in [*range(0, len(data), stride), len(data) - 1]:
         path.write_bytes(data[:length])
@@ -51,7 +51,7 @@ def test_a_file_cut_anywhere_is_found(tmp_path: Path, stride: int) -> None:
 def _found(path: Path) -> bool:
     try:
         store = Store.open(path)
-        return bool(store.astray().size or not store.sealed())
+        return bool(store.inconsistent_rows().size or not store.checksum_matches())
     except StoreCorrupt:
         return True
 
@@ -89,7 +89,7 @@ def test_files_that_are_no_store_are_told_apart_in_a_line(tmp_path: Path, damage
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_that_changes_between_the_scan_and_the_copy_is_not_carried_over(
+def test_a_row_that_changes_between_the_scan_and_the_copy_is_not_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = filled(tmp_path / "a.h5", 4).path
@@ -103,11 +103,11 @@ def test_a_row_that_changes_between_the_scan_and_the_copy_is_not_carried_over(
         return states
 
     monkeypatch.setattr(Store, "scan", scan_and_spoil)
-    store, carried = open_for_writing(plan_of(path, rows_of(5)))
+    store, reused = open_for_writing(spec_of(path, rows_of(5)))
     monkeypatch.undo()
-    assert carried == 3
+    assert reused == 3
     assert store.scan().tolist() == [DONE, DONE, PENDING, DONE, PENDING]
-    assert not store.astray().size
+    assert not store.inconsistent_rows().size
 
 
 def test_what_is_no_file_is_no_store(tmp_path: Path) -> None:
@@ -174,18 +174,18 @@ def test_a_header_that_lies_under_a_right_checksum_is_refused(tmp_path: Path, li
     data = path.read_bytes()
     fields = json.loads(data[data.index(b"\n") : 4096].rstrip(b"\0"))
     lie(fields)
-    path.write_bytes(header_of(4096, fields) + data[4096:])
-    with pytest.raises(StoreCorrupt, match="its header says what no store says"):
+    path.write_bytes(encode_header(4096, fields) + data[4096:])
+    with pytest.raises(StoreCorrupt, match="its header is not that of any store"):
         Store.open(path)
 
 
-def test_a_header_of_no_json_under_a_right_checksum_is_refused(tmp_path: Path) -> None:
+def test_a_encode_header_no_json_under_a_right_checksum_is_refused(tmp_path: Path) -> None:
     path = filled(tmp_path / "a.h5").path
     data = path.read_bytes()
     for text in (b"[" * 3900, b"[]", b"null", b"\xff", b"", b'{"bytes":1' + b"0" * 3500 + b"}"):
         rest = b" 4096 2\n" + text.ljust(4096 - len(FORMAT) - 17, b"\0")
         path.write_bytes(f"{FORMAT} {zlib.crc32(rest):08X}".encode() + rest + data[4096:])
-        with pytest.raises(StoreCorrupt, match="its header says what no store says"):
+        with pytest.raises(StoreCorrupt, match="its header is not that of any store"):
             Store.open(path)
 
 
@@ -218,7 +218,7 @@ def test_hdf5_tricks_are_never_followed(tmp_path: Path, trap: str, monkeypatch: 
         return  # HDF5 made the file longer
     assert not (values == 13).any()
     assert all(np.array_equal(values[row], vector_of(row, 7)) for row in np.flatnonzero(done))
-    assert not store.sealed()
+    assert not store.checksum_matches()
 
 
 def test_reading_a_store_does_not_load_hdf5(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def test_the_golden_store_is_read_to_the_last_bit() -> None:
 
 def test_the_golden_store_is_whole() -> None:
     store = Store.open(GOLDEN)
-    assert store.sealed()
-    assert not store.astray().size
+    assert store.checksum_matches()
+    assert not store.inconsistent_rows().size
 
 
 def test_plain_h5py_reads_the_golden_store() -> None:

@@ -1,4 +1,4 @@
-"""The manifest's file: plain CSV, read and written a block of rows at a time."""
+"""The manifest's CSV, read and written a block of rows at a time; and the names of a store's rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cache import manifest as manifests
 from cache.errors import StoreCorrupt
-from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest, read_manifest, write_manifest
+from cache.manifest import (
+    LABEL_COLUMNS,
+    SPLITS,
+    TEXT_COLUMNS,
+    Manifest,
+    RowNames,
+    read_manifest,
+    write_manifest,
+)
 
 
 def manifest_of(count: int) -> Manifest:
@@ -28,26 +38,26 @@ def manifest_of(count: int) -> Manifest:
 def test_a_manifest_of_any_length_comes_back_to_the_last_bit(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifests, "_BLOCK", 3)
-    given = manifest_of(count)
-    write_manifest(given, tmp_path / "m.csv")
-    found = read_manifest(tmp_path / "m.csv", given.root)
+    monkeypatch.setattr(manifests, "_BLOCK_ROWS", 3)
+    written = manifest_of(count)
+    write_manifest(written, tmp_path / "m.csv")
+    found = read_manifest(tmp_path / "m.csv", written.root)
     for name in TEXT_COLUMNS:
-        assert getattr(found, name) == getattr(given, name)
+        assert getattr(found, name) == getattr(written, name)
     for name in LABEL_COLUMNS:
-        assert getattr(found, name).tobytes() == getattr(given, name).tobytes()
+        assert getattr(found, name).tobytes() == getattr(written, name).tobytes()
 
 
 def test_blocks_leave_no_seam_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "_BLOCK", 3)
-    given = manifest_of(7)
-    write_manifest(given, tmp_path / "m.csv")
+    monkeypatch.setattr(manifests, "_BLOCK_ROWS", 3)
+    written = manifest_of(7)
+    write_manifest(written, tmp_path / "m.csv")
     with open(tmp_path / "plain.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
         for row in range(7):
-            labels = [float(getattr(given, name)[row]) for name in LABEL_COLUMNS]
-            texts = [getattr(given, name)[row] for name in TEXT_COLUMNS]
+            labels = [float(getattr(written, name)[row]) for name in LABEL_COLUMNS]
+            texts = [getattr(written, name)[row] for name in TEXT_COLUMNS]
             writer.writerow([*texts, *("" if np.isnan(label) else repr(label) for label in labels)])
     assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
 
@@ -82,3 +92,30 @@ def test_rows_of_splits_are_ascending_whatever_their_names() -> None:
     manifest.split[:] = ["dev", "train", "test1", "train", "dev", "test2", "train"]
     assert manifest.rows("train", "test2").tolist() == [1, 3, 5, 6]
     assert manifest.rows("test").tolist() == []
+
+
+# what a file name read from the system may hold: any text, and bytes that are not UTF-8 as surrogates
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\udc80\udcff\udcc3")), max_size=8)
+
+
+@settings(deadline=None)
+@given(TEXTS)
+def test_names_are_each_texts_bytes_one_after_the_other(texts: list[str]) -> None:
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    names = RowNames.of(texts)
+    assert names.data == b"".join(encoded)
+    assert [names[row] for row in range(len(names))] == encoded
+    assert names.take(np.arange(len(texts))[::-1]) == encoded[::-1]
+    assert names.texts() == [data.decode("utf-8", "surrogateescape") for data in encoded]
+
+
+def test_the_same_letters_cut_elsewhere_are_other_names() -> None:
+    assert RowNames.of(["ab", "c"]) == RowNames.of(["ab", "c"])
+    assert RowNames.of(["ab", "c"]) != RowNames.of(["a", "bc"])
+    assert RowNames.of([]) != RowNames.of([""])
+
+
+@pytest.mark.parametrize("offsets", [[], [1, 3], [0, 2], [0, 2, 1, 3]])
+def test_offsets_that_cut_no_names_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(ValueError, match="out of order"):
+        RowNames(b"abc", np.array(offsets, dtype=np.int64))

@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+from cache.disk import writer_lock
 from cache.errors import EmotionRankError, StoreLocked, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
-from cache.lock import writer_lock
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
-from tests.cache.stores_of import FINGERPRINT, digest_of, filled, plan_of, rows_of, vector_of
+from tests.cache.stores_of import FINGERPRINT, digest_of, filled, rows_of, spec_of, vector_of
 
 
 def test_a_row_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -43,17 +43,17 @@ def test_plain_h5py_reads_every_dataset(tmp_path: Path) -> None:
 
 
 def test_a_new_store_is_whole_and_pending(tmp_path: Path) -> None:
-    store, carried = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(4)))
-    assert carried == 0
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(4)))
+    assert reused == 0
     assert store.scan().tolist() == [PENDING] * 4
     size = store.path.stat().st_size
     filled(tmp_path / "a.h5", 4)
-    assert store.path.stat().st_size == size  # nothing grows once it is laid out
+    assert store.path.stat().st_size == size  # nothing grows once it is allocated
 
 
 def test_writing_rows_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
     first = filled(tmp_path / "a.h5", 12)
-    store, _ = open_for_writing(plan_of(tmp_path / "b.h5", rows_of(12)))
+    store, _ = open_for_writing(spec_of(tmp_path / "b.h5", rows_of(12)))
     for part in (range(11, 5, -1), range(6)):
         with StoreWriter(store) as writer:
             for row in part:
@@ -62,8 +62,8 @@ def test_writing_rows_in_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_row_torn_anywhere_is_pending(tmp_path: Path) -> None:
-    whole = filled(tmp_path / "a.h5", 3, width=5)
-    blank, _ = open_for_writing(plan_of(tmp_path / "b.h5", rows_of(3), width=5))
+    whole = filled(tmp_path / "a.h5", 3, dim=5)
+    blank, _ = open_for_writing(spec_of(tmp_path / "b.h5", rows_of(3), dim=5))
     before, after = blank.path.read_bytes(), whole.path.read_bytes()
     changed = [i for i in range(len(after)) if before[i] != after[i]]
     for count in range(0, len(changed), 3):  # any part of the writes reached the disk, in any order
@@ -77,7 +77,7 @@ def test_a_row_torn_anywhere_is_pending(tmp_path: Path) -> None:
 
 
 def test_zero_and_non_finite_vectors_are_never_done(tmp_path: Path) -> None:
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(4), dtype="<f2"))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(4), dtype="<f2"))
     with StoreWriter(store) as writer:
         writer.commit(0, np.zeros(7, np.float32), digest_of(0))
         writer.commit(1, np.full(7, np.nan, np.float32), digest_of(1))
@@ -94,17 +94,17 @@ def test_another_fingerprint_is_refused_field_by_field(tmp_path: Path) -> None:
     before = (tmp_path / "a.h5").read_bytes()
     other = FINGERPRINT | {"encoder": {"name": "test", "weights": "sha256:1"}}
     with pytest.raises(StoreMismatch, match=r"encoder\.weights: the store has \"sha256:0\", now \"sha256:1\""):
-        open_for_writing(plan_of(tmp_path / "a.h5", rows_of(9), fingerprint=other))
+        open_for_writing(spec_of(tmp_path / "a.h5", rows_of(9), fingerprint=other))
     assert (tmp_path / "a.h5").read_bytes() == before
 
 
-def test_a_grown_manifest_carries_every_unchanged_row_over(tmp_path: Path) -> None:
+def test_a_grown_manifest_reuses_every_unchanged_row(tmp_path: Path) -> None:
     filled(tmp_path / "a.h5", 6, failed=(2,))
     rows = rows_of(8)
     rows.ids[0], rows.ids[5] = rows.ids[5], rows.ids[0]  # order changes too
     rows.stamps[[0, 5]] = rows.stamps[[5, 0]]
-    store, carried = open_for_writing(plan_of(tmp_path / "a.h5", rows))
-    assert carried == 6
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows))
+    assert reused == 6
     assert store.scan().tolist() == [DONE, DONE, FAILED, DONE, DONE, DONE, PENDING, PENDING]
     assert np.array_equal(store.read(np.array([0]))[0][0], vector_of(5, 7))
     assert store.reasons(store.scan()) == {2: "reason 2"}
@@ -115,13 +115,13 @@ def test_changed_audio_is_encoded_again_and_touched_audio_is_not(tmp_path: Path)
     rows = rows_of(3, mtime=2)  # all touched: same size, another mtime
     rows.stamps[2, 0] += 1  # and one grew
     content = {0: digest_of(0), 1: b"x" * 16, 2: digest_of(2)}
-    store, carried = open_for_writing(plan_of(tmp_path / "a.h5", rows), content.__getitem__)
-    assert carried == 1
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows), content.__getitem__)
+    assert reused == 1
     assert store.scan().tolist() == [DONE, PENDING, PENDING]
 
 
 def test_the_second_writer_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
-    program = "import sys, pathlib, cache.lock as lock; lock.writer_lock(pathlib.Path(sys.argv[1])).__enter__()"
+    program = "import sys, pathlib, cache.disk as disk; disk.writer_lock(pathlib.Path(sys.argv[1])).__enter__()"
     with writer_lock(tmp_path):
         other = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
         assert other.returncode == 1
@@ -134,8 +134,8 @@ def test_the_second_writer_is_refused_with_the_first_ones_process(tmp_path: Path
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     program = (
-        "from cache.lock import writer_lock\nfrom pathlib import Path\nimport os, sys\n"
-        "with writing(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+        "from cache.disk import writer_lock\nfrom pathlib import Path\nimport os, sys\n"
+        "with writer_lock(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
     assert (tmp_path / ".writer.lock").exists()
@@ -158,12 +158,12 @@ def test_readers_in_other_processes_see_the_rows(tmp_path: Path, method: str) ->
 
 
 def test_a_store_of_no_rows_and_ids_of_any_text(tmp_path: Path) -> None:
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(0)))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(0)))
     assert store.ids == []
     assert store.scan().size == 0
     rows = rows_of(3)
     rows.ids[:] = ["spaced out/ümlaut 😀", "", "\udcff not utf-8"]
-    store, _ = open_for_writing(plan_of(tmp_path / "b.h5", rows))
+    store, _ = open_for_writing(spec_of(tmp_path / "b.h5", rows))
     assert Store.open(store.path).ids == rows.ids
 
 
@@ -173,5 +173,5 @@ def test_no_room_on_the_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(EmotionRankError, match=r"No space left on device\); expected 0\.0 MiB free"):
-        open_for_writing(plan_of(tmp_path / "a.h5", rows_of(3)))
+        open_for_writing(spec_of(tmp_path / "a.h5", rows_of(3)))
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import pipeline.extraction.extract
-from cache.lock import writer_lock
+from cache.disk import writer_lock
 from cache.stores import open_stores
 from cache.writer import StoreWriter
 from pipeline import EmotionRankCLAP

@@ -56,8 +56,8 @@ def test_pairs_on_disk_are_the_resident_ones(planted: Stores) -> None:
 def test_an_epoch_from_disk_shows_every_pair_once_and_reads_few_places_at_a_time(
     planted: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs_module, "BLOCK", 10)
-    monkeypatch.setattr(pairs_module, "WINDOW", 5)
+    monkeypatch.setattr(pairs_module, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(pairs_module, "WINDOW_BLOCKS", 5)
     _, disk = both(planted)
     orders = [disk.shuffled(epoch_generator(0, epoch)) for epoch in (0, 1, 0)]
     assert orders[0].sort().values.tolist() == list(range(300))

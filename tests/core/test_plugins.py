@@ -31,7 +31,7 @@ def test_unknown_names_are_said_with_every_other_problem_and_a_suggestion() -> N
     said = caught.value.problems
     assert len(said) == 3
     assert "audio.encoder = 'wavlm_sre': no such audio encoder; did you mean wavlm_ser?" in said[0]
-    assert said[0].endswith("one of your own needs its file: --plugin mine.py")
+    assert said[0].endswith("a custom one needs its plugin file: --plugin mine.py")
     assert "there are embedded, transformers;" in said[2]
     with pytest.raises(UsageError, match=r"audio encoder absent: no such audio encoder; .* --plugin mine\.py"):
         load_audio_encoder(AudioConfig(encoder="absent"), "cpu")
@@ -56,7 +56,7 @@ def test_a_version_counts(version: Any) -> None:
         ("import json\njson.loads('x')\n", r"JSONDecodeError: .*\(mine.py:2\)"),
         ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(mine.py:2\)"),
         ("x = 1\n", "registers nothing; expected register_audio_encoder"),
-        ("from pipeline import register_audio_encoder as r\nr('embedded')\n", "'embedded': a built-in one's name"),
+        ("from pipeline import register_audio_encoder as r\nr('embedded')\n", "'embedded': the name of a built-in one"),
         ("from pipeline import register_text_encoder as r\nr('a')(3)\n", "a int; expected a class or a function"),
         ("\0", "mine.py"),
     ],
@@ -82,7 +82,7 @@ def test_a_file_runs_once_leaves_no_bytecode_and_may_import_from_beside_it(
     load_plugins([str(path)])
     assert (tmp_path / "ran").read_text() == "x"
     assert find("audio encoder", "mine").make.width == 5
-    assert find("audio encoder", "mine").home == path
+    assert find("audio encoder", "mine").registered_by == path
     assert not list(tmp_path.glob("__pycache__/mine*"))
     assert list(tmp_path.glob("__pycache__/beside*"))  # Python's own import does
     assert sys.path[-1] == str(tmp_path)
@@ -147,7 +147,7 @@ def test_one_module_alone_runs_files() -> None:
         for path in (ROOT / room).rglob("*.py")
         if any(call in path.read_text(encoding="utf-8") for call in calls)
     ]
-    assert found == ["pipeline/plugins.py"]
+    assert found == ["pipeline/core/plugins.py"]
 
 
 def test_an_installed_package_is_imported_when_a_name_is_missing_and_not_before(
@@ -165,7 +165,7 @@ def test_an_installed_package_is_imported_when_a_name_is_missing_and_not_before(
     assert "good_of_ours" not in sys.modules
     config = resolve_extraction("my/manifest.csv", overrides=["audio.encoder=mine"])
     assert load_audio_encoder(config.audio, "cpu").fingerprint()["version"] == 4
-    assert find("audio encoder", "mine").home == "package good_of_ours"
+    assert find("audio encoder", "mine").registered_by == "package good_of_ours"
     said = capsys.readouterr().err
     assert "package bad_of_ours is left out: plugin mine: ModuleNotFoundError: No module named 'nothing_such'" in said
     del sys.modules["good_of_ours"]

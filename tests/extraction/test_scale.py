@@ -20,7 +20,7 @@ from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.batching import batches
 from pipeline.extraction.status import sources_of
-from tests.cache.stores_of import digest_of, filled, plan_of, rows_of, vector_of
+from tests.cache.stores_of import digest_of, filled, rows_of, spec_of, vector_of
 
 ROWS = 5000
 
@@ -71,7 +71,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 def test_a_scan_in_blocks_finds_every_state(tmp_path: Path) -> None:
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(20)))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(20)))
     expected = np.full(20, PENDING)
     with StoreWriter(store) as writer:
         for row in (0, 2, 3, 10, 11, 12, 19):
@@ -85,18 +85,18 @@ def test_a_scan_in_blocks_finds_every_state(tmp_path: Path) -> None:
         for row in (2, 19):
             file.seek(store.layout.extents["vectors"].offset + row * 28)
             file.write(b"\1")
-    assert store.astray().tolist() == [2, 19]
+    assert store.inconsistent_rows().tolist() == [2, 19]
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_rows_are_carried_over_in_blocks_wherever_they_move(tmp_path: Path) -> None:
+def test_rows_are_reused_in_blocks_wherever_they_move(tmp_path: Path) -> None:
     filled(tmp_path / "a.h5", 20, failed=(4, 9))
     order = np.random.default_rng(0).permutation(20)
     rows = rows_of(25)
     rows.ids[:20] = [f"u{row}" for row in order]
     rows.stamps[:20] = rows.stamps[order]
-    store, carried = open_for_writing(plan_of(tmp_path / "a.h5", rows))
-    assert carried == 20
+    store, reused = open_for_writing(spec_of(tmp_path / "a.h5", rows))
+    assert reused == 20
     states = store.scan()
     assert states[:20].tolist() == [FAILED if row in (4, 9) else DONE for row in order]
     assert states[20:].tolist() == [PENDING] * 5
@@ -107,7 +107,7 @@ def test_rows_are_carried_over_in_blocks_wherever_they_move(tmp_path: Path) -> N
 
 
 def test_a_block_of_pending_rows_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, _ = open_for_writing(plan_of(tmp_path / "a.h5", rows_of(20)))
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(20)))
     column = Store.column
 
     def refuse(self: Store, name: str, *place: int) -> np.ndarray:

@@ -76,13 +76,13 @@ def check_rows(out: Path, whole: Path) -> None:
             store, right = Store.open(out / name), Store.open(whole / name)
             done = np.flatnonzero(store.scan() == DONE)
             with h5py.File(store.path) as file:
-                assert file["vectors"].shape == (len(store), store.width)
+                assert file["vectors"].shape == (len(store), store.dim)
                 seen = file["vectors"][:][done]
             rows = np.array([right.ids.index(store.ids[row]) for row in done], dtype=np.int64)
             vectors, known = right.read(rows)
             assert known.all()
             assert np.array_equal(seen, vectors)
-            assert store.sealed()
+            assert store.checksum_matches()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

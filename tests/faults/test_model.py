@@ -21,11 +21,10 @@ from hypothesis.stateful import (
 )
 
 from cache import disk
-from cache.allocation import StoreRows, StoreSpec
 from cache.errors import StoreCorrupt, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
 from cache.reader import Store
-from cache.writer import StoreWriter, open_for_writing
+from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from tests.faults.faulty_os import Crash, FaultyOs
 
 WIDTH = 3
@@ -195,16 +194,16 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.ids)
     @rule(data=st.data(), bit=st.integers(0, 7))
     def a_flipped_bit_is_found(self, data: st.DataObject, bit: int) -> None:
-        before, known = self.path.read_bytes(), self.store.astray().tolist()
+        before, known = self.path.read_bytes(), self.store.inconsistent_rows().tolist()
         place = data.draw(st.integers(0, len(before) - 1))
         self.path.write_bytes(before[:place] + bytes([before[place] ^ 1 << bit]) + before[place + 1 :])
         try:
             store = Store.open(self.path)
-            found = store.astray().tolist() != known or not store.sealed()
+            found = store.inconsistent_rows().tolist() != known or not store.checksum_matches()
         except StoreCorrupt:
             found = True
         self.path.write_bytes(before)
-        assert found or known  # a row that is astray already may hold anything
+        assert found or known  # a row that is inconsistent already may hold anything
 
     # what must always hold
 
@@ -215,8 +214,10 @@ class Machine(RuleBasedStateMachine):
         values, done = store.read(np.arange(len(store)))
         reasons = store.reasons(states)
         assert store.ids == self.model.ids
-        assert store.sealed()
-        assert set(store.astray().tolist()) <= {row for row, name in enumerate(store.ids) if self.model.rows[name].torn}
+        assert store.checksum_matches()
+        assert set(store.inconsistent_rows().tolist()) <= {
+            row for row, name in enumerate(store.ids) if self.model.rows[name].torn
+        }
         for row, name in enumerate(self.model.ids):
             entry = self.model.rows[name]
             assert states[row] == entry.state, name

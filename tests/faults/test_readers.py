@@ -13,7 +13,7 @@ from cache.errors import StoreCorrupt
 from cache.header import DONE, FAILED
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
-from tests.cache.stores_of import digest_of, plan_of, rows_of, vector_of
+from tests.cache.stores_of import digest_of, rows_of, spec_of, vector_of
 
 ROWS, WIDTH = 40, 300
 
@@ -49,7 +49,7 @@ def _imported() -> None:
 def test_a_reader_beside_a_writer_sees_whole_rows_only(tmp_path: Path, method: str, rounds: int) -> None:
     for attempt in range(rounds):
         path = tmp_path / f"{attempt}.h5"
-        store, _ = open_for_writing(plan_of(path, rows_of(ROWS), width=WIDTH))
+        store, _ = open_for_writing(spec_of(path, rows_of(ROWS), dim=WIDTH))
         store.scan()
         warm = store if method == "fork" else None  # a store that was opened and read before the fork
         with multiprocessing.get_context(method).Pool(1) as pool, StoreWriter(store) as writer:
@@ -69,7 +69,7 @@ def test_a_reader_beside_a_writer_sees_whole_rows_only(tmp_path: Path, method: s
 def test_a_torn_row_is_not_seen(tmp_path: Path) -> None:
     """The writer stands still at every byte of a row: no reader takes it for done before the last."""
     path = tmp_path / "a.h5"
-    store, _ = open_for_writing(plan_of(path, rows_of(3), width=5))
+    store, _ = open_for_writing(spec_of(path, rows_of(3), dim=5))
     before = path.read_bytes()
     with StoreWriter(store) as writer:
         writer.commit(1, vector_of(1, 5), digest_of(1))
@@ -85,12 +85,18 @@ def test_a_torn_row_is_not_seen(tmp_path: Path) -> None:
 
 def test_a_reader_of_a_file_that_was_replaced_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    old, _ = open_for_writing(plan_of(path, rows_of(ROWS), width=WIDTH))
+    old, _ = open_for_writing(spec_of(path, rows_of(ROWS), dim=WIDTH))
     with StoreWriter(old) as writer:
         writer.commit(3, vector_of(3, WIDTH), digest_of(3))
-    new, carried = open_for_writing(plan_of(path, rows_of(ROWS + 1), width=WIDTH))
-    assert carried == 1
-    for read in (old.scan, lambda: old.read(np.array([3])), lambda: old.column("crc"), old.astray, old.sealed):
+    new, reused = open_for_writing(spec_of(path, rows_of(ROWS + 1), dim=WIDTH))
+    assert reused == 1
+    for read in (
+        old.scan,
+        lambda: old.read(np.array([3])),
+        lambda: old.column("crc"),
+        old.inconsistent_rows,
+        old.checksum_matches,
+    ):
         with pytest.raises(StoreCorrupt, match="another file than was opened"):
             read()
     assert new.scan()[3] == DONE

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cache import disk
-from cache.lock import writer_lock
+from cache.disk import writer_lock
 from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.train_heads import main as train_heads

@@ -114,7 +114,7 @@ def test_similarity_is_the_cosine_and_projects_a_stores_vectors(model: EmotionRa
 
 
 def test_vectors_that_could_be_either_are_told_by_their_length(stores: Path, tmp_path: Path) -> None:
-    width = open_stores(stores).audio.width
+    width = open_stores(stores).audio.dim
     config = CONFIG.model_copy(update={"width": width, "epochs": 1})
     same = EmotionRankCLAP.from_pretrained(train(stores, method=config, out=tmp_path).folder)
     stored = open_stores(stores).speech("test")

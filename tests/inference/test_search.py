@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from cache.allocation import StoreRows, StoreSpec
 from cache.captions import Caption, Captions, write_captions_file
 from cache.reader import Store
 from cache.stores import open_stores
-from cache.writer import StoreWriter, open_for_writing
+from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.extraction.encoders import load_text_encoder
@@ -104,7 +103,7 @@ def test_no_hits_at_all_cannot_be_asked_for() -> None:
 def _spotty_store(path: Path, vectors: np.ndarray, failed: int, pending: int) -> Store:
     ids = [f"u{row}" for row in range(len(vectors))]
     rows = StoreRows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
-    store, _ = open_for_writing(StoreSpec(path, "audio", rows, width=vectors.shape[1], dtype="<f4", fingerprint={}))
+    store, _ = open_for_writing(StoreSpec(path, "audio", rows, dim=vectors.shape[1], dtype="<f4", fingerprint={}))
     with StoreWriter(store) as writer:
         for row, vector in enumerate(vectors):
             if row == failed:

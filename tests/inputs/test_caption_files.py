@@ -70,7 +70,7 @@ def test_a_captions_file_spoilt_anywhere_is_read_or_refused_by_line(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"id": "a", "id": "b", "text": "T."}', "key 'id' stands twice"),
+        (b'{"id": "a", "id": "b", "text": "T."}', "key 'id' appears twice"),
         (b'{"id": "a", "text": "\xe9"}', "not UTF-8"),
         (b'{"id": "a", "text": "T.", "valence": 1e999, "arousal": 1}', "valence = inf: "),
         (b'{"valence": true, "arousal": 1, "text": "T."}', "valence = True: "),

@@ -94,9 +94,9 @@ def test_an_override_of_any_text_is_taken_or_refused_by_name(count: int) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"epochs: 3\nwidth: 4\nepochs: 5\n", "a.yaml:3: 'epochs' stands twice; expected"),
-        (b"epochs: yes\n", "epochs = True: a yes or a no where a number stands"),
-        (b"seeds: [true]\n", "seeds.0 = True: a yes"),
+        (b"epochs: 3\nwidth: 4\nepochs: 5\n", "a.yaml:3: 'epochs' appears twice; expected"),
+        (b"epochs: yes\n", "epochs = True: yes or no where a number is expected"),
+        (b"seeds: [true]\n", "seeds.0 = True: yes"),
         (b"seeds: [-1]\n", "seeds.0 = -1: input should be greater than or equal to 0"),
         (b"seeds: []\n", "seeds = []: "),
         (b"width: 10000000000000000000000\n", "width = 10000000000000000000000: "),
@@ -157,7 +157,7 @@ def test_the_base_of_ones_own_file_is_a_preset_wherever_the_file_lies(tmp_path: 
         (".".join("a" * 60_000) + "=1", "60000 levels of names; expected at most 8"),
         ("a\nb=3", "'a\\nb': no such setting"),
         ("epochs=[" + "[" * 5_000, "nested too deeply"),
-        ("epochs={a: 1, a: 2}", "'a' stands twice"),
+        ("epochs={a: 1, a: 2}", "'a' appears twice"),
         ("epochs=" + "9" * 10_000, "epochs = inf: input should be a finite number"),
     ],
 )

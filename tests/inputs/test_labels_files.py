@@ -170,7 +170,7 @@ def test_a_field_that_stands_twice_in_the_json_is_not_hidden(msp: Path) -> None:
     path = msp / MSP_JSON
     path.write_text(path.read_text().replace('"EmoClass": "A"', '"EmoClass": "A",\n "EmoClass": "S"', 1))
     outcome = contract(lambda: read_corpus(CorpusConfig(reader="msp_podcast", root=msp)), f"{path}:2")
-    assert "key 'EmoClass' stands twice" in outcome.said
+    assert "key 'EmoClass' appears twice" in outcome.said
 
 
 def test_a_file_name_with_a_line_break_is_still_one_line(tmp_path: Path) -> None:

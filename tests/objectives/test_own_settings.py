@@ -122,7 +122,7 @@ def test_settings_are_checked_against_the_function_all_at_once_and_written_out()
     for override, part in (
         ("objective.settings.wole=2", "no such setting: 'wole'; did you mean whole?"),
         ("objective.settings.zzz=2", "many has must, whole, share, named, yes, several, free, copy"),
-        ("objective.whole=2", "a setting of your own stands under settings: objective.settings.whole"),
+        ("objective.whole=2", "a setting of a custom loss belongs under settings: objective.settings.whole"),
         (
             "objective.settings.free={a: 1}",
             "objective.settings.free = {'a': 1}: a setting is a number, text, yes or no",

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cache.captions import Caption, Captions, Prompt
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig, Model, Number, Whole
-from pipeline.core.config_files import quoted_value, validate
+from pipeline.core.config_files import short_repr, validate
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json
 from pipeline.data.captions.base import Source
@@ -133,7 +133,7 @@ def _categories(path: Path, raw: bytes, problems: list[str]) -> Iterator[tuple[s
         problems.append(f"{path}: {type(tree).__name__}; expected an object of lists of captions by emotion")
         return
     for emotion, captions in tree.items():
-        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else quoted_value(emotion)}"
+        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else short_repr(emotion)}"
         if not isinstance(captions, list):
             problems.append(f"{where}: {type(captions).__name__}; expected a list of captions")
             continue

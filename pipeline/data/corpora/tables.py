@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
-from pipeline.core.files import NotJson, once, open_regular, parse_json
+from pipeline.core.files import NotJson, open_regular, parse_json, refuse_repeated_keys
 from pipeline.data.corpora.label_names import closest
 
 Report = Callable[[int, Path, str], None]
@@ -166,6 +166,6 @@ def _records(
             report(line, path, f"entry {name[:60]!r}: no object; expected the fields of an utterance")
             continue
         try:
-            yield line, {**once(fields), key: name}
+            yield line, {**refuse_repeated_keys(fields), key: name}
         except NotJson as error:
             report(line, path, f"entry {name[:60]!r}: {error}; expected each once")

@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cache.disk import translate_os_errors
+from cache.disk import translate_os_errors, writer_lock
 from cache.fingerprint import leaves
-from cache.lock import writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.report.comparison_figures import confusion, measures

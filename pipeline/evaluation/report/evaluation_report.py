@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.disk import translate_os_errors
+from cache.disk import translate_os_errors, writer_lock
 from cache.fingerprint import leaves
-from cache.lock import writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.resources import pick_device

@@ -16,8 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, cat
 
-from cache.disk import remove, write_text
-from cache.lock import writer_lock
+from cache.disk import remove, write_text, writer_lock
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreLocked
 from pipeline.experiments.sweeps.config import Halving

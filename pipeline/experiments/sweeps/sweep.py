@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from cache.disk import remove, remove_tree, translate_os_errors, write_text
-from cache.lock import writer_lock
+from cache.disk import remove, remove_tree, translate_os_errors, write_text, writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump

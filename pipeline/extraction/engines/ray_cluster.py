@@ -114,7 +114,7 @@ def _require_reachable_code(config: ExtractConfig) -> None:
     """Raises UsageError for an encoder that was registered in this process by no file or package: no actor has it."""
     named: dict[Kind, str] = {"audio encoder": config.audio.encoder, "text encoder": config.text.encoder}
     for kind, name in named.items():
-        if name not in BUILT_IN[kind] and find(kind, name).home is None:
+        if name not in BUILT_IN[kind] and find(kind, name).registered_by is None:
             found, action = (
                 "registered in this process alone",
                 "Name its file with --plugin, under one path on all nodes.",

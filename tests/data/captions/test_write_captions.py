@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.lock import writer_lock
+from cache.disk import writer_lock
 from pipeline.data.captions.llm.responses import problem_of, tidy
 from tests.data.captions.endpoint import Reply, serving
 from tests.data.captions.writer import ASKS, KEY, good, lines, many, run

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cache.lock import writer_lock
+from cache.disk import writer_lock
 from pipeline.commands.sweep_heads import main as sweep_heads
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import StoreLocked

@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from cache.lock import writer_lock
+from cache.disk import writer_lock
 from cache.stores import open_stores
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, StoreLocked, StoreMismatch
 from pipeline.experiments.sweeps.bracket import HeadsProgress

@@ -291,7 +291,7 @@ def test_the_page_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         more = {"train-heads": [*TRAINING, "-o", "batch_size=4"], "evaluate-heads": EVALUATION}.get(name, [])
         result = run_command(command.main, *words, *more)
         assert result.exit_code == 0, result.stderr
-    assert open_stores("stores/mine").audio.width == 160
+    assert open_stores("stores/mine").audio.dim == 160
 
 
 # Ray

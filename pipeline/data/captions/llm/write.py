@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.disk import write_atomic, write_text
-from cache.lock import writer_lock
+from cache.disk import write_atomic, write_text, writer_lock
 from pipeline.core.config_files import dump, merge, validate
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.progress import Meter, interruptible
