@@ -107,7 +107,7 @@ def _sections(of: _Swept) -> Iterator[Section]:
 
 def _figures(of: _Swept) -> Iterator[Section]:
     if of.space.config.halving:
-        yield Section("How halving went", exhibits=[halving(of.space, of.rows, of.brackets)])
+        yield Section("How halving went", figures=[halving(of.space, of.rows, of.brackets)])
     settings = [parallel_coordinates(of.space, of.rows), dimensions(of.space, of.rows)]
     scores = {row["number"]: score for row, score in scored(of.rows)}
     weights = importances(of.study, scores) if len(scores) >= FEWEST else {}

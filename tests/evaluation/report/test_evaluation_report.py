@@ -14,15 +14,14 @@ from cache.captions import Prompt
 from cache.pairs import cached_pairs
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.evaluation.recognition import zero_shot
-from pipeline.evaluation.report import projections as umap_planes
 from pipeline.evaluation.report.evaluation_report import NAMES, evaluation_report
-from pipeline.evaluation.report.ordinality_figures import retrieved
-from pipeline.evaluation.report.projections import modality_gap, plane
+from pipeline.evaluation.report.figures import mean_labels_retrieved
+from pipeline.evaluation.report.projections import UMAP, modality_gap, principal_components
 from pipeline.training.run_folder import open_run
 from tests.evaluation.report.conftest import SHORT, Page, result_of, rows_of
 from tests.stage_two import run_command, tree
 
-PLAIN = [name for name in NAMES if name != umap_planes.NAME]  # what there is where UMAP is not installed
+PLAIN = [name for name in NAMES if name != UMAP]  # what there is where UMAP is not installed
 
 
 @pytest.fixture
@@ -35,14 +34,14 @@ def test_the_figures_data_are_those_of_the_run(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [{name: float(row[name]) for name in row} for row in found] == lines
     taus = result_of(run)["ordinality"]["voc"]["taus"]
-    assert [float(row["tau"]) for row in rows_of(run, "taus") if row["test"] == "voc"] == taus
+    assert [float(row["tau"]) for row in rows_of(run, "kendall_tau") if row["test"] == "voc"] == taus
     assert len(rows_of(run, "retrieval")) == 49
     counts = [int(row["utterances"]) for row in rows_of(run, "confusion")]
     assert counts == list(np.ravel(zero_shot(run, split="test")["confusion"]))
     assert sum(counts) == 2 * 40
-    planes = rows_of(run, "planes")
-    assert len(planes) == 4 * 40
-    assert {row["panel"] for row in planes} == {"speech before", "text before", "both after"}
+    projected = rows_of(run, "projection")
+    assert len(projected) == 4 * 40
+    assert {row["panel"] for row in projected} == {"speech before", "text before", "both after"}
 
 
 def test_the_gap_is_the_distance_of_the_centroids_for_every_seed(run: Path) -> None:
@@ -69,9 +68,9 @@ def test_the_gap_of_known_points_is_known() -> None:
     assert modality_gap(torch.cat([east, east, north]), north) == pytest.approx(8**0.5 / 3)
 
 
-def test_the_plane_is_that_of_the_two_largest_components() -> None:
+def test_the_projection_is_onto_the_two_largest_components() -> None:
     drawn = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.1, 3.0, 0.2])
-    found = plane(drawn)
+    found = principal_components(drawn)
     left, sizes, _ = np.linalg.svd((drawn - drawn.mean(0)).double().numpy(), full_matrices=False)
     expected = (left * sizes)[:, :2]
     assert np.allclose(np.abs(found.points.numpy()), np.abs(expected), atol=1e-4)
@@ -80,7 +79,7 @@ def test_the_plane_is_that_of_the_two_largest_components() -> None:
 
 
 def test_vectors_of_one_dimension_lie_on_a_line() -> None:
-    found = plane(torch.tensor([[1.0], [3.0], [5.0]]))
+    found = principal_components(torch.tensor([[1.0], [3.0], [5.0]]))
     assert found.points.tolist() == [[-2, 0], [0, 0], [2, 0]]
     assert found.shares == (1.0, 0.0)
 
@@ -94,7 +93,10 @@ def test_a_prompts_point_stands_beside_the_mean_of_its_nearest_labelled_utteranc
     points = [(2.0, 2.0, 0), (3.0, 2.0, 0), (3.0, 2.0, 1), (2.5, 2.0, 0)]  # the last is no whole point
     prompts = [Prompt("dimensional", f"{point}", *point) for point in points]
     # east finds (1, 2) and (3, 6), north (5, 5) and (7, 4); two paraphrases ask for (3, 2)
-    assert retrieved(speech, labels, prompts, asked, top=2) == [(2.0, 2.0, 2.0, 4.0, 1), (3.0, 2.0, 4.0, 4.25, 2)]
+    assert mean_labels_retrieved(speech, labels, prompts, asked, top=2) == [
+        (2.0, 2.0, 2.0, 4.0, 1),
+        (3.0, 2.0, 4.0, 4.25, 2),
+    ]
 
 
 def test_a_report_changes_no_file_of_the_run_and_again_gives_the_same_bytes(copied: Path) -> None:

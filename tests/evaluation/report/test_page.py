@@ -12,13 +12,13 @@ import pytest
 from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.page import (
     Section,
-    evaluation_tables,
     facts_html,
     label,
     notes_list,
     table_html,
     write_page,
 )
+from pipeline.evaluation.tables import measured_tables
 from tests.evaluation.report.conftest import HOSTILE, Page
 
 FETCHING = {"link", "img", "iframe", "object", "embed", "base", "form", "audio", "video", "source", "foreignobject"}
@@ -60,16 +60,16 @@ def test_the_policy_lets_one_script_run_and_it_is_the_pages_own(run: Path) -> No
 
 def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
     entry = {"mean": 0.5, "std": 0.1, "seed_std": 0.0, "convention": HOSTILE}
-    (table,) = evaluation_tables({HOSTILE: {"ordinality": {"aoc": entry | {"taus": [0.5, 0.4]}}}})
+    (table,) = measured_tables({HOSTILE: {"ordinality": {"aoc": entry | {"taus": [0.5, 0.4]}}}})
 
     def draw(figure: object) -> None:
         axes = figure.add_subplot()
         axes.set(title=label(HOSTILE), xlabel=label(HOSTILE))
 
-    exhibit = Figure("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
+    hostile = Figure("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
     body = table_html(table) + notes_list([HOSTILE]) + facts_html([(HOSTILE, HOSTILE)])
     path = tmp_path / "report.html"
-    write_page(HOSTILE, HOSTILE, [Section(HOSTILE, body, [exhibit])], path, ["hostile"])
+    write_page(HOSTILE, HOSTILE, [Section(HOSTILE, body, [hostile])], path, ["hostile"])
     page = Page(path.read_text(encoding="utf-8"))
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
