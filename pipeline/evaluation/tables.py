@@ -158,16 +158,9 @@ def measured_tables(results: Results) -> list[Table]:
     return tables
 
 
-def evaluation_table(result: Mapping[str, Any]) -> str:
-    """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods).
-
-    A cell is mean ± std (over lists or trials). A row gives chance for ordinality.
-    """
-    results = {"evaluation": result} if TABLES.keys() & result.keys() else result
-    tables = measured_tables(results)
-    return "\n\n".join(
-        table_text(_with_chance(table, results) if table.name == "ordinality" else table) for table in tables
-    )
+def evaluation_tables(results: Results) -> list[Table]:
+    """`measured_tables`, with a row for chance in that of ordinality."""
+    return [_with_chance(table, results) if table.name == "ordinality" else table for table in measured_tables(results)]
 
 
 def _with_chance(table: Table, results: Results) -> Table:
@@ -180,6 +173,15 @@ def _with_chance(table: Table, results: Results) -> Table:
         "were lists independent; they share their utterances, so the true standard error is larger"
     )
     return replace(table, rows={**table.rows, "chance": chance}, notes=(*table.notes, note))
+
+
+def evaluation_table(result: Mapping[str, Any]) -> str:
+    """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods).
+
+    A cell is mean ± std (over lists or trials).
+    """
+    results = {"evaluation": result} if TABLES.keys() & result.keys() else result
+    return "\n\n".join(map(table_text, evaluation_tables(results)))
 
 
 def table_text(table: Listing) -> str:

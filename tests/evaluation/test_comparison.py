@@ -131,8 +131,7 @@ def test_recognition_has_nothing_to_pair_and_says_so() -> None:
     found = {name: result(0.5, 0.1, 1) | {"recognition": figures} for name in "ab"}
     notes = comparison_tables(found).tables[2].notes
     assert [note for note in notes if "not tested" in note] == [
-        f"{measure}: not tested, it has no lists or trials to pair; the std is over seeds"
-        for measure in ("WAR", "UAR")
+        f"{measure}: not tested, it has no lists or trials to pair; the std is over seeds" for measure in ("WAR", "UAR")
     ]
 
 

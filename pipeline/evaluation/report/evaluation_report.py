@@ -25,7 +25,7 @@ from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.report import curves
 from pipeline.evaluation.report.drawing import Figure
-from pipeline.evaluation.report.figures import KENDALL_TAU, RETRIEVAL, confusion, kendall_tau, retrieval
+from pipeline.evaluation.report.figures import KENDALL_TAU, RETRIEVAL, confusion, kendall_tau_histograms, retrieval
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, unless_damaged, write_page
 from pipeline.evaluation.report.projections import (
     GAP,
@@ -36,7 +36,7 @@ from pipeline.evaluation.report.projections import (
     pca_figure,
     umap_figure,
 )
-from pipeline.evaluation.tables import measured_tables
+from pipeline.evaluation.tables import evaluation_tables
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _sections(of: _Evaluation) -> Iterator[Section]:
     prompts, vectors = ordinality_prompts(of.stores, of.result["settings"]["style"], of.device)
     heads = of.run.heads_for(of.stores).to(of.device)
     yield Section("Retrieval", figures=[retrieval(heads, of.pairs, prompts, vectors)])
-    yield Section("Ordinality", figures=[kendall_tau(seeds)])
+    yield Section("Ordinality", figures=[kendall_tau_histograms(seeds)])
     if of.stores.captions.classes and any(of.stores.manifest.emotion):
         yield unless_damaged("Recognition", lambda: _recognition(of))
     yield Section("Conventions and fingerprints", _conventions(of) + facts_html(_facts(of)))
@@ -104,8 +104,8 @@ def _tables(result: Mapping[str, Any]) -> str:
     rows = {together: result}
     if len(result["seeds"]) > 1:
         rows |= {f"seed {seed}": found for seed, found in result["seeds"].items()}
-    notes = {table.name: table.notes for table in measured_tables({together: result})}
-    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in measured_tables(rows))
+    notes = {table.name: table.notes for table in evaluation_tables({together: result})}
+    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in evaluation_tables(rows))
 
 
 def _shared_space(of: _Evaluation) -> Section:

@@ -182,7 +182,7 @@ KENDALL_TAU = "kendall_tau"
 _TAU_LOOK = {"aoc": ("AOC", BLUE, "//"), "voc": ("VOC", ORANGE, "..")}
 
 
-def kendall_tau(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
+def kendall_tau_histograms(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Histograms of AOC and VOC over the lists of all `seeds` (`evaluation.json`'s)."""
     rows = [
         (test, seed, number, value)

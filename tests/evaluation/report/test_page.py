@@ -18,7 +18,7 @@ from pipeline.evaluation.report.page import (
     table_html,
     write_page,
 )
-from pipeline.evaluation.tables import measured_tables
+from pipeline.evaluation.tables import evaluation_tables
 from tests.evaluation.report.conftest import HOSTILE, Page
 
 FETCHING = {"link", "img", "iframe", "object", "embed", "base", "form", "audio", "video", "source", "foreignobject"}
@@ -60,7 +60,7 @@ def test_the_policy_lets_one_script_run_and_it_is_the_pages_own(run: Path) -> No
 
 def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
     entry = {"mean": 0.5, "std": 0.1, "seed_std": 0.0, "convention": HOSTILE}
-    (table,) = measured_tables({HOSTILE: {"ordinality": {"aoc": entry | {"taus": [0.5, 0.4]}}}})
+    (table,) = evaluation_tables({HOSTILE: {"ordinality": {"aoc": entry | {"taus": [0.5, 0.4]}}}})
 
     def draw(figure: object) -> None:
         axes = figure.add_subplot()
