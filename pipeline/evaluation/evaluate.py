@@ -86,13 +86,13 @@ def evaluate(
         pairs = cached_pairs(opened, split, style=config.style, device=chosen)
         for note in pairs.notes:
             log.info(note)
-        prompts, vectors = ordinality_prompts(opened, config.style, chosen)
+        prompts = ordinality_prompts(opened, config.style, chosen)
         seeds = {}
         with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
             use_threads(1)  # trials run a core each
             for seed in run.seeds:
                 heads = run.heads_for(opened, seed).to(chosen)
-                seeds[str(seed)] = _evaluate_heads(heads, pairs, prompts, vectors, config, lambda: meter.advance(1))
+                seeds[str(seed)] = _evaluate_heads(heads, pairs, prompts, config, trial_done=lambda: meter.advance(1))
         result = {
             "run": str(run.folder),
             "stores": str(opened.folder),
@@ -111,19 +111,19 @@ def evaluate(
 def _evaluate_heads(
     heads: Heads,
     pairs: CachedPairs,
-    prompts: list[Prompt],
-    vectors: torch.Tensor,
+    prompts: tuple[list[Prompt], torch.Tensor],
     config: EvaluateConfig,
+    *,
     trial_done: Callable[[], None],
 ) -> dict[str, Any]:
-    """Both tests of one seed's heads; `vectors` (P, Dt) are the encoder's, of `prompts`."""
+    """Both tests of one seed's heads; `prompts` with their (P, Dt) encoder vectors."""
     with torch.no_grad():
         speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
-        prompt_vectors = heads.embed_text(vectors).cpu()
+        prompt_vectors = heads.embed_text(prompts[1]).cpu()
     links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
     labels = pairs.labels[:, :2].cpu().numpy()
     return {
-        "ordinality": ordinality(speech, labels, prompts=prompts, vectors=prompt_vectors, lists=config.lists),
+        "ordinality": ordinality(speech, labels, prompts=prompts[0], vectors=prompt_vectors, lists=config.lists),
         "alignment": alignment(speech, text, links, config, lambda _done, _total: trial_done()),
     }
 

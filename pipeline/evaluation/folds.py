@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
 
-Rows = NDArray[np.int64]
+_Rows = NDArray[np.int64]
 MIN_FOLDS = 3  # one to test, one for development, one to train on
 _SESSION = re.compile(r"Ses\d\d")  # of the speaker Ses01F, or the turn Ses01F_impro01_F000 (F31)
 
@@ -25,9 +25,9 @@ class Fold(NamedTuple):
     """Manifest rows of one fold, ascending; the three parts are disjoint and together are the whole manifest."""
 
     name: str
-    train: Rows
-    dev: Rows
-    test: Rows
+    train: _Rows
+    dev: _Rows
+    test: _Rows
 
     def splits(self) -> list[str]:
         """(N,) train, dev or test for each manifest row."""
@@ -87,7 +87,7 @@ def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold
     return _folds([f"fold{k:0{digits}}" for k in range(1, folds + 1)], fold_of[speaker_of])
 
 
-def _folds(names: Sequence[str], part: Rows) -> list[Fold]:
+def _folds(names: Sequence[str], part: _Rows) -> list[Fold]:
     """Fold k tests the rows of part k and develops on those of the next part."""
     folds = []
     for test, name in enumerate(names):

@@ -25,7 +25,7 @@ from pipeline.training.run_folder import Run, open_run
 
 IEMOCAP_CLASSES = ("angry", "happy", "neutral", "sad")
 IEMOCAP_MERGE = {"excited": "happy"}  # F26
-TEMPLATE = "this person is feeling {emotion}."
+CLASS_TEMPLATE = "this person is feeling {emotion}."
 
 
 def recognition(
@@ -158,7 +158,7 @@ def zero_shot(
     stores: Stores | str | Path | None = None,
     *,
     split: str | None = None,
-    template: str = TEMPLATE,
+    template: str = CLASS_TEMPLATE,
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
     device: str = "auto",

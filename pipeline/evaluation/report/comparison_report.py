@@ -25,7 +25,7 @@ from pipeline.training.run_folder import open_run
 log = logging.getLogger(__name__)
 
 Facts = Iterator[tuple[str, object]]
-FOLDS_NAMES = ("measures_recognition", "measures_folds", "confusion")
+FOLDS_FIGURES = ("measures_recognition", "measures_folds", "confusion")
 
 
 def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
@@ -108,7 +108,7 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
     sections += [Section("Confusions", figures=[matrices]), Section("Conventions and fingerprints", foot)]
     subtitle = f"{len(results)} methods, {summary['utterances']} utterances; {summary['stores']}"
     with translate_os_errors(path.parent), writer_lock(path.parent):
-        write_page("Zero-shot recognition in folds", subtitle, sections, path, FOLDS_NAMES)
+        write_page("Zero-shot recognition in folds", subtitle, sections, path, FOLDS_FIGURES)
     log.info(f"report: {path}")
     return path
 

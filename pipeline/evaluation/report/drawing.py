@@ -45,7 +45,7 @@ COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY, "#000000")  # wit
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
 WITHOUT_MATPLOTLIB = "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
-MAX_DRAWN = 1e9
+_MAX_DRAWN = 1e9
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "emotionrankclap",  # equal data give equal bytes
@@ -89,7 +89,7 @@ def write_figures(figures: Iterable[Figure], folder: Path, names: Iterable[str])
 
 def drawable(value: float) -> float:
     """`value`, or NaN where an axis that holds it would show nothing else: a file can hold any number."""
-    return value if abs(value) < MAX_DRAWN else math.nan
+    return value if abs(value) < _MAX_DRAWN else math.nan
 
 
 def inline(svg: str, name: str, title: str) -> str:

@@ -42,8 +42,8 @@ from pipeline.training.run_folder import Run, open_run
 log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
-NAMES = (curves.NAME, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
-_FORMER_NAMES = ("planes", "taus")  # figures of reports written before
+EVALUATION_FIGURES = (curves.NAME, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
+_FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def evaluation_report(
         sections = list(_sections(_Evaluation(run, opened, result, pairs, chosen)))
         seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(result['seeds'])}"
         subtitle = f"{result['utterances']} utterances of split {result['split']}, {seeds}; {result['run']}"
-        write_page(f"Evaluation of {result['method']}", subtitle, sections, path, (*NAMES, *_FORMER_NAMES))
+        write_page(
+            f"Evaluation of {result['method']}", subtitle, sections, path, (*EVALUATION_FIGURES, *_FORMER_FIGURES)
+        )
     log.info(f"report: {path}")
     return path
 

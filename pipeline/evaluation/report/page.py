@@ -23,10 +23,10 @@ from pipeline.evaluation.tables import Listing, table_latex, table_markdown
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parent
-STYLE, SCRIPT = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
+_FOLDER = Path(__file__).parent
+_STYLE, _SCRIPT = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
 MAX_LABEL = 48  # characters of a name in a figure
 
 
@@ -43,8 +43,8 @@ def write_page(title: str, subtitle: str, sections: Sequence[Section], path: Pat
     """Write the page to `path` and its figures to the folder `report` beside; `names` are those it may have."""
     svgs = write_figures([figure for section in sections for figure in section.figures], path.with_suffix(""), names)
     page = _TEMPLATES.get_template("report.html.j2").render(
-        title=title, subtitle=subtitle, sections=sections, svgs=svgs, policy=POLICY, style=Markup(STYLE),
-        script=Markup(SCRIPT),
+        title=title, subtitle=subtitle, sections=sections, svgs=svgs, policy=_POLICY, style=Markup(_STYLE),
+        script=Markup(_SCRIPT),
     )  # fmt: skip
     write_text(path, page)
 
@@ -94,7 +94,7 @@ def _printable(value: object) -> object:
 
 
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(FOLDER), autoescape=True, finalize=_printable, trim_blocks=True, lstrip_blocks=True,
+    loader=FileSystemLoader(_FOLDER), autoescape=True, finalize=_printable, trim_blocks=True, lstrip_blocks=True,
     keep_trailing_newline=True,
 )  # fmt: skip
 _PARTS: Any = _TEMPLATES.get_template("parts.html.j2").module

@@ -20,7 +20,7 @@ from pipeline.training.heads import Heads
 log = logging.getLogger(__name__)
 
 PROJECTION, UMAP = "projection", "umap"  # names of the figures
-MAX_DRAWN = 400  # utterances; components, shares and gaps are of all
+MAX_POINTS = 400  # utterances; components, shares and gaps are of all
 MAX_UMAP = 1_000  # utterances that UMAP lays out: 2,000 take seconds, and no approximation of the neighbours
 NEIGHBOURS, MIN_DISTANCE = 15, 0.1  # UMAP's own defaults
 PANELS = ("speech before", "text before", "both after")
@@ -75,7 +75,7 @@ def panel_vectors(heads: Heads, pairs: CachedPairs) -> dict[str, Tensor]:
 def pca_figure(heads: Heads, pairs: CachedPairs) -> Figure:
     """Each modality on components of its own before the heads, and both on shared ones after them."""
     found = {panel: principal_components(vectors) for panel, vectors in panel_vectors(heads, pairs).items()}
-    rows = _sample(pairs, MAX_DRAWN)
+    rows = _sample(pairs, MAX_POINTS)
     caption = (
         "Principal components of the test split. Before the heads the modalities have spaces of their own, so each has "
         "its own components (standardised encoder vectors); after them both are in one space, on shared components. "
@@ -92,7 +92,7 @@ def umap_figure(heads: Heads, pairs: CachedPairs) -> Figure | None:
     """The panels of `pca_figure`, by UMAP; None where it is not installed, or for too few utterances."""
     if len(pairs) <= NEIGHBOURS or (umap_class := _import_umap()) is None:
         return None
-    fitted, rows = _sample(pairs, MAX_UMAP), _sample(pairs, MAX_DRAWN)
+    fitted, rows = _sample(pairs, MAX_UMAP), _sample(pairs, MAX_POINTS)
     drawn = torch.searchsorted(fitted, rows)
     points = {}
     for panel, vectors in panel_vectors(heads, pairs).items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation.report.comparison_report import FOLDS_NAMES, comparison_report, folds_report
+from pipeline.evaluation.report.comparison_report import FOLDS_FIGURES, comparison_report, folds_report
 from pipeline.evaluation.report.figures import confusion, measures
 from pipeline.evaluation.report.page import Section, write_page
 from pipeline.evaluation.tables import Cell, Column, Table
@@ -92,7 +92,7 @@ def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path)
     folds_report(tmp_path / "out", summary, stores)
     page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     assert page.tags.count("figure") == 3
-    assert {path.stem for path in (tmp_path / "out/report").iterdir()} == set(FOLDS_NAMES)
+    assert {path.stem for path in (tmp_path / "out/report").iterdir()} == set(FOLDS_FIGURES)
     found = summary["methods"]["clap_sce"]
     for name, kind in (("recognition", "pooled"), ("folds", "mean_over_folds")):
         for row in rows_of(tmp_path / "out", f"measures_{name}"):

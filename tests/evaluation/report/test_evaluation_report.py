@@ -14,14 +14,14 @@ from cache.captions import Prompt
 from cache.pairs import cached_pairs
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.evaluation.recognition import zero_shot
-from pipeline.evaluation.report.evaluation_report import NAMES, evaluation_report
+from pipeline.evaluation.report.evaluation_report import EVALUATION_FIGURES, evaluation_report
 from pipeline.evaluation.report.figures import mean_labels_retrieved
 from pipeline.evaluation.report.projections import UMAP, modality_gap, principal_components
 from pipeline.training.run_folder import open_run
 from tests.evaluation.report.conftest import SHORT, Page, result_of, rows_of
 from tests.stage_two import run_command, tree
 
-PLAIN = [name for name in NAMES if name != UMAP]  # what there is where UMAP is not installed
+PLAIN = [name for name in EVALUATION_FIGURES if name != UMAP]  # what there is where UMAP is not installed
 
 
 @pytest.fixture

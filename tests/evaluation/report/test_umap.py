@@ -96,7 +96,7 @@ def test_of_many_utterances_a_part_is_laid_out_and_of_few_none(monkeypatch: pyte
 
     monkeypatch.setattr(projections, "panel_vectors", panel_vectors)
     monkeypatch.setattr(projections, "MAX_UMAP", 60)
-    monkeypatch.setattr(projections, "MAX_DRAWN", 30)
+    monkeypatch.setattr(projections, "MAX_POINTS", 30)
     assert projections.umap_figure(None, Pairs(15)) is None
     figure = projections.umap_figure(None, Pairs(200))
     assert "60 of 200 utterances are laid out, 30 of them drawn" in figure.caption
