@@ -79,25 +79,24 @@ def evaluation_report(
         sections = list(_sections(_Evaluation(run, opened, result, pairs, chosen)))
         seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(result['seeds'])}"
         subtitle = f"{result['utterances']} utterances of split {result['split']}, {seeds}; {result['run']}"
-        write_page(
-            f"Evaluation of {result['method']}", subtitle, sections, path, (*EVALUATION_FIGURES, *_FORMER_FIGURES)
-        )
+        names = (*EVALUATION_FIGURES, *_FORMER_FIGURES)
+        write_page(f"Evaluation of {result['method']}", subtitle, sections, path, names)
     log.info(f"report: {path}")
     return path
 
 
-def _sections(of: _Evaluation) -> Iterator[Section]:
-    seeds = of.result["seeds"]
-    yield Section("Figures", _tables(of.result))
-    yield unless_damaged("Training", lambda: curves.curves(of.run, of.result["trained"]))
-    yield _shared_space(of)
-    prompts, vectors = ordinality_prompts(of.stores, of.result["settings"]["style"], of.device)
-    heads = of.run.heads_for(of.stores).to(of.device)
-    yield Section("Retrieval", figures=[retrieval(heads, of.pairs, prompts, vectors)])
+def _sections(evaluation: _Evaluation) -> Iterator[Section]:
+    seeds = evaluation.result["seeds"]
+    yield Section("Figures", _tables(evaluation.result))
+    yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
+    yield _shared_space(evaluation)
+    prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
+    heads = evaluation.run.heads_for(evaluation.stores).to(evaluation.device)
+    yield Section("Retrieval", figures=[retrieval(heads, evaluation.pairs, prompts, vectors)])
     yield Section("Ordinality", figures=[kendall_tau_histograms(seeds)])
-    if of.stores.captions.classes and any(of.stores.manifest.emotion):
-        yield unless_damaged("Recognition", lambda: _recognition(of))
-    yield Section("Conventions and fingerprints", _conventions(of) + facts_html(_facts(of)))
+    if evaluation.stores.captions.classes and any(evaluation.stores.manifest.emotion):
+        yield unless_damaged("Recognition", lambda: _recognition(evaluation))
+    yield Section("Conventions and fingerprints", _conventions(evaluation) + facts_html(_facts(evaluation)))
 
 
 def _tables(result: Mapping[str, Any]) -> str:
@@ -110,42 +109,42 @@ def _tables(result: Mapping[str, Any]) -> str:
     return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in evaluation_tables(rows))
 
 
-def _shared_space(of: _Evaluation) -> Section:
-    gaps = {}
-    for seed in of.result["seeds"]:
-        heads = of.run.heads_for(of.stores, int(seed)).to(of.device)
+def _shared_space(evaluation: _Evaluation) -> Section:
+    gaps, pairs = {}, evaluation.pairs
+    for seed in evaluation.result["seeds"]:
+        heads = evaluation.run.heads_for(evaluation.stores, int(seed)).to(evaluation.device)
         with torch.no_grad():
-            speech, text = heads.embed_speech(of.pairs.speech), heads.embed_text(first_captions(of.pairs))
+            speech, text = heads.embed_speech(pairs.speech), heads.embed_text(first_captions(pairs))
         gaps[seed] = modality_gap(speech, text)
     values = list(gaps.values())
     mean = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f} over seeds" if len(values) > 1 else "")
     each = ", ".join(f"seed {seed}: {gap:.3f}" for seed, gap in gaps.items())
-    best = of.run.heads_for(of.stores).to(of.device)
-    figures = [pca_figure(best, of.pairs), umap_figure(best, of.pairs)]
+    best = evaluation.run.heads_for(evaluation.stores).to(evaluation.device)
+    figures = [pca_figure(best, pairs), umap_figure(best, pairs)]
     notes = notes_list([f"Modality gap {mean} ({each}).", f"Modality gap: {GAP}."])
     return Section("The shared space", notes, [figure for figure in figures if figure])
 
 
-def _recognition(of: _Evaluation) -> Figure:
-    found = zero_shot(of.run, of.stores, split=of.result["split"], device=str(of.device))
-    return confusion(CONFUSION, "Zero-shot recognition", {of.result["method"]: found})
+def _recognition(evaluation: _Evaluation) -> Figure:
+    split, method = evaluation.result["split"], evaluation.result["method"]
+    recognised = zero_shot(evaluation.run, evaluation.stores, split=split, device=str(evaluation.device))
+    return confusion(CONFUSION, "Zero-shot recognition", {method: recognised})
 
 
-def _conventions(of: _Evaluation) -> str:
-    return notes_list(
-        [
-            "mean ± std over the lists or trials of all seeds; a seed's row over its own",
-            f"projection and retrieval: the heads of seed {of.run.about['best_seed']}, of the lowest development loss",
-            *of.pairs.notes,
-        ]
-    )
+def _conventions(evaluation: _Evaluation) -> str:
+    best = evaluation.run.about["best_seed"]
+    notes = [
+        "mean ± std over the lists or trials of all seeds; a seed's row over its own",
+        f"projection and retrieval: the heads of seed {best}, of the lowest development loss",
+    ]
+    return notes_list([*notes, *evaluation.pairs.notes])
 
 
-def _facts(of: _Evaluation) -> Iterator[tuple[str, object]]:
-    yield "run", of.result["run"]
-    yield "stores", of.result["stores"]
-    yield "training data", of.run.about["data"]
-    yield from leaves(of.result["settings"], "evaluation.")
-    yield from leaves(of.run.config.model_dump(mode="json"), "training.")
-    yield from leaves(of.result["trained"], "trained.")
-    yield from leaves(of.stores.fingerprint(), "fingerprint.")
+def _facts(evaluation: _Evaluation) -> Iterator[tuple[str, object]]:
+    yield "run", evaluation.result["run"]
+    yield "stores", evaluation.result["stores"]
+    yield "training data", evaluation.run.about["data"]
+    yield from leaves(evaluation.result["settings"], "evaluation.")
+    yield from leaves(evaluation.run.config.model_dump(mode="json"), "training.")
+    yield from leaves(evaluation.result["trained"], "trained.")
+    yield from leaves(evaluation.stores.fingerprint(), "fingerprint.")

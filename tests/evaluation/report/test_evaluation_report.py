@@ -112,8 +112,8 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
     copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluation_report(copied, result_of(copied))
-    said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if line.startswith("matplotlib")] == [
+    logged = capsys.readouterr().err.splitlines()
+    assert [line for line in logged if line.startswith("matplotlib")] == [
         "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
     ]
     assert {path.suffix for path in (copied / "report").iterdir()} == {".csv"}
@@ -122,9 +122,9 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
     assert page.tags.count("table") == 3
 
 
-@pytest.mark.parametrize("spoil", ["", '{"epoch": 1}\n{"epoch": 2}\n'])
-def test_damaged_metrics_cost_their_figure_and_nothing_else(copied: Path, undrawn: None, spoil: str) -> None:
-    (copied / "seeds/1/metrics.jsonl").write_text(spoil)
+@pytest.mark.parametrize("contents", ["", '{"epoch": 1}\n{"epoch": 2}\n'])
+def test_corrupt_metrics_cost_their_figure_and_nothing_else(copied: Path, undrawn: None, contents: str) -> None:
+    (copied / "seeds/1/metrics.jsonl").write_text(contents)
     evaluation_report(copied, result_of(copied))
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert any("Left out: " in words and "metrics.jsonl" in words for words in page.words)
@@ -134,7 +134,7 @@ def test_damaged_metrics_cost_their_figure_and_nothing_else(copied: Path, undraw
     assert page.tags.count("figure") == 4
 
 
-def test_the_command_writes_a_report_unless_told_not_to(copied: Path, undrawn: None) -> None:
+def test_the_command_writes_a_report_unless_no_report_is_given(copied: Path, undrawn: None) -> None:
     stores = open_run(copied).about["stores"]
     words = [word for setting in SHORT for word in ("-o", setting)]
     (copied / "report.html").unlink()

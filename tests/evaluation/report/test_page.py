@@ -75,12 +75,12 @@ def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
     assert "img" not in page.tags
     assert not page.values("onerror")
     assert not page.values("src")
-    said = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\x07")
+    escaped = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\x07")
     whole = "".join(page.words)
-    assert whole.count(said) >= 9
-    assert page.values("aria-label") == [said]
+    assert whole.count(escaped) >= 9
+    assert page.values("aria-label") == [escaped]
     assert not any(ord(letter) < 32 and letter != "\n" for letter in page.text)
-    assert said in (tmp_path / "report/hostile.csv").read_text(encoding="utf-8").replace('""', '"')
+    assert escaped in (tmp_path / "report/hostile.csv").read_text(encoding="utf-8").replace('""', '"')
 
 
 def test_each_table_stands_beside_what_its_buttons_copy(compared: Path) -> None:

@@ -24,7 +24,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def test_where_it_is_not_installed_nothing_is_drawn_and_nothing_said(
+def test_where_it_is_not_installed_nothing_is_drawn_and_nothing_logged(
     copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied / "report/umap.svg").write_text("of a report before")
