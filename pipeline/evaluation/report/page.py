@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cache.disk import write_text
@@ -94,7 +94,7 @@ def _printable(value: object) -> object:
 
 
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(_FOLDER), autoescape=True, finalize=_printable, trim_blocks=True, lstrip_blocks=True,
-    keep_trailing_newline=True,
+    loader=FileSystemLoader(_FOLDER), autoescape=True, finalize=_printable, undefined=StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
 )  # fmt: skip
 _PARTS: Any = _TEMPLATES.get_template("parts.html.j2").module
