@@ -12,28 +12,8 @@ from typing import Any
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.significance import CAUTION, PairedTest, Test, paired_tests
-from pipeline.evaluation.tables import MARK, Cell, Column, Comparison, Table
+from pipeline.evaluation.tables import MARK, TABLES, Cell, Column, Comparison, Results, Table, measure, measured_tables
 
-Results = Mapping[str, Mapping[str, Any]]
-TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
-    "alignment": (
-        "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
-        (
-            Column("mmd", "MMD", "lower", 4),
-            Column("wasserstein", "Wasserstein", "lower", 4),
-            Column("sliced_wasserstein", "sliced Wasserstein", "lower", 4),
-        ),
-    ),
-    "ordinality": (
-        "Ordinality (Table 2 of the paper): Kendall's tau, higher is better",
-        (Column("aoc", "AOC", "higher", 3), Column("voc", "VOC", "higher", 3)),
-    ),
-    "recognition": (
-        "Zero-shot recognition, higher is better",
-        (Column("war", "WAR", "higher", 3), Column("uar", "UAR", "higher", 3)),
-    ),
-}
-_VALUES = ("taus", "values")  # what an entry holds one of per list or trial, seed after seed
 _TEST_NAMES: dict[Test, str] = {"wilcoxon": "Wilcoxon signed-rank test", "t": "Student's t test"}
 
 
@@ -46,109 +26,6 @@ def comparison_tables(results: Results, *, test: Test = "wilcoxon", alpha: float
 
     Raises UsageError without a method or a test, or when methods were evaluated on different splits.
     """
-    _refuse_other_splits(results)
-    tables = tuple(_table(name, results, test, alpha) for name in TABLES if any(name in r for r in results.values()))
-    if not tables:
-        raise UsageError(
-            "comparison", f"{len(results)} methods without a result", ", ".join(TABLES), "Run evaluate-heads."
-        )
-    return Comparison(tables)
-
-
-def _table(name: str, results: Results, test: Test, alpha: float) -> Table:
-    title, columns = TABLES[name]
-    ran = {method: result[name] for method, result in results.items() if name in result}
-    present = tuple(column for column in columns if any(column.key in entry for entry in ran.values()))
-    rows: dict[str, dict[str, Cell]] = {method: {} for method in ran}
-    notes = []
-    for column in present:
-        entries = {method: _entry(entry, column.key) for method, entry in ran.items() if column.key in entry}
-        tests, reason = _tests(column, entries, results, test)
-        for method, cell in _cells(entries, column, tests, alpha).items():
-            rows[method][column.key] = cell
-        notes += _conventions(column.header, entries)
-        if reason:
-            notes.append(f"{column.header}: not tested, {reason}")
-    notes.append("bold: best mean")
-    if any(cell.test for row in rows.values() for cell in row.values()):
-        notes.append(
-            f"{MARK}: the best is better, p < {alpha:g}, two-tailed {_TEST_NAMES[test]} over pairs of the same list or "
-            f"trial and seed, Holm-corrected over the column; {CAUTION}"
-        )
-    if name == "ordinality":
-        notes.append(f"chance: 0, a list's std {NULL_STD:.4f}")
-    return Table(name, title, present, rows, tuple(notes))
-
-
-def _entry(result: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """`{"mean", "std", ...}` of one measure; a single figure (recognition's) is a mean without a std."""
-    found = result[key]
-    entry = dict(found) if isinstance(found, Mapping) else {"mean": float(found)}
-    return {"convention": result.get("convention", ""), **entry}
-
-
-def _cells(
-    entries: Mapping[str, Mapping[str, Any]], column: Column, tests: Mapping[str, PairedTest], alpha: float
-) -> dict[str, Cell]:
-    first = max if column.better == "higher" else min
-    best = first(entry["mean"] for entry in entries.values())
-    cells = {
-        method: Cell(entry["mean"], entry.get("std"), entry.get("seed_std"), best=entry["mean"] == best)
-        for method, entry in entries.items()
-    }
-    return {
-        method: replace(cell, test=tests[method], worse=not cell.best and tests[method].corrected < alpha)
-        if method in tests
-        else cell
-        for method, cell in cells.items()
-    }
-
-
-def _tests(
-    column: Column, entries: Mapping[str, Mapping[str, Any]], results: Results, test: Test
-) -> tuple[dict[str, PairedTest], str]:
-    """Each other method against the best, by name; or none, and the reason why."""
-    values = {method: _values(entry) for method, entry in entries.items()}
-    if len(values) < 2:
-        return {}, ""
-    reason = _unpaired(values, entries, {method: tuple(results[method].get("seeds", ())) for method in values})
-    if reason:
-        return {}, reason
-    return {outcome.method: outcome for outcome in paired_tests(values, test=test, better=column.better)}, ""
-
-
-def _values(entry: Mapping[str, Any]) -> Sequence[float]:
-    return next((entry[key] for key in _VALUES if key in entry), ())
-
-
-def _unpaired(
-    values: Mapping[str, Sequence[float]],
-    entries: Mapping[str, Mapping[str, Any]],
-    seeds: Mapping[str, tuple[str, ...]],
-) -> str:
-    if len({entry["convention"] for entry in entries.values()}) > 1:
-        return "the conventions differ"
-    if len(set(seeds.values())) > 1:
-        return "the seeds differ"
-    counts = {len(of) for of in values.values()}
-    if len(counts) > 1:
-        return "the numbers of values differ"
-    if not min(counts):
-        return "it has no lists or trials to pair; the spread is over seeds"
-    return "fewer than two values a method" if min(counts) < 2 else ""
-
-
-def _conventions(header: str, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """`header: convention`; by name where methods differ."""
-    names: dict[str, list[str]] = {}
-    for method, entry in entries.items():
-        names.setdefault(entry["convention"] or "convention not given", []).append(method)
-    if len(names) == 1:
-        return [f"{header}: {convention}" for convention in names]
-    return [f"{header} ({', '.join(of)}): {convention}" for convention, of in names.items()]
-
-
-def _refuse_other_splits(results: Results) -> None:
     for setting in ("split", "utterances"):
         found = {method: result[setting] for method, result in results.items() if setting in result}
         if len(set(found.values())) > 1:
@@ -158,20 +35,87 @@ def _refuse_other_splits(results: Results) -> None:
                 "the same for every method",
                 "Evaluate all methods on one split of one corpus.",
             )
+    tables = tuple(_compared(table, results, test, alpha) for table in measured_tables(results))
+    if not tables:
+        found_none = f"{len(results)} methods without a result"
+        raise UsageError("comparison", found_none, ", ".join(TABLES), "Run evaluate-heads.")
+    return Comparison(tables)
 
 
-NOTE = (
+def _compared(table: Table, results: Results, test: Test, alpha: float) -> Table:
+    """`table` with its best cells marked, those that are significantly worse, and notes that say by which test."""
+    rows = {method: dict(row) for method, row in table.rows.items()}
+    notes = list(table.notes)
+    for column in table.columns:
+        measured = {method: row[column.key] for method, row in rows.items() if column.key in row}
+        entries = {method: measure(results[method][table.name], column.key) for method in measured}
+        reason = _why_untested(entries, [tuple(results[method].get("seeds", ())) for method in measured])
+        if reason:
+            notes.append(f"{column.header}: not tested, {reason}")
+        tested: dict[str, PairedTest] = {}
+        if len(measured) > 1 and not reason:
+            values = {method: _values(entry) for method, entry in entries.items()}
+            tested = {each.method: each for each in paired_tests(values, test=test, better=column.better)}
+        for method, cell in _marked(measured, column, tested, alpha).items():
+            rows[method][column.key] = cell
+    notes.append("bold: best mean")
+    if any(cell.test for row in rows.values() for cell in row.values()):
+        notes.append(
+            f"{MARK}: the best is better, p < {alpha:g}, two-tailed {_TEST_NAMES[test]} over pairs of the same list or "
+            f"trial and seed, Holm-corrected over the column; {CAUTION}"
+        )
+    if table.name == "ordinality":
+        notes.append(f"chance: 0, a list's std {NULL_STD:.4f}")
+    return replace(table, rows=rows, notes=tuple(notes))
+
+
+def _marked(
+    cells: Mapping[str, Cell], column: Column, tests: Mapping[str, PairedTest], alpha: float
+) -> dict[str, Cell]:
+    """The cells of one column by method, the best marked, and those that it is better than at `alpha`."""
+    best = (max if column.better == "higher" else min)(cell.mean for cell in cells.values())
+    marked = {}
+    for method, cell in cells.items():
+        test, is_best = tests.get(method), cell.mean == best
+        worse = test is not None and not is_best and test.corrected < alpha
+        marked[method] = replace(cell, best=is_best, test=test, worse=worse)
+    return marked
+
+
+def _values(entry: Mapping[str, Any]) -> Sequence[float]:
+    """One value a list or trial, seed after seed."""
+    found: Sequence[float] = entry.get("taus", entry.get("values", ()))
+    return found
+
+
+def _why_untested(entries: Mapping[str, Mapping[str, Any]], seeds: Sequence[tuple[str, ...]]) -> str:
+    """Why methods cannot be paired by list or trial; "" where they can be, or where there is one method only."""
+    counts = {len(_values(entry)) for entry in entries.values()}
+    if len(entries) < 2:
+        return ""
+    if len({entry["convention"] for entry in entries.values()}) > 1:
+        return "the conventions differ"
+    if len(set(seeds)) > 1:
+        return "the seeds differ"
+    if len(counts) > 1:
+        return "the numbers of values differ"
+    if counts == {0}:
+        return "it has no lists or trials to pair; the std is over seeds"
+    return "fewer than two values a method" if counts == {1} else ""
+
+
+PAPER_NOTE = (
     "the paper's own figures, for reference: MSP-Podcast 1.12, WavLM-large and DistilRoBERTa encoders, captions by "
     "OpenAI o1; kernel width, estimator and solver not stated. Other data, encoders or conventions give other numbers: "
     "not to be compared with the tables above"
 )
-Figures = dict[str, dict[str, tuple[float, float]]]  # method: measure: (mean, std)
-TABLE_1: Figures = {
+PaperFigures = dict[str, dict[str, tuple[float, float]]]  # method: measure: (mean, std)
+PAPER_TABLE_1: PaperFigures = {
     "CLAP-SCE (A-V)": {"mmd": (0.096, 0.002), "wasserstein": (0.180, 0.003)},
     "SupConCLAP (A-V)": {"mmd": (0.4436, 0.003), "wasserstein": (0.4172, 0.003)},
     "EmotionRankCLAP": {"mmd": (0.087, 0.001), "wasserstein": (0.065, 0.007)},
 }
-TABLE_2: Figures = {
+PAPER_TABLE_2: PaperFigures = {
     "CLAP-template": {"aoc": (0.171, 0.26), "voc": (0.466, 0.14)},
     "CLAP4Emo": {"aoc": (0.284, 0.20), "voc": (0.533, 0.14)},
     "ParaCLAP": {"aoc": (0.283, 0.20), "voc": (0.217, 0.20)},
@@ -183,15 +127,14 @@ TABLE_2: Figures = {
 
 def paper_tables() -> Comparison:
     """Tables 1 and 2 as the paper prints them (mean ± std over 30 trials, over 100 lists), labelled as the paper's."""
-    return Comparison((_table_paper("alignment", TABLE_1), _table_paper("ordinality", TABLE_2)))
-
-
-def _table_paper(name: str, figures: Figures) -> Table:
-    title, columns = TABLES[name]
-    present = tuple(column for column in columns if all(column.key in row for row in figures.values()))
-    edge = {c.key: (max if c.better == "higher" else min)(row[c.key][0] for row in figures.values()) for c in present}
-    rows = {
-        method: {key: Cell(mean, std, best=mean == edge[key]) for key, (mean, std) in row.items()}
-        for method, row in figures.items()
-    }
-    return Table(f"paper_{name}", f"The paper's figures, not ours. {title}", present, rows, (NOTE,))
+    tables = []
+    for name, figures in (("alignment", PAPER_TABLE_1), ("ordinality", PAPER_TABLE_2)):
+        title, columns = TABLES[name]
+        present = tuple(column for column in columns if all(column.key in row for row in figures.values()))
+        rows: dict[str, dict[str, Cell]] = {method: {} for method in figures}
+        for column in present:
+            cells = {method: Cell(*figures[method][column.key]) for method in figures}
+            for method, cell in _marked(cells, column, {}, 0.0).items():
+                rows[method][column.key] = cell
+        tables.append(Table(f"paper_{name}", f"The paper's figures, not ours. {title}", present, rows, (PAPER_NOTE,)))
+    return Comparison(tuple(tables))

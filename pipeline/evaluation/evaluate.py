@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat
 
 from cache.captions import Links, Prompt
 from cache.disk import translate_os_errors, write_text, writer_lock
@@ -26,57 +26,39 @@ from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import ordinality
+from pipeline.evaluation.significance import mean_and_std
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
 
-_VALUES = {"ordinality": "taus", "alignment": "values"}
-_Values = Annotated[list[FiniteFloat], Field(min_length=1)]
+VALUES_KEYS = {"ordinality": "taus", "alignment": "values"}  # of each measure's list, one value a list or trial
 
 
-class _Figure(BaseModel):
-    """One figure of evaluation.json: of a seed, or of all."""
+class _Measure(BaseModel):
+    """One measure of evaluation.json: of a seed, or of all."""
 
     model_config = ConfigDict(strict=True)
     mean: FiniteFloat
     std: FiniteFloat
     seed_std: FiniteFloat = 0.0
     convention: str
-
-
-class _Taus(_Figure):
-    taus: _Values
-
-
-class _Distances(_Figure):
-    values: _Values
-
-
-class _Ordinality(BaseModel):
-    aoc: _Taus
-    voc: _Taus
-
-
-class _Alignment(BaseModel):
-    mmd: _Distances
-    wasserstein: _Distances
-    sliced_wasserstein: _Distances
+    values: list[FiniteFloat] = Field(min_length=1, validation_alias=AliasChoices(*VALUES_KEYS.values()))
 
 
 class _Tests(BaseModel):
-    ordinality: _Ordinality
-    alignment: _Alignment
+    model_config = ConfigDict(strict=True)
+    ordinality: dict[Literal["aoc", "voc"], _Measure] = Field(min_length=2)
+    alignment: dict[str, _Measure | int]  # int: trials, pairs
 
 
 class _Evaluation(_Tests):
     """As much of evaluation.json as tables are made from."""
 
-    model_config = ConfigDict(strict=True)
     method: str
     split: str
     utterances: int
-    seeds: Annotated[dict[str, _Tests], Field(min_length=1)]
+    seeds: dict[str, _Tests] = Field(min_length=1)
 
 
 def evaluate(
@@ -93,98 +75,96 @@ def evaluate(
     The result holds `ordinality.{aoc,voc}` and `alignment.{mmd,wasserstein,sliced_wasserstein}`, each with `mean` and
     `std` over the lists or trials of all seeds, `seed_std` over the seeds' means, and its `convention`; `seeds` holds
     the same for each seed. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads,
-    StoreCorrupt for a damaged run, StoreLocked while another process writes to it.
+    StoreCorrupt for a corrupt run, StoreLocked while another process writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
-    with translate_os_errors(run.folder), writer_lock(run.folder):
-        return _evaluate(run, stores, overrides, device)
-
-
-def _evaluate(run: Run, stores: Stores | str | Path | None, overrides: Sequence[str], device: str) -> dict[str, Any]:
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
-    opened = run.stores(stores)
-    chosen = pick_device(device)
-    split = split_of(opened, config.split)
-    style = config.style
-    pairs = cached_pairs(opened, split, style=style, device=chosen)
-    for note in pairs.notes:
-        log.info(note)
-    prompts, vectors = ordinality_prompts(opened, style, chosen)
-    with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
-        use_threads(1)  # trials run a core each
-        seeds = {
-            str(seed): _one(run.heads_for(opened, seed).to(chosen), pairs, prompts, vectors, config, meter)
-            for seed in run.seeds
+    with translate_os_errors(run.folder), writer_lock(run.folder):
+        opened, chosen = run.stores(stores), pick_device(device)
+        split = split_of(opened, config.split)
+        pairs = cached_pairs(opened, split, style=config.style, device=chosen)
+        for note in pairs.notes:
+            log.info(note)
+        prompts = ordinality_prompts(opened, config.style, chosen)
+        seeds = {}
+        with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
+            use_threads(1)  # trials run a core each
+            for seed in run.seeds:
+                heads = run.heads_for(opened, seed).to(chosen)
+                seeds[str(seed)] = _evaluate_heads(heads, pairs, prompts, config, trial_done=lambda: meter.advance(1))
+        result = {
+            "run": str(run.folder),
+            "stores": str(opened.folder),
+            "method": run.config.method,
+            "settings": config.model_dump(mode="json"),
+            "trained": run.about["seeds"],
+            "split": split,
+            "utterances": len(pairs),
+            **_pooled(seeds),
+            "seeds": seeds,
         }
-    result = {
-        "run": str(run.folder),
-        "stores": str(opened.folder),
-        "method": run.config.method,
-        "settings": config.model_dump(mode="json"),
-        "trained": run.about["seeds"],
-        "split": split,
-        "utterances": len(pairs),
-        **{test: _pooled([entry[test] for entry in seeds.values()], _VALUES[test]) for test in _VALUES},
-        "seeds": seeds,
-    }
-    write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
-def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
-    """What an earlier `evaluate` of the same heads, stores and settings found; None where there is nothing such.
+def _evaluate_heads(
+    heads: Heads,
+    pairs: CachedPairs,
+    prompts: tuple[list[Prompt], torch.Tensor],
+    config: EvaluateConfig,
+    *,
+    trial_done: Callable[[], None],
+) -> dict[str, Any]:
+    """Both tests of one seed's heads; `prompts` with their (P, Dt) encoder vectors."""
+    with torch.no_grad():
+        speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
+        prompt_vectors = heads.embed_text(prompts[1]).cpu()
+    links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
+    labels = pairs.labels[:, :2].cpu().numpy()
+    return {
+        "ordinality": ordinality(speech, labels, prompts=prompts[0], vectors=prompt_vectors, lists=config.lists),
+        "alignment": alignment(speech, text, links, config, lambda _done, _total: trial_done()),
+    }
 
-    What is damaged is nothing such: the figures of all seeds must come out of each seed's own.
+
+def _pooled(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Both tests of all seeds together: mean and std of each measure over every list (or trial) of every seed."""
+    tests: dict[str, dict[str, Any]] = {}
+    for test, values_key in VALUES_KEYS.items():
+        of_seeds = [seed[test] for seed in seeds.values()]
+        tests[test] = {}
+        for name, first in of_seeds[0].items():
+            if not isinstance(first, Mapping):
+                tests[test][name] = first
+                continue
+            values = np.concatenate([measures[name][values_key] for measures in of_seeds])
+            tests[test][name] = {
+                **mean_and_std(values),
+                "seed_std": mean_and_std([measures[name]["mean"] for measures in of_seeds])["std"],
+                values_key: values.tolist(),
+                "convention": first["convention"] + (f"; {len(seeds)} seeds pooled" if len(seeds) > 1 else ""),
+            }
+    return tests
+
+
+def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
+    """What an earlier `evaluate` of the same heads, stores and settings returned; None where there is no such result.
+
+    Nor where the file is corrupt: the figures of all seeds must follow from each seed's own.
     """
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
     path = run.folder / "evaluation.json"
     try:
         if not path.is_file():
             return None
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        then = found["settings"], found["trained"], found["stores"]
-        _Evaluation.model_validate(found)
-        if any(
-            found[test] != _pooled([seed[test] for seed in found["seeds"].values()], _VALUES[test]) for test in _VALUES
-        ):
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _Evaluation.model_validate(result)
+        earlier = result["settings"], result["trained"], result["stores"]
+        if any(result[test] != pooled for test, pooled in _pooled(result["seeds"]).items()):
             return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    now = config.model_dump(mode="json"), run.about["seeds"], str(stores.folder)
-    return found if then == now else None
-
-
-def _one(
-    heads: Heads, pairs: CachedPairs, prompts: list[Prompt], vectors: torch.Tensor, config: EvaluateConfig, meter: Meter
-) -> dict[str, Any]:
-    with torch.no_grad():
-        speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
-        asked = heads.embed_text(vectors).cpu()
-    links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
-    labels = pairs.labels[:, :2].cpu().numpy()
-    return {
-        "ordinality": ordinality(speech, labels, prompts=prompts, vectors=asked, lists=config.lists),
-        "alignment": alignment(speech, text, links, config, lambda _done, _of: meter.advance(1)),
-    }
-
-
-def _pooled(seeds: Sequence[Mapping[str, Any]], values: str) -> dict[str, Any]:
-    """Mean and std over the lists (or trials) of all seeds together, for each figure of one test."""
-    pooled: dict[str, Any] = {}
-    for name, first in seeds[0].items():
-        if not isinstance(first, Mapping):
-            pooled[name] = first
-            continue
-        every = np.concatenate([seed[name][values] for seed in seeds])
-        means = [seed[name]["mean"] for seed in seeds]
-        pooled[name] = {
-            "mean": float(every.mean()),
-            "std": float(every.std(ddof=1)) if len(every) > 1 else 0.0,
-            "seed_std": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
-            values: every.tolist(),
-            "convention": first["convention"] + (f"; {len(seeds)} seeds pooled" if len(seeds) > 1 else ""),
-        }
-    return pooled
+    return result if earlier == (config.model_dump(mode="json"), run.about["seeds"], str(stores.folder)) else None
 
 
 def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:
@@ -199,13 +179,12 @@ def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tupl
 
 
 def split_of(stores: Stores, named: str | None) -> str:
-    """The split that is named, else the test split. Raises UsageError where the stores have none such."""
-    present = set(stores.manifest.split)
+    """The split that is named, else the test split. Raises UsageError where the stores do not have it."""
+    splits = set(stores.manifest.split)
     for split in (named,) if named else ("test1", "test"):
-        if split in present:
+        if split in splits:
             return split
+    listed = ", ".join(sorted(splits))
     if named:
-        raise UsageError(f"split {named}", "not in the stores", f"one of {', '.join(sorted(present))}", "Name another.")
-    raise UsageError(
-        stores.folder, f"splits {', '.join(sorted(present))}", "test1 or test", "Name one with -o split=..."
-    )
+        raise UsageError(f"split {named}", "not in the stores", f"one of {listed}", "Name another.")
+    raise UsageError(stores.folder, f"splits {listed}", "test1 or test", "Name one with -o split=...")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
 
-Rows = NDArray[np.int64]
-SMALLEST = 3  # folds: one to test, one for development, one to train on
+_Rows = NDArray[np.int64]
+MIN_FOLDS = 3  # one to test, one for development, one to train on
 _SESSION = re.compile(r"Ses\d\d")  # of the speaker Ses01F, or the turn Ses01F_impro01_F000 (F31)
 
 
@@ -25,9 +25,9 @@ class Fold(NamedTuple):
     """Manifest rows of one fold, ascending; the three parts are disjoint and together are the whole manifest."""
 
     name: str
-    train: Rows
-    dev: Rows
-    test: Rows
+    train: _Rows
+    dev: _Rows
+    test: _Rows
 
     def splits(self) -> list[str]:
         """(N,) train, dev or test for each manifest row."""
@@ -42,20 +42,18 @@ def session_folds(manifest: Manifest) -> list[Fold]:
     A session is both its speakers with all their dialogues. It is read from the speaker, or from the id where there is
     none. Raises UsageError for an utterance without one, or fewer than three sessions.
     """
-    named = zip(manifest.speaker, manifest.id, strict=True)
-    found = [_SESSION.match(speaker or name) for speaker, name in named]
-    lost = [manifest.id[row] for row, match in enumerate(found) if match is None]
-    if lost:
+    matches = [_SESSION.match(speaker or name) for speaker, name in zip(manifest.speaker, manifest.id, strict=True)]
+    without = [manifest.id[row] for row, match in enumerate(matches) if match is None]
+    if without:
         raise UsageError(
             "session folds",
-            f"{len(lost)} utterances without a session, the first {lost[0]}",
+            f"{len(without)} utterances without a session, the first {without[0]}",
             "speakers or ids such as Ses01F, as in IEMOCAP",
             "Use folds by speaker for another corpus.",
         )
-    session = [match[0] for match in found if match]
-    names = sorted(set(session))
+    names, part = np.unique([match[0] for match in matches if match], return_inverse=True)
     _refuse_few(len(names), "sessions")
-    return _folds(names, np.array([names.index(name) for name in session], dtype=np.int64))
+    return _folds(names.tolist(), part)
 
 
 def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold]:
@@ -74,43 +72,36 @@ def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold
             "one for each, since an unknown speaker may be one that is tested",
             "Give each a speaker in the manifest, or leave those utterances out of it.",
         )
-    speakers, of, sizes = np.unique(np.array(manifest.speaker, dtype=object), return_inverse=True, return_counts=True)
+    speakers, speaker_of, sizes = np.unique(
+        np.array(manifest.speaker, dtype=object), return_inverse=True, return_counts=True
+    )
     if len(speakers) < folds:
         raise UsageError("speaker folds", f"{len(speakers)} speakers", f"{folds} or more, one a fold", "Ask for fewer.")
-    width = len(str(folds))
-    return _folds([f"fold{k:0{width}}" for k in range(1, folds + 1)], _homes(sizes, folds, seed)[of])
-
-
-def _homes(sizes: Rows, folds: int, seed: int) -> Rows:
-    """The fold of each speaker: the largest speaker left goes to the emptiest fold."""
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
     filled = np.zeros(folds, dtype=np.int64)
-    home = np.empty(len(sizes), dtype=np.int64)
-    for speaker in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        home[speaker] = filled.argmin()
-        filled[home[speaker]] += sizes[speaker]
-    return home
+    fold_of = np.empty(len(sizes), dtype=np.int64)
+    for speaker in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:  # the largest left, to the emptiest fold
+        fold_of[speaker] = filled.argmin()
+        filled[fold_of[speaker]] += sizes[speaker]
+    digits = len(str(folds))
+    return _folds([f"fold{k:0{digits}}" for k in range(1, folds + 1)], fold_of[speaker_of])
 
 
-def _folds(names: Sequence[str], part: Rows) -> list[Fold]:
+def _folds(names: Sequence[str], part: _Rows) -> list[Fold]:
     """Fold k tests the rows of part k and develops on those of the next part."""
-    numbers = [(k, (k + 1) % len(names)) for k in range(len(names))]
-    return [
-        Fold(
-            name=names[test],
-            train=np.flatnonzero((part != test) & (part != dev)),
-            dev=np.flatnonzero(part == dev),
-            test=np.flatnonzero(part == test),
-        )
-        for test, dev in numbers
-    ]
+    folds = []
+    for test, name in enumerate(names):
+        dev = (test + 1) % len(names)
+        train = np.flatnonzero((part != test) & (part != dev))
+        folds.append(Fold(name, train, np.flatnonzero(part == dev), np.flatnonzero(part == test)))
+    return folds
 
 
 def _refuse_few(count: int, what: str) -> None:
-    if count < SMALLEST:
+    if count < MIN_FOLDS:
         raise UsageError(
             "cross-validation",
             f"{count} {what}",
-            f"at least {SMALLEST}: one to test, one for development, one to train on",
+            f"at least {MIN_FOLDS}: one to test, one for development, one to train on",
             "Use the manifest's own split.",
         )

@@ -20,10 +20,12 @@ from cache.captions import ClassPrompt
 from cache.stores import Stores
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.resources import pick_device
+from pipeline.evaluation.significance import mean_and_std
 from pipeline.training.run_folder import Run, open_run
 
 IEMOCAP_CLASSES = ("angry", "happy", "neutral", "sad")
 IEMOCAP_MERGE = {"excited": "happy"}  # F26
+CLASS_TEMPLATE = "this person is feeling {emotion}."
 
 
 def recognition(
@@ -41,28 +43,35 @@ def recognition(
     Args:
         speech: (n, d) unit vectors.
         emotions: (n,) true categories; "" is none.
-        prompts: class prompts; those of one template and of `classes` are asked.
+        prompts: class prompts; those of one template and of `classes` compete.
         vectors: (P, d) unit vectors of `prompts`.
         classes: the choice; without it, the categories among `emotions`, in alphabetical order.
         template: of the prompts; without it, that of the first.
-        merge: a category -> the one it counts as (`IEMOCAP_MERGE`). The prompts of the former are not asked.
+        merge: a category -> the one it counts as (`IEMOCAP_MERGE`). The prompts of the former take no part.
 
     Returns:
         `{"war", "uar", "chance", "majority", "confusion", "per_class_recall", "classes", "template", "n", "left_out",
         "convention"}`. confusion[i][j] counts utterances of class i taken for class j; a class without utterances has
-        no recall (None) and no part in UAR. chance is WAR and UAR of a blind guess, majority the WAR of always saying
-        the most frequent class. Rows without an emotion or outside the classes take no part: `left_out`.
+        no recall (None) and no part in UAR. chance is WAR and UAR of a blind guess, majority the WAR of always
+        predicting the most frequent class. Rows without an emotion or outside the classes take no part: `left_out`.
 
     Raises:
         UsageError: no utterance takes part, a class or the template has no prompt, lengths that differ.
         EmotionRankError: a vector is not finite.
     """
-    _refuse_lengths(len(speech), len(emotions), len(vectors), len(prompts))
-    counts_as = merge or {}
-    truth = [counts_as.get(emotion, emotion) for emotion in emotions]
-    chosen = list(dict.fromkeys(counts_as.get(name, name) for name in classes or sorted(set(truth) - {""})))
-    place = {name: i for i, name in enumerate(chosen)}
-    rows = np.array([row for row, name in enumerate(truth) if name in place], dtype=np.int64)
+    if len(speech) != len(emotions) or len(vectors) != len(prompts):
+        raise UsageError(
+            "recognition",
+            f"{len(speech)} speech vectors for {len(emotions)} emotions, {len(vectors)} prompt vectors for "
+            f"{len(prompts)} prompts",
+            "one each",
+            "Pass the labels and prompts of these vectors.",
+        )
+    merge = merge or {}
+    truth = [merge.get(emotion, emotion) for emotion in emotions]
+    chosen = list(dict.fromkeys(merge.get(name, name) for name in classes or sorted(set(truth) - {""})))
+    index = {name: i for i, name in enumerate(chosen)}
+    rows = np.array([row for row, name in enumerate(truth) if name in index], dtype=np.int64)
     if not rows.size:
         raise UsageError(
             "recognition",
@@ -70,15 +79,17 @@ def recognition(
             "at least one in the split",
             "Evaluate a split with emotion labels, or name other classes.",
         )
-    asked_in = template if template is not None else prompts[0].template if prompts else ""
-    asked = _asked(prompts, chosen, asked_in)
-    similarity = speech[torch.from_numpy(rows)] @ vectors[torch.tensor(asked, device=vectors.device)].T  # (m, prompts)
+    if template is None:
+        template = prompts[0].template if prompts else ""
+    prompt_rows = _prompt_rows(prompts, chosen, template)
+    chosen_vectors = vectors[torch.tensor(prompt_rows, device=vectors.device)]
+    similarity = speech[torch.from_numpy(rows)] @ chosen_vectors.T  # (m, prompts)
     if not similarity.isfinite().all():
         raise EmotionRankError("recognition", "similarities not finite", "unit vectors", "Train the heads again.")
-    said = np.array([place[prompts[row].emotion] for row in asked])[similarity.argmax(1).cpu().numpy()]
+    predicted = np.array([index[prompts[row].emotion] for row in prompt_rows])[similarity.argmax(1).cpu().numpy()]
     confusion = np.zeros((len(chosen), len(chosen)), dtype=np.int64)
-    np.add.at(confusion, (np.array([place[truth[row]] for row in rows]), said), 1)
-    return _summary(confusion, chosen, asked_in, left_out=len(truth) - len(rows), merge=counts_as)
+    np.add.at(confusion, (np.array([index[truth[row]] for row in rows]), predicted), 1)
+    return _summary(confusion, chosen, template, left_out=len(truth) - len(rows), merge=merge)
 
 
 def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -101,25 +112,15 @@ def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**summary, "convention": f"{first['convention']}; confusions of {len(results)} summed"}
 
 
-def _refuse_lengths(speech: int, emotions: int, vectors: int, prompts: int) -> None:
-    if speech != emotions or vectors != prompts:
-        raise UsageError(
-            "recognition",
-            f"{speech} speech vectors for {emotions} emotions, {vectors} prompt vectors for {prompts} prompts",
-            "one each",
-            "Pass the labels and prompts of these vectors.",
-        )
-
-
-def _asked(prompts: Sequence[ClassPrompt], classes: Sequence[str], template: str) -> list[int]:
-    """Which rows of `prompts` are asked."""
+def _prompt_rows(prompts: Sequence[ClassPrompt], classes: Sequence[str], template: str) -> list[int]:
+    """The rows of `prompts` that are of `template` and of `classes`; UsageError where a class has none."""
     rows = [i for i, prompt in enumerate(prompts) if prompt.template == template and prompt.emotion in classes]
-    silent = [name for name in classes if name not in {prompts[row].emotion for row in rows}]
-    if silent:
+    missing = [name for name in classes if name not in {prompts[row].emotion for row in rows}]
+    if missing:
         templates = ", ".join(map(repr, dict.fromkeys(prompt.template for prompt in prompts))) or "none"
         raise UsageError(
             "recognition",
-            f"no prompt {template!r} for {', '.join(silent)} (templates: {templates})",
+            f"no prompt {template!r} for {', '.join(missing)} (templates: {templates})",
             "one for each class",
             "Run extract-features with captions.styles that hold template, or name other classes.",
         )
@@ -130,16 +131,17 @@ def _summary(
     confusion: NDArray[np.int64], classes: Sequence[str], template: str, *, left_out: int, merge: Mapping[str, str]
 ) -> dict[str, Any]:
     per_class = confusion.sum(1)
-    there = per_class > 0
     recall = np.diag(confusion) / np.maximum(per_class, 1)
     merged = "".join(f", {old} counted as {new}" for old, new in merge.items())
     return {
         "war": float(np.trace(confusion) / confusion.sum()),
-        "uar": float(recall[there].mean()),
+        "uar": float(recall[per_class > 0].mean()),
         "chance": 1 / len(classes),
         "majority": float(per_class.max() / confusion.sum()),
         "confusion": confusion.tolist(),
-        "per_class_recall": {name: float(r) if t else None for name, r, t in zip(classes, recall, there, strict=True)},
+        "per_class_recall": {
+            name: float(value) if count else None for name, value, count in zip(classes, recall, per_class, strict=True)
+        },
         "classes": list(classes),
         "template": template,
         "n": int(confusion.sum()),
@@ -151,15 +153,12 @@ def _summary(
     }
 
 
-TEMPLATE = "this person is feeling {emotion}."
-
-
 def zero_shot(
     run: Run | str | Path,
     stores: Stores | str | Path | None = None,
     *,
     split: str | None = None,
-    template: str = TEMPLATE,
+    template: str = CLASS_TEMPLATE,
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
     device: str = "auto",
@@ -176,26 +175,23 @@ def zero_shot(
     chosen = pick_device(device)
     prompts = opened.captions.classes
     row_of = {text: row for row, text in enumerate(opened.captions.texts())}
-    vectors, asked = opened.text.read(np.array([row_of[prompt.text] for prompt in prompts], dtype=np.int64))
-    if not prompts or not asked.all():
-        raise UsageError(
-            opened.folder,
-            "no class prompts",
-            "the style template",
-            "extract-features -o captions.styles=[template,...]",
-        )
+    vectors, encoded = opened.text.read(np.array([row_of[prompt.text] for prompt in prompts], dtype=np.int64))
+    if not prompts or not encoded.all():
+        action = "extract-features -o captions.styles=[template,...]"
+        raise UsageError(opened.folder, "no class prompts", "the style template", action)
     manifest = opened.manifest
     rows = manifest.rows(split) if split else np.arange(len(manifest))
-    speech, done = opened.audio.read(rows)
+    stored, done = opened.audio.read(rows)
     emotions = [manifest.emotion[row] for row in rows[done].tolist()]
-    tensors = [torch.tensor(values, dtype=torch.float32, device=chosen) for values in (speech[done], vectors)]
+    stored_speech = torch.tensor(stored[done], dtype=torch.float32, device=chosen)
+    stored_text = torch.tensor(vectors, dtype=torch.float32, device=chosen)
     seeds = {}
     for seed in run.seeds:
         heads = run.heads_for(opened, seed).to(chosen)
         with torch.no_grad():
-            embedded, named = heads.embed_speech(tensors[0]).cpu(), heads.embed_text(tensors[1]).cpu()
+            speech, text = heads.embed_speech(stored_speech).cpu(), heads.embed_text(stored_text).cpu()
         seeds[str(seed)] = recognition(
-            embedded, emotions, prompts=prompts, vectors=named, classes=classes, template=template, merge=merge
+            speech, emotions, prompts=prompts, vectors=text, classes=classes, template=template, merge=merge
         )
     first = next(iter(seeds.values()))
     return {
@@ -206,8 +202,3 @@ def zero_shot(
         "confusion": np.sum([found["confusion"] for found in seeds.values()], axis=0).tolist(),
         "seeds": seeds,
     }
-
-
-def mean_and_std(values: Sequence[float]) -> dict[str, float]:
-    """Over seeds; the std is the sample's, 0 for one value."""
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}

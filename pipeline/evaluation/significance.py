@@ -1,5 +1,7 @@
 """Is one method better than another by more than its lists or trials vary? Two-tailed paired tests, Holm-corrected.
 
+The tests are scipy's; Holm's correction is by hand, since scipy has corrections of the false discovery rate only.
+
 A pair is the same list (or trial) and the same seed under two methods. **The p values are optimistic.** The lists of
 one evaluation retrieve from the same utterances with neighbouring prompts, trials draw from the same utterances, and
 seeds share their training data: the differences are not independent, as both tests suppose, so there is less evidence
@@ -26,6 +28,11 @@ CAUTION = (
     "lists and trials share utterances and seeds share training data, so the pairs are not independent and the p "
     "values are optimistic"
 )
+
+
+def mean_and_std(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    """`{"mean", "std"}` of (n,) values; the std is the sample's (n - 1), 0 for one value."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,15 @@ def paired_tests(
 
     Returns:
         A test per other method, in their order; the correction is over these. Where no pair differs p is 1, and so it
-        is in the t test where all pairs differ by the same, which leaves no spread to test against.
+        is in the t test where all pairs differ by the same, which leaves no variance to test against.
 
     Raises:
         UsageError: no such baseline, lengths that differ, fewer than two pairs, a value that is not finite.
     """
     columns = {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}
     _refuse_unpaired(columns)
-    against = baseline if baseline is not None else best(columns, better)
+    sign = 1 if better == "higher" else -1
+    against = baseline if baseline is not None else max(columns, key=lambda name: sign * float(columns[name].mean()))
     if against not in columns:
         raise UsageError("significance", f"no method {against!r}", ", ".join(columns), "Name one of them.")
     others = [name for name in columns if name != against]
@@ -74,12 +82,6 @@ def paired_tests(
         PairedTest(name, against, float((columns[name] - columns[against]).mean()), p, float(corrected), len(gap))
         for name, gap, p, corrected in zip(others, gaps, raw, holm(raw), strict=True)
     ]
-
-
-def best(values: Mapping[str, NDArray[np.float64]], better: Better) -> str:
-    """The method with the highest (or lowest) mean, the first of equals."""
-    sign = 1 if better == "higher" else -1
-    return max(values, key=lambda name: sign * float(values[name].mean()))
 
 
 def holm(p: Sequence[float]) -> NDArray[np.float64]:

@@ -24,7 +24,8 @@ from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.folds import Fold, session_folds, speaker_folds
-from pipeline.evaluation.recognition import TEMPLATE, mean_and_std, pooled_recognition, zero_shot
+from pipeline.evaluation.recognition import CLASS_TEMPLATE, pooled_recognition, zero_shot
+from pipeline.evaluation.significance import mean_and_std
 from pipeline.experiments.compare import cell, served
 from pipeline.training.train import train
 
@@ -43,7 +44,7 @@ def cross_validate(
     seeds: int = 5,
     training: str | None = None,
     overrides: Sequence[str] = (),
-    template: str = TEMPLATE,
+    template: str = CLASS_TEMPLATE,
     device: str = "auto",
     fresh: bool = False,
     tensorboard: bool = False,

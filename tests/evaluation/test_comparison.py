@@ -16,10 +16,9 @@ from pipeline.evaluation.comparison import comparison_tables, paper_tables
 
 
 def entry(values: np.ndarray, key: str, convention: str) -> dict[str, Any]:
-    spread = float(values.std(ddof=1))
     return {
         "mean": float(values.mean()),
-        "std": spread,
+        "std": float(values.std(ddof=1)),
         "seed_std": 0.01,
         key: values.tolist(),
         "convention": convention,
@@ -88,8 +87,8 @@ def test_markdown_shows_mean_and_std_bold_and_marks() -> None:
 def test_every_convention_and_the_test_are_written_underneath() -> None:
     text = comparison_tables(three(), test="t").markdown()
     for note in (
-        "- MMD: MMD, k = exp(-gamma |x - y|^2)",
-        "- AOC: tau-b of arousal",
+        "- MMD (maximum mean discrepancy): MMD, k = exp(-gamma |x - y|^2)",
+        "- AOC (arousal ordinal consistency): tau-b of arousal",
         "two-tailed Student's t test over pairs of the same list or trial and seed, Holm-corrected",
         "the pairs are not independent and the p values are optimistic",
         "- chance: 0, a list's std 0.2007",
@@ -123,8 +122,8 @@ def test_conventions_that_differ_are_given_by_name() -> None:
     other = result(0.1, 0.3, 2)
     other["ordinality"]["aoc"]["convention"] = "tau-a"
     notes = comparison_tables({"a": result(0.5, 0.1, 1), "b": other}).tables[1].notes
-    assert "AOC (a): tau-b of arousal" in notes
-    assert "AOC (b): tau-a" in notes
+    assert "AOC (arousal ordinal consistency) of a: tau-b of arousal" in notes
+    assert "AOC (arousal ordinal consistency) of b: tau-a" in notes
 
 
 def test_recognition_has_nothing_to_pair_and_says_so() -> None:
@@ -132,8 +131,7 @@ def test_recognition_has_nothing_to_pair_and_says_so() -> None:
     found = {name: result(0.5, 0.1, 1) | {"recognition": figures} for name in "ab"}
     notes = comparison_tables(found).tables[2].notes
     assert [note for note in notes if "not tested" in note] == [
-        f"{measure}: not tested, it has no lists or trials to pair; the spread is over seeds"
-        for measure in ("WAR", "UAR")
+        f"{measure}: not tested, it has no lists or trials to pair; the std is over seeds" for measure in ("WAR", "UAR")
     ]
 
 
@@ -162,7 +160,7 @@ def test_recognition_has_a_table_of_its_own_from_one_figure_or_several_seeds() -
     text = comparison_tables(found).markdown().split("Zero-shot")[1]
     assert row_of(text, "a") == ["a", "0.700", "**0.650**"]
     assert row_of(text, "b") == ["b", "**0.800 ± 0.020**", "0.600 ± 0.010"]
-    assert "- WAR: zero-shot" in text
+    assert "- WAR (weighted average recall): zero-shot" in text
 
 
 def unescaped(text: str, char: str) -> int:

@@ -138,7 +138,7 @@ def test_iemocap_in_five_folds_and_four_classes_equals_scikit_learn_over_the_poo
     drawn = np.random.default_rng(7)
     vectors = drawn.standard_normal((len(prompts), 8))
     of = {p.emotion: row for row, p in enumerate(prompts) if p.template == prompts[0].template}
-    found, truth, said = [], [], []
+    found, truth, predicted = [], [], []
     for fold in session_folds(manifest):
         emotions = [manifest.emotion[row] for row in fold.test]
         speech = vectors[[of[IEMOCAP_MERGE.get(e, e)] for e in emotions]] + 2 * drawn.standard_normal(
@@ -158,13 +158,15 @@ def test_iemocap_in_five_folds_and_four_classes_equals_scikit_learn_over_the_poo
             counted = "happy" if emotion == "excited" else emotion
             if counted in ("angry", "happy", "neutral", "sad"):
                 truth.append(counted)
-                said.append(max(("angry", "happy", "neutral", "sad"), key=lambda name: float(x @ vectors[of[name]])))
+                predicted.append(
+                    max(("angry", "happy", "neutral", "sad"), key=lambda name: float(x @ vectors[of[name]]))
+                )
     pooled = pooled_recognition(found)
     assert len(found) == 5
     assert pooled["classes"] == ["angry", "happy", "neutral", "sad"]
     assert pooled["n"] == len(truth)
     assert pooled["left_out"] == len(manifest) - len(truth) > 0
-    assert pooled["war"] == pytest.approx(accuracy_score(truth, said), abs=1e-12)
-    assert pooled["uar"] == pytest.approx(balanced_accuracy_score(truth, said), abs=1e-12)
+    assert pooled["war"] == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
+    assert pooled["uar"] == pytest.approx(balanced_accuracy_score(truth, predicted), abs=1e-12)
     assert 0.3 < pooled["uar"] < 0.99
     assert pooled["war"] != pytest.approx(pooled["uar"])

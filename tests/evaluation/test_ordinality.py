@@ -19,11 +19,11 @@ from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.evaluation.ordinality import (
     NULL_STD,
     VALUES,
+    kendall_tau,
     null_standard_error,
     ordinality,
     prompt_lists,
     retrieve,
-    tau,
 )
 
 
@@ -110,7 +110,7 @@ def test_random_retrieval_has_the_mean_and_spread_of_the_null():
     taus = []
     for _ in range(1500):  # each list on data of its own: independent
         labels = generator.normal(size=40)
-        taus.append(tau(VALUES, labels[retrieve(generator.normal(size=(14, 40)))]))
+        taus.append(kendall_tau(VALUES, labels[retrieve(generator.normal(size=(14, 40)))]))
     assert abs(np.mean(taus)) < 4 * null_standard_error(1500)
     assert abs(np.std(taus, ddof=1) / NULL_STD - 1) < 4 / math.sqrt(2 * 1500)
 
@@ -127,7 +127,7 @@ def test_the_null_is_that_of_all_orders():
 
 def test_tau_counts_ties_as_tau_b():
     # 1 pair tied of 6 on one side, 5 concordant: 5 / sqrt(6 * 5)
-    assert tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 1, 2, 3])) == pytest.approx(5 / math.sqrt(30))
+    assert kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 1, 2, 3])) == pytest.approx(5 / math.sqrt(30))
 
 
 def test_a_list_that_finds_one_value_only_counts_zero_and_is_counted():

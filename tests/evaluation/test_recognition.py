@@ -30,27 +30,27 @@ def units(count, width=6, seed=0):
 
 def nearest(speech, vectors, prompts, template, classes):
     """The obvious way: the class of the prompt with the highest dot product, one utterance at a time."""
-    said = []
+    predicted = []
     for x in speech.numpy():
         scores = {
             p.emotion: float(np.dot(x, v))
             for p, v in zip(prompts, vectors.numpy(), strict=True)
             if p.template == template and p.emotion in classes
         }
-        said.append(max(scores, key=scores.__getitem__))
-    return np.array(said)
+        predicted.append(max(scores, key=scores.__getitem__))
+    return np.array(predicted)
 
 
-def assert_equals_scikit_learn(found, truth, said):
+def assert_equals_scikit_learn(found, truth, predicted):
     classes = found["classes"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, of classes never true and of a single class
-        confusion = confusion_matrix(truth, said, labels=classes).tolist()
-        balanced = balanced_accuracy_score(truth, said)
+        confusion = confusion_matrix(truth, predicted, labels=classes).tolist()
+        balanced = balanced_accuracy_score(truth, predicted)
     assert found["confusion"] == confusion
-    assert found["war"] == pytest.approx(accuracy_score(truth, said), abs=1e-12)
+    assert found["war"] == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
     assert found["uar"] == pytest.approx(balanced, abs=1e-12)
-    recalls = recall_score(truth, said, labels=classes, average=None, zero_division=0)
+    recalls = recall_score(truth, predicted, labels=classes, average=None, zero_division=0)
     for name, recall in zip(classes, recalls, strict=True):
         if name in truth:
             assert found["per_class_recall"][name] == pytest.approx(recall, abs=1e-12)
@@ -79,8 +79,8 @@ def test_given_classes_keep_their_order_and_may_be_absent_from_the_truth():
     assert found["classes"] == classes
     assert found["n"] == len(rows) == 27
     assert found["left_out"] == 18  # 9 calm, 9 without an emotion
-    said = nearest(speech[rows], vectors, prompts, FEELING, classes)
-    assert_equals_scikit_learn(found, [truth[row] for row in rows], said)
+    predicted = nearest(speech[rows], vectors, prompts, FEELING, classes)
+    assert_equals_scikit_learn(found, [truth[row] for row in rows], predicted)
 
 
 def test_excited_counts_as_happy_and_its_own_prompt_is_not_asked():

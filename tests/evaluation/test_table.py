@@ -29,38 +29,38 @@ def evaluation(shift: float = 0.0, kernel: str = "gamma 1") -> dict[str, Any]:
 
 def test_one_evaluation_gives_both_tables_with_their_conventions():
     assert evaluation_table(evaluation()).splitlines() == [
-        "Ordinality (Kendall's tau, higher is better)",
-        "                      AOC            VOC",
-        "evaluation  0.552 ± 0.120  0.616 ± 0.130",
-        "chance      0.000 ± 0.020  0.000 ± 0.020",
-        "AOC: lists of arousal",
-        "VOC: lists of valence",
-        "chance: mean of lists in random order ± its standard error 0.2007 / sqrt(lists) (no std over lists), were "
-        "lists independent; they share their utterances, so the true spread is larger",
-        "",
-        "Alignment (distance of speech and text, lower is better)",
-        "                        MMD      Wasserstein  sliced Wasserstein",
-        "evaluation  0.0870 ± 0.0010  0.0650 ± 0.0070     0.0200 ± 0.0004",
-        "MMD: gamma 1",
+        "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
+        "method                MMD ↓    Wasserstein ↓  sliced Wasserstein ↓",
+        "evaluation  0.0870 ± 0.0010  0.0650 ± 0.0070       0.0200 ± 0.0004",
+        "MMD (maximum mean discrepancy): gamma 1",
         "Wasserstein: by assignment",
         "sliced Wasserstein: 256 directions",
+        "",
+        "Ordinality (Table 2 of the paper): Kendall's tau, higher is better",
+        "method              AOC ↑          VOC ↑",
+        "evaluation  0.552 ± 0.120  0.616 ± 0.130",
+        "chance      0.000 ± 0.020  0.000 ± 0.020",
+        "AOC (arousal ordinal consistency): lists of arousal",
+        "VOC (valence ordinal consistency): lists of valence",
+        "chance: mean of lists in random order ± its standard error 0.2007 / sqrt(lists) (no std over lists), were "
+        "lists independent; they share their utterances, so the true standard error is larger",
     ]
 
 
 def test_several_evaluations_are_rows_by_name():
     text = evaluation_table({"seed 0": evaluation(), "seed 1": evaluation(-0.6)})
-    assert text.splitlines()[1:4] == [
-        "                   AOC            VOC",
+    assert text.splitlines()[9:12] == [
+        "method           AOC ↑          VOC ↑",
         "seed 0   0.552 ± 0.120  0.616 ± 0.130",
         "seed 1  -0.048 ± 0.120  0.016 ± 0.130",
     ]
-    assert text.count("MMD: gamma 1") == 1
+    assert text.count("MMD (maximum mean discrepancy): gamma 1") == 1
 
 
 def test_conventions_that_differ_are_given_by_name():
     text = evaluation_table({"a": evaluation(), "b": evaluation(kernel="gamma 2"), "c": evaluation()})
-    assert "MMD (a, c): gamma 1" in text
-    assert "MMD (b): gamma 2" in text
+    assert "MMD (maximum mean discrepancy) of a, c: gamma 1" in text
+    assert "MMD (maximum mean discrepancy) of b: gamma 2" in text
     assert "Wasserstein: by assignment" in text
 
 

@@ -21,17 +21,22 @@ def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Figure:
 
     Raises StoreCorrupt where a seed's metrics cannot be read.
     """
-    of = {seed: _lines(run, int(seed)) for seed in trained}
+    epochs = {}
+    for seed in trained:
+        try:
+            epochs[seed] = checked([json.loads(line) for line in run.metrics(int(seed)).splitlines()])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            found = f"a line without {', '.join(MEASURES)}"
+            raise StoreCorrupt(run.seed_folder(int(seed)) / "metrics.jsonl", found, "all of them", AGAIN) from None
+    by_seed = {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in epochs.items()}
     return Figure(
         NAME,
         "Training",
         "Left: the training loss (dashed) and the development loss (solid) of every seed; the ring marks the epoch of "
         "lowest development loss, whose heads are evaluated. Right: the temperature.",
         ("seed", "epoch", *MEASURES),
-        [(seed, line["epoch"], *(line[name] for name in MEASURES)) for seed, lines in of.items() for line in lines],
-        lambda figure: draw_curves(
-            figure, {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in of.items()}
-        ),
+        [(seed, line["epoch"], *(line[name] for name in MEASURES)) for seed, lines in epochs.items() for line in lines],
+        lambda figure: draw_curves(figure, by_seed),
         (10.0, 3.8),
     )
 
@@ -41,33 +46,25 @@ def checked(lines: Sequence[Any]) -> list[Line]:
     return [{name: float(line[name]) for name in MEASURES} | {"epoch": line["epoch"]} for line in lines]
 
 
-def _lines(run: Run, seed: int) -> list[Line]:
-    try:
-        return checked(list(map(json.loads, run.metrics(seed).splitlines())))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        found = f"a line without {', '.join(MEASURES)}"
-        raise StoreCorrupt(run.seed_folder(seed) / "metrics.jsonl", found, "all of them", AGAIN) from None
-
-
-def draw_curves(figure: Any, of: Mapping[str, Sequence[Curve]]) -> None:
+def draw_curves(figure: Any, curves_by_name: Mapping[str, Sequence[Curve]]) -> None:
     """Both panels; the curves under one name look alike."""
     losses, temperature = figure.subplots(1, 2)
-    for place, (name, curves_of) in enumerate(of.items()):
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
-        line = LINES[place % len(LINES)]
-        for number, (lines, kept) in enumerate(curves_of):
-            epochs = [epoch["epoch"] for epoch in lines]
-            train, dev, heat = ([drawable(epoch[measure]) for epoch in lines] for measure in MEASURES)
-            named = {"label": name} if number == 0 else {}
+    for number, (name, same_look) in enumerate(curves_by_name.items()):
+        look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 4}
+        legend = {"label": name}  # once a name
+        for lines, kept in same_look:
+            epochs = [line["epoch"] for line in lines]
+            train, dev, heat = ([drawable(line[measure]) for line in lines] for measure in MEASURES)
             losses.plot(epochs, train, linestyle="--", linewidth=1, alpha=0.8, **look)
-            losses.plot(epochs, dev, linestyle="-", **look, **named)
+            losses.plot(epochs, dev, linestyle="-", **look, **legend)
             if kept:
                 losses.plot([kept], [dev[kept - 1]], "o", markersize=10, fillstyle="none", color=look["color"])
-            temperature.plot(epochs, heat, linestyle=line, **look, **named)
+            temperature.plot(epochs, heat, linestyle=LINES[number % len(LINES)], **look, **legend)
+            legend = {}
     losses.plot([], [], "k--", linewidth=1, label="training")
     losses.plot([], [], "k-", label="development")
     losses.set(xlabel="epoch", ylabel="loss", title="Loss")
     temperature.set(xlabel="epoch", ylabel="temperature", title="Temperature")
     for axes in (losses, temperature):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    losses.legend(fontsize=8, ncols=1 + len(of) // 8)
+    losses.legend(fontsize=8, ncols=1 + len(curves_by_name) // 8)

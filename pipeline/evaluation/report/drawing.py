@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import math
-import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Figure:
-    """`draw` draws into a matplotlib Figure of `size` inches; `rows` under `columns` are what is drawn.
+    """A picture, its caption, and its data: `rows` under `columns`.
 
-    `name` is that of its files, `REPORT/NAME.{csv,svg,png}`.
+    `draw` draws into a matplotlib Figure of `size` inches. `name` is that of its files, `REPORT/NAME.{csv,svg,png}`.
     """
 
     name: str
@@ -37,20 +35,17 @@ class Figure:
     size: tuple[float, float]
 
     def csv(self) -> str:
-        """The data, in full precision."""
-        return csv_text(self.columns, ([_plain(value) for value in row] for row in self.rows))
-
-
-def _plain(value: Any) -> Any:
-    return one_line(value) if isinstance(value, str) else value
+        """The data, in full precision; text on one line."""
+        plain = ([one_line(value) if isinstance(value, str) else value for value in row] for row in self.rows)
+        return csv_text(self.columns, plain)
 
 
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY, "#000000")  # without yellow, pale on white
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
-SUFFIXES = (".csv", ".svg", ".png")
-WITHOUT = "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
+WITHOUT_MATPLOTLIB = "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
+_MAX_DRAWN = 1e9
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "emotionrankclap",  # equal data give equal bytes
@@ -67,93 +62,86 @@ _STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.09,  # inches; labels at an edge are cut with less
     "figure.constrained_layout.h_pad": 0.09,
 }
-_LARGEST = 1e9
-_REFERENCE = re.compile(r"url\(#")
 
 
-def publish(exhibits: Iterable[Figure], folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Write each exhibit's CSV, SVG and PNG into `folder`; returns its SVG, to stand in a page, by name.
+def write_figures(figures: Iterable[Figure], folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Write each figure's CSV, SVG and PNG into `folder`; returns the SVGs, to stand in a page, by name.
 
     Without matplotlib only the CSV is written, nothing is returned, and a line says so. `names` are all that a report
     of this kind may have: files of those that are not drawn this time are removed.
     """
-    chosen = {exhibit.name: exhibit for exhibit in exhibits}
+    chosen = {figure.name: figure for figure in figures}
     make_folder(folder)
-    for name, exhibit in chosen.items():
-        write_text(folder / f"{name}.csv", exhibit.csv())
-    pictures = _pictures(chosen.values())
-    for name, pair in pictures.items():
-        for suffix, contents in zip(SUFFIXES[1:], pair, strict=True):
-            write_atomic(folder / (name + suffix), [contents])
+    for name, figure in chosen.items():
+        write_text(folder / f"{name}.csv", figure.csv())
+    pictures = _render(chosen.values())
+    for name, (svg, png) in pictures.items():
+        write_atomic(folder / f"{name}.svg", [svg])
+        write_atomic(folder / f"{name}.png", [png])
     for name in names:
-        for suffix in SUFFIXES if name not in chosen else () if name in pictures else SUFFIXES[1:]:
-            remove(folder / (name + suffix))
+        if name not in chosen:
+            remove(folder / f"{name}.csv")
+        if name not in pictures:
+            remove(folder / f"{name}.svg")
+            remove(folder / f"{name}.png")
     return {name: inline(svg.decode(), name, chosen[name].title) for name, (svg, _) in pictures.items()}
 
 
 def drawable(value: float) -> float:
     """`value`, or NaN where an axis that holds it would show nothing else: a file can hold any number."""
-    return value if abs(value) < _LARGEST else math.nan
+    return value if abs(value) < _MAX_DRAWN else math.nan
 
 
 def inline(svg: str, name: str, title: str) -> str:
     """matplotlib's SVG as an element of an HTML page: no declaration, no metadata, ids that no other figure has."""
+
+    def attribute(key: str, value: str) -> str:
+        if key == "id":
+            return f"{name}-{value}"
+        if key == "href" and value.startswith("#"):
+            return f"#{name}-{value[1:]}"
+        return value.replace("url(#", f"url(#{name}-")
+
     root = ElementTree.fromstring(svg)
     for element in root.iter():
-        element.tag = _local(element.tag)
-        element.attrib = {_local(key): _of(name, _local(key), value) for key, value in element.attrib.items()}
+        element.tag = _without_namespace(element.tag)
+        keys = {_without_namespace(key): value for key, value in element.attrib.items()}
+        element.attrib = {key: attribute(key, value) for key, value in keys.items()}
     for metadata in root.findall("metadata"):
         root.remove(metadata)
     root.attrib |= {"role": "img", "aria-label": one_line(title)}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
-def _local(name: str) -> str:
+def _without_namespace(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def _of(figure: str, key: str, value: str) -> str:
-    """An attribute's value whose id, or reference to one, is of this figure alone."""
-    if key == "id":
-        return f"{figure}-{value}"
-    if key == "href" and value.startswith("#"):
-        return f"#{figure}-{value[1:]}"
-    return _REFERENCE.sub(lambda found: f"{found[0]}{figure}-", value)
-
-
-def _pictures(exhibits: Iterable[Figure]) -> dict[str, tuple[bytes, bytes]]:
-    """(SVG, PNG) of each; empty where matplotlib is not installed."""
+def _render(figures: Iterable[Figure]) -> dict[str, tuple[bytes, bytes]]:
+    """(SVG, PNG) of each, in our style whatever the user's matplotlibrc says; empty where there is no matplotlib."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib
     except ImportError:
-        log.info(WITHOUT)
+        log.info(WITHOUT_MATPLOTLIB)
         return {}
-    with _style():
-        return {exhibit.name: _picture(exhibit) for exhibit in exhibits}
-
-
-def _picture(exhibit: Figure) -> tuple[bytes, bytes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=exhibit.size)
-    exhibit.draw(figure)
-    svg, png = io.BytesIO(), io.BytesIO()
-    FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # the PNG's is the same
-    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=130)
-    return svg.getvalue(), png.getvalue()
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our style, whatever the user's matplotlibrc says. Letters its font lacks are no warning: browsers have them."""
-    import matplotlib
-
     with matplotlib.rc_context(), warnings.catch_warnings():
+        # letters that the font lacks, and scripts in the PNG: browsers have fonts for them
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")  # some scripts in the PNG
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        yield
+        return {figure.name: _picture(figure) for figure in figures}
+
+
+def _picture(figure: Figure) -> tuple[bytes, bytes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=figure.size)
+    figure.draw(canvas)
+    svg, png = io.BytesIO(), io.BytesIO()
+    FigureCanvasSVG(canvas).print_figure(svg, format="svg", metadata={"Date": None})
+    canvas.set_layout_engine("none")  # the PNG's is the same
+    FigureCanvasAgg(canvas).print_figure(png, format="png", dpi=130)
+    return svg.getvalue(), png.getvalue()

@@ -7,8 +7,8 @@ evaluation_report(run, result)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +22,31 @@ from cache.stores import Stores
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
-from pipeline.evaluation.report import comparison_figures as confusion
 from pipeline.evaluation.report import curves
-from pipeline.evaluation.report import ordinality_figures as circumplex
-from pipeline.evaluation.report import ordinality_figures as taus
-from pipeline.evaluation.report import projections as planes
-from pipeline.evaluation.report import projections as umap_planes
 from pipeline.evaluation.report.drawing import Figure
-from pipeline.evaluation.report.page import (
-    Section,
-    evaluation_tables,
-    facts_html,
-    notes_list,
-    table_html,
-    unless_damaged,
-    write_page,
+from pipeline.evaluation.report.figures import KENDALL_TAU, RETRIEVAL, confusion, kendall_tau_histograms, retrieval
+from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, unless_damaged, write_page
+from pipeline.evaluation.report.projections import (
+    GAP,
+    PROJECTION,
+    UMAP,
+    first_captions,
+    modality_gap,
+    pca_figure,
+    umap_figure,
 )
+from pipeline.evaluation.tables import evaluation_tables
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
-NAMES = (curves.NAME, planes.NAME, umap_planes.NAME, circumplex.NAME, taus.NAME, CONFUSION)
+EVALUATION_FIGURES = (curves.NAME, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
+_FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 
 @dataclass(frozen=True)
-class _Evaluated:
+class _Evaluation:
     """What the sections are made from."""
 
     run: Run
@@ -68,7 +67,7 @@ def evaluation_report(
 
         evaluation_report("runs/erc", evaluate("runs/erc"))
 
-    Embeddings are computed again from `stores` (those of the run, when none are named). A part whose files are damaged
+    Embeddings are computed again from `stores` (those of the run, when none are named). A part whose files are corrupt
     is left out, and the page and a line say so. Raises as `evaluate` does.
     """
     run = run if isinstance(run, Run) else open_run(run)
@@ -76,74 +75,75 @@ def evaluation_report(
     with translate_os_errors(run.folder), writer_lock(run.folder):
         opened, chosen = run.stores(stores), pick_device(device)
         pairs = cached_pairs(opened, result["split"], style=result["settings"]["style"], device=chosen)
-        of = _Evaluated(run, opened, result, pairs, chosen)
-        seeds = ", ".join(result["seeds"])
-        lede = f"{result['utterances']} utterances of split {result['split']}, seeds {seeds}; {result['run']}"
-        write_page(f"Evaluation of {result['method']}", lede, list(_sections(of)), path, NAMES)
+        sections = list(_sections(_Evaluation(run, opened, result, pairs, chosen)))
+        seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(result['seeds'])}"
+        subtitle = f"{result['utterances']} utterances of split {result['split']}, {seeds}; {result['run']}"
+        names = (*EVALUATION_FIGURES, *_FORMER_FIGURES)
+        write_page(f"Evaluation of {result['method']}", subtitle, sections, path, names)
     log.info(f"report: {path}")
     return path
 
 
-def _sections(of: _Evaluated) -> Iterator[Section]:
-    seeds = of.result["seeds"]
-    rows = {"all seeds": of.result, **{f"seed {seed}": found for seed, found in seeds.items()}}
-    tables = evaluation_tables(rows if len(seeds) > 1 else {of.result["method"]: of.result})
-    yield Section("Figures", "\n".join(map(table_html, tables)))
-    yield unless_damaged("Training", lambda: curves.curves(of.run, of.result["trained"]))
-    yield _shared_space(of)
-    yield Section("Retrieval", exhibits=[_retrieval(of)])
-    yield Section("Ordinality", exhibits=[taus.taus(seeds)])
-    if of.stores.captions.classes and any(of.stores.manifest.emotion):
-        yield unless_damaged("Recognition", lambda: _recognition(of))
-    yield Section("Conventions and fingerprints", _foot(of))
+def _sections(evaluation: _Evaluation) -> Iterator[Section]:
+    seeds = evaluation.result["seeds"]
+    yield Section("Figures", _tables(evaluation.result))
+    yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
+    yield _shared_space(evaluation)
+    prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
+    heads = evaluation.run.heads_for(evaluation.stores).to(evaluation.device)
+    yield Section("Retrieval", figures=[retrieval(heads, evaluation.pairs, prompts, vectors)])
+    yield Section("Ordinality", figures=[kendall_tau_histograms(seeds)])
+    if evaluation.stores.captions.classes and any(evaluation.stores.manifest.emotion):
+        yield unless_damaged("Recognition", lambda: _recognition(evaluation))
+    yield Section("Conventions and fingerprints", _conventions(evaluation) + facts_html(_facts(evaluation)))
 
 
-def _shared_space(of: _Evaluated) -> Section:
-    gaps = {seed: _gap(of, int(seed)) for seed in of.result["seeds"]}
+def _tables(result: Mapping[str, Any]) -> str:
+    """Both tables: a row for all seeds together, then one for each; the conventions of the first stand below."""
+    together = "all seeds" if len(result["seeds"]) > 1 else result["method"]
+    rows = {together: result}
+    if len(result["seeds"]) > 1:
+        rows |= {f"seed {seed}": found for seed, found in result["seeds"].items()}
+    notes = {table.name: table.notes for table in evaluation_tables({together: result})}
+    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in evaluation_tables(rows))
+
+
+def _shared_space(evaluation: _Evaluation) -> Section:
+    gaps, pairs = {}, evaluation.pairs
+    for seed in evaluation.result["seeds"]:
+        heads = evaluation.run.heads_for(evaluation.stores, int(seed)).to(evaluation.device)
+        with torch.no_grad():
+            speech, text = heads.embed_speech(pairs.speech), heads.embed_text(first_captions(pairs))
+        gaps[seed] = modality_gap(speech, text)
     values = list(gaps.values())
     mean = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f} over seeds" if len(values) > 1 else "")
     each = ", ".join(f"seed {seed}: {gap:.3f}" for seed, gap in gaps.items())
-    notes = notes_list([f"Modality gap {mean} ({each}).", f"Modality gap: {planes.GAP}."])
-    heads = of.run.heads_for(of.stores).to(of.device)
-    by_umap = umap_planes.umap_planes(heads, of.pairs)
-    return Section("The shared space", notes, [planes.planes(heads, of.pairs), *([by_umap] if by_umap else [])])
+    best = evaluation.run.heads_for(evaluation.stores).to(evaluation.device)
+    figures = [pca_figure(best, pairs), umap_figure(best, pairs)]
+    notes = notes_list([f"Modality gap {mean} ({each}).", f"Modality gap: {GAP}."])
+    return Section("The shared space", notes, [figure for figure in figures if figure])
 
 
-def _gap(of: _Evaluated, seed: int) -> float:
-    heads = of.run.heads_for(of.stores, seed).to(of.device)
-    with torch.no_grad():
-        return planes.modality_gap(
-            heads.embed_speech(of.pairs.speech), heads.embed_text(planes.first_captions(of.pairs))
-        )
+def _recognition(evaluation: _Evaluation) -> Figure:
+    split, method = evaluation.result["split"], evaluation.result["method"]
+    recognised = zero_shot(evaluation.run, evaluation.stores, split=split, device=str(evaluation.device))
+    return confusion(CONFUSION, "Zero-shot recognition", {method: recognised})
 
 
-def _retrieval(of: _Evaluated) -> Figure:
-    prompts, vectors = ordinality_prompts(of.stores, of.result["settings"]["style"], of.device)
-    return circumplex.circumplex(of.run.heads_for(of.stores).to(of.device), of.pairs, prompts, vectors)
-
-
-def _recognition(of: _Evaluated) -> Figure:
-    found = zero_shot(of.run, of.stores, split=of.result["split"], device=str(of.device))
-    return confusion.confusion(CONFUSION, "Zero-shot recognition", {of.result["method"]: found})
-
-
-def _foot(of: _Evaluated) -> str:
-    best = of.run.about["best_seed"]
-    conventions = [
+def _conventions(evaluation: _Evaluation) -> str:
+    best = evaluation.run.about["best_seed"]
+    notes = [
         "mean ± std over the lists or trials of all seeds; a seed's row over its own",
-        f"plane and retrieval: the heads of seed {best}, of the lowest development loss",
-        *of.pairs.notes,
+        f"projection and retrieval: the heads of seed {best}, of the lowest development loss",
     ]
-    return notes_list(conventions) + facts_html(_facts(of))
+    return notes_list([*notes, *evaluation.pairs.notes])
 
 
-def _facts(of: _Evaluated) -> Sequence[tuple[str, object]]:
-    about = of.run.about
-    trees = {
-        "evaluation": of.result["settings"],
-        "training": of.run.config.model_dump(mode="json"),
-        "trained": of.result["trained"],
-        "fingerprint": of.stores.fingerprint(),
-    }
-    facts = [leaf for name, tree in trees.items() for leaf in leaves(tree, f"{name}.")]
-    return [("run", of.result["run"]), ("stores", of.result["stores"]), ("training data", about["data"]), *facts]
+def _facts(evaluation: _Evaluation) -> Iterator[tuple[str, object]]:
+    yield "run", evaluation.result["run"]
+    yield "stores", evaluation.result["stores"]
+    yield "training data", evaluation.run.about["data"]
+    yield from leaves(evaluation.result["settings"], "evaluation.")
+    yield from leaves(evaluation.run.config.model_dump(mode="json"), "training.")
+    yield from leaves(evaluation.result["trained"], "trained.")
+    yield from leaves(evaluation.stores.fingerprint(), "fingerprint.")

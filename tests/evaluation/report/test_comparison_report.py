@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation.report.comparison_figures import confusion, measures
-from pipeline.evaluation.report.comparison_report import NAMES, comparison_report, folds_report
+from pipeline.evaluation.report.comparison_report import FOLDS_FIGURES, comparison_report, folds_report
+from pipeline.evaluation.report.figures import confusion, measures
 from pipeline.evaluation.report.page import Section, write_page
 from pipeline.evaluation.tables import Cell, Column, Table
 from pipeline.experiments.cross_validation import cross_validate
@@ -67,20 +67,20 @@ def test_a_comparison_of_less_leaves_no_figure_of_the_one_before(compared: Path,
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     found = {"classes": [HOSTILE, "sad"], "confusion": [[1, 0], [2, 3]], "uar": {"mean": 0.5}, "convention": HOSTILE}
-    exhibit = confusion("confusion", HOSTILE, {HOSTILE: found})
-    write_page("x", "x", [Section("x", exhibits=[exhibit])], tmp_path / "report.html", ["confusion"])
+    figure = confusion("confusion", HOSTILE, {HOSTILE: found})
+    write_page("x", "x", [Section("x", figures=[figure])], tmp_path / "report.html", ["confusion"])
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("script") == 1
     assert sum("$ 悲しい<script" in words for words in page.words) >= 4  # title and both axes
 
 
-@pytest.mark.parametrize("figure", [1e308, 1e-300, 0.0])
-def test_figures_of_any_size_are_drawn_or_left_out(tmp_path: Path, figure: float) -> None:
-    cells = {"edited": {"mmd": Cell(figure, figure, figure, best=True)}, "other": {"mmd": Cell(0.5, 0.1, 0.1)}}
+@pytest.mark.parametrize("number", [1e308, 1e-300, 0.0])
+def test_numbers_of_any_size_are_drawn_or_left_out(tmp_path: Path, number: float) -> None:
+    cells = {"edited": {"mmd": Cell(number, number, number, best=True)}, "other": {"mmd": Cell(0.5, 0.1, 0.1)}}
     table = Table("alignment", "x", (Column("mmd", "MMD", "lower", 4),), cells, ())
-    write_page("x", "x", [Section("x", exhibits=[measures(table)])], tmp_path / "report.html", [])
+    write_page("x", "x", [Section("x", figures=[measures(table)])], tmp_path / "report.html", [])
     assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 1
-    assert [float(row["mean"]) for row in rows_of(tmp_path, "measures_alignment")] == [figure, 0.5]
+    assert [float(row["mean"]) for row in rows_of(tmp_path, "measures_alignment")] == [number, 0.5]
 
 
 def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path)
     folds_report(tmp_path / "out", summary, stores)
     page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     assert page.tags.count("figure") == 3
-    assert {path.stem for path in (tmp_path / "out/report").iterdir()} == set(NAMES)
+    assert {path.stem for path in (tmp_path / "out/report").iterdir()} == set(FOLDS_FIGURES)
     found = summary["methods"]["clap_sce"]
     for name, kind in (("recognition", "pooled"), ("folds", "mean_over_folds")):
         for row in rows_of(tmp_path / "out", f"measures_{name}"):

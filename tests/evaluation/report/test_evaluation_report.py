@@ -14,15 +14,14 @@ from cache.captions import Prompt
 from cache.pairs import cached_pairs
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.evaluation.recognition import zero_shot
-from pipeline.evaluation.report import projections as umap_planes
-from pipeline.evaluation.report.evaluation_report import NAMES, evaluation_report
-from pipeline.evaluation.report.ordinality_figures import retrieved
-from pipeline.evaluation.report.projections import modality_gap, plane
+from pipeline.evaluation.report.evaluation_report import EVALUATION_FIGURES, evaluation_report
+from pipeline.evaluation.report.figures import mean_labels_retrieved
+from pipeline.evaluation.report.projections import UMAP, modality_gap, principal_components
 from pipeline.training.run_folder import open_run
 from tests.evaluation.report.conftest import SHORT, Page, result_of, rows_of
 from tests.stage_two import run_command, tree
 
-PLAIN = [name for name in NAMES if name != umap_planes.NAME]  # what there is where UMAP is not installed
+PLAIN = [name for name in EVALUATION_FIGURES if name != UMAP]  # what there is where UMAP is not installed
 
 
 @pytest.fixture
@@ -35,14 +34,14 @@ def test_the_figures_data_are_those_of_the_run(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [{name: float(row[name]) for name in row} for row in found] == lines
     taus = result_of(run)["ordinality"]["voc"]["taus"]
-    assert [float(row["tau"]) for row in rows_of(run, "taus") if row["test"] == "voc"] == taus
+    assert [float(row["tau"]) for row in rows_of(run, "kendall_tau") if row["test"] == "voc"] == taus
     assert len(rows_of(run, "retrieval")) == 49
     counts = [int(row["utterances"]) for row in rows_of(run, "confusion")]
     assert counts == list(np.ravel(zero_shot(run, split="test")["confusion"]))
     assert sum(counts) == 2 * 40
-    planes = rows_of(run, "planes")
-    assert len(planes) == 4 * 40
-    assert {row["panel"] for row in planes} == {"speech before", "text before", "both after"}
+    projected = rows_of(run, "projection")
+    assert len(projected) == 4 * 40
+    assert {row["panel"] for row in projected} == {"speech before", "text before", "both after"}
 
 
 def test_the_gap_is_the_distance_of_the_centroids_for_every_seed(run: Path) -> None:
@@ -69,9 +68,9 @@ def test_the_gap_of_known_points_is_known() -> None:
     assert modality_gap(torch.cat([east, east, north]), north) == pytest.approx(8**0.5 / 3)
 
 
-def test_the_plane_is_that_of_the_two_largest_components() -> None:
+def test_the_projection_is_onto_the_two_largest_components() -> None:
     drawn = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.1, 3.0, 0.2])
-    found = plane(drawn)
+    found = principal_components(drawn)
     left, sizes, _ = np.linalg.svd((drawn - drawn.mean(0)).double().numpy(), full_matrices=False)
     expected = (left * sizes)[:, :2]
     assert np.allclose(np.abs(found.points.numpy()), np.abs(expected), atol=1e-4)
@@ -80,7 +79,7 @@ def test_the_plane_is_that_of_the_two_largest_components() -> None:
 
 
 def test_vectors_of_one_dimension_lie_on_a_line() -> None:
-    found = plane(torch.tensor([[1.0], [3.0], [5.0]]))
+    found = principal_components(torch.tensor([[1.0], [3.0], [5.0]]))
     assert found.points.tolist() == [[-2, 0], [0, 0], [2, 0]]
     assert found.shares == (1.0, 0.0)
 
@@ -94,7 +93,10 @@ def test_a_prompts_point_stands_beside_the_mean_of_its_nearest_labelled_utteranc
     points = [(2.0, 2.0, 0), (3.0, 2.0, 0), (3.0, 2.0, 1), (2.5, 2.0, 0)]  # the last is no whole point
     prompts = [Prompt("dimensional", f"{point}", *point) for point in points]
     # east finds (1, 2) and (3, 6), north (5, 5) and (7, 4); two paraphrases ask for (3, 2)
-    assert retrieved(speech, labels, prompts, asked, top=2) == [(2.0, 2.0, 2.0, 4.0, 1), (3.0, 2.0, 4.0, 4.25, 2)]
+    assert mean_labels_retrieved(speech, labels, prompts, asked, top=2) == [
+        (2.0, 2.0, 2.0, 4.0, 1),
+        (3.0, 2.0, 4.0, 4.25, 2),
+    ]
 
 
 def test_a_report_changes_no_file_of_the_run_and_again_gives_the_same_bytes(copied: Path) -> None:
@@ -110,8 +112,8 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
     copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluation_report(copied, result_of(copied))
-    said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if line.startswith("matplotlib")] == [
+    logged = capsys.readouterr().err.splitlines()
+    assert [line for line in logged if line.startswith("matplotlib")] == [
         "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
     ]
     assert {path.suffix for path in (copied / "report").iterdir()} == {".csv"}
@@ -120,9 +122,9 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
     assert page.tags.count("table") == 3
 
 
-@pytest.mark.parametrize("spoil", ["", '{"epoch": 1}\n{"epoch": 2}\n'])
-def test_damaged_metrics_cost_their_figure_and_nothing_else(copied: Path, undrawn: None, spoil: str) -> None:
-    (copied / "seeds/1/metrics.jsonl").write_text(spoil)
+@pytest.mark.parametrize("contents", ["", '{"epoch": 1}\n{"epoch": 2}\n'])
+def test_corrupt_metrics_cost_their_figure_and_nothing_else(copied: Path, undrawn: None, contents: str) -> None:
+    (copied / "seeds/1/metrics.jsonl").write_text(contents)
     evaluation_report(copied, result_of(copied))
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert any("Left out: " in words and "metrics.jsonl" in words for words in page.words)
@@ -132,7 +134,7 @@ def test_damaged_metrics_cost_their_figure_and_nothing_else(copied: Path, undraw
     assert page.tags.count("figure") == 4
 
 
-def test_the_command_writes_a_report_unless_told_not_to(copied: Path, undrawn: None) -> None:
+def test_the_command_writes_a_report_unless_no_report_is_given(copied: Path, undrawn: None) -> None:
     stores = open_run(copied).about["stores"]
     words = [word for setting in SHORT for word in ("-o", setting)]
     (copied / "report.html").unlink()

@@ -12,13 +12,13 @@ import pytest
 from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.page import (
     Section,
-    evaluation_tables,
     facts_html,
     label,
     notes_list,
     table_html,
     write_page,
 )
+from pipeline.evaluation.tables import evaluation_tables
 from tests.evaluation.report.conftest import HOSTILE, Page
 
 FETCHING = {"link", "img", "iframe", "object", "embed", "base", "form", "audio", "video", "source", "foreignobject"}
@@ -66,21 +66,21 @@ def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
         axes = figure.add_subplot()
         axes.set(title=label(HOSTILE), xlabel=label(HOSTILE))
 
-    exhibit = Figure("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
+    hostile = Figure("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
     body = table_html(table) + notes_list([HOSTILE]) + facts_html([(HOSTILE, HOSTILE)])
     path = tmp_path / "report.html"
-    write_page(HOSTILE, HOSTILE, [Section(HOSTILE, body, [exhibit])], path, ["hostile"])
+    write_page(HOSTILE, HOSTILE, [Section(HOSTILE, body, [hostile])], path, ["hostile"])
     page = Page(path.read_text(encoding="utf-8"))
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
     assert not page.values("onerror")
     assert not page.values("src")
-    said = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\x07")
+    escaped = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\x07")
     whole = "".join(page.words)
-    assert whole.count(said) >= 9
-    assert page.values("aria-label") == [said]
+    assert whole.count(escaped) >= 9
+    assert page.values("aria-label") == [escaped]
     assert not any(ord(letter) < 32 and letter != "\n" for letter in page.text)
-    assert said in (tmp_path / "report/hostile.csv").read_text(encoding="utf-8").replace('""', '"')
+    assert escaped in (tmp_path / "report/hostile.csv").read_text(encoding="utf-8").replace('""', '"')
 
 
 def test_each_table_stands_beside_what_its_buttons_copy(compared: Path) -> None:

@@ -273,9 +273,9 @@ def made(space: Space, scores: list[float], values: list[Row]) -> list[Row]:
 
 
 def drawn(space: Space, rows: list[Row], out: Path) -> Page:
-    exhibits = [parallel_coordinates(space, rows), dimensions(space, rows), halving(space, rows, {})]
-    exhibits.append(importance(space, dict.fromkeys(space.dimensions, 0.5), len(rows)))
-    board = Section("x", table_html(Leaderboard(space, rows)), exhibits)
+    figures = [parallel_coordinates(space, rows), dimensions(space, rows), halving(space, rows, {})]
+    figures.append(importance(space, dict.fromkeys(space.dimensions, 0.5), len(rows)))
+    board = Section("x", table_html(Leaderboard(space, rows)), figures)
     write_page(space.config.name, "x", [board], out / "report.html", [])
     return page_of(out)
 

@@ -24,7 +24,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def test_where_it_is_not_installed_nothing_is_drawn_and_nothing_said(
+def test_where_it_is_not_installed_nothing_is_drawn_and_nothing_logged(
     copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied / "report/umap.svg").write_text("of a report before")
@@ -56,8 +56,8 @@ def test_the_layout_is_umaps_own_of_the_runs_vectors(copied: Path, monkeypatch: 
         points = [(float(row["first"]), float(row["second"])) for row in found if row["panel"] == panel]
         assert np.array_equal(np.float32(points), expected)
     keys = ("row", "panel", "modality", "valence", "arousal")
-    planes = [[row[key] for key in keys] for row in rows_of(copied, "planes")]
-    assert [[row[key] for key in keys] for row in found] == planes
+    projected = [[row[key] for key in keys] for row in rows_of(copied, "projection")]
+    assert [[row[key] for key in keys] for row in found] == projected
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert "figure-umap" in page.values("id")
     assert any("n_neighbors 15" in words and "distances between clusters" in words for words in page.words)
@@ -80,7 +80,7 @@ def test_another_process_lays_out_the_same_bytes(copied: Path) -> None:
 @pytest.mark.slow
 def test_of_many_utterances_a_part_is_laid_out_and_of_few_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "umap")
-    from pipeline.evaluation.report import projections as umap_planes
+    from pipeline.evaluation.report import projections
 
     class Pairs:
         def __init__(self, count: int) -> None:
@@ -89,21 +89,21 @@ def test_of_many_utterances_a_part_is_laid_out_and_of_few_none(monkeypatch: pyte
         def __len__(self) -> int:
             return len(self.rows)
 
-    def spaces(_: object, pairs: Pairs) -> dict[str, torch.Tensor]:
+    def panel_vectors(_: object, pairs: Pairs) -> dict[str, torch.Tensor]:
         """Speech far from text; each utterance on a line at its number."""
         line = torch.arange(float(len(pairs))).view(-1, 1)
         return {"speech before": line, "text before": line, "both after": torch.cat([line, line + 1e6])}
 
-    monkeypatch.setattr(umap_planes, "spaces", spaces)
-    monkeypatch.setattr(umap_planes, "MOST", 60)
-    monkeypatch.setattr(umap_planes, "SHOWN", 30)
-    assert umap_planes.umap_planes(None, Pairs(15)) is None
-    exhibit = umap_planes.umap_planes(None, Pairs(200))
-    assert "60 of 200 utterances are laid out, 30 of them drawn" in exhibit.caption
-    assert len(exhibit.rows) == 4 * 30
-    after = [row for row in exhibit.rows if row[1] == "both after"]
+    monkeypatch.setattr(projections, "panel_vectors", panel_vectors)
+    monkeypatch.setattr(projections, "MAX_UMAP", 60)
+    monkeypatch.setattr(projections, "MAX_POINTS", 30)
+    assert projections.umap_figure(None, Pairs(15)) is None
+    figure = projections.umap_figure(None, Pairs(200))
+    assert "60 of 200 utterances are laid out, 30 of them drawn" in figure.caption
+    assert len(figure.rows) == 4 * 30
+    after = [row for row in figure.rows if row[1] == "both after"]
     assert [row[0] for row in after[:30]] == [row[0] for row in after[30:]] == sorted({row[0] for row in after})
-    assert all(row[5:] == (3.0 * (row[0] - 7), 3.0 * (row[0] - 7) + 1) for row in exhibit.rows)
+    assert all(row[5:] == (3.0 * (row[0] - 7), 3.0 * (row[0] - 7) + 1) for row in figure.rows)
     sides = [np.array([row[3:5] for row in after if row[2] == side]) for side in ("speech", "text")]
     middle = [side.mean(0) for side in sides]
     spread = max(np.abs(side - side.mean(0)).max() for side in sides)

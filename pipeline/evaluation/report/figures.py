@@ -1,0 +1,218 @@
+"""The figures of evaluations and comparisons: means with their std, confusions, retrieval, Kendall's tau by list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.captions import Prompt
+from cache.pairs import CachedPairs
+from pipeline.evaluation.ordinality import NULL_STD
+from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
+from pipeline.evaluation.report.page import label
+from pipeline.evaluation.tables import MARK, Cell, Table
+from pipeline.training.heads import Heads
+
+
+def measures(table: Table) -> Figure:
+    """A panel for each measure of `table`: a dot for each method, with its standard deviation."""
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
+        for axes, column in zip(panels, table.columns, strict=True):
+            for y, row in enumerate(table.rows.values()):
+                if column.key in row:
+                    _dot(axes, y, row[column.key])
+            axes.set_title(column.header)
+            axes.set_xlabel({"higher": "higher is better →", "lower": "← lower is better"}[column.better])
+        panels[0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
+        panels[0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
+
+    cells = [(method, key, cell) for method, row in table.rows.items() for key, cell in row.items()]
+    tested = any(cell.worse for _, _, cell in cells)
+    fields = ("mean", "std", "seed_std", "best", "worse", "p_corrected")
+    return Figure(
+        f"measures_{table.name}",
+        "Means and standard deviations",
+        "Lines with caps are ± one standard deviation over lists or trials (recognition: over seeds), broad pale ones "
+        "± one over the seeds' means. A star is the best mean"
+        + (f"; a hollow dot and {MARK} mark a method that the best is better than." if tested else "."),
+        ("method", "measure", *fields),
+        [(method, key, *(cell.as_json()[field] for field in fields)) for method, key, cell in cells],
+        draw,
+        (2.2 + 2.7 * len(table.columns), 1.3 + 0.3 * len(table.rows)),
+    )
+
+
+def _dot(axes: Any, y: int, cell: Cell) -> None:
+    mean, std, seed_std = (drawable(value or 0.0) for value in (cell.mean, cell.std, cell.seed_std))
+    if seed_std:
+        axes.plot([mean - seed_std, mean + seed_std], [y, y], color=SKY, linewidth=5)
+    if std:
+        axes.errorbar(mean, y, xerr=std, color=BLUE, elinewidth=1, capsize=3)
+    face = "white" if cell.worse else BLUE
+    marker, size = ("*", 13) if cell.best else ("o", 6)
+    axes.plot([mean], [y], marker, markersize=size, markerfacecolor=face, markeredgecolor=BLUE)
+    if cell.worse:
+        axes.annotate(MARK, (mean, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+
+
+MATRICES_ABREAST = 4
+MAX_MATRIX_LABEL = 20  # characters of a name: a matrix is two inches wide
+MAX_NUMBERED = 8  # classes up to which a cell has room for its number
+
+
+def confusion(name: str, title: str, results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """A confusion matrix for each method in `results`: what `zero_shot` returned, the same classes for all."""
+    first = next(iter(results.values()))
+    classes = list(map(str, first["classes"]))
+    across = min(MATRICES_ABREAST, len(results))
+    down = ceil(len(results) / across)
+    cell = 3.4 if across < 3 else 2.9
+
+    def draw(figure: Any) -> None:
+        grid = figure.subplots(down, across, squeeze=False)
+        for number, axes in enumerate(grid.flat):
+            axes.set_visible(number < len(results))
+            axes.tick_params(labelleft=number % across == 0, labelbottom=number + across >= len(results))
+        for axes, (method, result) in zip(grid.flat, results.items(), strict=False):
+            _matrix(axes, np.asarray(result["confusion"], dtype=np.float64), classes)
+            axes.set_title(f"{label(method, MAX_MATRIX_LABEL)}\nUAR {result['uar']['mean']:.3f}", fontsize=9)
+
+    return Figure(
+        name,
+        title,
+        "Rows are the labels, columns the nearest prompt; a cell is the share of its row in per cent, summed over "
+        f"seeds. Darker is more. Recognition is {first['convention']}.",
+        ("method", "label", "predicted", "utterances"),
+        [
+            (method, truth, predicted, count)
+            for method, result in results.items()
+            for truth, counts in zip(classes, result["confusion"], strict=True)
+            for predicted, count in zip(classes, counts, strict=True)
+        ],
+        draw,
+        (1.2 + cell * across, 0.4 + cell * down),
+    )
+
+
+def _matrix(axes: Any, counts: Any, classes: Sequence[str]) -> None:
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    edges = np.arange(len(classes) + 1) - 0.5
+    axes.pcolormesh(edges, edges, shares, cmap="Greys", vmin=0, vmax=1)
+    axes.set(aspect="equal", ylim=(edges[-1], edges[0]))
+    names = [label(name, MAX_MATRIX_LABEL) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.grid(visible=False)
+    if len(names) <= MAX_NUMBERED:
+        for (row, column), share in np.ndenumerate(shares):
+            colour = "white" if share > 0.65 else "black"
+            text = axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+            text.set_in_layout(False)  # inside already; looking at each takes seconds
+
+
+RETRIEVAL, TOP = "retrieval", 10
+# valence and arousal of the prompts, mean valence and arousal retrieved, paraphrases
+RetrievalRow = tuple[float, float, float, float, int]
+
+
+def retrieval(heads: Heads, pairs: CachedPairs, prompts: Sequence[Prompt], vectors: Tensor) -> Figure:
+    """Prompts at whole numbers of the scale against the mean label of their `TOP` nearest labelled utterances."""
+    with torch.no_grad():
+        speech, prompt_vectors = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(vectors).cpu()
+    rows = mean_labels_retrieved(speech, pairs.labels[:, :2].cpu(), prompts, prompt_vectors)
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        prompted, retrieved = [row[:2] for row in rows], [row[2:4] for row in rows]
+        for start, end in zip(prompted, retrieved, strict=True):
+            axes.plot(*zip(start, end, strict=True), color="0.6", linewidth=0.7, zorder=1)
+        for points, marker, colour, fill, name in (
+            (prompted, "s", ORANGE, "none", "prompt"),
+            (retrieved, "o", BLUE, BLUE, f"mean of the {TOP} nearest"),
+        ):
+            axes.scatter(
+                *zip(*points, strict=True), marker=marker, s=24, edgecolors=colour, facecolors=fill, label=name
+            )
+        axes.set(xlabel="valence (1 negative - 7 positive)", ylabel="arousal (1 calm - 7 active)", aspect="equal")
+        axes.set(xlim=(0.6, 7.4), ylim=(0.6, 7.4))
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+
+    return Figure(
+        RETRIEVAL,
+        "What the prompts retrieve",
+        f"From the point that a prompt describes (square) to the mean valence and arousal of its {TOP} nearest "
+        "utterances of the test split by cosine (dot), mean over its paraphrases. A perfect order keeps the grid's "
+        "shape; the mean of several utterances lies nearer to the centre than the prompt's point in any case.",
+        ("prompt valence", "prompt arousal", "retrieved valence", "retrieved arousal", "paraphrases"),
+        rows,
+        draw,
+        (6.4, 6.0),
+    )
+
+
+def mean_labels_retrieved(
+    speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], vectors: Tensor, *, top: int = TOP
+) -> list[RetrievalRow]:
+    """For each whole point of the valence-arousal plane that has prompts, the mean label of their nearest utterances.
+
+    `speech` (n, d) and `vectors` (P, d) are unit vectors, `labels` (n, 2); utterances without both take no part.
+    """
+    labelled = labels.isfinite().all(1)
+    speech, labels = speech[labelled], labels[labelled]
+    prompts_at: dict[tuple[float, float], list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        if float(prompt.valence).is_integer() and float(prompt.arousal).is_integer():
+            prompts_at.setdefault((float(prompt.valence), float(prompt.arousal)), []).append(number)
+    rows = []
+    for (valence, arousal), numbers in sorted(prompts_at.items()):
+        nearest = (vectors[numbers] @ speech.T).topk(min(top, len(speech))).indices  # (paraphrases, top)
+        mean = labels[nearest].mean((0, 1)).tolist()
+        rows.append((valence, arousal, float(mean[0]), float(mean[1]), len(numbers)))
+    return rows
+
+
+KENDALL_TAU = "kendall_tau"
+_TAU_LOOK = {"aoc": ("AOC", BLUE, "//"), "voc": ("VOC", ORANGE, "..")}
+
+
+def kendall_tau_histograms(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Histograms of AOC and VOC over the lists of all `seeds` (`evaluation.json`'s)."""
+    rows = [
+        (test, seed, number, value)
+        for test in _TAU_LOOK
+        for seed, result in seeds.items()
+        for number, value in enumerate(result["ordinality"][test]["taus"])
+    ]
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        panels[0].set_ylabel("lists")
+        for axes, (test, (header, colour, hatch)) in zip(panels, _TAU_LOOK.items(), strict=True):
+            values = [row[3] for row in rows if row[0] == test]
+            mean = float(np.mean(values))
+            look = {"facecolor": "white", "edgecolor": colour, "hatch": hatch, "linewidth": 1.2}
+            axes.axvspan(-NULL_STD, NULL_STD, color="0.85", label="chance")
+            axes.hist(values, bins=np.linspace(-1, 1, 21), zorder=2, **look)
+            axes.axvline(mean, color="black", linewidth=1.5, label=f"mean {mean:.3f}", zorder=3)
+            axes.set(title=f"{header}, {len(values)} lists", xlabel="tau", xlim=(-1.03, 1.03))
+            axes.set_xticks((-1, -0.5, 0, 0.5, 1))
+            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.legend(fontsize=8, loc="upper left")
+
+    return Figure(
+        KENDALL_TAU,
+        "Kendall's tau per list",
+        f"Every list of every seed. The line is the mean; the grey band is chance, 0 ± {NULL_STD:.3f}, the standard "
+        "deviation of one list in random order. An undefined tau counts as 0.",
+        ("test", "seed", "list", "tau"),
+        rows,
+        draw,
+        (10.0, 3.4),
+    )
