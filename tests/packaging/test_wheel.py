@@ -39,5 +39,10 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
     assert script.count("complete -o nosort") == len(COMMANDS)
     for package in ("cache", "pipeline"):
         assert (tmp_path / "site" / package / "py.typed").is_file()  # editors and mypy read its types
-    assert {path.suffix for path in (tmp_path / "site/pipeline/inference/web").iterdir()} == {".py", ".html", ".css", ".js"}
+    assert {path.suffix for path in (tmp_path / "site/pipeline/inference/web").iterdir()} == {
+        ".py",
+        ".html",
+        ".css",
+        ".js",
+    }
     assert not list((tmp_path / "site").glob("tests*"))
