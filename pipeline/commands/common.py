@@ -18,6 +18,7 @@ import click
 from cache.errors import EmotionRankError
 from pipeline.commands.completion import FOLDER, presets, settings, values
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,11 +71,15 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
 
         try:
             with _exit_on_sigterm(), narration(click.get_current_context().meta.get("log_level", logging.INFO)):
-                if files := kwargs.pop("plugins", ()):
-                    from pipeline.core.plugins import load_plugins
+                try:
+                    if files := kwargs.pop("plugins", ()):
+                        from pipeline.core.plugins import load_plugins
 
-                    load_plugins(files)  # type: ignore[arg-type]
-                command(*args, **kwargs)
+                        load_plugins(files)  # type: ignore[arg-type]
+                    command(*args, **kwargs)
+                except EmotionRankError:
+                    log.debug("where it was raised:", exc_info=True)
+                    raise
         except EmotionRankError as error:
             click.echo(f"error: {error}", err=True)
             _exit(error.exit_code)

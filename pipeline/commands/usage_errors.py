@@ -18,7 +18,7 @@ class Command(click.Command):
         super().__init__(*args, **{"context_settings": {"help_option_names": ["-h", "--help"]}} | extra)
         self.params += [
             _log_level_option("-q", "--quiet", logging.WARNING, "Log only warnings and errors."),
-            _log_level_option("-v", "--verbose", logging.DEBUG, "Log debug messages too."),
+            _log_level_option("-v", "--verbose", logging.DEBUG, "Log debug messages and tracebacks too."),
         ]
 
     def make_context(

@@ -54,6 +54,14 @@ def test_errors_are_printed_when_quiet() -> None:
     assert result.stderr.startswith("error: ")
 
 
+def test_verbose_shows_where_an_error_was_raised_before_its_line() -> None:
+    result = CliRunner().invoke(train_heads, ["nowhere", "-v"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in CliRunner().invoke(train_heads, ["nowhere"]).output
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_the_options_in_its_help(name: str) -> None:
     command = import_module(f"pipeline.commands.{name.replace('-', '_')}").main

@@ -92,7 +92,7 @@ MAX_VALUES = 2000  # values of a field that are offered; others can still be typ
 
 @dataclass(frozen=True)
 class SearchPage:
-    """Answers for any number of browsers at once."""
+    """What the page answers, to any number of browsers at once."""
 
     index: SpeechIndex
     clips: Clips
@@ -102,7 +102,7 @@ class SearchPage:
     def open(
         cls, stores: AnyStores, run: Run | Folder, *, among: Filter | None = None, top: int = 10, device: str = "auto"
     ) -> SearchPage:
-        """Load what `among` lets be found. Raises what `SpeechIndex.open` raises."""
+        """Load the utterances that fit `among`. Raises what `SpeechIndex.open` raises."""
         run = run if isinstance(run, Run) else open_run(run)
         opened = run.stores(stores)
         config = validate(ExtractConfig, read_yaml(opened.folder / CONFIG), subject=str(opened.folder / CONFIG))
@@ -123,45 +123,40 @@ class SearchPage:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the page says before anything is asked."""
-        labelled = self._labelled
+        """What the page shows before the first query."""
+        rows, manifest = self.index.neighbours.rows, self.index.manifest
+        labelled = rows[np.isfinite(manifest.valence[rows]) & np.isfinite(manifest.arousal[rows])]
         drawn = labelled
         if len(labelled) > MAX_POINTS:
             drawn = np.sort(np.random.default_rng(0).choice(labelled, MAX_POINTS, replace=False))
         return {
             **self.facts,
-            "searched": len(self.index.neighbours.rows),
+            "searched": len(rows),
             "labelled": len(labelled),
             "drawn": len(drawn),
-            "cloud": self._cloud(drawn),
+            "cloud": self._scatter(drawn),
             "fields": {name: list(shown)[:MAX_VALUES] for name, shown in self._values.items()},
             "longest": MAX_SENTENCE,
             "most": MAX_HITS,
         }
 
-    @cached_property
-    def _labelled(self) -> NDArray[np.int64]:
-        """The rows that have a place in the plane."""
-        rows, manifest = self.index.neighbours.rows, self.index.manifest
-        return rows[np.isfinite(manifest.valence[rows]) & np.isfinite(manifest.arousal[rows])]
-
-    def _cloud(self, rows: NDArray[np.int64]) -> list[list[float]]:
-        """[valence, arousal, how many utterances are there] of each point that `rows` have."""
+    def _scatter(self, rows: NDArray[np.int64]) -> list[list[float]]:
+        """[valence, arousal, number of utterances] of each distinct point among `rows`."""
         points = np.stack([self.index.manifest.valence[rows], self.index.manifest.arousal[rows]], axis=1)
-        places, counts = np.unique(points.round(3), axis=0, return_counts=True)
-        return [[*place, count] for place, count in zip(places.tolist(), counts.tolist(), strict=True)]
+        distinct, counts = np.unique(points.round(3), axis=0, return_counts=True)
+        return [[*point, count] for point, count in zip(distinct.tolist(), counts.tolist(), strict=True)]
 
     @cached_property
     def _values(self) -> dict[str, dict[str, list[str]]]:
-        """For each field, the values that utterances searched have, as they are shown -> as they are."""
-        found: dict[str, dict[str, list[str]]] = {}
+        """For each field, the values of the utterances searched: as shown -> as stored."""
+        values: dict[str, dict[str, list[str]]] = {}
         rows = self.index.neighbours.rows.tolist()
         for name in FIELDS:
             column = getattr(self.index.manifest, name)
-            found[name] = {}
+            values[name] = {}
             for value in sorted({column[row] for row in rows} - {""}):
-                found[name].setdefault(one_line(value), []).append(value)
-        return found
+                values[name].setdefault(one_line(value), []).append(value)
+        return values
 
     def _stored_values(self, name: str, shown: list[str]) -> list[str]:
         return [value for each in shown for value in self._values[name].get(each, [each])]
@@ -188,7 +183,7 @@ def _thread_safe(index: SpeechIndex) -> SpeechIndex:
 
 
 def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
-    """What the foot of the page says."""
+    """What the foot of the page shows."""
     return {
         "stores": one_line(str(stores.folder)),
         "run": one_line(str(run.folder)),
