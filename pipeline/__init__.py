@@ -15,11 +15,11 @@ Every command is a function here, and every option of it an argument (docs/pytho
     evaluate-heads      evaluate, evaluation_report
     compare-methods     compare, comparison_report; with --folds cross_validate, folds_report
     sweep-heads         sweep
-    search-speech       search, describe; to ask more than once SpeechIndex, CaptionIndex and Filter; serve (--serve)
+    search-speech       search, describe; for repeated queries SpeechIndex, CaptionIndex, Filter; serve (--serve)
     run-demo            run_demo
 
-Encoders and objectives of your own: register_audio_encoder, register_text_encoder, register_objective, and load_plugins
-(--plugin). `EmotionRankCLAP` is a trained model with its encoders. What a user can act on is raised as
+Custom encoders and objectives: register_audio_encoder, register_text_encoder, register_objective, and load_plugins
+(--plugin). `EmotionRankCLAP` is a trained model with its encoders. Errors that a user can act on are
 `cache.EmotionRankError`, one line with its `exit_code`. Names are imported when they are used: `--help` needs no torch.
 """
 
@@ -29,7 +29,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.core.plugins import load_plugins as load_plugins
     from pipeline.core.plugins import register_audio_encoder as register_audio_encoder
     from pipeline.core.plugins import register_objective as register_objective
@@ -50,77 +50,39 @@ if TYPE_CHECKING:
     from pipeline.extraction.status import verify as verify
     from pipeline.extraction.status import verify_sources as verify_sources
     from pipeline.inference.model import EmotionRankCLAP as EmotionRankCLAP
-    from pipeline.inference.nearest_neighbours import Filter as Filter
     from pipeline.inference.search import CaptionIndex as CaptionIndex
+    from pipeline.inference.search import Filter as Filter
     from pipeline.inference.search import SpeechIndex as SpeechIndex
     from pipeline.inference.search import describe as describe
     from pipeline.inference.search import search as search
     from pipeline.inference.web.server import serve as serve
     from pipeline.training.train import train as train
 
-_HOME = {
-    "CaptionIndex": "pipeline.inference.search",
-    "EmotionRankCLAP": "pipeline.inference.model",
-    "Filter": "pipeline.inference.nearest_neighbours",
-    "SpeechIndex": "pipeline.inference.search",
-    "compare": "pipeline.experiments.compare",
-    "comparison_report": "pipeline.evaluation.report.comparison_report",
-    "cross_validate": "pipeline.experiments.cross_validation",
-    "describe": "pipeline.inference.search",
-    "evaluate": "pipeline.evaluation.evaluate",
-    "evaluation_report": "pipeline.evaluation.report.evaluation_report",
-    "extract": "pipeline.extraction.extract",
-    "folds_report": "pipeline.evaluation.report.comparison_report",
-    "plan_extraction": "pipeline.extraction.extract",
-    "plan_write_captions": "pipeline.data.captions.llm.write",
-    "load_plugins": "pipeline.core.plugins",
-    "register_audio_encoder": "pipeline.core.plugins",
-    "register_objective": "pipeline.core.plugins",
-    "register_text_encoder": "pipeline.core.plugins",
-    "run_demo": "pipeline.experiments.demo.demo",
-    "search": "pipeline.inference.search",
-    "serve": "pipeline.inference.web.server",
-    "status_of": "pipeline.extraction.status",
-    "sweep": "pipeline.experiments.sweeps.sweep",
-    "train": "pipeline.training.train",
-    "verify": "pipeline.extraction.status",
-    "verify_sources": "pipeline.extraction.status",
-    "write_captions": "pipeline.data.captions.llm.write",
+# what Python reads: module -> names
+_NAMES = {
+    "pipeline.core.plugins": "load_plugins register_audio_encoder register_objective register_text_encoder",
+    "pipeline.data.captions.llm.write": "plan_write_captions write_captions",
+    "pipeline.evaluation.evaluate": "evaluate",
+    "pipeline.evaluation.report.comparison_report": "comparison_report folds_report",
+    "pipeline.evaluation.report.evaluation_report": "evaluation_report",
+    "pipeline.experiments.compare": "compare",
+    "pipeline.experiments.cross_validation": "cross_validate",
+    "pipeline.experiments.demo.demo": "run_demo",
+    "pipeline.experiments.sweeps.sweep": "sweep",
+    "pipeline.extraction.extract": "extract plan_extraction",
+    "pipeline.extraction.status": "status_of verify verify_sources",
+    "pipeline.inference.model": "EmotionRankCLAP",
+    "pipeline.inference.search": "Filter CaptionIndex SpeechIndex describe search",
+    "pipeline.inference.web.server": "serve",
+    "pipeline.training.train": "train",
 }
-__all__ = [
-    "CaptionIndex",
-    "EmotionRankCLAP",
-    "Filter",
-    "SpeechIndex",
-    "compare",
-    "comparison_report",
-    "cross_validate",
-    "describe",
-    "evaluate",
-    "evaluation_report",
-    "extract",
-    "folds_report",
-    "load_plugins",
-    "plan_extraction",
-    "plan_write_captions",
-    "register_audio_encoder",
-    "register_objective",
-    "register_text_encoder",
-    "run_demo",
-    "search",
-    "serve",
-    "status_of",
-    "sweep",
-    "train",
-    "verify",
-    "verify_sources",
-    "write_captions",
-]
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
 
 

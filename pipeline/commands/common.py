@@ -1,4 +1,4 @@
-"""What every command shares: one line for an error, the promised exit codes, JSON or text on stdout."""
+"""What the commands share: options, errors as one line with an exit code, results as JSON or text on stdout."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from cache.errors import EmotionRankError
-from pipeline.commands.completion import Offer, values
+from pipeline.commands.completion import FOLDER, presets, settings, values
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
+audio_root_option = click.option("--audio-root", type=FOLDER, help="The corpus folder on this machine.")
 device_option = click.option(
     "--device",
     default="auto",
@@ -29,41 +31,58 @@ device_option = click.option(
     shell_complete=values("auto", "cpu", "cuda"),
 )
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+no_report_option = click.option("--no-report", is_flag=True, help="Write no report.html.")
 plugin_option = click.option(
     "--plugin",
     "plugins",
     multiple=True,
     metavar="FILE",
-    help="Run this Python file first: it registers an encoder or a loss of your own. Repeatable.",
+    help="Run this Python file first: it registers a custom encoder or loss. Repeatable.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+tensorboard_option = click.option(
+    "--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard)."
+)
+training_option = click.option(
+    "--training",
+    help="A preset of configs/training: paper, small_corpus, fast.",
+    shell_complete=presets("training", or_file=False),
+)
 
 
-def overrides_option(offered: Offer) -> Callable[[F], F]:
-    """`-o`, and what a TAB after it offers."""
+def overrides_option(model: str) -> Callable[[F], F]:
+    """`-o`, completed with the settings of the config model "module:class"."""
     return click.option(
         "-o",
         "overrides",
         multiple=True,
         metavar="A.B=VALUE",
         help="Change one setting. Repeatable.",
-        shell_complete=offered,
+        shell_complete=settings(model),
     )
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn the errors a user can act on into one line on stderr and their exit code; run --plugin first."""
+def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Log as -q and -v ask, run --plugin first, and turn errors into one line on stderr and an exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        from pipeline.core.progress import narration
+
         try:
-            with _terminable(), _narrated():
-                _run_plugins(kwargs.pop("plugins", ()))
-                command(*args, **kwargs)
+            with _exit_on_sigterm(), narration(click.get_current_context().meta.get("log_level", logging.INFO)):
+                try:
+                    if files := kwargs.pop("plugins", ()):
+                        from pipeline.core.plugins import load_plugins
+
+                        load_plugins(files)  # type: ignore[arg-type]
+                    command(*args, **kwargs)
+                except EmotionRankError:
+                    log.debug("where it was raised:", exc_info=True)
+                    raise
         except EmotionRankError as error:
             click.echo(f"error: {error}", err=True)
-            _leave_workers(error.exit_code)
-            sys.exit(error.exit_code)
+            _exit(error.exit_code)
         except BrokenPipeError:
             sys.exit(1)
         except OSError as error:
@@ -78,60 +97,45 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
-def _narrated() -> AbstractContextManager[None]:
-    """Log messages on stderr as -q and -v ask."""
-    from pipeline.core.progress import narration
-
-    given = click.get_current_context().meta
-    return narration(logging.WARNING if given.get("quiet") else logging.DEBUG if given.get("verbose") else logging.INFO)
-
-
-def _run_plugins(files: Any) -> None:
-    if files:
-        from pipeline.core.plugins import load_plugins
-
-        load_plugins(files)
-
-
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command as SIGINT does, where it has no better way (`pipeline.interrupt`)."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """End a command by SIGTERM as by SIGINT, where it does not commit first (`pipeline.core.progress`)."""
 
-    def end(*_: object) -> None:
+    def stop(*_: object) -> None:
         click.echo("stopped", err=True)
         sys.exit(128 + signal.SIGTERM)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _leave_workers(code: int) -> None:
-    """End the process at once where a thread still encodes a batch that nobody waits for: Python would join it."""
-    others = {*threading.enumerate()} - {threading.current_thread()}
-    if any(not thread.daemon for thread in others):
+def _exit(code: int) -> None:
+    """Exit; at once where a thread still encodes a batch that nobody waits for, because Python would join it."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    sys.exit(code)
 
 
-def show(result: Any, text: str, as_json: bool) -> None:
-    """Print the result: one JSON object, or text for people. A name that is no UTF-8 is written with escapes."""
-    said = json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else text
+def print_result(result: Any, text: str, as_json: bool) -> None:
+    """Print one JSON object, or `text`. Names that are not UTF-8 are written with escapes."""
+    output = json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else text
     try:
-        said.encode()
+        output.encode()
     except UnicodeEncodeError:
-        said = json.dumps(result) if as_json else text.encode("utf-8", "backslashreplace").decode()
-    click.echo(said)
+        output = json.dumps(result) if as_json else text.encode("utf-8", "backslashreplace").decode()
+    click.echo(output)
 
 
-def listed(tree: Mapping[str, Any]) -> str:
-    """A line for each value of a tree, by its dotted name."""
+def as_lines(tree: Mapping[str, Any]) -> str:
+    """One line `dotted.name: value` for each value of nested dicts."""
     from cache.fingerprint import leaves
 
     return "\n".join(f"{name}: {value}" for name, value in leaves(tree))

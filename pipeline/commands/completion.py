@@ -1,11 +1,10 @@
-"""What a TAB offers, in bash, zsh and fish.
+"""Shell completion for bash, zsh and fish: click's own classes, and the settings after -o with their values.
 
     eval "$(python -m pipeline.commands.completion bash)"    # in ~/.bashrc; zsh: the same with zsh
     python -m pipeline.commands.completion fish | source     # in config.fish
 
-click's own mechanism; its shell scripts lack two things that settings need: bash takes `audio.pooling=mean` for three
-words, and a setting that is half written wants no space after it. Values are of three types for the scripts: `plain`,
-`part` (no space after it), and `dir` or `file`, which the shell completes itself.
+By hand: settings, because click knows nothing of nested models. Two things click's scripts do not do for them: bash
+splits `audio.pooling=mean` into three words, and no space may follow a setting that ends in `.` or `=`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import UnionType
+from pkgutil import resolve_name
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
@@ -21,6 +21,7 @@ from click.shell_completion import (
     BashComplete,
     CompletionItem,
     FishComplete,
+    ShellComplete,
     ZshComplete,
     add_completion_class,
     get_completion_class,
@@ -31,7 +32,7 @@ from pipeline.commands.usage_errors import Command
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 COMMANDS = (
     "write-captions",
@@ -43,12 +44,11 @@ COMMANDS = (
     "search-speech",
     "run-demo",
 )
-_MOST_BYTES = 1 << 24  # of a manifest that a TAB reads
-_EITHER = (Union, UnionType)
+MAX_MANIFEST_BYTES = 1 << 24  # a larger manifest is not read while somebody waits
 
 
 class _Folder(click.Path):
-    """A path that the shell completes among folders; what is no folder is the command's to refuse."""
+    """A path that shells complete with folders; click's own Path(file_okay=False) would also refuse files itself."""
 
     def shell_complete(self, _context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="dir")]
@@ -57,76 +57,31 @@ class _Folder(click.Path):
 FOLDER = _Folder(path_type=Path)
 
 
-def values(*known: str) -> Offer:
-    """These words."""
-    return lambda _context, _param, begun: [CompletionItem(each) for each in known if each.startswith(begun)]
+def values(*known: str) -> Completer:
+    """Complete with the words of `known`."""
+    return lambda _context, _param, incomplete: [CompletionItem(word) for word in known if word.startswith(incomplete)]
 
 
-def presets(kind: str, *, or_file: bool = True) -> Offer:
-    """The presets of a folder of configs/; with `or_file`, files too."""
+def presets(kind: str, *, or_file: bool = True) -> Completer:
+    """Complete with the presets of configs/`kind`; with `or_file` also with files."""
 
-    def offer(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from pipeline.core.config_files import preset_names as names
+    def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from pipeline.core.config_files import preset_names
 
-        files = [CompletionItem(incomplete, type="file")] if or_file else []
-        return [*values(*names(kind))(context, param, incomplete), *files]
+        files = [CompletionItem(incomplete, type="file")] if or_file else []  # first: bash forgets what stands before
+        return [*files, *values(*preset_names(kind))(context, param, incomplete)]
 
-    return offer
-
-
-def settings(model: Callable[[], type[BaseModel]]) -> Offer:
-    """`-o`: a model's settings part by part, then the values of one that has a choice."""
-
-    def offer(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        key, equals, _ = incomplete.partition("=")
-        if equals:
-            found = {path: choices for path, choices, _ in _leaves(model())}.get(key, [])
-            said = [CompletionItem(f"{key}={choice}") for choice in found]
-        else:
-            said = list(_next_parts(model(), incomplete))
-        return [item for item in said if item.value.startswith(incomplete)]
-
-    return offer
+    return complete
 
 
-def of_extraction() -> type[BaseModel]:
-    from pipeline.core.config import ExtractConfig
+def manifest_column(name: str) -> Completer:
+    """Complete with the values in one column of the manifest of STORES, if STORES stands on the command line."""
 
-    return ExtractConfig
-
-
-def of_writing() -> type[BaseModel]:
-    from pipeline.data.captions.llm.config import WriteConfig
-
-    return WriteConfig
-
-
-def of_training() -> type[BaseModel]:
-    from pipeline.core.config import TrainConfig
-
-    return TrainConfig
-
-
-def of_evaluation() -> type[BaseModel]:
-    from pipeline.core.config import EvaluateConfig
-
-    return EvaluateConfig
-
-
-def of_sweep() -> type[BaseModel]:
-    from pipeline.experiments.sweeps.config import SweepConfig
-
-    return SweepConfig
-
-
-def column(name: str) -> Offer:
-    """The names in one column of the manifest of STORES, as far as they stand on the command line."""
-
-    def offer(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        given = [context.params.get("stores"), *context.args]  # click leaves it in args before an option with no value
-        path = next((Path(each) for each in given if each), Path()) / "manifest.csv"
+    def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        words = [context.params.get("stores"), *context.args]  # in args while the option before TAB has no value yet
+        path = next((Path(word) for word in words if word), Path()) / "manifest.csv"
         try:
-            if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            if not path.is_file() or path.stat().st_size > MAX_MANIFEST_BYTES:
                 return []
             with open(path, newline="", encoding="utf-8", errors="replace") as file:
                 names = {row.get(name) or "" for row in csv.DictReader(file)}
@@ -134,153 +89,126 @@ def column(name: str) -> Offer:
             return []
         return values(*sorted(names - {""}))(context, param, incomplete)
 
-    return offer
+    return complete
 
 
-def _next_parts(model: type[BaseModel], incomplete: str) -> Iterator[CompletionItem]:
-    """`audio.` for what lies deeper than the name begun, `audio.pooling=` for a setting, each once."""
-    depth = incomplete.count(".") + 1
-    seen = set()
-    for path, _, about in _leaves(model):
-        parts = path.split(".")
-        deeper = len(parts) > depth
-        part = ".".join(parts[:depth]) + ("." if deeper else "=")
-        if part not in seen:
-            seen.add(part)
-            yield CompletionItem(part, type="part", help=None if deeper else about)
+def settings(model: str) -> Completer:
+    """Complete `-o` with the settings of a config model ("module:class") level by level, then with their values."""
+
+    def complete(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        known = _settings_of(resolve_name(model))
+        name, equals, _ = incomplete.partition("=")
+        if equals:
+            items = [CompletionItem(f"{name}={value}") for value in known.get(name, ([], None))[0]]
+        else:
+            depth = name.count(".") + 1
+            parts: dict[str, str | None] = {}  # `audio.` once, `audio.pooling=` with its description
+            for path, (_, description) in known.items():
+                deeper = path.count(".") >= depth
+                part = ".".join(path.split(".")[:depth]) + ("." if deeper else "=")
+                parts.setdefault(part, None if deeper else description)
+            items = [CompletionItem(part, help=description) for part, description in parts.items()]
+        return [item for item in items if item.value.startswith(incomplete)]
+
+    return complete
 
 
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, list[str], str | None]]:
-    """Every setting of `model`: its dotted name, the values it may have where they can be listed, what it is."""
+def _settings_of(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[list[str], str | None]]:
+    """Every setting's dotted name -> the values it may have, where they can be listed, and its description."""
     known: dict[str, tuple[list[str], str | None]] = {}
     for name, field in model.model_fields.items():
-        inner = list(_models(field.annotation))
-        for path, choices, about in (leaf for each in inner for leaf in _leaves(each, f"{prefix}{name}.")):
-            known[path] = ([*known.get(path, ([], None))[0], *choices], about)  # objective.name: of every objective
-        if not inner:
-            known[prefix + name] = (list(_choices(field.annotation)) or field.examples or [], field.description)
-    yield from ((path, list(dict.fromkeys(choices)), about) for path, (choices, about) in known.items())
+        nested = [kind for kind in _alternatives(field.annotation) if hasattr(kind, "model_fields")]
+        for each in nested:
+            for path, (choices, description) in _settings_of(each, f"{prefix}{name}.").items():
+                before, _ = known.get(path, ([], None))  # objective.name: of every objective
+                known[path] = (list(dict.fromkeys([*before, *choices])), description)
+        if not nested:
+            known[prefix + name] = (_choices(field.annotation) or field.examples or [], field.description)
+    return known
 
 
-def _models(kind: Any) -> Iterator[type[BaseModel]]:
-    from pydantic import BaseModel
-
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """The members of a union, or the type itself."""
+    if get_origin(kind) is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for member in get_args(kind):
+            yield from _alternatives(member)
+    else:
         yield kind
-    elif get_origin(kind) is Annotated:
-        yield from _models(get_args(kind)[0])
-    elif get_origin(kind) in _EITHER:
-        yield from (model for part in get_args(kind) for model in _models(part))
 
 
-def _choices(kind: Any) -> Iterator[str]:
-    """Of a Literal, a yes or no, an optional one, and lists of them, as YAML writes them."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        yield from map(str, parts)
-    elif kind is bool:
-        yield from ("true", "false")
-    elif kind is type(None):
-        yield "null"
-    elif origin in _EITHER:
-        found = [choice for part in parts for choice in _choices(part)]
-        yield from found
-    elif origin is tuple:
-        yield from (f"[{choice}]" for choice in _choices(parts[0]))
+def _choices(annotation: Any) -> list[str]:
+    """The values of a Literal, bool or None, or lists of one of them, as YAML writes them."""
+    found: list[str] = []
+    for kind in _alternatives(annotation):
+        if get_origin(kind) is Literal:
+            found += map(str, get_args(kind))
+        elif get_origin(kind) is tuple:
+            found += [f"[{value}]" for value in _choices(get_args(kind)[0])]
+        else:
+            found += {bool: ["true", "false"], NoneType: ["null"]}.get(kind, [])
+    return found
 
 
 class _Bash(BashComplete):
-    """Puts together what bash takes apart at `=`, and gives back the part after it."""
+    """Joins what bash splits at `=`, and answers with the part after the `=`."""
 
-    source_template = """\
-%(complete_func)s() {
-    local IFS=$'\\n' each
-    COMPREPLY=()
-    for each in $(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete "$1"); do
-        case "${each%%%%,*}" in
-            dir) compopt -o filenames; COMPREPLY+=($(compgen -d -- "${each#*,}")) ;;
-            file) compopt -o filenames; COMPREPLY+=($(compgen -f -- "${each#*,}")) ;;
-            part) compopt -o nospace; COMPREPLY+=("${each#*,}") ;;
-            plain) COMPREPLY+=("${each#*,}") ;;
-        esac
-    done
-}
-complete -o nosort -F %(complete_func)s %(prog_name)s
-"""
-    _before = ""
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        """The words as they were typed, of the parts before and after each `=`."""
-        words, incomplete = super().get_completion_args()
-        whole: list[str] = []
-        for word in [*words, incomplete]:
-            if whole and (word == "=" or (whole[-1].endswith("=") and not word.startswith("--"))):
-                whole[-1] += word
-            else:
-                whole.append(word)
-        last = whole.pop() if whole else ""
-        apart = incomplete == "=" or words[-1:] == ["="]
-        self._before = last[: last.rindex("=") + 1] if apart and "=" in last else ""
-        return whole, last
-
-    def format_completion(self, item: CompletionItem) -> str:
-        return f"{item.type},{str(item.value).removeprefix(self._before)}"
-
-
-class _Zsh(ZshComplete):
-    source_template = """\
-#compdef %(prog_name)s
-%(complete_func)s() {
-    local -a plain parts described response
-    local type key about
-    (( ! $+commands[%(prog_name)s] )) && return 1
-    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \\
-%(complete_var)s=zsh_complete %(prog_name)s)}")
-    for type key about in ${response}; do
-        case "$type" in
-            dir) compset -P "--*="; _path_files -/ ;;
-            file) compset -P "--*="; _path_files -f ;;
-            part) parts+=("$key") ;;
-            plain) if [[ "$about" == "_" ]]; then plain+=("$key"); else described+=("$key":"$about"); fi ;;
-        esac
-    done
-    (( $#described )) && _describe -V unsorted described -U
-    (( $#parts )) && compadd -U -S '' -V unsorted -a parts
-    (( $#plain )) && compadd -U -V unsorted -a plain
-}
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    source_template = f"""{BashComplete.source_template}
+%(complete_func)s_without_space() {{
     %(complete_func)s "$@"
-else
-    compdef %(complete_func)s %(prog_name)s
-fi
+    [[ ${{COMPREPLY[0]}} == *[.=] ]] && compopt -o nospace
+    return 0
+}}
+complete -o nosort -F %(complete_func)s_without_space %(prog_name)s
+"""
+    _before = ""  # the part of the last word that bash holds to be words of its own
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words, incomplete = super().get_completion_args()
+        joined: list[str] = []
+        for word in [*words, incomplete]:
+            if joined and (word == "=" or (joined[-1].endswith("=") and not word.startswith("--"))):
+                joined[-1] += word
+            else:
+                joined.append(word)
+        last = joined.pop()
+        split = incomplete == "=" or words[-1:] == ["="]
+        self._before = last[: last.rindex("=") + 1] if split and "=" in last else ""
+        return joined, last
+
+    def format_completion(self, item: CompletionItem) -> str:
+        return f"{item.type},{item.value.removeprefix(self._before)}"
+
+
+class _WholeWord(ShellComplete):
+    """Answers with `--option=value`, where click answers with the value alone."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        items = super().get_completions(args, incomplete)
+        option = incomplete[: incomplete.index("=") + 1] if incomplete.startswith("--") and "=" in incomplete else ""
+        return [CompletionItem(option + item.value, item.type, item.help) for item in items]
+
+
+class _Zsh(_WholeWord, ZshComplete):
+    """Completes paths after `--option=` too, and puts no space after a setting that ends in `.` or `=`."""
+
+    source_template = f"""{ZshComplete.source_template}
+%(complete_func)s_without_space() {{
+    compset -P '--*='
+    compadd() {{
+        [[ "$completions[1]$completions_with_descriptions[1]" == *[.=](|:*) ]] && set -- -S '' "$@"
+        builtin compadd "$@"
+    }}
+    %(complete_func)s "$@"
+    unfunction compadd
+}}
+compdef %(complete_func)s_without_space %(prog_name)s
 """
 
-    def get_completion_args(self) -> tuple[list[str], str]:
-        words, incomplete = super().get_completion_args()
-        self._before = _option_of(incomplete)
-        return words, incomplete
 
-    def format_completion(self, item: CompletionItem) -> str:
-        about = item.help if item.type == "plain" else None
-        return super().format_completion(CompletionItem(self._before + item.value, item.type, about))
-
-
-class _Fish(FishComplete):
+class _Fish(_WholeWord, FishComplete):
     """fish puts no space after `=` and `.` by itself."""
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        words, incomplete = super().get_completion_args()
-        self._before = _option_of(incomplete)
-        return words, incomplete
-
-    def format_completion(self, item: CompletionItem) -> str:
-        kind = "plain" if item.type == "part" else item.type
-        return super().format_completion(CompletionItem(self._before + item.value, kind, item.help))
-
-
-def _option_of(incomplete: str) -> str:
-    """`--verify=` of `--verify=de`: click completes what comes after it, zsh and fish want the whole."""
-    return incomplete[: incomplete.index("=") + 1] if incomplete.startswith("--") and "=" in incomplete else ""
 
 
 for _shell in (_Bash, _Zsh, _Fish):

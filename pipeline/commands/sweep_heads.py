@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipeline.commands.common import (
-    device_option,
-    fresh_option,
-    guarded,
-    json_option,
-    overrides_option,
-    plugin_option,
-    show,
-)
-from pipeline.commands.completion import FOLDER, of_sweep, presets, settings
+from pipeline.commands import common
+from pipeline.commands.completion import FOLDER, presets
 from pipeline.commands.usage_errors import Command
 
 
@@ -23,19 +16,16 @@ from pipeline.commands.usage_errors import Command
 @click.argument("stores", type=FOLDER)
 @click.argument("sweep", required=False, shell_complete=presets("sweeps"))
 @click.option("--out", type=FOLDER, help="The sweep's folder.  [default: sweeps/STORES-SWEEP]")
-@click.option("--trials", type=click.IntRange(min=1), help="Trials in all; more than before goes on from there.")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials in all; a larger number than before resumes.")
 @click.option("--storage", metavar="URL", help="A database that Optuna knows, instead of a journal in --out.")
-@overrides_option(settings(of_sweep))
-@device_option
-@fresh_option
-@plugin_option
-@click.option("--no-report", is_flag=True, help="Write no report.html.")
-@json_option
-@guarded
-def main(
-    stores: Path, sweep: str | None, out: Path | None, trials: int | None, storage: str | None,
-    overrides: tuple[str, ...], device: str, fresh: bool, no_report: bool, as_json: bool,
-) -> None:  # fmt: skip
+@common.overrides_option("pipeline.experiments.sweeps.config:SweepConfig")
+@common.device_option
+@common.fresh_option
+@common.plugin_option
+@common.no_report_option
+@common.json_option
+@common.handle_errors
+def main(stores: Path, sweep: str | None, out: Path | None, no_report: bool, as_json: bool, **options: Any) -> None:
     """Find the best settings of the heads on the development split.
 
     \b
@@ -44,15 +34,12 @@ def main(
     sweep-heads stores/msp mine.yaml -o repeats=3 -o fixed.epochs=5 --out sweeps/mine
     train-heads stores/msp sweeps/first/best.yaml --out runs/best
 
-    SWEEP is a preset (default, methods, grid) or a YAML file (docs/sweeps.md). Doing it again goes on where it
-    stopped; the same command elsewhere on a shared disk helps. Writes trials.csv, sweep.json, best.yaml, and the page
-    report.html with its figures in report. Needs pip install 'emotionrankclap[sweep]'.
+    SWEEP is a preset (default, methods, grid) or a YAML file (docs/sweeps.md). Running it again resumes; the same
+    command elsewhere on a shared disk takes part. Writes trials.csv, sweep.json, best.yaml, and the page report.html
+    with its figures in report. Needs pip install 'emotionrankclap[sweep]'.
     """
     from pipeline.experiments.sweeps.sweep import sweep as run_sweep
 
     folder = out or Path("sweeps") / f"{stores.name}-{Path(sweep or 'default').stem}"
-    result, text = run_sweep(
-        stores, sweep, out=folder, overrides=overrides, trials=trials, storage=storage, device=device, fresh=fresh,
-        report=not no_report,
-    )  # fmt: skip
-    show(result, text, as_json)
+    result, text = run_sweep(stores, sweep, out=folder, report=not no_report, **options)
+    common.print_result(result, text, as_json)

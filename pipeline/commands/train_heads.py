@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipeline.commands.common import (
-    device_option,
-    fresh_option,
-    guarded,
-    json_option,
-    overrides_option,
-    plugin_option,
-    show,
-)
-from pipeline.commands.completion import FOLDER, of_training, presets, settings
+from pipeline.commands import common
+from pipeline.commands.completion import FOLDER, presets
 from pipeline.commands.usage_errors import Command
 
 
@@ -23,31 +16,16 @@ from pipeline.commands.usage_errors import Command
 @click.argument("stores", type=FOLDER)
 @click.argument("config", default="emotionrankclap", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
-@click.option(
-    "--training",
-    help="A preset of configs/training: paper, small_corpus, fast.",
-    shell_complete=presets("training", or_file=False),
-)
+@common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
-@overrides_option(settings(of_training))
-@device_option
-@fresh_option
-@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard).")
-@plugin_option
-@json_option
-@guarded
-def main(
-    stores: Path,
-    config: str,
-    out: Path | None,
-    training: str | None,
-    seeds: int | None,
-    overrides: tuple[str, ...],
-    device: str,
-    fresh: bool,
-    tensorboard: bool,
-    as_json: bool,
-) -> None:
+@common.overrides_option("pipeline.core.config:TrainConfig")
+@common.device_option
+@common.fresh_option
+@common.tensorboard_option
+@common.plugin_option
+@common.json_option
+@common.handle_errors
+def main(stores: Path, config: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train projection heads from cached tensors.
 
     \b
@@ -57,22 +35,15 @@ def main(
     train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
 
     CONFIG is a method's preset (emotionrankclap, clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap,
-    ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Doing it again goes on where it stopped.
+    ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Running it again resumes.
     """
     from pipeline.training.train import train
 
     folder = out or Path("runs") / f"{stores.name}-{Path(config).stem}"
-    run = train(
-        stores,
-        method=config,
-        out=folder,
-        training=training,
-        seeds=seeds,
-        overrides=overrides,
-        device=device,
-        fresh=fresh,
-        tensorboard=tensorboard,
-    )
-    about = run.about
-    lines = [f"seed {seed}: epoch {r['epoch']}, dev loss {r['dev_loss']:.4f}" for seed, r in about["seeds"].items()]
-    show({"run": str(folder)} | about, "\n".join([*lines, f"heads: {folder / 'heads.safetensors'}"]), as_json)
+    run = train(stores, method=config, out=folder, **options)
+    lines = [
+        f"seed {seed}: epoch {result['epoch']}, dev loss {result['dev_loss']:.4f}"
+        for seed, result in run.about["seeds"].items()
+    ]
+    text = "\n".join([*lines, f"heads: {folder / 'heads.safetensors'}"])
+    common.print_result({"run": str(folder)} | run.about, text, as_json)

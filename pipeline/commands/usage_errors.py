@@ -1,8 +1,9 @@
-"""Slips of the command line, told as every other error is: one line with subject, found, expected and what to do."""
+"""click's usage errors in the form of all others: one line with subject, found, expected and what to do."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from typing import Any
 
 import click
@@ -11,11 +12,14 @@ from cache.errors import UsageError
 
 
 class Command(click.Command):
-    """A command whose refusals of its own words are one line and exit 2, without click's page of usage."""
+    """A command with -h, -q and -v, whose usage errors are one line and exit code 2."""
 
     def __init__(self, *args: Any, **extra: Any) -> None:
-        super().__init__(*args, **extra)
-        self.params += [_level("-q", "--quiet", "Log warnings alone."), _level("-v", "--verbose", "Log details too.")]
+        super().__init__(*args, **{"context_settings": {"help_option_names": ["-h", "--help"]}} | extra)
+        self.params += [
+            _log_level_option("-q", "--quiet", logging.WARNING, "Log only warnings and errors."),
+            _log_level_option("-v", "--verbose", logging.DEBUG, "Log debug messages and tracebacks too."),
+        ]
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -24,52 +28,54 @@ class Command(click.Command):
         try:
             return super().make_context(self.name or info_name, args, parent, **extra)
         except click.UsageError as error:
-            raise _Refused(str(_told(error, click.Context(self, info_name=self.name)))) from None
+            raise _UsageLine(str(_translated(error, click.Context(self, info_name=self.name)))) from None
 
 
-def _level(short: str, name: str, text: str) -> click.Option:
-    def keep(context: click.Context, _: click.Parameter, given: bool) -> None:
-        context.meta[name.removeprefix("--")] = given
+def _log_level_option(short: str, name: str, level: int, text: str) -> click.Option:
+    def set_level(context: click.Context, _: click.Parameter, given: bool) -> None:
+        if given:
+            context.meta["log_level"] = level  # of -q and -v the last one wins
 
-    return click.Option([short, name], is_flag=True, expose_value=False, callback=keep, help=text)
+    return click.Option([short, name], is_flag=True, expose_value=False, callback=set_level, help=text)
 
 
-class _Refused(click.ClickException):
+class _UsageLine(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
         click.echo(f"error: {self.message}", file=file, err=True)
 
 
-def _told(error: click.UsageError, context: click.Context) -> UsageError:
-    """What click found, in the words of the house."""
+def _translated(error: click.UsageError, context: click.Context) -> UsageError:
+    """click's error as a UsageError."""
     name, usage = context.command.name, " ".join(context.command.collect_usage_pieces(context))
-    see = f"See {name} --help."
+    see_help = f"See {name} --help."
     if isinstance(error, click.NoSuchOption):
         close = (error.possibilities or [])[:2]
-        advice = f"Did you mean {' or '.join(close)}?" if close else see
-        return UsageError(error.option_name, "no such option", f"an option of {name}", advice)
+        action = f"Did you mean {' or '.join(close)}?" if close else see_help
+        return UsageError(error.option_name, "no such option", f"an option of {name}", action)
     if isinstance(error, click.BadOptionUsage):
-        alone = "takes no value" if "not take" in error.message else "no value after it"
-        return UsageError(error.option_name, alone, f"{name} {usage}", see)
+        found = "takes no value" if "not take" in error.message else "no value after it"
+        return UsageError(error.option_name, found, f"{name} {usage}", see_help)
     if isinstance(error, click.MissingParameter) and error.param:
-        return UsageError(name, f"no {_spelled(error.param)}", f"{name} {usage}", see)
+        return UsageError(name, f"no {_as_typed(error.param)}", f"{name} {usage}", see_help)
     if isinstance(error, click.BadParameter) and error.param:
-        return _bad_value(error.message, error.param, see)
-    return UsageError(name, error.message.rstrip(".").removeprefix("Got ").lower(), f"{name} {usage}", see)
+        return _bad_value(error.message, error.param, see_help)
+    return UsageError(name, error.message.rstrip(".").removeprefix("Got ").lower(), f"{name} {usage}", see_help)
 
 
-def _bad_value(message: str, param: click.Parameter, see: str) -> UsageError:
+def _bad_value(message: str, param: click.Parameter, see_help: str) -> UsageError:
     found, kind = message.split(" is not ")[0], param.type
     if isinstance(kind, click.Choice):
         choices = [str(choice) for choice in kind.choices]
         close = difflib.get_close_matches(found.strip("'"), choices, n=1)
-        return UsageError(_spelled(param), found, " or ".join(choices), f"Did you mean {close[0]}?" if close else see)
+        action = f"Did you mean {close[0]}?" if close else see_help
+        return UsageError(_as_typed(param), found, " or ".join(choices), action)
     if isinstance(kind, click.IntRange):
-        return UsageError(_spelled(param), found, f"a whole number, {kind.min} or more", see)
-    return UsageError(_spelled(param), message.rstrip("."), "what it takes", see)
+        return UsageError(_as_typed(param), found, f"a whole number, {kind.min} or more", see_help)
+    return UsageError(_as_typed(param), message.rstrip("."), "a value of its kind", see_help)
 
 
-def _spelled(param: click.Parameter) -> str:
-    """As a person writes it: --engine, or CONFIG."""
+def _as_typed(param: click.Parameter) -> str:
+    """--engine for an option, CONFIG for an argument."""
     return max(param.opts, key=len) if isinstance(param, click.Option) else str(param.name).upper()

@@ -7,25 +7,23 @@ from typing import Any
 
 import click
 
-from pipeline.commands.common import guarded, json_option, listed, overrides_option, plugin_option, show
-from pipeline.commands.completion import FOLDER, of_writing, presets, settings
+from pipeline.commands import common
+from pipeline.commands.completion import FOLDER, presets
 from pipeline.commands.usage_errors import Command
 
-_SHOWN = 20
+MAX_FAILURES_SHOWN = 20
 
 
 @click.command("write-captions", cls=Command)
 @click.argument("config", shell_complete=presets("corpora"))
 @click.option("--out", type=FOLDER, help="The folder of the captions.  [default: captions/NAME]")
-@click.option("--audio-root", type=FOLDER, help="The corpus folder on this machine.")
-@overrides_option(settings(of_writing))
-@click.option("--dry-run", is_flag=True, help="Say how many prompts and about how many tokens; ask nothing.")
-@plugin_option
-@json_option
-@guarded
-def main(
-    config: str, out: Path | None, audio_root: Path | None, overrides: tuple[str, ...], dry_run: bool, as_json: bool
-) -> None:
+@common.audio_root_option
+@common.overrides_option("pipeline.data.captions.llm.config:WriteConfig")
+@click.option("--dry-run", is_flag=True, help="Print how many prompts and about how many tokens; send no request.")
+@common.plugin_option
+@common.json_option
+@common.handle_errors
+def main(config: str, out: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Have an LLM write the captions of a corpus, by any OpenAI-compatible endpoint.
 
     \b
@@ -36,18 +34,18 @@ def main(
 
     CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).
     The key is read from the environment (OPENAI_API_KEY, or the variable that llm.key_env names) and never written.
-    Doing it again goes on where it stopped; no prompt is paid twice. Exit 1: some prompts got no usable answer.
+    Running it again resumes; no prompt is paid twice. Exit 1: some prompts have no usable answer.
     """
     from pipeline.core.errors import EmotionRankError
     from pipeline.data.captions.llm.write import plan_write_captions, write_captions
 
     folder = out or Path("captions") / Path(config).stem
     if dry_run:
-        plan = plan_write_captions(config, out=folder, audio_root=audio_root, overrides=overrides)
-        show(plan, listed(plan), as_json)
+        plan = plan_write_captions(config, out=folder, **options)
+        common.print_result(plan, common.as_lines(plan), as_json)
         return
-    result = write_captions(config, out=folder, audio_root=audio_root, overrides=overrides)
-    show(result, _table(result), as_json)
+    result = write_captions(config, out=folder, **options)
+    common.print_result(result, _table(result), as_json)
     if result["failures"]:
         raise EmotionRankError(
             result["captions"],
@@ -60,7 +58,8 @@ def main(
 def _table(result: dict[str, Any]) -> str:
     lines = [f"{result['captions']}: {result['answered']:,} of {result['prompts']:,} prompts answered"]
     lines += [f"  {count:,} answers refused: {problem}" for problem, count in result["refused_answers"].items()]
-    failures = list(result["failures"].items())
-    lines += [f"  failed: {name}: {why}" for name, why in failures[:_SHOWN]]
-    lines += [f"  ... and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
+    failures = [f"  failed: {name}: {reason}" for name, reason in result["failures"].items()]
+    lines += failures[:MAX_FAILURES_SHOWN]
+    if len(failures) > MAX_FAILURES_SHOWN:
+        lines.append(f"  ... and {len(failures) - MAX_FAILURES_SHOWN} more")
     return "\n".join(lines)

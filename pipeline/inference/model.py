@@ -35,12 +35,12 @@ from pipeline.training.heads import Heads
 from pipeline.training.run_folder import open_run
 
 Vectors: TypeAlias = Tensor | NDArray[Any]
-_LONGEST = 1000  # of a difference told: a stranger's fingerprint may be long
-_UNIT = 1e-3  # how far from 1 a unit vector's length may be, float16 included
+MAX_DIFFERENCE_LENGTH = 1000  # of a message: another person's fingerprint may be long
+UNIT_TOLERANCE = 1e-3  # of a unit vector's length, float16 included
 
 
 class EmotionRankCLAP:
-    """Heads, and the frozen encoders that they were trained on, loaded when first needed and compared then.
+    """Heads, and the frozen encoders that they were trained on, which are loaded and compared when first used.
 
     All vectors that come out are (n, d) float32 on the CPU, of length 1; with ReLU heads a row may be all zero (F7).
     """
@@ -68,9 +68,9 @@ class EmotionRankCLAP:
     ) -> EmotionRankCLAP:
         """The model in a RUN folder of `train-heads`, in a folder of `save_pretrained`, or on the hub.
 
-        `audio_model` and `text_model` say where the encoders lie, in place of what was recorded. Of a run the best
-        seed's heads are taken, and its stores must still be there. Raises UsageError (exit 2), StoreMismatch (4) where
-        the stores' encoders are others than the heads', StoreCorrupt (5).
+        `audio_model` and `text_model` are the encoders' folders, in place of the recorded ones. Of a run the best
+        seed's heads are taken, and its stores must still exist. Raises UsageError (exit 2), StoreMismatch (4) where
+        the stores' encoders are not the heads', StoreCorrupt (5).
         """
         folder = find_model(name, revision)
         if (folder / "run.json").is_file():
@@ -78,7 +78,7 @@ class EmotionRankCLAP:
         elif (folder / SETTINGS).is_file():
             heads, config = read_model(folder)
         else:
-            raise UsageError(folder, "no model", f"run.json or {SETTINGS}", "Name a RUN folder or an exported one.")
+            raise UsageError(folder, "not a model", f"run.json or {SETTINGS}", "Name a RUN folder or an exported one.")
         return cls(heads, config, device=device, audio_model=audio_model, text_model=text_model)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -134,10 +134,12 @@ class EmotionRankCLAP:
     def encode_text(
         self, sentences: str | Sequence[str], batch_size: int = 64, *, convert_to_numpy: bool = False
     ) -> Vectors:
-        """Sentences -> (n, d). Raises UsageError for what is no text, StoreMismatch."""
+        """Sentences -> (n, d). Raises UsageError for what is not text, StoreMismatch."""
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         for place, text in enumerate(texts):
-            _require_text(text, place)
+            if not isinstance(text, str) or not text or any("\ud800" <= letter <= "\udfff" for letter in text):
+                found = type(text).__name__ if not isinstance(text, str) else "not UTF-8" if text else "empty"
+                raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
         work = BatchEncoder(TextReader(), self.text_encoder, self.device)
         vectors = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
         return _as(self.embed_text(vectors), convert_to_numpy)
@@ -153,9 +155,9 @@ class EmotionRankCLAP:
             return self.heads.embed_text(_matrix(vectors, self.heads.text.in_features))
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
-        """(n, d) and (m, d) -> (n, m) cosines; either may be a store's speech vectors, told by their width.
+        """(n, d) and (m, d) -> (n, m) cosines; either may be a store's speech vectors, by their dimension.
 
-        Raises UsageError for vectors of no such width, and where both widths are the same and a row's length is not 1.
+        Raises UsageError for another dimension, and where both dimensions are equal and a row's length is not 1.
         """
         units = [torch.nn.functional.normalize(self._embedded(each), dim=-1) for each in (first, second)]
         return units[0] @ units[1].T
@@ -167,7 +169,7 @@ class EmotionRankCLAP:
 
     @cached_property
     def audio_encoder(self) -> AudioEncoder:
-        """The speech encoder. Raises UsageError if it cannot be had, StoreMismatch if it is not the heads' own."""
+        """The speech encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
         encoder = load_audio_encoder(_placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device))
         now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
         self._require_same("audio", self.config.fingerprint.audio, now)
@@ -175,7 +177,7 @@ class EmotionRankCLAP:
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
-        """The text encoder. Raises UsageError if it cannot be had, StoreMismatch if it is not the heads' own."""
+        """The text encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
         encoder = load_text_encoder(_placed(self.config.encoders.text, self._text_model, "text"), str(self.device))
         self._require_same("text", self.config.fingerprint.text, {"encoder": encoder.fingerprint()})
         return encoder
@@ -184,32 +186,32 @@ class EmotionRankCLAP:
         audio = self.config.encoders.audio
         return ArrayAudio(encoder.sample_rate, audio.max_seconds, audio.crop)
 
-    def _require_same(self, side: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """The version of the stores' format moves no vector, and is not compared."""
-        then = {name: value for name, value in then.items() if name != "store_version"}
-        fields = differences(then, now)
+    def _require_same(self, side: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Compare fingerprints, but for the version of the stores' format, which changes no vector."""
+        recorded = {name: value for name, value in recorded.items() if name != "store_version"}
+        fields = differences(recorded, now)
         if fields:
             raise StoreMismatch(
                 f"{side} encoder",
-                describe_differences(fields, "the heads have")[:_LONGEST],
+                describe_differences(fields, "the heads have")[:MAX_DIFFERENCE_LENGTH],
                 "the one the heads were trained on",
                 f"Name the folder of that model as {side}_model.",
             )
 
     def _embedded(self, vectors: Vectors) -> Tensor:
-        width, speech = self.heads.audio.out_features, self.heads.audio.in_features
-        matrix = _matrix(vectors, width, speech)
-        if matrix.shape[1] != width:
+        dim, speech_dim = self.heads.audio.out_features, self.heads.audio.in_features
+        matrix = _matrix(vectors, dim, speech_dim)
+        if matrix.shape[1] != dim:
             return self.embed_speech(matrix)
         lengths = matrix.norm(dim=-1)
-        if width == speech and not ((lengths - 1).abs() < _UNIT).logical_or(lengths == 0).all():
-            found = f"vectors {width} wide and not of length 1"
+        if dim == speech_dim and not ((lengths - 1).abs() < UNIT_TOLERANCE).logical_or(lengths == 0).all():
+            found = f"vectors of dimension {dim} and not of length 1"
             raise UsageError("similarity", found, "embeddings", "Put a store's vectors through embed_speech first.")
         return matrix
 
 
 def _placed(config: Any, model: str | Path | None, side: str) -> Any:
-    """`config` with its model at the place that the user names."""
+    """`config` with the model that the user names."""
     if model is not None:
         return config.model_copy(update={"model": str(model), "revision": None})
     if config.model is None and config.encoder in NEED_MODEL:
@@ -219,46 +221,34 @@ def _placed(config: Any, model: str | Path | None, side: str) -> Any:
 
 
 def _encoded(
-    what: str, sources: Sequence[Any], lengths: Sequence[int], work: BatchEncoder[Any, Any], batch_size: int
+    what: str, sources: Sequence[Any], lengths: Sequence[int], encoder: BatchEncoder[Any, Any], batch_size: int
 ) -> Tensor:
-    """(n, width) vectors of `sources`, longest first, in stage one's own way: on a CPU a batch a core."""
+    """(n, dim) vectors of `sources`, encoded as in stage one, longest first: on a CPU one batch a core."""
     if type(batch_size) is not int or batch_size < 1:
         raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
-    vectors = torch.zeros(len(sources), work.encoder.width)
+    vectors = torch.zeros(len(sources), encoder.encoder.width)
     problems: dict[int, str] = {}
-    job = EncodeTask(what, work, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
+    job = EncodeTask(what, encoder, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
     plan = BatchSampler.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)
     with Threads().encoded(job, plan) as results:
         for batch in results:
             if batch is None:
                 continue
-            problems |= {row: why for row, why in zip(batch.rows.tolist(), batch.reasons, strict=True) if why}
+            reasons = zip(batch.rows.tolist(), batch.reasons, strict=True)
+            problems |= {row: reason for row, reason in reasons if reason}
             if batch.vectors is not None:
                 vectors[batch.rows] = torch.tensor(batch.vectors)
                 wrong = batch.rows[~np.isfinite(batch.vectors).all(1)]
                 problems = dict.fromkeys(wrong.tolist(), "the encoder returned a non-finite vector") | problems
     if problems:
-        lines = [f"{_named(what, sources[row], row)}: {problems[row]}" for row in sorted(problems)]
+        names = {row: str(s) if isinstance(s, Path) else f"{what} {row}" for row, s in enumerate(sources)}
+        lines = [f"{names[row]}: {problems[row]}" for row in sorted(problems)]
         raise ManyProblems(f"{len(sources)} {what}s", lines, "Leave them out.")
     return vectors
 
 
-def _named(what: str, source: object, row: int) -> str:
-    return str(source) if isinstance(source, Path) else f"{what} {row}"
-
-
-def _require_text(text: object, place: int) -> None:
-    try:
-        if isinstance(text, str) and text.encode():
-            return
-        found = type(text).__name__ if not isinstance(text, str) else "empty"
-    except UnicodeEncodeError:
-        found = "half a character"
-    raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
-
-
-def _matrix(vectors: Vectors, *widths: int) -> Tensor:
-    """(n, one of `widths`) float32 on the CPU. Raises UsageError."""
+def _matrix(vectors: Vectors, *dims: int) -> Tensor:
+    """(n, one of `dims`) float32 on the CPU. Raises UsageError."""
     if isinstance(vectors, Tensor):
         matrix = vectors.detach().to("cpu", torch.float32)
     else:
@@ -266,9 +256,9 @@ def _matrix(vectors: Vectors, *widths: int) -> Tensor:
             matrix = torch.tensor(np.asarray(vectors, dtype=np.float32))
         except (TypeError, ValueError):
             found = type(vectors).__name__
-            raise UsageError("vectors", found, "numbers of shape (n, width)", "Pass an array.") from None
-    if matrix.dim() != 2 or matrix.shape[1] not in widths:
-        wanted = " or ".join(f"(n, {width})" for width in dict.fromkeys(widths))
+            raise UsageError("vectors", found, "numbers of shape (n, dim)", "Pass an array.") from None
+    if matrix.dim() != 2 or matrix.shape[1] not in dims:
+        wanted = " or ".join(f"(n, {dim})" for dim in dict.fromkeys(dims))
         raise UsageError("vectors", f"of shape {tuple(matrix.shape)}", wanted, "Pass vectors of these encoders.")
     return matrix
 

@@ -1,4 +1,4 @@
-"""A sentence in, the utterances that sound like it out; or a recording in, the descriptions that fit it.
+"""A sentence in, the utterances that sound like it out; or a recording in, the captions that fit it.
 
     search-speech stores/msp runs/erc "The person is speaking with joy."
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,10 +26,11 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate
 from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.core.files import read_yaml
+from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device
+from pipeline.data.corpora.label_names import closest
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.precision import with_precision
-from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,170 @@ Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Folder = str | Path
 AnyStores = Stores | Folder | None  # none: those the run was trained from
+
+FIELDS = ("split", "speaker", "emotion")  # of a filter
+MAX_VALUES_SHOWN = 8  # values of a field in an error message
+BLOCK_ROWS = 8192  # rows of a store projected at once, beside the index in memory
+BLOCK_QUERIES = 16  # queries in one matrix product: 10 MB of similarities at 150,000 rows
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which utterances may be hits: in every field that names values, those with one of these values."""
+
+    split: Sequence[str] = ()
+    speaker: Sequence[str] = ()
+    emotion: Sequence[str] = ()
+
+
+class UtteranceFilter:
+    """The fields of N utterances as integer codes, to apply a `Filter` quickly."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._code_of: dict[str, dict[str, int]] = {}
+        self._codes: dict[str, Rows] = {}  # (N,) each
+        for name in FIELDS:
+            column = getattr(manifest, name)
+            self._code_of[name] = code_of = {value: code for code, value in enumerate(sorted(set(column)))}
+            self._codes[name] = np.fromiter(map(code_of.__getitem__, column), np.int64, len(column))
+
+    def allowed(self, among: Filter) -> Mask:
+        """(N,) which utterances fit. Raises UsageError that names every value that no utterance has."""
+        self._check_values(among)
+        fits = np.ones(len(self._codes["split"]), dtype=bool)
+        for name, code_of in self._code_of.items():
+            if values := getattr(among, name):
+                fits &= np.isin(self._codes[name], [code_of[value] for value in values])
+        return fits
+
+    def _check_values(self, among: Filter) -> None:
+        unknown, expected = [], []
+        for name, code_of in self._code_of.items():
+            known = [value for value in code_of if value]  # "" is an absent label
+            wrong = [value for value in getattr(among, name) if not value or value not in code_of]
+            if wrong:
+                more = f" and {len(known) - MAX_VALUES_SHOWN:,} more" if len(known) > MAX_VALUES_SHOWN else ""
+                unknown.append(", ".join(f"{name} {value!r}{closest(value, known)}" for value in wrong))
+                expected.append(f"{name} one of {', '.join(known[:MAX_VALUES_SHOWN]) or '(none is known)'}{more}")
+        if unknown:
+            raise UsageError("the filter", f"unknown {'; '.join(unknown)}", "; ".join(expected), "Correct it.")
+
+
+@dataclass(frozen=True)
+class NearestNeighbours:
+    """Rows of a store as the heads embed them; rows without a vector, or whose vector is all zero, are left out."""
+
+    rows: Rows  # (n,) ascending
+    vectors: Vectors  # (n, dim) of length 1
+
+    def nearest(self, queries: Vectors, top: int, allowed: Mask | None = None) -> list[list[tuple[int, float]]]:
+        """The `top` rows nearest to each of `queries` (q, dim), as (row, cosine): nearest first, of equals the lower.
+
+        `allowed` (N,) says which rows of the store may be hits. Candidates are chosen by a float32 product; their
+        cosines and order are float64, so they do not depend on the other queries or the number of cores. A query of
+        zeros has no hits. Raises UsageError for a `top` below 1.
+        """
+        if top < 1:
+            raise UsageError(f"top {top}", "no hits asked for", "1 or more", "Ask for more.")
+        places = np.arange(len(self.rows)) if allowed is None else np.flatnonzero(allowed[self.rows])
+        if not len(places):
+            return [[] for _ in queries]
+        nearest = []
+        for start in range(0, len(queries), BLOCK_QUERIES):
+            block = queries[start : start + BLOCK_QUERIES]
+            rough = block @ self.vectors.T  # (q, n)
+            nearest += [self._ranked(query, row[places], places, top) for query, row in zip(block, rough, strict=True)]
+        return nearest
+
+    def _ranked(self, query: Vectors, rough: Vectors, places: Rows, top: int) -> list[tuple[int, float]]:
+        if not is_normalised(query[None])[0]:
+            return []
+        if top < len(places):
+            # a float32 product of unit vectors is wrong by dim * 2^-24 at most, of this row and of the top-th
+            least = np.partition(rough, -top)[-top] - 2 * (len(query) + 2) * np.float32(2**-24)
+            places = places[rough >= least]
+        query = query.astype(np.float64)
+        blocks = (places[start : start + BLOCK_ROWS] for start in range(0, len(places), BLOCK_ROWS))
+        # summed row by row, so that the cosines of equal rows are equal to the last bit
+        exact = np.concatenate([(self.vectors[block] * query).sum(axis=1) for block in blocks])
+        order = np.argsort(-exact, kind="stable")[:top]
+        return list(zip(self.rows[places[order]].tolist(), exact[order].tolist(), strict=True))
+
+
+def embed_rows(store: Store, rows: Rows, embed: Callable[[Tensor], Vectors]) -> NearestNeighbours:
+    """Embed those of `rows` (ascending) that are done by `embed` ((n, store's dim) -> (n, dim)), in blocks."""
+    kept = np.zeros(len(rows), dtype=bool)
+    vectors, filled = np.empty((0, 0), np.float32), 0
+    with Meter("load", len(rows), unit="rows") as meter:
+        for start in range(0, len(rows), BLOCK_ROWS):
+            stored, done = store.read(rows[start : start + BLOCK_ROWS])
+            block = embed(torch.from_numpy(stored.astype(np.float32, copy=False)))
+            if not start:  # allocated once: joining blocks at the end would take twice the memory
+                vectors = np.empty((len(rows), block.shape[1]), np.float32)
+            usable = done & is_normalised(block)
+            kept[start : start + BLOCK_ROWS] = usable
+            end = filled + int(usable.sum())
+            vectors[filled:end] = block[usable]
+            filled = end
+            meter.advance(len(stored))
+    return NearestNeighbours(rows[kept], vectors[:filled])
+
+
+def is_normalised(vectors: Vectors) -> Mask:
+    """(n,) which rows have length 1: heads give zeros where no unit fires (F7), and NaN for what overflows."""
+    return np.asarray(np.isclose(np.einsum("nd,nd->n", vectors, vectors), 1, atol=0.01))
+
+
+class _Embedder:
+    """Stores, the heads trained for them, and the encoders that made them."""
+
+    def __init__(self, stores: AnyStores, run: Run | Folder, device: str) -> None:
+        run = run if isinstance(run, Run) else open_run(run)
+        self.stores = run.stores(stores)
+        path = self.stores.folder / CONFIG
+        self.config = validate(ExtractConfig, read_yaml(path), subject=str(path))
+        self.device = pick_device(device)
+        self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
+
+    def embed_speech(self, vectors: Tensor) -> Vectors:
+        return np.asarray(self.heads.embed_speech(vectors.to(self.device)).cpu())
+
+    def embed_text(self, vectors: Tensor) -> Vectors:
+        return np.asarray(self.heads.embed_text(vectors.to(self.device)).cpu())
+
+    def sentence_embedder(self) -> Callable[[str], Vectors]:
+        """A sentence -> (1, dim). Raises StoreMismatch if the text encoder is not the stores'."""
+        encoder = load_text_encoder(self.config.text, str(self.device))
+        _require_same_encoder("text", self.stores.text, {"encoder": encoder.fingerprint()})
+        return lambda sentence: self.embed_text(encoder.encode([sentence]))
+
+    def recording_embedder(self) -> Callable[[Path], Vectors]:
+        """An audio file -> (1, dim), or UsageError. Raises StoreMismatch if the audio encoder is not the stores'."""
+        from pipeline.extraction.audio.decoding import UnusableAudio
+        from pipeline.extraction.batching import decoding_of
+
+        encoder = load_audio_encoder(with_precision(self.config.audio, self.device), str(self.device))
+        decoding = decoding_of(encoder, self.config)
+        _require_same_encoder(
+            "audio", self.stores.audio, {"encoder": encoder.fingerprint(), "decoding": decoding.fingerprint()}
+        )
+
+        def embed(path: Path) -> Vectors:
+            try:
+                wave = decoding.load(path).wave
+            except UnusableAudio as error:
+                raise UsageError(path, error.reason, "an audio file with speech", "Name another file.") from None
+            return self.embed_speech(encoder.encode([wave]))
+
+        return embed
+
+
+def _require_same_encoder(name: str, store: Store, fingerprint: Mapping[str, Any]) -> None:
+    changes = differences({key: value for key, value in store.fingerprint.items() if key in fingerprint}, fingerprint)
+    if changes:
+        found = f"another {name} encoder ({describe_differences(changes)})"
+        action = "Restore it, or the stores' config.yaml."
+        raise StoreMismatch(store.path, found, "the one the stores were made with", action)
 
 
 @dataclass(frozen=True)
@@ -51,8 +217,8 @@ class SpeechIndex:
 
     manifest: Manifest
     columns: UtteranceFilter
-    found: NearestNeighbours
-    embed: Callable[[str], Vectors]  # a sentence -> (1, width)
+    neighbours: NearestNeighbours
+    embed: Callable[[str], Vectors]  # a sentence -> (1, dim)
     root: Path | None = None  # of the audio
 
     @classmethod
@@ -64,27 +230,27 @@ class SpeechIndex:
         Without `stores`, those that `run` was trained from. Raises UsageError, StoreCorrupt, and StoreMismatch when the
         heads or the text encoder that the stores' config names do not go with the stores.
         """
-        opened = _Opened(stores, run, device)
-        manifest = opened.stores.manifest
+        embedder = _Embedder(stores, run, device)
+        manifest = embedder.stores.manifest
         columns = UtteranceFilter(manifest)
         rows = np.flatnonzero(columns.allowed(among or Filter()))
-        embed = opened.sentences()
-        found = embed_rows(opened.stores.audio, rows, opened.embed_speech)
-        if len(found.rows) < len(rows):
-            log.warning(
-                f"{len(rows) - len(found.rows):,} of {len(rows):,} utterances are no hits: failed, pending or all zero"
-            )
-        return cls(manifest, columns, found, embed, opened.config.corpus.root)
+        embed = embedder.sentence_embedder()
+        neighbours = embed_rows(embedder.stores.audio, rows, embedder.embed_speech)
+        if left_out := len(rows) - len(neighbours.rows):
+            log.warning(f"{left_out:,} of {len(rows):,} utterances cannot be hits: failed, pending or all zero")
+        return cls(manifest, columns, neighbours, embed, embedder.config.corpus.root)
 
     def ask(self, sentences: str | Sequence[str], *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
         """For each sentence the `top` nearest utterances, as `search` gives them. Raises UsageError."""
-        asked = [self.embed(sentence) for sentence in _usable(sentences)]  # one by one: company changes the last bits
-        return self.rank(np.concatenate(asked), among=among, top=top)
+        # one by one: a batch changes the last bits of a sentence's vector
+        queries = [self.embed(sentence) for sentence in _checked(sentences)]
+        return self.rank(np.concatenate(queries), among=among, top=top)
 
-    def rank(self, asked: Vectors, *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
-        """For each unit vector of `asked` (q, width) the `top` nearest utterances. Raises UsageError."""
+    def rank(self, queries: Vectors, *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
+        """For each unit vector of `queries` (q, dim) the `top` nearest utterances. Raises UsageError."""
         allowed = self.columns.allowed(among) if among else None
-        return [[self._hit(*near) for near in nearest] for nearest in self.found.nearest(asked, top, allowed)]
+        ranked = self.neighbours.nearest(queries, top, allowed)
+        return [[self._hit(row, similarity) for row, similarity in nearest] for nearest in ranked]
 
     def _hit(self, row: int, similarity: float) -> Hit:
         manifest = self.manifest
@@ -103,82 +269,45 @@ class CaptionIndex:
 
     texts: list[str]
     styles: Mapping[str, str]  # of each text that is a caption
-    found: NearestNeighbours
-    embed: Callable[[Path], Vectors]  # an audio file -> (1, width)
+    neighbours: NearestNeighbours
+    embed: Callable[[Path], Vectors]  # an audio file -> (1, dim)
 
     @classmethod
     def open(cls, stores: AnyStores, run: Run | Folder, *, device: str = "auto") -> CaptionIndex:
         """Embed every caption text that is done. Raises what `SpeechIndex.open` raises, over the audio encoder."""
-        opened = _Opened(stores, run, device)
-        texts, styles = opened.stores.captions.texts(), _styles(opened.stores)
-        embed = opened.recordings()
+        embedder = _Embedder(stores, run, device)
+        texts, styles = embedder.stores.captions.texts(), _styles(embedder.stores)
+        embed = embedder.recording_embedder()
         rows = np.flatnonzero([text in styles for text in texts])
-        return cls(texts, styles, embed_rows(opened.stores.text, rows, opened.embed_text), embed)
+        return cls(texts, styles, embed_rows(embedder.stores.text, rows, embedder.embed_text), embed)
 
     def ask(self, recordings: Sequence[Folder], *, top: int = 5) -> list[list[Hit]]:
         """For each audio file the `top` nearest captions, as `describe` gives them. Raises UsageError."""
-        nearest = (self.found.nearest(self.embed(Path(recording)), top)[0] for recording in recordings)
-        return [[self._hit(*near) for near in each] for each in nearest]
+        answers = []
+        for recording in recordings:
+            [nearest] = self.neighbours.nearest(self.embed(Path(recording)), top)
+            hits = [(self.texts[row], similarity) for row, similarity in nearest]
+            answers.append([{"text": t, "similarity": s, "style": self.styles[t]} for t, s in hits])
+        return answers
 
-    def _hit(self, row: int, similarity: float) -> Hit:
-        text = self.texts[row]
-        return {"text": text, "similarity": similarity, "style": self.styles[text]}
+
+def _label(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
-class _Opened:
-    """Stores, the heads for them, and the encoders that made them."""
-
-    def __init__(self, stores: AnyStores, run: Run | Folder, device: str) -> None:
-        run = run if isinstance(run, Run) else open_run(run)
-        self.stores = run.stores(stores)
-        path = self.stores.folder / CONFIG
-        self.config = validate(ExtractConfig, read_yaml(path), subject=str(path))
-        self.device = pick_device(device)
-        self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
-
-    def embed_speech(self, vectors: Tensor) -> Vectors:
-        return np.asarray(self.heads.embed_speech(vectors.to(self.device)).cpu())
-
-    def embed_text(self, vectors: Tensor) -> Vectors:
-        return np.asarray(self.heads.embed_text(vectors.to(self.device)).cpu())
-
-    def sentences(self) -> Callable[[str], Vectors]:
-        """A sentence -> (1, width). Raises StoreMismatch when its encoder is not the stores'."""
-        encoder = load_text_encoder(self.config.text, str(self.device))
-        _refuse_another("text", self.stores.text, {"encoder": encoder.fingerprint()})
-        return lambda sentence: self.embed_text(encoder.encode([sentence]))
-
-    def recordings(self) -> Callable[[Path], Vectors]:
-        """An audio file -> (1, width), or UsageError. Raises StoreMismatch when its encoder is not the stores'."""
-        from pipeline.extraction.audio.decoding import UnusableAudio
-        from pipeline.extraction.batching import decoding_of
-
-        encoder = load_audio_encoder(with_precision(self.config.audio, self.device), str(self.device))
-        decoding = decoding_of(encoder, self.config)
-        ours = {"encoder": encoder.fingerprint(), "decoding": decoding.fingerprint()}
-        _refuse_another("audio", self.stores.audio, ours)
-
-        def embed(path: Path) -> Vectors:
-            try:
-                wave = decoding.load(path).wave
-            except UnusableAudio as error:
-                raise UsageError(path, error.reason, "an audio file with speech", "Name another file.") from None
-            return self.embed_speech(encoder.encode([wave]))
-
-        return embed
+def _styles(stores: Stores) -> dict[str, str]:
+    """Each caption's text -> its styles, with commas."""
+    styles: dict[str, dict[str, None]] = {}
+    for caption in stores.captions.captions:
+        styles.setdefault(caption.text, {})[caption.style] = None
+    return {text: ", ".join(names) for text, names in styles.items()}
 
 
 def search(
-    run: Run | Folder,
-    sentences: str | Sequence[str],
-    *,
-    stores: AnyStores = None,
-    split: str | Sequence[str] | None = None,
-    speaker: str | Sequence[str] | None = None,
-    emotion: str | Sequence[str] | None = None,
-    top: int = 5,
-    device: str = "auto",
-) -> list[list[Hit]]:
+    run: Run | Folder, sentences: str | Sequence[str], *, stores: AnyStores = None,
+    split: str | Sequence[str] | None = None, speaker: str | Sequence[str] | None = None,
+    emotion: str | Sequence[str] | None = None, top: int = 5, device: str = "auto",
+) -> list[list[Hit]]:  # fmt: skip
     """For each sentence the `top` nearest utterances by cosine (of any of the values named, or of all), nearest first.
 
         search("runs/erc", "The person is speaking with joy.", split="test", top=3)[0][0]["id"]
@@ -187,21 +316,18 @@ def search(
     Loads everything anew: keep a `SpeechIndex` to ask more than once. Raises UsageError, StoreCorrupt, and
     StoreMismatch when the heads, or the text encoder of the stores' config, are not theirs.
     """
-    sentences = _usable(sentences)
-    index = SpeechIndex.open(stores, run, among=Filter(_many(split), _many(speaker), _many(emotion)), device=device)
-    if not len(index.found.rows):
+    sentences = _checked(sentences)
+    among = Filter(*([values] if isinstance(values, str) else values or () for values in (split, speaker, emotion)))
+    index = SpeechIndex.open(stores, run, among=among, device=device)
+    if not len(index.neighbours.rows):
         log.warning("no utterance that fits the filter is done: nothing is found")
     return index.ask(sentences, top=top)
 
 
 def describe(
-    run: Run | Folder,
-    recordings: Folder | Sequence[Folder],
-    *,
-    stores: AnyStores = None,
-    top: int = 5,
+    run: Run | Folder, recordings: Folder | Sequence[Folder], *, stores: AnyStores = None, top: int = 5,
     device: str = "auto",
-) -> list[list[Hit]]:
+) -> list[list[Hit]]:  # fmt: skip
     """For each audio file the `top` nearest of the stores' own caption texts by cosine, nearest first.
 
         describe("runs/erc", "clip.wav")[0][0]["text"]
@@ -213,34 +339,8 @@ def describe(
     return index.ask([recordings] if isinstance(recordings, str | Path) else recordings, top=top)
 
 
-def _label(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _many(names: str | Sequence[str] | None) -> Sequence[str]:
-    return [names] if isinstance(names, str) else names or ()
-
-
-def _styles(stores: Stores) -> dict[str, str]:
-    """The styles of each caption's text."""
-    styles: dict[str, dict[str, None]] = {}
-    for caption in stores.captions.captions:
-        styles.setdefault(caption.text, {})[caption.style] = None
-    return {text: ", ".join(of) for text, of in styles.items()}
-
-
-def _refuse_another(name: str, store: Store, ours: Mapping[str, Any]) -> None:
-    fields = differences({key: value for key, value in store.fingerprint.items() if key in ours}, ours)
-    if fields:
-        found, action = (
-            f"another {name} encoder ({describe_differences(fields)})",
-            "Restore it, or the stores' config.yaml.",
-        )
-        raise StoreMismatch(store.path, found, "the one the stores were made with", action)
-
-
-def _usable(sentences: str | Sequence[str]) -> Sequence[str]:
-    """The sentences, where each is one. Raises UsageError."""
+def _checked(sentences: str | Sequence[str]) -> Sequence[str]:
+    """The sentences as a sequence. Raises UsageError for one that is empty or not UTF-8."""
     many = [sentences] if isinstance(sentences, str) else sentences
     for number, sentence in enumerate(many or [""], start=1):
         if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):

@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 from cache.stores import Stores, open_stores
-from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
-from pipeline.inference.search import SpeechIndex
+from pipeline.inference.search import Filter, NearestNeighbours, SpeechIndex, UtteranceFilter, embed_rows
 from pipeline.training.heads import Heads
 from tests.planted import plant
 
@@ -57,8 +56,8 @@ def measure(folder: Path, rounds: int) -> None:
     heads = Heads(1024, 768, width=512).requires_grad_(False)
     heads.initialise(0)
     index = load(open_stores(folder), heads)
-    print(f"index {index.found.vectors.nbytes / MIB:,.0f} MiB; resident at most once loaded {_peak():,.0f} MiB")
-    print(f"{torch.get_num_threads()} threads, {len(index.found.rows):,} utterances of {len(index.manifest):,}:")
+    print(f"index {index.neighbours.vectors.nbytes / MIB:,.0f} MiB; resident at most once loaded {_peak():,.0f} MiB")
+    print(f"{torch.get_num_threads()} threads, {len(index.neighbours.rows):,} utterances of {len(index.manifest):,}:")
     timed("open the manifest and the store's header", lambda: _opened(folder), rounds)
     timed("the fields of filters", lambda: UtteranceFilter(index.manifest), rounds)
     stores = open_stores(folder)
@@ -76,7 +75,7 @@ def measure(folder: Path, rounds: int) -> None:
             timed(name, partial(index.rank, asked[:count], top=top), rounds)
             timed(f"{name}, two filters", partial(index.rank, asked[:count], among=some, top=top), rounds)
     captions = texts(stores, heads)
-    clip = index.found.vectors[:1]
+    clip = index.neighbours.vectors[:1]
     timed(f"one recording, {len(captions.rows):,} captions, top 10", lambda: captions.nearest(clip, 10), rounds)
 
 

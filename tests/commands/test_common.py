@@ -4,20 +4,76 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+from importlib import import_module
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.commands.common import guarded, show
+from pipeline.commands.common import handle_errors, print_result
+from pipeline.commands.completion import COMMANDS
+from pipeline.commands.train_heads import main as train_heads
+from pipeline.commands.usage_errors import Command
 from pipeline.core.errors import UsageError
 
 NAME = "clip \udcff.wav"  # bytes that are no UTF-8
 
 
+@click.command("talk", cls=Command)
+@handle_errors
+def talk() -> None:
+    """Log."""
+    log = logging.getLogger("pipeline.tests")
+    log.debug("a detail")
+    log.info("a message")
+    log.warning("a warning")
+    click.echo("the result")
+
+
+@pytest.mark.parametrize(
+    ("words", "logged"),
+    [
+        ([], ["a message", "a warning"]),
+        (["-q"], ["a warning"]),
+        (["--quiet"], ["a warning"]),
+        (["-v"], ["a detail", "a message", "a warning"]),
+        (["--verbose"], ["a detail", "a message", "a warning"]),
+        (["-q", "-v"], ["a detail", "a message", "a warning"]),
+        (["-v", "-q"], ["a warning"]),
+    ],
+)
+def test_quiet_and_verbose_choose_what_is_logged(words: list[str], logged: list[str]) -> None:
+    result = CliRunner().invoke(talk, words)
+    assert (result.stdout, result.stderr.splitlines()) == ("the result\n", logged)
+
+
+def test_errors_are_printed_when_quiet() -> None:
+    result = CliRunner().invoke(train_heads, ["nowhere", "-q"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+
+
+def test_verbose_shows_where_an_error_was_raised_before_its_line() -> None:
+    result = CliRunner().invoke(train_heads, ["nowhere", "-v"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in CliRunner().invoke(train_heads, ["nowhere"]).output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_options_in_its_help(name: str) -> None:
+    command = import_module(f"pipeline.commands.{name.replace('-', '_')}").main
+    texts = [CliRunner().invoke(command, [word]).stdout for word in ("-h", "--help")]
+    assert texts[0] == texts[1]
+    for option in ("-q, --quiet", "-v, --verbose", "-h, --help"):
+        assert option in texts[0]
+
+
 def _ended(error: BaseException) -> Result:
     @click.command()
-    @guarded
+    @handle_errors
     def command() -> None:
         raise error
 
@@ -53,12 +109,12 @@ def test_an_error_of_our_own_making_is_not_hidden() -> None:
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_name_that_is_no_utf_8_is_shown(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    show({"id": NAME}, NAME, as_json)
+    print_result({"id": NAME}, NAME, as_json)
     said = capsys.readouterr().out
     said.encode()
     assert json.loads(said) == {"id": NAME} if as_json else said == "clip \\udcff.wav\n"
 
 
 def test_other_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    show({"id": "café 😀"}, "", True)
+    print_result({"id": "café 😀"}, "", True)
     assert capsys.readouterr().out == '{"id": "café 😀"}\n'

@@ -18,7 +18,9 @@ from click.testing import CliRunner
 
 from pipeline.commands import completion
 from pipeline.commands.completion import COMMANDS
+from pipeline.core.config import TrainConfig
 
+WARMUP = TrainConfig.model_fields["warmup"].description or ""
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "id,audio,split,speaker,emotion\na,a.wav,train,s1,happy\nb,b.wav,test1,s2,\nc,c.wav,test1,s2,sad\n"
 
@@ -38,7 +40,7 @@ def values(main: str, *words: str) -> list[str]:
     """What is offered after the last of `words`, in this process, as click asks for it."""
     command = import_module(f"pipeline.commands.{main}").main
     items = ShellComplete(command, {}, main, "_X").get_completions(list(words[:-1]), words[-1])
-    return [str(item.value) if item.type in ("plain", "part") else f"<{item.type}>" for item in items]
+    return [str(item.value) if item.type == "plain" else f"<{item.type}>" for item in items]
 
 
 def each(start: str, *ends: str) -> list[str]:
@@ -48,11 +50,13 @@ def each(start: str, *ends: str) -> list[str]:
 @pytest.mark.parametrize(
     ("main", "words", "expected"),
     [
-        ("extract_features", ["msp"], ["msp_podcast", "<file>"]),
+        ("extract_features", ["msp"], ["<file>", "msp_podcast"]),
         ("extract_features", ["x", "--encoders", ""], ["embedded", "paper"]),
         ("extract_features", ["x", "--engine", "r"], ["ray"]),
         ("extract_features", ["x", "--out", "st"], ["<dir>"]),
         ("extract_features", ["x", "--dev"], ["--device"]),
+        ("evaluate_heads", ["s", "r", "--qu"], ["--quiet"]),
+        ("evaluate_heads", ["s", "r", "--ver"], ["--verbose"]),
         ("extract_features", ["x", "-o", ""], ["corpus.", "captions.", "audio.", "text.", "store_dtype="]),
         ("extract_features", ["x", "-o", "audio.p"], ["audio.pooling=", "audio.padding=", "audio.precision="]),
         ("extract_features", ["x", "-o", "audio.pooling="], each("audio.pooling", "mean", "hidden", "mean_std")),
@@ -70,18 +74,18 @@ def each(start: str, *ends: str) -> list[str]:
         ("extract_features", ["x", "-o", "audio.model="], ["audio.model=null"]),
         ("write_captions", ["x", "-o", "writing.per="], ["writing.per=pair", "writing.per=utterance"]),
         ("train_heads", [""], ["<dir>"]),
-        ("train_heads", ["stores", "sup"], ["supcon", "<file>"]),
+        ("train_heads", ["stores", "sup"], ["<file>", "supcon"]),
         ("train_heads", ["stores", "--training", ""], ["fast", "paper", "small_corpus"]),
         ("train_heads", ["s", "-o", "objective.name="], each("objective.name", "rank_n_contrast", "soft_targets")),
         ("train_heads", ["s", "-o", "objective.d"], each("objective.", "distance=", "denominator=", "divergence=")),
         ("evaluate_heads", ["stores", ""], ["<dir>"]),
         ("evaluate_heads", ["s", "r", "-o", "mmd"], ["mmd_gamma="]),
         ("evaluate_heads", ["s", "r", "-o", "mmd_gamma="], ["mmd_gamma=median"]),
-        ("compare_methods", ["stores", "supcon", "clap_"], ["clap_sce", "clap_template", "<file>"]),
+        ("compare_methods", ["stores", "supcon", "clap_"], ["<file>", "clap_sce", "clap_template"]),
         ("compare_methods", ["stores", "-e", "tr"], ["trials="]),
         ("compare_methods", ["stores", "--zero-shot", ""], ["<dir>"]),
         ("compare_methods", ["stores", "--folds", ""], ["session"]),
-        ("sweep_heads", ["stores", ""], ["default", "grid", "methods", "<file>"]),
+        ("sweep_heads", ["stores", ""], ["<file>", "default", "grid", "methods"]),
         ("sweep_heads", ["stores", "-o", "halving."], ["halving.factor=", "halving.rungs="]),
         ("sweep_heads", ["stores", "-o", "sampler=t"], ["sampler=tpe"]),
         ("search_speech", ["s", "r", "--audio", ""], ["<file>"]),
@@ -108,19 +112,23 @@ def test_every_preset_is_offered() -> None:
         ("sweep_heads", ["s", ""], "sweeps"),
     ):
         names = sorted(path.stem for path in (ROOT / "configs" / folder).glob("*.yaml"))
-        assert values(main, *words) == [*names, "<file>"]
+        assert values(main, *words) == ["<file>", *names]
 
 
 @pytest.mark.parametrize(
     ("shell", "words", "expected"),
     [
-        ("bash", ["train-heads", "s", "-o", "objective"], ["part,objective."]),
+        ("bash", ["train-heads", "s", "-o", "objective"], ["plain,objective."]),
         ("bash", ["train-heads", "s", "-o", "objective.targets", "=", "sm"], ["plain,smooth"]),
         ("bash", ["train-heads", "s", "-o", "schedule", "=", "linear", "--trai"], ["plain,--training"]),
         ("bash", ["train-heads", "s", "-o", "schedule", "=", "--trai"], ["plain,--training"]),
         ("bash", ["extract-features", "x", "--verify", "=", "d"], ["plain,deep"]),
         ("zsh", ["extract-features", "x", "--verify=d"], ["plain", "--verify=deep", "_"]),
-        ("zsh", ["train-heads", "s", "-o", "warm"], ["part", "warmup=", "_"]),
+        (
+            "zsh",
+            ["train-heads", "s", "-o", "warm"],
+            ["plain", "warmup=", WARMUP],
+        ),
         ("fish", ["extract-features", "x", "--verify=d"], ["plain,--verify=deep"]),
         ("fish", ["train-heads", "s", "-o", "obj"], ["plain,objective."]),
     ],
@@ -170,21 +178,30 @@ def test_the_commands_that_are_completed_are_those_that_are_installed() -> None:
         assert getattr(import_module(module), attribute).name == name
 
 
+TYPED = [
+    ("train-heads st", "train-heads stores/"),
+    ("train-heads stores sup", "train-heads stores supcon "),
+    ("train-heads stores -o objective.den", "train-heads stores -o objective.denominator="),
+    ("train-heads stores -o objective.targets=sm", "train-heads stores -o objective.targets=smooth "),
+    ("extract-features x --verify=d", "extract-features x --verify=deep "),
+    ("extract-features x --out=st", "extract-features x --out=stores/"),
+    ("extract-features my_man", "extract-features my_manifest.csv "),
+    ("train-heads stores --verb", "train-heads stores --verbose "),
+]
+STARTED = {
+    "bash": (["--norc", "--noprofile", "-i"], """PS1=; eval "$({python} -m {module} bash)"\n"""),
+    "zsh": (["-f", "-i"], """PS1=; autoload compinit; compinit -u -D; eval "$({python} -m {module} zsh)"\n"""),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("typed", "becomes"),
-    [
-        ("train-heads st", "train-heads stores/"),
-        ("train-heads stores sup", "train-heads stores supcon "),
-        ("train-heads stores -o objective.den", "train-heads stores -o objective.denominator="),
-        ("train-heads stores -o objective.targets=sm", "train-heads stores -o objective.targets=smooth "),
-        ("extract-features x --verify=d", "extract-features x --verify=deep "),
-        ("extract-features my_man", "extract-features my_manifest.csv "),
-    ],
-)
-@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
-def test_a_real_bash_completes_the_line(typed: str, becomes: str, tmp_path: Path) -> None:
-    assert _after_a_tab(typed, _bin(tmp_path), tmp_path).endswith(becomes)
+@pytest.mark.parametrize(("typed", "becomes"), TYPED)
+@pytest.mark.parametrize("shell", STARTED)
+def test_a_real_shell_completes_the_line(shell: str, typed: str, becomes: str, tmp_path: Path) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell}")
+    shown = _after_a_tab(shell, typed, _bin(tmp_path), tmp_path).replace("\a", "")
+    assert shown.endswith(becomes) if shell == "bash" else becomes.rstrip() in shown
 
 
 def _bin(folder: Path) -> Path:
@@ -200,18 +217,19 @@ def _bin(folder: Path) -> Path:
     return place
 
 
-def _after_a_tab(typed: str, place: Path, folder: Path) -> str:
-    """What stands on an interactive bash's line after `typed` and a TAB."""
+def _after_a_tab(shell: str, typed: str, place: Path, folder: Path) -> str:
+    """What an interactive shell shows after `typed` and a TAB."""
     import pty
 
+    words, setup = STARTED[shell]
     process, terminal = pty.fork()
     if not process:
         os.chdir(folder)
         paths = {"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "TERM": "dumb", "PS1": "> "}
-        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], os.environ | paths)
+        os.execvpe(shell, [shell, *words], os.environ | paths)
     try:
-        setup = f'PS1=; eval "$({sys.executable} -m pipeline.commands.completion bash)"; echo rea""dy\n'
-        os.write(terminal, setup.encode())
+        os.write(terminal, setup.format(python=sys.executable, module="pipeline.commands.completion").encode())
+        os.write(terminal, b'echo rea""dy\n')
         _read_until(terminal, "ready")
         os.write(terminal, f"{typed}\t".encode())
         return _read_until(terminal, None)

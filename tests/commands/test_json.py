@@ -131,7 +131,7 @@ def test_a_result_with_an_error_is_an_object_then_a_line_and_an_error_alone_prin
 
 
 def test_a_value_that_json_has_not_is_never_printed() -> None:
-    from pipeline.commands.common import show
+    from pipeline.commands.common import print_result
 
     with pytest.raises(ValueError, match="not JSON compliant"):
-        show({"loss": float("nan")}, "", True)
+        print_result({"loss": float("nan")}, "", True)

@@ -17,13 +17,14 @@ import pytest
 import soundfile
 import torch
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 
 from cache import disk
 from cache.writer import StoreWriter
 from pipeline import EmotionRankCLAP, evaluate, train
 from pipeline.core.config import AudioConfig, TextConfig, TrainConfig
 from pipeline.core.errors import EmotionRankError
+from pipeline.inference.model_card import card_of
 from pipeline.training.heads import load_heads, save_heads
 from pipeline.training.run_folder import open_run
 from tests.faults.faulty_os import CHANGES, Crash, FaultyOs
@@ -98,8 +99,7 @@ def test_no_path_of_this_machine_travels(exported: Path) -> None:
 
 def test_the_card_says_what_the_run_says(trained: Path, exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    front, body = card.removeprefix("---\n").split("---\n", 1)
-    assert yaml.safe_load(front)["model_name"] == "erc"
+    _, body = card.removeprefix("---\n").split("---\n", 1)
     assert "| train | 48 |\n| dev | 16 |\n| test | 15 |" in body
     assert "| text | transformers | owner/roberta | v1 |" in body
     assert 'from_pretrained("erc", audio_model="' in body
@@ -113,6 +113,50 @@ def test_the_card_says_what_the_run_says(trained: Path, exported: Path) -> None:
             assert f"| {name} | {cells} |" in body
     for part in ("Intended use and limits", "MIT licence", "Interspeech 2025", "rank_n_contrast", "[0, 1]"):
         assert part in body
+
+
+def test_the_metadata_of_the_card_is_what_the_hub_reads(trained: Path, exported: Path) -> None:
+    data = ModelCard.load(exported / "README.md").data
+    assert (data.library_name, data.license, data.model_name) == ("emotionrankclap", "other", "erc")
+    assert data.base_model == ["owner/roberta"]  # the other encoder lies in a folder, whose path stays here
+    assert data.metrics == ["aoc", "voc", "mmd", "wasserstein", "sliced_wasserstein"]
+    assert (data.language, data.datasets) == (None, None)  # a manifest may hold anything
+    best = str(json.loads((trained / "run.json").read_text())["best_seed"])
+    measured = json.loads((trained / "evaluation.json").read_text())["seeds"][best]
+    for result in data.eval_results:
+        test = "ordinality" if result.metric_type in ("aoc", "voc") else "alignment"
+        assert result.metric_value == measured[test][result.metric_type]["mean"]
+        assert (result.dataset_name, result.dataset_split) == ("custom corpus", "test")
+
+
+def test_a_known_corpus_is_in_the_metadata(model: EmotionRankCLAP) -> None:
+    described = model.config.model_copy(update={"data": model.config.data.model_copy(update={"corpus": "emodb"})})
+    data = ModelCard(card_of(described, "me/erc")).data
+    assert (data.language, data.datasets, data.eval_results[0].dataset_name) == ("de", ["emodb"], "EmoDB")
+
+
+HOSTILE = "a`|<b>[x](http://evil.invalid)\n---\ntags: [evil]\n# {{ 7 * 7 }} {% raw %}"
+
+
+def test_text_of_a_stranger_is_no_markup_and_no_metadata(model: EmotionRankCLAP) -> None:
+    """config.json of a downloaded model is exported again."""
+    plain = model.config
+    assert plain.evaluation is not None
+    figure = plain.evaluation.heads["aoc"].model_copy(update={"convention": HOSTILE})
+    evaluation = plain.evaluation.model_copy(
+        update={"split": HOSTILE, "style": HOSTILE, "heads": {HOSTILE: figure, "aoc": figure}}
+    )
+    data = plain.data.model_copy(update={"corpus": HOSTILE, "utterances": {HOSTILE: 1}})
+    training = plain.training.model_copy(update={"method": HOSTILE})
+    described = plain.model_copy(update={"evaluation": evaluation, "data": data, "training": training})
+    card = ModelCard(card_of(described, "erc"))
+    assert card.data.tags == ModelCard(card_of(plain, "erc")).data.tags
+    assert card.data.datasets is None
+    for markup in ("<b>", "](http", "\n# {{", "\ntags:", "`|"):
+        assert markup not in card.text
+    rows = [line for line in card.text.splitlines() if line.startswith("| a\\|")]
+    assert len(rows) == 2  # the split and the metric
+    assert "{{ 7 * 7 }}" in card.text
 
 
 def test_figures_of_other_heads_are_left_out(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,9 +241,9 @@ def test_heads_of_another_export_are_refused(model: EmotionRankCLAP, exported: P
     (exported / "model.safetensors").unlink()
     one_line(lambda: EmotionRankCLAP.from_pretrained(exported), 5)
     (exported / "config.json").unlink()
-    assert "no model" in one_line(lambda: EmotionRankCLAP.from_pretrained(exported), 2)
+    assert "not a model" in one_line(lambda: EmotionRankCLAP.from_pretrained(exported), 2)
     os.mkfifo(exported / "config.json")
-    assert "no model" in one_line(lambda: EmotionRankCLAP.from_pretrained(exported), 2)
+    assert "not a model" in one_line(lambda: EmotionRankCLAP.from_pretrained(exported), 2)
 
 
 @pytest.mark.parametrize("before", ["no folder", "an export"])

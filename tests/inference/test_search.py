@@ -18,8 +18,16 @@ from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.extraction.encoders import load_text_encoder
-from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
-from pipeline.inference.search import CaptionIndex, SpeechIndex, describe, search
+from pipeline.inference.search import (
+    CaptionIndex,
+    Filter,
+    NearestNeighbours,
+    SpeechIndex,
+    UtteranceFilter,
+    describe,
+    embed_rows,
+    search,
+)
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.stage_two import SETTINGS, small_stores
@@ -116,7 +124,7 @@ def _spotty_store(path: Path, vectors: np.ndarray, failed: int, pending: int) ->
 def test_rows_that_failed_or_wait_or_have_no_direction_are_never_hits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.inference.nearest_neighbours._ROWS", 7)  # blocks that end in the middle
+    monkeypatch.setattr("pipeline.inference.search.BLOCK_ROWS", 7)  # blocks that end in the middle
     vectors = np.abs(_unit(ROWS, 6))
     vectors[11] = -2  # the heads' ReLU makes zeros of it, and their bias no zeros of a row that is not done
     store = _spotty_store(tmp_path / "audio.h5", vectors, failed=3, pending=20)
@@ -200,7 +208,7 @@ def test_a_filter_when_asked_finds_what_one_when_opened_finds(index: SpeechIndex
 def test_a_label_that_is_not_there_is_none(index: SpeechIndex) -> None:
     manifest = index.manifest.take(np.arange(len(index.manifest)))
     manifest.valence[:] = np.nan
-    blank = SpeechIndex(manifest, index.columns, index.found, index.embed)
+    blank = SpeechIndex(manifest, index.columns, index.neighbours, index.embed)
     hit = blank.ask(SENTENCES[0])[0][0]
     assert hit["valence"] is None
     assert hit["arousal"] > 0
@@ -224,7 +232,7 @@ def test_a_recording_of_the_corpus_is_what_its_row_is(stores: Path, trained: Run
     captions = CaptionIndex.open(stores, trained)
     for row in (0, 5, 23):
         asked = captions.embed(Path(index.root or "") / index.manifest.audio[row])
-        assert np.allclose(asked[0], index.found.vectors[row], atol=1e-5)
+        assert np.allclose(asked[0], index.neighbours.vectors[row], atol=1e-5)
 
 
 def test_a_recording_finds_the_nearest_captions_and_their_style(stores: Path, trained: Run) -> None:

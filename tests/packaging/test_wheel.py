@@ -36,13 +36,12 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
         assert f"{command} = pipeline.commands.{command.replace('-', '_')}:main" in points.read_text()
     offers = [sys.executable, "-m", "pipeline.commands.completion", "bash"]
     script = subprocess.run(offers, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    assert script.count("complete -o nosort") == len(COMMANDS)
+    assert script.count("complete -o nosort") == 2 * len(COMMANDS)  # click's own and ours around it
     for package in ("cache", "pipeline"):
         assert (tmp_path / "site" / package / "py.typed").is_file()  # editors and mypy read its types
-    assert {path.suffix for path in (tmp_path / "site/pipeline/inference/web").iterdir()} == {
-        ".py",
-        ".html",
-        ".css",
-        ".js",
-    }
+    page = tmp_path / "site/pipeline/inference/web"
+    assert {path.suffix for path in page.iterdir()} == {".py", ".html", ".css", ".js"}
+    assert (page.parent / "model_card.md.j2").is_file()
+    report = tmp_path / "site/pipeline/evaluation/report"
+    assert {path.suffix for path in report.iterdir()} == {".py", ".j2", ".css", ".js"}
     assert not list((tmp_path / "site").glob("tests*"))

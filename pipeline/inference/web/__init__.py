@@ -1,3 +1,1 @@
-"""The page of `search-speech`: a search on this machine, asked in a browser, heard and seen in the plane."""
-
-from __future__ import annotations
+"""The page of `search-speech --serve`: search in a browser on this machine, listen, and see hits in the plane."""

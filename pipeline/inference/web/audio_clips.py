@@ -1,7 +1,7 @@
-"""What a player plays: the recording of a row that a search may find, and no other file.
+"""The recordings that the page plays: those of rows that a search may find, and no other file.
 
 A row is named by its number, never by a path. A file is played only while its bytes are those that were encoded. What
-is sent is the decoded waveform, written anew: no byte of a file that is no audio leaves, and every format that a store
+is sent is the decoded waveform as a new WAV: no byte of a file that is not audio leaves, and every format that a store
 was made from can be played.
 """
 
@@ -22,12 +22,12 @@ from pipeline.data.corpora.audio_files import AudioFiles
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform
 from pipeline.extraction.audio.files import open_audio
 
-SECONDS = 600.0
-_FRAMES = int(SECONDS * 48_000)  # 58 MB of samples, whatever the rate
-_USUAL_RATE = 16_000  # where a header gives none; decoding then says what is wrong
+MAX_SECONDS = 600.0
+MAX_FRAMES = int(MAX_SECONDS * 48_000)  # 58 MB of samples, whatever the rate
+DEFAULT_RATE = 16_000  # where a header gives none; decoding then says what is wrong
 
 
-class NoClip(Exception):
+class ClipError(Exception):
     """Why a row cannot be played, on one line."""
 
     def __init__(self, subject: str, reason: str) -> None:
@@ -48,19 +48,18 @@ class Clips:
     outside_root: bool = False
 
     def wav(self, row: int) -> bytes:
-        """The recording as a mono 16-bit WAV at its own rate, ten minutes of it at most. Raises NoClip."""
-        place = np.searchsorted(self.rows, row)
-        if place == len(self.rows) or self.rows[place] != row:
-            raise NoClip(f"row {row}", "not among the utterances searched")
+        """The recording as a mono 16-bit WAV at its own rate, ten minutes of it at most. Raises ClipError."""
+        if row not in self.rows:
+            raise ClipError(f"row {row}", "not among the utterances searched")
         try:
             path = self._path(self.manifest.audio[row])
             rate = _rate(path)
-            clip = Decoding(rate, min(SECONDS, _FRAMES / rate), "start").load(path)
+            clip = Decoding(rate, min(MAX_SECONDS, MAX_FRAMES / rate), "start").load(path)
             if clip.digest != self.digests[row].tobytes():
                 raise UnusableAudio("not the file that was encoded; run extract-features again")
             return _wav(clip.wave, rate)
         except UnusableAudio as error:
-            raise NoClip(self.manifest.id[row], error.reason) from None
+            raise ClipError(self.manifest.id[row], error.reason) from None
 
     def _path(self, audio: str) -> Path:
         """Where `audio` lies. Raises UnusableAudio where that is outside the root."""
@@ -75,9 +74,9 @@ def _rate(path: Path) -> int:
     """Samples a second, as the header says."""
     try:
         with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
-            return int(file.samplerate) or _USUAL_RATE
+            return int(file.samplerate) or DEFAULT_RATE
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
-        return _USUAL_RATE
+        return DEFAULT_RATE
 
 
 def _wav(samples: Waveform, rate: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a browser may ask, as the query of a URL: known names, once or often, in UTF-8, no longer than fits."""
+"""What the page asks and gets: queries of a URL, hits with their rows, and what is searched."""
 
 from __future__ import annotations
 
@@ -20,21 +20,19 @@ from pipeline.core.config_files import validate
 from pipeline.core.errors import UsageError
 from pipeline.core.files import read_yaml
 from pipeline.data.captions.dimensional import LEVELS, describe_point, level
-from pipeline.inference.nearest_neighbours import Filter
-from pipeline.inference.search import AnyStores, Folder, SpeechIndex, Vectors
-from pipeline.inference.web.audio_clips import SECONDS, Clips
+from pipeline.inference.search import FIELDS, AnyStores, Filter, Folder, SpeechIndex, Vectors
+from pipeline.inference.web.audio_clips import MAX_SECONDS, Clips
 from pipeline.training.run_folder import Run, open_run
 
-LONGEST = 2000  # characters of a sentence; encoders read 512 tokens
-MOST = 1000  # hits
-FIELDS = ("split", "speaker", "emotion")
-_PARTS = 200  # names and values of one query
-_WORDING = 0  # of the eight that heads are trained on
-Query = Mapping[str, list[str]]
+MAX_SENTENCE = 2000  # characters of a sentence; encoders read 512 tokens
+MAX_HITS = 1000  # hits
+_MAX_PARAMETERS = 200  # names and values of one query
+_TEMPLATE = 0  # of the eight that heads are trained on
+Parameters = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchQuery:
     """A sentence, the values that a hit may have in each field, and how many hits."""
 
     sentence: str
@@ -42,27 +40,27 @@ class Question:
     top: int
 
 
-def question_of(query: bytes) -> Question:
+def parse_query(query: bytes) -> SearchQuery:
     """`q=...&split=...&top=...`. Raises UsageError."""
-    given = _parsed(query, once=("q", "top"), often=FIELDS)
+    given = _parameters(query, once=("q", "top"), often=FIELDS)
     sentence = given.get("q", [""])[0]
-    if len(sentence) > LONGEST:
-        raise UsageError("the sentence", f"{len(sentence):,} characters", f"at most {LONGEST:,}", "Say it in fewer.")
+    if len(sentence) > MAX_SENTENCE:
+        raise UsageError("the sentence", f"{len(sentence):,} characters", f"at most {MAX_SENTENCE:,}", "Shorten it.")
     top = given.get("top", [""])[0]
-    if not (re.fullmatch(r"[0-9]{1,4}", top) and 1 <= int(top) <= MOST):
-        raise UsageError("top", f"{top!r:.40}", f"a number from 1 to {MOST:,}", "Correct it.")
-    return Question(sentence, {name: given[name] for name in FIELDS if name in given}, int(top))
+    if not (re.fullmatch(r"[0-9]{1,4}", top) and 1 <= int(top) <= MAX_HITS):
+        raise UsageError("top", f"{top!r:.40}", f"a number from 1 to {MAX_HITS:,}", "Correct it.")
+    return SearchQuery(sentence, {name: given[name] for name in FIELDS if name in given}, int(top))
 
 
 def sentence_at(query: bytes) -> dict[str, str | float]:
     """`valence=...&arousal=...` -> the grammar's sentence for the point, and the levels it says. Raises UsageError."""
-    given = _parsed(query, once=("valence", "arousal"))
+    given = _parameters(query, once=("valence", "arousal"))
     point = {name: _number(name, given) for name in ("valence", "arousal")}
     levels = {name: LEVELS[level(value, name)] for name, value in point.items()}
-    return {"sentence": describe_point(**point, phrasing="train", variant=_WORDING), **levels}
+    return {"sentence": describe_point(**point, phrasing="train", variant=_TEMPLATE), **levels}
 
 
-def _number(name: str, given: Query) -> float:
+def _number(name: str, given: Parameters) -> float:
     text = given.get(name, [""])[0]
     try:
         return float(text)
@@ -70,29 +68,31 @@ def _number(name: str, given: Query) -> float:
         raise UsageError(name, f"{text!r:.40}", f"a number from {LEVELS[0]} to {LEVELS[-1]}", "Correct it.") from None
 
 
-def _parsed(query: bytes, *, once: tuple[str, ...], often: tuple[str, ...] = ()) -> Query:
+def _parameters(query: bytes, *, once: tuple[str, ...], often: tuple[str, ...] = ()) -> Parameters:
     """The values of each name, in their order. Raises UsageError."""
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_PARTS)
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+        )
     except ValueError as error:
-        found = "not UTF-8" if isinstance(error, UnicodeError) else f"more than {_PARTS} parts"
-        raise UsageError("the question", found, "a short query in UTF-8", "Ask it anew.") from None
+        found = "not UTF-8" if isinstance(error, UnicodeError) else f"more than {_MAX_PARAMETERS} parts"
+        raise UsageError("the query", found, "a short query in UTF-8", "Send it again.") from None
     given: dict[str, list[str]] = {}
     for name, value in pairs:
         if name not in (*once, *often) or (name in once and name in given):
             found = f"{name!r:.40} twice" if name in given else f"unknown {name!r:.40}"
-            raise UsageError("the question", found, ", ".join((*once, *often)), "Correct it.")
+            raise UsageError("the query", found, ", ".join((*once, *often)), "Correct it.")
         given.setdefault(name, []).append(value)
     return given
 
 
-_DRAWN = 2000  # utterances of the cloud
-_NAMED = 2000  # values of a field that are offered; others can still be typed
+MAX_POINTS = 2000  # utterances in the scatter
+MAX_VALUES = 2000  # values of a field that are offered; others can still be typed
 
 
 @dataclass(frozen=True)
 class SearchPage:
-    """Answers for any number of browsers at once."""
+    """What the page answers, to any number of browsers at once."""
 
     index: SpeechIndex
     clips: Clips
@@ -102,71 +102,68 @@ class SearchPage:
     def open(
         cls, stores: AnyStores, run: Run | Folder, *, among: Filter | None = None, top: int = 10, device: str = "auto"
     ) -> SearchPage:
-        """Load what `among` lets be found. Raises what `SpeechIndex.open` raises."""
+        """Load the utterances that fit `among`. Raises what `SpeechIndex.open` raises."""
         run = run if isinstance(run, Run) else open_run(run)
         opened = run.stores(stores)
         config = validate(ExtractConfig, read_yaml(opened.folder / CONFIG), subject=str(opened.folder / CONFIG))
         index = SpeechIndex.open(opened, run, among=among, device=device)
         root = config.corpus.root or opened.folder
         digests = opened.audio.column("digest")
-        clips = Clips(index.manifest, index.found.rows, digests, root, config.corpus.outside_root)
-        return cls(_shared(index), clips, _facts(opened, run, config) | {"top": top} | _among(index, among or Filter()))
+        clips = Clips(index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root)
+        return cls(
+            _thread_safe(index), clips, _facts(opened, run, config) | {"top": top} | _among(index, among or Filter())
+        )
 
-    def answer(self, question: Question) -> dict[str, Any]:
+    def answer(self, query: SearchQuery) -> dict[str, Any]:
         """What `SpeechIndex.ask` finds, each hit with its row, and how many fit the filter. Raises UsageError."""
-        among = Filter(**{name: self._meant(name, values) for name, values in question.among.items()})
-        [hits] = self.index.ask(question.sentence, among=among, top=question.top)
-        fit = self.index.columns.allowed(among)[self.index.found.rows]
-        return {"asked": one_line(question.sentence), "fit": int(fit.sum()), "hits": list(map(self._hit, hits))}
+        among = Filter(**{name: self._stored_values(name, values) for name, values in query.among.items()})
+        [hits] = self.index.ask(query.sentence, among=among, top=query.top)
+        fit = self.index.columns.allowed(among)[self.index.neighbours.rows]
+        return {"asked": one_line(query.sentence), "fit": int(fit.sum()), "hits": list(map(self._hit, hits))}
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the page says before anything is asked."""
-        labelled = self._labelled
+        """What the page shows before the first query."""
+        rows, manifest = self.index.neighbours.rows, self.index.manifest
+        labelled = rows[np.isfinite(manifest.valence[rows]) & np.isfinite(manifest.arousal[rows])]
         drawn = labelled
-        if len(labelled) > _DRAWN:
-            drawn = np.sort(np.random.default_rng(0).choice(labelled, _DRAWN, replace=False))
+        if len(labelled) > MAX_POINTS:
+            drawn = np.sort(np.random.default_rng(0).choice(labelled, MAX_POINTS, replace=False))
         return {
             **self.facts,
-            "searched": len(self.index.found.rows),
+            "searched": len(rows),
             "labelled": len(labelled),
             "drawn": len(drawn),
-            "cloud": self._cloud(drawn),
-            "fields": {name: list(shown)[:_NAMED] for name, shown in self._values.items()},
-            "longest": LONGEST,
-            "most": MOST,
+            "cloud": self._scatter(drawn),
+            "fields": {name: list(shown)[:MAX_VALUES] for name, shown in self._values.items()},
+            "longest": MAX_SENTENCE,
+            "most": MAX_HITS,
         }
 
-    @cached_property
-    def _labelled(self) -> NDArray[np.int64]:
-        """The rows that have a place in the plane."""
-        rows, manifest = self.index.found.rows, self.index.manifest
-        return rows[np.isfinite(manifest.valence[rows]) & np.isfinite(manifest.arousal[rows])]
-
-    def _cloud(self, rows: NDArray[np.int64]) -> list[list[float]]:
-        """[valence, arousal, how many utterances are there] of each point that `rows` have."""
+    def _scatter(self, rows: NDArray[np.int64]) -> list[list[float]]:
+        """[valence, arousal, number of utterances] of each distinct point among `rows`."""
         points = np.stack([self.index.manifest.valence[rows], self.index.manifest.arousal[rows]], axis=1)
-        places, counts = np.unique(points.round(3), axis=0, return_counts=True)
-        return [[*place, count] for place, count in zip(places.tolist(), counts.tolist(), strict=True)]
+        distinct, counts = np.unique(points.round(3), axis=0, return_counts=True)
+        return [[*point, count] for point, count in zip(distinct.tolist(), counts.tolist(), strict=True)]
 
     @cached_property
     def _values(self) -> dict[str, dict[str, list[str]]]:
-        """For each field, the values that utterances searched have, as they are shown -> as they are."""
-        found: dict[str, dict[str, list[str]]] = {}
-        rows = self.index.found.rows.tolist()
+        """For each field, the values of the utterances searched: as shown -> as stored."""
+        values: dict[str, dict[str, list[str]]] = {}
+        rows = self.index.neighbours.rows.tolist()
         for name in FIELDS:
             column = getattr(self.index.manifest, name)
-            found[name] = {}
+            values[name] = {}
             for value in sorted({column[row] for row in rows} - {""}):
-                found[name].setdefault(one_line(value), []).append(value)
-        return found
+                values[name].setdefault(one_line(value), []).append(value)
+        return values
 
-    def _meant(self, name: str, shown: list[str]) -> list[str]:
+    def _stored_values(self, name: str, shown: list[str]) -> list[str]:
         return [value for each in shown for value in self._values[name].get(each, [each])]
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        return {self.index.manifest.id[row]: row for row in self.index.found.rows.tolist()}
+        return {self.index.manifest.id[row]: row for row in self.index.neighbours.rows.tolist()}
 
     def _hit(self, hit: Mapping[str, Any]) -> dict[str, Any]:
         row = self._row_of[hit["id"]]
@@ -174,7 +171,7 @@ class SearchPage:
         return {"row": row, "path": one_line(self.index.manifest.audio[row]), **shown}
 
 
-def _shared(index: SpeechIndex) -> SpeechIndex:
+def _thread_safe(index: SpeechIndex) -> SpeechIndex:
     """The same index for several threads: tokenizers take one at a time."""
     lock = Lock()
 
@@ -186,7 +183,7 @@ def _shared(index: SpeechIndex) -> SpeechIndex:
 
 
 def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
-    """What the foot of the page says."""
+    """What the foot of the page shows."""
     return {
         "stores": one_line(str(stores.folder)),
         "run": one_line(str(run.folder)),
@@ -194,7 +191,7 @@ def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
         "style": one_line(run.config.style),
         "heard": config.audio.max_seconds,
         "crop": config.audio.crop,
-        "played": SECONDS,
+        "played": MAX_SECONDS,
         "manifest": len(stores.manifest),
     }
 

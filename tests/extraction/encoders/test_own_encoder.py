@@ -258,7 +258,7 @@ def test_stores_of_an_own_encoder_need_it_only_to_encode(own_stores: Path, many:
     assert model.similarity(open_stores(own_stores).speech("test"), torch.ones(1, 4)).shape == (16, 1)
     model.save_pretrained(tmp_path / "exported")
     card = card_of(model.config, "exported")
-    assert "Register the author's own `mine` and `words` first" in card
+    assert "Register the author's custom encoder `mine` and `words` first" in card
     assert "_model=" not in card
     exported = EmotionRankCLAP.from_pretrained(tmp_path / "exported")
     with pytest.raises(UsageError, match="audio encoder mine: no such audio encoder"):

@@ -21,11 +21,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from cache.manifest import Manifest
-from pipeline.inference.nearest_neighbours import NearestNeighbours, UtteranceFilter
-from pipeline.inference.search import SpeechIndex
+from pipeline.inference.search import NearestNeighbours, SpeechIndex, UtteranceFilter
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
-from pipeline.inference.web.server import listening, server_of
+from pipeline.inference.web.server import listen, make_server
 from pipeline.training.run_folder import Run
 from tests.evaluation.report.conftest import HOSTILE
 from tests.speech import RATE, tone
@@ -75,10 +74,10 @@ class Site:
 
 @contextmanager
 def served(page: SearchPage) -> Iterator[Site]:
-    with listening(0) as door:
-        server = server_of(page, door, KEY)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-        port = door.getsockname()[1]
+    with listen(0) as sock:
+        server = make_server(page, sock, KEY)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        port = sock.getsockname()[1]
         thread.start()
         try:
             yield Site(page, port, KEY)
@@ -106,16 +105,16 @@ def odd_page(site: Site, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     root = outside / "root"
     shutil.copytree(corpus.parent, root)
     manifest = _odd_manifest(site.page.index.manifest, root)
-    found = site.page.index.found
+    found = site.page.index.neighbours
     rows = found.rows != FAILED
     index = replace(
         site.page.index,
         manifest=manifest,
         columns=UtteranceFilter(manifest),
-        found=NearestNeighbours(found.rows[rows], found.vectors[rows]),
+        neighbours=NearestNeighbours(found.rows[rows], found.vectors[rows]),
         root=root,
     )
-    return SearchPage(index, Clips(manifest, index.found.rows, _encoded(manifest, root), root), site.page.facts)
+    return SearchPage(index, Clips(manifest, index.neighbours.rows, _encoded(manifest, root), root), site.page.facts)
 
 
 @pytest.fixture(scope="session")

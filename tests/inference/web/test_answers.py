@@ -15,10 +15,9 @@ from cache.errors import one_line
 from cache.manifest import Manifest
 from cache.stores import open_stores
 from pipeline.data.captions.dimensional import describe_point
-from pipeline.inference.nearest_neighbours import Filter, UtteranceFilter
-from pipeline.inference.search import SpeechIndex
-from pipeline.inference.web.audio_clips import NoClip
-from pipeline.inference.web.search_page import Question, SearchPage, _shared
+from pipeline.inference.search import Filter, SpeechIndex, UtteranceFilter
+from pipeline.inference.web.audio_clips import ClipError
+from pipeline.inference.web.search_page import SearchPage, SearchQuery, _thread_safe
 from pipeline.training.run_folder import Run
 from tests.evaluation.report.conftest import HOSTILE
 from tests.inference.web.conftest import FAILED, SURROGATE, Site
@@ -66,7 +65,7 @@ def test_an_encoder_encodes_one_sentence_at_a_time(index: SpeechIndex) -> None:
         inside.remove(sentence)
         return np.zeros((1, 1), np.float32)
 
-    shared = _shared(replace(index, embed=embed))
+    shared = _thread_safe(replace(index, embed=embed))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(shared.embed, "abcdefgh"))
     assert most == 8 * [1]
@@ -86,8 +85,8 @@ def test_a_filter_that_nothing_fits_finds_nothing(site: Site) -> None:
         ("q=&top=5", "sentence 1: empty"),
         ("q=%20%0A&top=5", "sentence 1: empty"),
         ("top=5", "sentence 1: empty"),
-        ("q=%ff&top=5", "the question: not UTF-8"),
-        ("q=%ed%b3%bf&top=5", "the question: not UTF-8"),  # half a character
+        ("q=%ff&top=5", "the query: not UTF-8"),
+        ("q=%ed%b3%bf&top=5", "the query: not UTF-8"),  # half a character
         ("q=" + 2001 * "a" + "&top=5", "2,001 characters; expected at most 2,000"),
         ("q=a", "top: ''; expected a number from 1 to 1,000"),
         ("q=a&top=0", "top: '0'"),
@@ -112,7 +111,7 @@ def test_a_question_that_is_none_is_one_line(query: str, said: str, site: Site) 
 
 def test_the_most_that_may_be_asked_is_answered(site: Site, index: SpeechIndex) -> None:
     answer = site.ask("😀" * 2000, 1000)  # twelve letters each in a URL
-    assert len(answer.json["hits"]) == len(index.found.rows) == 24
+    assert len(answer.json["hits"]) == len(index.neighbours.rows) == 24
 
 
 @pytest.mark.parametrize(("valence", "arousal", "levels"), [(1, 7, (1.0, 7.0)), (5.26, 2.24, (5.5, 2.0))])
@@ -180,14 +179,14 @@ def test_stores_say_whether_their_audio_may_lie_outside(site: Site, stores: Path
 def test_a_page_of_nothing_says_so(stores: Path, trained: Run) -> None:
     page = SearchPage.open(stores, trained, among=Filter(split=["dev"], speaker=["s0"], emotion=["happy"]))
     assert (page.about["searched"], page.about["labelled"], page.about["cloud"]) == (0, 0, [])
-    assert page.answer(Question("calm", {}, 5)) == {"asked": "calm", "fit": 0, "hits": []}
-    with pytest.raises(NoClip, match="row 0: not among the utterances searched"):
+    assert page.answer(SearchQuery("calm", {}, 5)) == {"asked": "calm", "fit": 0, "hits": []}
+    with pytest.raises(ClipError, match="row 0: not among the utterances searched"):
         page.clips.wav(0)
 
 
 def test_a_cloud_is_a_sample_of_labelled_utterances(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = site.page.index.manifest
-    monkeypatch.setattr("pipeline.inference.web.search_page._DRAWN", 10)
+    monkeypatch.setattr("pipeline.inference.web.search_page.MAX_POINTS", 10)
     about = SearchPage(site.page.index, site.page.clips, {}).about
     assert (about["labelled"], about["drawn"]) == (24, 10)
     assert sum(count for *_, count in about["cloud"]) == 10
@@ -216,5 +215,5 @@ def test_values_that_are_shown_alike_are_one_choice(odd_page: SearchPage) -> Non
     manifest.speaker[0], manifest.speaker[1] = first, second
     index = replace(odd_page.index, manifest=manifest, columns=UtteranceFilter(manifest))
     page = SearchPage(index, odd_page.clips, {})
-    answer = page.answer(Question("calm", {"speaker": [second]}, 5))
+    answer = page.answer(SearchQuery("calm", {"speaker": [second]}, 5))
     assert {hit["row"] for hit in answer["hits"]} == {0, 1}

@@ -17,8 +17,7 @@ import soundfile
 
 from cache.errors import one_line
 from pipeline.data.captions.dimensional import describe_point
-from pipeline.inference.nearest_neighbours import Filter
-from pipeline.inference.search import SpeechIndex
+from pipeline.inference.search import Filter, SpeechIndex
 from tests.evaluation.report.conftest import HOSTILE
 from tests.inference.web.conftest import UNPLAYABLE, Site
 

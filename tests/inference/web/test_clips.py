@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.inference.web.audio_clips import Clips, NoClip
+from pipeline.inference.web.audio_clips import ClipError, Clips
 from tests.inference.web.conftest import FAILED, SECRET, UNPLAYABLE, Site
 
 
@@ -48,7 +48,7 @@ def test_ten_minutes_are_played_at_most(odd: Site) -> None:
 
 
 def test_a_high_rate_is_played_for_as_long_as_fits(odd: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.inference.web.audio_clips._FRAMES", 1000)
+    monkeypatch.setattr("pipeline.inference.web.audio_clips.MAX_FRAMES", 1000)
     samples, rate = _read(odd.page.clips.wav(12))
     assert (len(samples), rate) == (1000, 44_100)
 
@@ -101,7 +101,7 @@ def test_stores_that_may_lead_outside_are_played_from_outside(row: int, odd: Sit
     clips = replace(_as_if_encoded(odd.page.clips, file), outside_root=True)
     assert np.array_equal(_read(clips.wav(row))[0], soundfile.read(file, dtype="int16")[0])
     for device in (4, 10, 14):
-        with pytest.raises(NoClip):
+        with pytest.raises(ClipError):
             clips.wav(device)
 
 
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_the_one_that_was_encoded_is_not_played(byte: int, od
     digests = clips.digests.copy()
     digests[16, byte] ^= 1
     assert clips.wav(16)
-    with pytest.raises(NoClip, match="not the file that was encoded; run extract-features again"):
+    with pytest.raises(ClipError, match="not the file that was encoded; run extract-features again"):
         replace(clips, digests=digests).wav(16)
 
 

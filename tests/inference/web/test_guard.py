@@ -1,4 +1,4 @@
-"""The door: one address, its own origin, few methods, headers on every answer, and no file of the disk."""
+"""Security: one address, its own origin, few methods, headers on every answer, and no file of the disk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from urllib.parse import quote
 
 import pytest
 import soundfile
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
 
-from pipeline.inference.web.routes import HEADERS, Guard
+from pipeline.inference.web.security import HEADERS, SecurityMiddleware
 from tests.inference.web.conftest import KEY, SECRET, Site
 
 PATHS = ("/", "/about", "/ask?q=calm&top=1", "/sentence?valence=1&arousal=1", "/audio/0", "/page.js", "/nothing")
@@ -63,8 +65,10 @@ def test_no_host_or_two_are_refused(site: Site) -> None:
 
 def test_the_usual_port_need_not_be_named() -> None:
     """Browsers leave :80 out."""
-    assert Guard(None, 80, KEY)._refusal("GET", "/", [(b"host", b"localhost")]) == (0, "")
-    assert Guard(None, 8080, KEY)._refusal("GET", "/", [(b"host", b"localhost")])[0] == 403
+    headers = Headers({"host": "localhost"})
+    app = Starlette()
+    assert SecurityMiddleware(app, 80, KEY).refusal("GET", "/", headers) == (0, "")
+    assert SecurityMiddleware(app, 8080, KEY).refusal("GET", "/", headers)[0] == 403
 
 
 @pytest.mark.parametrize("path", PATHS)

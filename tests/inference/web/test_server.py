@@ -16,37 +16,37 @@ import pytest
 
 from pipeline.commands.search_speech import main
 from pipeline.core.errors import UsageError
-from pipeline.inference.web.server import address, listening, serve
+from pipeline.inference.web.server import address, listen, serve
 from pipeline.training.run_folder import Run
 from tests.inference.web.conftest import KEY, Site
 from tests.stage_two import run_command
 
 ROOT = Path(__file__).resolve().parents[3]
-FILES = ROOT / "pipeline/page"
+FILES = ROOT / "pipeline/inference/web"
 
 
 def test_it_listens_on_this_machine_alone() -> None:
-    with listening(0) as door:
-        host, port = door.getsockname()
+    with listen(0) as sock:
+        host, port = sock.getsockname()
         assert host == "127.0.0.1"
-        assert address(door, KEY) == f"http://127.0.0.1:{port}/{KEY}/"
+        assert address(sock, KEY) == f"http://127.0.0.1:{port}/{KEY}/"
         for other in ("127.0.0.2", "::1"):
             with pytest.raises(OSError, match=r"refused|assign|unreachable|not supported"):
                 socket.create_connection((other, port), timeout=2)
 
 
 def test_a_port_can_be_taken_again_at_once() -> None:
-    with listening(0) as door:
-        port = door.getsockname()[1]
+    with listen(0) as sock:
+        port = sock.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
-            door.accept()[0].close()  # who closes first keeps the port for a minute
+            sock.accept()[0].close()  # who closes first keeps the port for a minute
             assert client.recv(1) == b""
-    listening(port).close()
+    listen(port).close()
 
 
 def test_a_port_that_is_taken_is_one_line(stores: Path, trained: Run) -> None:
-    with listening(0) as door:
-        taken = door.getsockname()[1]
+    with listen(0) as sock:
+        taken = sock.getsockname()[1]
         result = run_command(main, stores, trained.folder, "--serve", "--port", taken)
         assert result.exit_code == 2
         assert f"error: port {taken}: cannot be listened on (Address already in use)" in result.stderr
@@ -61,7 +61,7 @@ def test_a_port_that_is_taken_is_one_line(stores: Path, trained: Run) -> None:
         (["--serve", "--audio", "a.wav"], "--serve: with --audio"),
         (["--serve", "a" * 2001], "the sentence: 2,001 characters"),
         (["--serve", "a\udcff"], "the sentence: not UTF-8"),
-        (["--serve", "--top", "1001"], "top 1001: no number of hits for a page"),
+        (["--serve", "--top", "1001"], "top 1001: not a number of hits for the page"),
         (["--serve", "--split", "tset"], "unknown split 'tset'; did you mean 'test'?"),
         (["calm", "--port", "8000"], "--port: no --serve"),
         (["--serve", "--port", "99999"], "99999"),
