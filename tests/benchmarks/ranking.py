@@ -53,7 +53,7 @@ def published_loop(logits: Tensor, labels: Tensor) -> Tensor:
 def sort_with_autograd(logits: Tensor, labels: Tensor) -> Tensor:
     """Order and loss in one step, its gradient left to autograd."""
     order = rank_order(labels)
-    rows = logits.gather(1, order.order.long()).double()
+    rows = logits.gather(1, order.candidates.long()).double()
     rows = rows - rows.amax(1, keepdim=True).detach()
     return (rows.exp().cumsum(1).gather(1, order.last_tie.long()).log() - rows).mean()
 

@@ -15,8 +15,8 @@ from cache.stores import open_stores
 from pipeline.core.config import RankingConfig, TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
-from pipeline.objectives.base import Ranking
-from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_order
+from pipeline.objectives.label_order import rank_order
+from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast
 from pipeline.training.heads import Heads, load_tensors
 from pipeline.training.run_folder import open_run
 from pipeline.training.train import resolve_training, train
@@ -129,7 +129,7 @@ def test_a_batch_pairs_each_utterance_with_a_caption_of_its_own(stores: Path) ->
             vectors = torch.tensor(opened.text.read(own)[0])
             assert any(torch.equal(pairs.text[caption], vector) for vector in vectors)
         expected = rank_order(pairs.labels[batch.rows][..., :2])
-        assert torch.equal(batch.prepared[0].order, expected.order)
+        assert torch.equal(batch.prepared[0].candidates, expected.candidates)
 
 
 def test_only_rows_of_the_named_splits_are_read(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
