@@ -68,18 +68,12 @@ class RankOrder:
         """(batches,) how many pairs are not among the farthest of their anchor: `beyond` keeps those."""
         return (self.first_tie > 0).sum((-2, -1)).view(-1)
 
-    def flat(self) -> RankOrder:
-        """The rows of all batches, (rows, N)."""
-        if self.candidates.dim() == 2:
-            return self
-        return RankOrder(*(t.view(-1, t.shape[-1]) for t in (self.candidates, self.since, self.until)))
-
     def blocks(self, step: int) -> Iterator[tuple[slice, RankOrder]]:
         """`step` rows of all batches at a time: which rows, and their order (rows, N)."""
-        flat = self.flat()
+        candidates, since, until = (t.view(-1, t.shape[-1]) for t in (self.candidates, self.since, self.until))
         for start in range(0, self.rows, step):
             rows = slice(start, start + step)
-            yield rows, RankOrder(flat.candidates[rows], flat.since[rows], flat.until[rows])
+            yield rows, RankOrder(candidates[rows], since[rows], until[rows])
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,7 @@ class GridOrder:
         """At most `step` rows of one batch at a time: which of all rows, and `Groups` with their ranks and counts."""
         first = 0
         for batch in self.batches:
-            for anchors in batch.group.split(step):
+            for anchors in torch.split(batch.group, step):
                 yield slice(first, first + len(anchors)), Groups(batch.group, batch.rank[anchors], batch.count[anchors])
                 first += len(anchors)
 

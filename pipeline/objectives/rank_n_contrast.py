@@ -164,7 +164,7 @@ def _one_direction(
         weight = torch.full((), 1 / size**2, dtype=torch.float64, device=logits.device)
     block = max(1, BLOCK // (flat.shape[0] * size)) if logits.device.type == "cpu" else rows
     if isinstance(order, RankOrder) and rows <= block:  # at N = 64, slices and their views cost a fifth
-        sums = _sorted_block(flat, order.flat(), denominator=denominator, weight=weight, gradient=gradient)
+        sums = _sorted_block(flat, order, denominator=denominator, weight=weight, gradient=gradient)
     else:
         parts = []
         for place, part in order.blocks(block):
@@ -187,8 +187,10 @@ def _sorted_block(
 
     Fills `gradient` (C, R, N) where there is one.
     """
-    candidates = order.candidates.long().expand_as(logits)
-    since, until = order.since.long().expand_as(logits), order.until.long().expand_as(logits)
+    size = logits.shape[-1]
+    candidates, since, until = (
+        tensor.long().view(-1, size).expand_as(logits) for tensor in (order.candidates, order.since, order.until)
+    )
     power, scores = _exponentials(logits.gather(-1, candidates))
     running = power.cumsum(-1)
     if denominator == "at_least":
@@ -196,7 +198,7 @@ def _sorted_block(
         total = running.gather(-1, until)  # the q-th nearest's denominator; its sums are read from that end
     else:
         # A dropped pair of `beyond` gets itself as its set: log(e_j / e_j) = 0, and its slope 1 - 1 = 0.
-        first = logits.shape[-1] - 1 - since
+        first = size - 1 - since
         positive = power if denominator == "beyond_and_self" else power * (first == 0)
         total = pad(running, (1, 0)).gather(-1, first).add_(positive).flip(-1)
     losses = _log(total).sum(-1).sub_(scores).mul_(weight.squeeze(-1))
@@ -207,7 +209,7 @@ def _sorted_block(
     if positive is None:
         slope = nearer.gather(-1, since).mul_(power)
     else:
-        after = logits.shape[-1] - 1 - until.flip(-1)  # how many are nearer than the ties
+        after = size - 1 - until.flip(-1)  # how many are nearer than the ties
         slope = pad(nearer, (1, 0)).gather(-1, after).mul_(power).add_(positive * share.flip(-1))
     gradient.scatter_(-1, candidates, slope.sub_(weight).to(gradient.dtype))
     return losses

@@ -32,9 +32,8 @@ from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.score import DevOrdinality
 from pipeline.experiments.sweeps.study import Study
 from pipeline.objectives.base import Objective, objective_of, required_labels
-from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.batched_heads import BatchedHeads, heads_config
 from pipeline.training.heads import Heads, one_line_reason
-from pipeline.training.train import member_of
 from pipeline.training.training_data import TrainingBatches, TrainingData, fit_standardisation
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class TrainingDataPool:
         """What `config` trains on; vectors are shared with every other of the same data."""
         material = copy.copy(self._set(config).material)
         standard = Heads(
-            material.speech.shape[1], material.text.shape[1], width=config.width, activation=config.activation
+            material.speech.shape[1], material.text.shape[1], dim=config.width, activation=config.activation
         ).to(self.device)
         standard.load_state_dict(dict(material.standard.named_buffers()), strict=False)
         material.batch_size, material.standard = config.batch_size, standard
@@ -94,7 +93,7 @@ class TrainingDataPool:
         for config, seed in members:
             heads = copy.deepcopy(material.standard)
             heads.initialise(seed, config.temperature)
-            made.append(member_of(config, heads, self.objective(config), material.steps))
+            made.append(heads_config(config, heads, self.objective(config), steps=material.steps))
         stack = BatchedHeads(made)
         if states:
             stack.restore(joined(states))
@@ -111,7 +110,7 @@ class TrainingDataPool:
         for note in pairs.notes + dev.notes:
             log.info(note)
         log.info(f"{config.style}: {len(pairs):,} training and {len(dev):,} development pairs")
-        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=1).to(self.device)
+        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=1).to(self.device)
         fit_standardisation(standard, pairs, self.stores, config.standardise)
         self._sets[key] = _Set(TrainingData(pairs, dev, config.batch_size, standard))
         return self._sets[key]
@@ -276,7 +275,7 @@ class _Side:
             self._end_epoch(epoch + 1)
         checkpoint = self.stack.checkpoint()
         for c, member in enumerate(self.members):
-            member.now = taken_out(checkpoint, c, self.stack.width)
+            member.now = taken_out(checkpoint, c, self.stack.dim)
 
     def lose_the_failed(self, fail: Callable[[Bracket, Standing, int], None]) -> None:
         """Trials with a loss that is not finite leave, and the stack shrinks."""

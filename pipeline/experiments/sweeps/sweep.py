@@ -45,7 +45,7 @@ from pipeline.experiments.sweeps.study import JOURNAL, Asked, StorageFailed, Stu
 from pipeline.experiments.sweeps.successive_halving import Found, Race, TrainingDataPool
 from pipeline.experiments.sweeps.tables import as_csv, as_json, leaderboard, markdown, rows_of
 from pipeline.training.train import data_digest, missing_inputs
-from pipeline.training.training_data import epoch_generator, steps_of
+from pipeline.training.training_data import epoch_batches, epoch_rng
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class _Worker:
         material = self.materials.of(reference)
         count = min(self.slots, bracket_size(self.config.halving, self.slots), self.space.trials)
         stack = self.materials.stack(material, [(reference, seed) for seed in range(count)], [])
-        batches = next(steps_of(material.pairs, material.batch_size, epoch_generator(-1, 0), stack.objectives))
+        batches = next(epoch_batches(material.pairs, material.batch_size, epoch_rng(-1, 0), stack.objectives))
         return choose_threads(lambda: material.step(stack, batches, 0))
 
     def _write(self, study: Study, *, report: bool) -> tuple[dict[str, Any], str]:
