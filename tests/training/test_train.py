@@ -117,7 +117,7 @@ def test_a_run_of_before_there_was_a_choice_of_step_is_the_same_run(
     with pytest.raises(pytest.fail.Exception):
         train(stores, method=SMALL, seeds=2, out=tmp_path)
     assert '"step"' not in identities[0]  # which names whose checkpoint it is
-    with pytest.raises(StoreMismatch, match="step: the run has auto, now reference"):
+    with pytest.raises(StoreMismatch, match='step: the run has "auto", now "reference"'):
         train(stores, method=SMALL.model_copy(update={"step": "reference"}), seeds=1, out=tmp_path)
 
 
