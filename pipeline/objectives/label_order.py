@@ -25,7 +25,7 @@ Distance = Literal["l2", "l1"]
 UNITS = 2**20
 TIE = 64  # units (6.1e-5): neighbours in a sorted row that are no farther apart are tied
 _INDEX_BITS = 20  # of a sort key: up to 2^20 candidates, squared distances up to 2^23
-BLOCK = 2**16  # elements: a block's float64 temporaries stay in a core's cache
+BLOCK_ELEMENTS = 2**16  # elements: a block's float64 temporaries stay in a core's cache
 
 _INT64_SIZE = 256  # candidates up to which indices are int64, as `gather` takes them; beyond, the smallest type
 _GRID_SIZE = 512  # candidates from which groups take less time than a sorted row ...
@@ -120,10 +120,10 @@ class GridOrder:
                 first += len(anchors)
 
 
-Order = RankOrder | GridOrder
+LabelOrder = RankOrder | GridOrder
 
 
-def label_order(labels: Tensor, *, distance: Distance = "l2") -> Order:
+def label_order(labels: Tensor, *, distance: Distance = "l2") -> LabelOrder:
     """The order of labels (..., N, K), which must be finite, in the form that makes the step fastest.
 
     That is `GridOrder` on a CPU for large batches whose labels repeat, else `RankOrder`.
@@ -152,7 +152,7 @@ def rank_order(labels: Tensor, *, distance: Distance = "l2") -> RankOrder:
     *leading, size, _ = labels.shape
     empty = torch.empty((*leading, size, size), dtype=_index_type(size), device=labels.device)
     order = RankOrder(empty, empty.clone(), empty.clone())
-    step = max(1, BLOCK // max(1, math.prod(leading) * size)) if labels.device.type == "cpu" else size
+    step = max(1, BLOCK_ELEMENTS // max(1, math.prod(leading) * size)) if labels.device.type == "cpu" else size
     for start in range(0, size, step):
         rows = slice(start, start + step)
         candidates, since, until = _sorted_rows(labels, rows, distance)

@@ -23,7 +23,16 @@ from torch.nn.functional import pad
 from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
 from pipeline.core.config import RankingConfig
-from pipeline.objectives.label_order import BLOCK, TIE, UNITS, Distance, Groups, Order, RankOrder, label_order
+from pipeline.objectives.label_order import (
+    BLOCK_ELEMENTS,
+    TIE,
+    UNITS,
+    Distance,
+    Groups,
+    LabelOrder,
+    RankOrder,
+    label_order,
+)
 
 Denominator = Literal["at_least", "beyond", "beyond_and_self"]
 # With AVX-512 numpy's float64 exp and log take half of torch's time; without it they take up to 2.7 times as long.
@@ -59,7 +68,7 @@ def rank_n_contrast_reference(
 
 
 def rank_n_contrast(
-    logits: Tensor, order: Order, *, denominator: Denominator = "at_least", symmetric: bool = False
+    logits: Tensor, order: LabelOrder, *, denominator: Denominator = "at_least", symmetric: bool = False
 ) -> Tensor:
     """The Rank-N-Contrast loss of EmotionRankCLAP, Eq. 3-4 (F4), a scalar that flows gradient to `logits`.
 
@@ -88,7 +97,7 @@ def rank_n_contrast(
 
 def rank_n_contrast_gradient(
     logits: Tensor,
-    order: Order,
+    order: LabelOrder,
     *,
     denominator: Denominator = "at_least",
     symmetric: bool = False,
@@ -114,16 +123,16 @@ class Ranking:
     config: RankingConfig
     recordable: ClassVar[bool] = True
 
-    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> Order:
+    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> LabelOrder:
         columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
         weights = torch.tensor(self.config.weights or [1.0] * len(columns), dtype=torch.float64, device=rows.device)
         return label_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
 
-    def loss(self, logits: Tensor, prepared: Order) -> Tensor:
+    def loss(self, logits: Tensor, prepared: LabelOrder) -> Tensor:
         config = self.config
         return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
 
-    def gradient(self, logits: Tensor, prepared: Order, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+    def gradient(self, logits: Tensor, prepared: LabelOrder, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
         reading, symmetric = self.config.denominator, self.config.symmetric
         return rank_n_contrast_gradient(
             logits, prepared, denominator=reading, symmetric=symmetric, with_gradient=with_gradient
@@ -134,7 +143,7 @@ class _RankNContrast(torch.autograd.Function):
     """The gradient is made on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, order: Order, denominator: Denominator, symmetric: bool) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, order: LabelOrder, denominator: Denominator, symmetric: bool) -> Tensor:
         needed = ctx.needs_input_grad[0]
         losses, gradient = rank_n_contrast_gradient(
             logits, order, denominator=denominator, symmetric=symmetric, with_gradient=needed
@@ -152,7 +161,7 @@ class _RankNContrast(torch.autograd.Function):
 
 
 def _one_direction(
-    logits: Tensor, order: Order, *, denominator: Denominator, with_gradient: bool
+    logits: Tensor, order: LabelOrder, *, denominator: Denominator, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Losses (...) and gradient (..., N, N), or an empty one. Leading dimensions that `order` lacks share it."""
     size, rows = logits.shape[-1], order.rows
@@ -162,7 +171,7 @@ def _one_direction(
         weight = order.kept().clamp(min=1).double().reciprocal().repeat_interleave(size)[:, None]
     else:
         weight = torch.full((), 1 / size**2, dtype=torch.float64, device=logits.device)
-    block = max(1, BLOCK // (flat.shape[0] * size)) if logits.device.type == "cpu" else rows
+    block = max(1, BLOCK_ELEMENTS // (flat.shape[0] * size)) if logits.device.type == "cpu" else rows
     if isinstance(order, RankOrder) and rows <= block:  # at N = 64, slices and their views cost a fifth
         sums = _sorted_block(flat, order, denominator=denominator, weight=weight, gradient=gradient)
     else:

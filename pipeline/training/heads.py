@@ -23,7 +23,7 @@ from pipeline.core.errors import StoreCorrupt
 
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 EPSILON = 1e-8  # a ReLU row can be all zero (F7)
-FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
+HEADS_FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
 ACTIVATIONS = ("relu", "identity")
 _FILE_NAMES = {"audio_std": "audio_spread", "text_std": "text_spread"}  # of the state dict -> of the file
 _METADATA, _CHECKSUM = "emotionrankclap", "checksum"
@@ -108,7 +108,7 @@ def save_heads(heads: Heads, path: Path, about: dict[str, Any]) -> None:
     """Write `heads` as safetensors, whole or not at all; `about` (JSON) goes into the file's metadata."""
     sizes = {"audio_width": heads.audio.in_features, "text_width": heads.text.in_features}
     shape = sizes | {"width": heads.audio.out_features, "activation": heads.activation}
-    save_tensors(file_tensors(heads), path, {"format": FORMAT, "heads": shape, "about": about})
+    save_tensors(file_tensors(heads), path, {"format": HEADS_FORMAT, "heads": shape, "about": about})
 
 
 def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
@@ -118,7 +118,7 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
     """
     tensors, metadata = load_tensors(path)
     try:
-        if metadata["format"] != FORMAT:
+        if metadata["format"] != HEADS_FORMAT:
             raise ValueError(f"format {metadata['format']}")
         heads = _empty_heads(metadata["heads"])
         names = {file_name: name for name, file_name in _FILE_NAMES.items()}

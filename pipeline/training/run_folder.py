@@ -26,7 +26,7 @@ from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.files import deeper_than, read_yaml
 from pipeline.training.heads import Heads, load_heads, one_line_reason
 
-AGAIN = "Train again; with --fresh where that does not help."
+TRAIN_AGAIN = "Train again; with --fresh where that does not help."
 _MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 # a seed names a folder, so it is a number as Python writes it and nothing else
 _SeedName = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
@@ -76,7 +76,7 @@ class Run:
                 raise ValueError(f"best_seed {checked.best_seed} is not one of its seeds")
         except (OSError, ValueError, RecursionError) as error:
             found = f"cannot be read ({first_wrong(error)})"
-            raise StoreCorrupt(path, found, "what train-heads wrote", AGAIN) from None
+            raise StoreCorrupt(path, found, "what train-heads wrote", TRAIN_AGAIN) from None
         return about
 
     @property
@@ -95,7 +95,7 @@ class Run:
         heads, origin = load_heads(path)
         expected = about["seeds"][str(of_seed)] | {"seed": of_seed}
         if any(origin.get(name) != expected[name] for name in ("seed", "epoch", "dev_loss")):
-            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {of_seed}", AGAIN)
+            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {of_seed}", TRAIN_AGAIN)
         return heads
 
     def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
@@ -105,7 +105,8 @@ class Run:
         expected = stores.audio.width, stores.text.width
         if found != expected:
             folder = self.folder if seed is None else self.seed_folder(seed)
-            raise StoreMismatch(folder, f"heads of vectors {found} wide", f"{expected} as in {stores.folder}", AGAIN)
+            mismatch = f"heads of vectors {found} wide", f"{expected} as in {stores.folder}"
+            raise StoreMismatch(folder, *mismatch, TRAIN_AGAIN)
         return heads
 
     def metrics(self, seed: int) -> str:
@@ -117,7 +118,8 @@ class Run:
             if epochs != list(range(1, self.config.epochs + 1)) or not text.endswith("\n"):
                 raise ValueError(f"{len(epochs)} lines of {self.config.epochs} epochs")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StoreCorrupt(path, f"cannot be read ({one_line_reason(error)})", "a line an epoch", AGAIN) from None
+            found = f"cannot be read ({one_line_reason(error)})"
+            raise StoreCorrupt(path, found, "a line an epoch", TRAIN_AGAIN) from None
         return text
 
     def corruption(self, seed: int) -> str:

@@ -33,7 +33,9 @@ def require_tensorboard() -> None:
 
 
 @contextmanager
-def curves(folder: Path, metrics: Iterable[Mapping[str, Any]]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def tensorboard_curves(
+    folder: Path, metrics: Iterable[Mapping[str, Any]]
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Show `metrics`, a line an epoch, in place of what a seed's `folder` shows; gives the call that adds the next.
 
     Raises OSError where the disk refuses.

@@ -38,12 +38,12 @@ from pipeline.objectives.base import Objective, objective_of, required_labels, w
 from pipeline.training.batched_heads import TRAINED, BatchedHeads, ReferenceHeads, heads_config
 from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.training.run_folder import Run, begin_run, first_wrong
-from pipeline.training.tensorboard import EVENT_FILES, curves, require_tensorboard
+from pipeline.training.tensorboard import EVENT_FILES, require_tensorboard, tensorboard_curves
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, fit_standardisation
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
+TRAINING_CHECKPOINT = "checkpoint.safetensors"
 LOG_SECONDS = 2.0  # between two lines about epochs
 _STEPS = {"auto": BatchedHeads, "reference": ReferenceHeads}  # by TrainConfig.step
 
@@ -129,9 +129,9 @@ def train(
             if seed not in run.seeds:
                 run.finish(seed, Trainer(shared, folder, seed, tensorboard=tensorboard).train(check))
             elif tensorboard and not list(folder.glob(EVENT_FILES)):
-                with curves(folder, map(json.loads, run.metrics(seed).splitlines())):
+                with tensorboard_curves(folder, map(json.loads, run.metrics(seed).splitlines())):
                     pass
-            remove(folder / CHECKPOINT)  # not before run.json names the seed
+            remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
         run.restore_best_and_metrics()
     return run
 
@@ -161,7 +161,7 @@ class SharedTraining:
         self.dev_batches = data.dev_batches([objective])
 
     def heads(self, seed: int) -> BatchedHeads:
-        """New heads of `seed`, as the one configuration of a batch."""
+        """Untrained heads of `seed`, a batch of one configuration."""
         heads = copy.deepcopy(self.data.standard)
         heads.initialise(seed, self.config.temperature)
         return _STEPS[self.config.step]([heads_config(self.config, heads, self.objective, steps=self.data.steps)])
@@ -196,7 +196,7 @@ class Trainer:
         self.folder, self.seed, self.tensorboard = folder, seed, tensorboard
         self.heads = shared.heads(seed)
         self.best: dict[str, Tensor] = {}  # the heads of the epoch with the lowest development loss
-        self.checkpoint = folder / CHECKPOINT
+        self.checkpoint = folder / TRAINING_CHECKPOINT
         self.identity = hashlib.blake2b(f"{seed} {shared.identity}".encode(), digest_size=16).hexdigest()
         self.started = self.logged = time.perf_counter()
 
@@ -208,7 +208,7 @@ class Trainer:
             progress.threads = use_threads(progress.threads or self.shared.threads)
         self.started = time.perf_counter()
         batch_seed = self.seed if self.config.shuffle_seed is None else self.config.shuffle_seed
-        with curves(self.folder, progress.metrics) if self.tensorboard else nullcontext() as add_to_curves:
+        with tensorboard_curves(self.folder, progress.metrics) if self.tensorboard else nullcontext() as add_to_curves:
             while progress.epoch < self.config.epochs:
                 train_loss = float(self.data.train(self.heads, batch_seed, progress.epoch, check))
                 (dev_loss,) = self.data.dev_losses(self.heads, self.shared.dev_batches)

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pipeline.core.errors import StoreCorrupt
-from pipeline.training.heads import FORMAT, Heads, file_tensors, load_heads, load_tensors, save_heads, save_tensors
+from pipeline.training.heads import (
+    HEADS_FORMAT,
+    Heads,
+    file_tensors,
+    load_heads,
+    load_tensors,
+    save_heads,
+    save_tensors,
+)
 
 ABOUT = {"method": "m", "seed": 0, "epoch": 2, "dev_loss": 1.5}
 SHAPE = {"audio_width": 3, "text_width": 2, "width": 2, "activation": "relu"}
@@ -106,7 +114,7 @@ def test_a_file_cut_anywhere_is_refused(saved: bytes, place: Path, step: int) ->
 
 
 def described(**changed: Any) -> dict[str, Any]:
-    return {"format": FORMAT, "heads": SHAPE | changed, "about": ABOUT}
+    return {"format": HEADS_FORMAT, "heads": SHAPE | changed, "about": ABOUT}
 
 
 def with_tensors(**changed: torch.Tensor | None) -> Callable[[Path], None]:
@@ -161,7 +169,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "a number of 10,000 digits": with_text('{"checksum": ' + "9" * 10_000 + "}"),
     "the format before": with_metadata(described() | {"format": "emotionrankclap-heads/1"}),
     "no format": with_metadata({}),
-    "no shape": with_metadata({"format": FORMAT, "about": {}}),
+    "no shape": with_metadata({"format": HEADS_FORMAT, "about": {}}),
     "an unknown activation": with_metadata(described(activation="evil")),
     "an activation of no kind": with_metadata(described(activation=[])),
     "another width": with_metadata(described(width=3)),

@@ -20,7 +20,7 @@ from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import EmotionRankError, Interrupted, StoreCorrupt
 from pipeline.training.heads import Heads, load_heads, load_tensors, save_heads, save_tensors
 from pipeline.training.run_folder import Run, open_run
-from pipeline.training.train import CHECKPOINT, Trainer
+from pipeline.training.train import TRAINING_CHECKPOINT, Trainer
 from tests.inputs.hostile_runs import ABOUT, CONFIG, Edit
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 
@@ -197,7 +197,7 @@ def stopped(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_checkpoint", write_and_stop)
         assert trained(small, out).exit_code == 130
-    assert load_tensors(out / "seeds/0" / CHECKPOINT)[1]["epoch"] == 1
+    assert load_tensors(out / "seeds/0" / TRAINING_CHECKPOINT)[1]["epoch"] == 1
     return out
 
 
@@ -205,7 +205,7 @@ def resumed(small: Path, stopped: Path, finished: Path, out: Path, spoil: Callab
     """What is said of a checkpoint after `spoil`; the run ends as one that was never stopped."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(stopped, out)
-    spoil(out / "seeds/0" / CHECKPOINT)
+    spoil(out / "seeds/0" / TRAINING_CHECKPOINT)
     result = trained(small, out)
     assert result.exit_code == 0, result.stderr
     whole = tree(finished, "evaluation.json")
@@ -270,7 +270,7 @@ def test_a_checkpoint_of_the_same_shapes_and_other_settings_is_never_gone_on_fro
     other = ["-o", "learning_rate=0.01"]
     assert trained(small, tmp_path / "whole", *other).exit_code == 0
     (tmp_path / "cut/seeds/0").mkdir(parents=True)
-    shutil.copy(stopped / "seeds/0" / CHECKPOINT, tmp_path / "cut/seeds/0")
+    shutil.copy(stopped / "seeds/0" / TRAINING_CHECKPOINT, tmp_path / "cut/seeds/0")
     result = trained(small, tmp_path / "cut", *other)
     assert "seed 0 begins again" in result.stderr
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")

@@ -86,7 +86,7 @@ def test_indices_that_int16_cannot_hold_take_int32():
 def test_sorting_a_few_rows_at_a_time_changes_nothing(leading, monkeypatch):
     labels = torch.randint(5, 36, (*leading, 9, 2), generator=torch.Generator().manual_seed(0)) / 5
     whole = rank_order(labels)
-    monkeypatch.setattr(module, "BLOCK", 4 * 9 * 6 + 1)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 4 * 9 * 6 + 1)
     cut = rank_order(labels)
     for a, b in ((whole.candidates, cut.candidates), (whole.since, cut.since), (whole.until, cut.until)):
         assert torch.equal(a, b)

@@ -22,7 +22,7 @@ from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import Interrupted
 from pipeline.training.run_folder import Run
-from pipeline.training.tensorboard import EVENT_FILES, curves
+from pipeline.training.tensorboard import EVENT_FILES, tensorboard_curves
 from pipeline.training.train import Trainer, train
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 
@@ -220,7 +220,7 @@ def test_a_comparison_shows_the_curves_of_every_method(small: Path, tmp_path: Pa
 def test_losses_of_any_size_are_written(tmp_path: Path) -> None:
     losses = [1e300, -1e300, math.nan, 1e-300, 7]
     lines = [{"epoch": e, "train_loss": loss, "dev_loss": 0.5, "temperature": 1} for e, loss in enumerate(losses, 1)]
-    with curves(tmp_path, lines[:2]) as add:
+    with tensorboard_curves(tmp_path, lines[:2]) as add:
         for line in lines[2:]:
             add(line)
     found = [value for _, value in shown(tmp_path)["train_loss"]]
@@ -234,7 +234,7 @@ def test_an_event_file_of_an_earlier_release_is_replaced_and_no_link_followed(tm
     folder = tmp_path / str(seed)
     folder.mkdir()
     (folder / f"events.out.tfevents.{seed}").symlink_to(tmp_path / "mine")
-    with curves(folder, []):
+    with tensorboard_curves(folder, []):
         pass
     assert (tmp_path / "mine").read_text() == "kept"
     assert not any(path.is_symlink() for path in folder.iterdir())

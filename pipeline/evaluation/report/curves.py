@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.core.errors import StoreCorrupt
 from pipeline.evaluation.report.drawing import COLOURS, LINES, MARKERS, Figure, drawable
-from pipeline.training.run_folder import AGAIN, Run
+from pipeline.training.run_folder import TRAIN_AGAIN, Run
 
 NAME = "curves"
 MEASURES = ("train_loss", "dev_loss", "temperature")
@@ -46,7 +46,7 @@ def _lines(run: Run, seed: int) -> list[Line]:
         return checked(list(map(json.loads, run.metrics(seed).splitlines())))
     except (KeyError, TypeError, ValueError, OverflowError):
         found = f"a line without {', '.join(MEASURES)}"
-        raise StoreCorrupt(run.seed_folder(seed) / "metrics.jsonl", found, "all of them", AGAIN) from None
+        raise StoreCorrupt(run.seed_folder(seed) / "metrics.jsonl", found, "all of them", TRAIN_AGAIN) from None
 
 
 def draw_curves(figure: Any, of: Mapping[str, Sequence[Curve]]) -> None:
