@@ -1,39 +1,50 @@
-"""An objective of the user's own: a function of logits and a batch, its gradient by autograd (docs/objectives.md)."""
+"""What an objective is, built in or a plugin's, and what a plugin's loss is given (docs/objectives.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
-from pipeline.core.config import AnyObjective, CustomObjectiveConfig, RankingConfig, SoftTargetsConfig
-from pipeline.core.errors import EmotionRankError, UsageError
+from pipeline.core.config import AnyObjective, CustomObjectiveConfig, RankingConfig
+from pipeline.core.errors import EmotionRankError
 from pipeline.core.plugins import Plugin, find, translate_errors
-from pipeline.objectives.label_order import Order, label_order
-from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_n_contrast_gradient
-from pipeline.objectives.soft_targets import (
-    Targets,
-    gemo,
-    identity,
-    same_class,
-    smooth,
-    soft_target_gradient,
-    soft_target_loss,
-)
+from pipeline.objectives.rank_n_contrast import Ranking
+from pipeline.objectives.soft_targets import fit_soft_targets
+
+
+class Objective(Protocol):
+    """The loss of a method: `Ranking`, `SoftTargets` or a plugin's `CustomLoss`."""
+
+    recordable: ClassVar[bool]  # whether a CUDA graph of its work may be replayed
+
+    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor, /) -> Any:
+        """What depends on labels and frozen features alone, for (S, B) rows of `pairs` and their captions.
+
+        What is prepared for S batches has `[s]`, what was prepared for one of them.
+        """
+
+    def loss(self, logits: Tensor, prepared: Any) -> Tensor:
+        """The mean loss of (..., B, B) logits (cosine / tau) under autograd: a scalar."""
+
+    def gradient(self, logits: Tensor, prepared: Any, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        """Each batch's loss (...) and its gradient (..., B, B), without autograd.
+
+        Leading dimensions that `prepared` lacks share it. Without `with_gradient` the gradient is empty.
+        """
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B pairs as a loss of one's own sees them; leading dimensions are of several batches. Looked up when asked for."""
+    """B pairs as a plugin's loss sees them; leading dimensions are of several batches. Each field is read when used."""
 
-    pairs: CachedPairs  # all that are trained on, or the development set
-    rows: Tensor  # (..., B) which of them
-    captions: Tensor  # (..., B) which caption of each: rows of `pairs.text`
+    pairs: CachedPairs  # the training or the development set
+    rows: Tensor  # (..., B) of `pairs`
+    captions: Tensor  # (..., B) rows of `pairs.text`, one caption each
 
     def __len__(self) -> int:
         return self.rows.shape[-1]
@@ -77,123 +88,61 @@ class Batch:
 
 @dataclass(frozen=True)
 class CustomLoss:
-    """A registered loss with its settings.
+    """A plugin's loss with its settings.
 
-    What it gives is checked but for being finite: a sweep's trial may diverge, and fails alone.
+    A loss that is not finite is not refused here: a sweep's trial may diverge, and fails alone.
     """
 
-    part: Plugin
+    plugin: Plugin
     settings: Mapping[str, Any]
-    recordable: ClassVar[bool] = False  # a recording would keep whatever its Python decided the first time
+    recordable: ClassVar[bool] = False  # a recording would repeat whatever its Python decided the first time
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Batch:
         return Batch(pairs, rows, captions)
 
     def loss(self, logits: Tensor, prepared: Batch) -> Tensor:
-        each = logits.reshape(-1, *logits.shape[-2:]).unbind()
-        return torch.stack([self._of_one(one, prepared, c) for c, one in enumerate(each)]).mean()
+        flat = logits.reshape(-1, *logits.shape[-2:]).unbind()
+        return torch.stack([self._loss_of_batch(batch, prepared, index) for index, batch in enumerate(flat)]).mean()
 
     def gradient(self, logits: Tensor, prepared: Batch, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
         flat = logits.detach().reshape(-1, *logits.shape[-2:])
-        losses, slopes = flat.new_empty(len(flat)), torch.empty_like(flat if with_gradient else flat[:0])
+        losses, gradients = flat.new_empty(len(flat)), torch.empty_like(flat if with_gradient else flat[:0])
         with torch.set_grad_enabled(with_gradient):
-            for c, each in enumerate(flat):
-                own = each.clone().requires_grad_(with_gradient)
-                loss = self._of_one(own, prepared, c)
+            for index, batch in enumerate(flat):
+                variable = batch.clone().requires_grad_(with_gradient)
+                loss = self._loss_of_batch(variable, prepared, index)
                 if with_gradient:
-                    slopes[c] = self._slope(loss, own)
-                losses[c] = loss.detach()
-        leading = logits.shape[:-2]
-        return losses.view(leading), slopes.view(logits.shape) if with_gradient else slopes.flatten()
+                    gradients[index] = self._gradient_of(loss, variable)
+                losses[index] = loss.detach()
+        return losses.view(logits.shape[:-2]), gradients.view(logits.shape) if with_gradient else gradients.flatten()
 
-    def _of_one(self, logits: Tensor, prepared: Batch, c: int) -> Tensor:
-        """The loss of the c-th (B, B) of all leading dimensions; those that `prepared` lacks share it."""
-        count = prepared.rows.shape[:-1].numel()
+    def _loss_of_batch(self, logits: Tensor, prepared: Batch, index: int) -> Tensor:
+        """The loss of (B, B) logits, those at `index` of all leading dimensions.
+
+        Leading dimensions that `prepared` lacks share it. Raises EmotionRankError for what is not one number.
+        """
         batch = prepared
         if prepared.rows.dim() > 1:
-            rows, captions = (t.reshape(count, -1)[c % count] for t in (prepared.rows, prepared.captions))
-            batch = Batch(prepared.pairs, rows, captions)
-        with translate_errors(self.part, self.part.source, "a loss of (logits, batch)"):
-            loss = self.part.make(logits, batch, **self.settings)
+            count, size = prepared.rows.shape[:-1].numel(), prepared.rows.shape[-1]
+            rows, captions = prepared.rows.reshape(count, size), prepared.captions.reshape(count, size)
+            batch = Batch(prepared.pairs, rows[index % count], captions[index % count])
+        with translate_errors(self.plugin, self.plugin.source, "a loss of (logits, batch)"):
+            loss = self.plugin.make(logits, batch, **self.settings)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             shape = f" of shape {tuple(loss.shape)}, {loss.dtype}" if isinstance(loss, Tensor) else ""
             found = f"it returned a {type(loss).__name__}{shape}"
-            raise EmotionRankError(self.part, found, "one number, as a tensor", "Return the mean over the batch.")
+            raise EmotionRankError(self.plugin, found, "one number, as a tensor", "Return the mean over the batch.")
         return loss.reshape(())
 
-    def _slope(self, loss: Tensor, logits: Tensor) -> Tensor:
-        slope = None
+    def _gradient_of(self, loss: Tensor, logits: Tensor) -> Tensor:
+        gradient = None
         if loss.requires_grad:
-            with translate_errors(self.part, self.part.source, "a loss that autograd can follow"):
-                (slope,) = torch.autograd.grad(loss, logits, allow_unused=True)
-        if slope is None:
+            with translate_errors(self.plugin, self.plugin.source, "a loss that autograd can follow"):
+                (gradient,) = torch.autograd.grad(loss, logits, allow_unused=True)
+        if gradient is None:
             found, action = "its loss does not depend on the logits", "Compute it from the logits, without detaching."
-            raise EmotionRankError(self.part, found, "one with a gradient", action)
-        return slope
-
-
-class Objective(Protocol):
-    """A loss of one method."""
-
-    recordable: ClassVar[bool]  # whether CUDA may record its work once and replay it
-
-    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor, /) -> Any:
-        """For (S, B) rows of `pairs` and their captions: from labels and frozen features alone, no gradient.
-
-        What is prepared for S batches has `[s]`, what was prepared for one of them.
-        """
-
-    def loss(self, logits: Tensor, prepared: Any) -> Tensor:
-        """(..., B, B) cosine / tau and what was prepared for them -> a scalar that flows gradient to them."""
-
-    def gradient(self, logits: Tensor, prepared: Any, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
-        """Each batch's own loss (...) and its gradient (..., B, B), without autograd; leading dimensions that
-        `prepared` lacks share it.
-        """
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Rank-N-Contrast (pipeline.objectives.ranking)."""
-
-    config: RankingConfig
-    recordable: ClassVar[bool] = True
-
-    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> Order:
-        columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
-        weights = torch.tensor(self.config.weights or [1.0] * len(columns), dtype=torch.float64, device=rows.device)
-        return label_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
-
-    def loss(self, logits: Tensor, prepared: Order) -> Tensor:
-        config = self.config
-        return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
-
-    def gradient(self, logits: Tensor, prepared: Order, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
-        return rank_n_contrast_gradient(
-            logits,
-            prepared,
-            denominator=self.config.denominator,
-            symmetric=self.config.symmetric,
-            with_gradient=with_gradient,
-        )
-
-
-@dataclass(frozen=True)
-class SoftTargets:
-    """One of the soft-target family (pipeline.objectives.soft_targets)."""
-
-    config: SoftTargetsConfig
-    make: Callable[[CachedPairs, Tensor, Tensor], Targets]
-    recordable: ClassVar[bool] = True
-
-    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
-        return self.make(pairs, rows, captions)
-
-    def loss(self, logits: Tensor, prepared: Targets) -> Tensor:
-        return soft_target_loss(logits, prepared, divergence=self.config.divergence)
-
-    def gradient(self, logits: Tensor, prepared: Targets, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
-        return soft_target_gradient(logits, prepared, divergence=self.config.divergence, with_gradient=with_gradient)
+            raise EmotionRankError(self.plugin, found, "one with a gradient", action)
+        return gradient
 
 
 def required_labels(config: AnyObjective) -> Sequence[str]:
@@ -204,15 +153,15 @@ def required_labels(config: AnyObjective) -> Sequence[str]:
 
 
 def objective_of(config: AnyObjective, train: CachedPairs) -> Objective:
-    """The objective of `config`; what it fits (SmoothCLAP's standardisation), it fits on the training pairs.
+    """The objective of `config`; SmoothCLAP's standardisation is fitted on the training pairs.
 
-    Raises UsageError when the stores lack what it compares (acoustic features), or its code is not registered.
+    Raises UsageError where the stores lack the acoustic features it needs, or its plugin is not registered.
     """
     if isinstance(config, CustomObjectiveConfig):
         return CustomLoss(find("objective", config.name), config.settings)
     if isinstance(config, RankingConfig):
         return Ranking(config)
-    return SoftTargets(config, _maker(config, train))
+    return fit_soft_targets(config, train)
 
 
 def where_to_look(config: AnyObjective) -> str:
@@ -223,27 +172,3 @@ def where_to_look(config: AnyObjective) -> str:
         f"Look at objective {config.name} (labels that are missing are nan where register_objective does not name "
         "them; a root of 0 has no slope), or lower learning_rate."
     )
-
-
-def _maker(config: SoftTargetsConfig, train: CachedPairs) -> Callable[[CachedPairs, Tensor, Tensor], Targets]:
-    if config.targets == "identity":
-        return lambda _, rows, __: identity(rows.shape[-1], batches=tuple(rows.shape[:-1]), device=rows.device)
-    if config.targets == "same_emotion":
-        return lambda pairs, rows, _: same_class(pairs.emotion[rows])
-    if config.targets == "gemo":
-        return lambda pairs, rows, _: gemo(pairs.emotion[rows], pairs.gender[rows], alpha=config.alpha, mix=config.mix)
-    if train.acoustic is None:
-        raise UsageError(
-            "targets smooth", "stores without acoustic.h5", "acoustic features",
-            "Run extract-features with the style acoustic: -o captions.styles=[dimensional,template,acoustic].",
-        )  # fmt: skip
-    spread, mean = torch.std_mean(train.acoustic, dim=0)
-    spread = spread.clamp_min(1e-6)
-
-    def smoothed(pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
-        assert pairs.acoustic is not None
-        acoustic = (pairs.acoustic[rows] - mean) / spread
-        texts = pairs.text[captions]
-        return smooth(acoustic, texts, beta=config.beta, gamma=config.gamma, temperature=config.temperature)
-
-    return smoothed

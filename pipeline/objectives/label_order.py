@@ -25,35 +25,35 @@ Distance = Literal["l2", "l1"]
 UNITS = 2**20
 TIE = 64  # units (6.1e-5): neighbours in a sorted row that are no farther apart are tied
 _INDEX_BITS = 20  # of a sort key: up to 2^20 candidates, squared distances up to 2^23
-BLOCK = 2**16  # elements: a block's float64 temporaries stay in a core's cache
+BLOCK_ELEMENTS = 2**16  # elements: a block's float64 temporaries stay in a core's cache
 
-_WIDE = 256  # candidates up to which indices are int64, as `gather` takes them; beyond, as small as they can be
-_GRID_FROM = 512  # candidates from which groups take less time than a sorted row ...
-_REPEATS = 0.8  # ... where no more than this part of the labels is distinct
+_INT64_SIZE = 256  # candidates up to which indices are int64, as `gather` takes them; beyond, the smallest type
+_GRID_SIZE = 512  # candidates from which groups take less time than a sorted row ...
+_DISTINCT_SHARE = 0.8  # ... where no more than this part of the labels is distinct
 
 
 @dataclass(frozen=True)
 class RankOrder:
     """Each anchor's candidates by label distance, farthest first. All (..., N, N), int64 or smaller.
 
-    Position p of row i holds candidate `order[i, p]`. Its ties begin `since[i, p]` places before the nearest
-    candidate. The q-th nearest candidate's ties end at position `until[i, q]`: read from this end, one running sum
-    follows the other without a turn.
+    Position p of row i holds candidate `candidates[i, p]`. Its ties begin `since[i, p]` places before the nearest
+    candidate. The q-th nearest candidate's ties end at position `until[i, q]`: indexed from this end, neither running
+    sum of the loss has to be flipped.
     """
 
-    order: Tensor
+    candidates: Tensor
     since: Tensor
     until: Tensor
 
     @property
     def rows(self) -> int:
         """Rows of all batches."""
-        return self.order.shape[:-1].numel()
+        return self.candidates.shape[:-1].numel()
 
     @property
     def first_tie(self) -> Tensor:
         """The position of the first tie of the candidate at each position."""
-        return self.order.shape[-1] - 1 - self.since
+        return self.candidates.shape[-1] - 1 - self.since
 
     @property
     def last_tie(self) -> Tensor:
@@ -62,29 +62,23 @@ class RankOrder:
 
     def __getitem__(self, batch: int) -> RankOrder:
         """The order of one batch of the leading dimension."""
-        return RankOrder(self.order[batch], self.since[batch], self.until[batch])
+        return RankOrder(self.candidates[batch], self.since[batch], self.until[batch])
 
     def kept(self) -> Tensor:
-        """How many pairs of each batch are not among the farthest of their anchor, in a row of batches."""
+        """(batches,) how many pairs are not among the farthest of their anchor: `beyond` keeps those."""
         return (self.first_tie > 0).sum((-2, -1)).view(-1)
 
-    def flat(self) -> RankOrder:
-        """The rows of all batches, (rows, N)."""
-        if self.order.dim() == 2:
-            return self
-        return RankOrder(*(t.view(-1, t.shape[-1]) for t in (self.order, self.since, self.until)))
-
     def blocks(self, step: int) -> Iterator[tuple[slice, RankOrder]]:
-        """The rows of all batches, a few at a time: their place, and their order (rows, N)."""
-        flat = self.flat()
+        """`step` rows of all batches at a time: which rows, and their order (rows, N)."""
+        candidates, since, until = (t.view(-1, t.shape[-1]) for t in (self.candidates, self.since, self.until))
         for start in range(0, self.rows, step):
             rows = slice(start, start + step)
-            yield rows, RankOrder(flat.order[rows], flat.since[rows], flat.until[rows])
+            yield rows, RankOrder(candidates[rows], since[rows], until[rows])
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The N pairs of one batch by their label: G groups, and for each its classes of equally far groups.
+    """The N pairs of one batch grouped by label: G groups, and for each the classes of equally far groups.
 
     group: (N,) int64, the group of each pair.
     rank: (G, G) int16 or wider, the class of every group seen from each, 0 the farthest.
@@ -114,32 +108,31 @@ class GridOrder:
         return sum(len(batch.group) for batch in self.batches)
 
     def kept(self) -> Tensor:
-        """How many pairs of each batch are not among the farthest of their anchor, in a row of batches."""
+        """(batches,) how many pairs are not among the farthest of their anchor: `beyond` keeps those."""
         return torch.stack([batch.count[batch.group, 1:].sum() for batch in self.batches])
 
     def blocks(self, step: int) -> Iterator[tuple[slice, Groups]]:
-        """The rows of all batches, a few at a time: their place, and `Groups` with their ranks and counts."""
-        place = 0
+        """At most `step` rows of one batch at a time: which of all rows, and `Groups` with their ranks and counts."""
+        first = 0
         for batch in self.batches:
-            for start in range(0, len(batch.group), step):
-                own = batch.group[start : start + step]
-                yield slice(place, place + len(own)), Groups(batch.group, batch.rank[own], batch.count[own])
-                place += len(own)
+            for anchors in torch.split(batch.group, step):
+                yield slice(first, first + len(anchors)), Groups(batch.group, batch.rank[anchors], batch.count[anchors])
+                first += len(anchors)
 
 
-Order = RankOrder | GridOrder
+LabelOrder = RankOrder | GridOrder
 
 
-def label_order(labels: Tensor, *, distance: Distance = "l2") -> Order:
-    """The form of order that makes the step fastest for labels (..., N, K), which must be finite.
+def label_order(labels: Tensor, *, distance: Distance = "l2") -> LabelOrder:
+    """The order of labels (..., N, K), which must be finite, in the form that makes the step fastest.
 
     That is `GridOrder` on a CPU for large batches whose labels repeat, else `RankOrder`.
     """
     size = labels.shape[-2]
-    if labels.device.type != "cpu" or size < _GRID_FROM:
+    if labels.device.type != "cpu" or size < _GRID_SIZE:
         return rank_order(labels, distance=distance)
     distinct = [_distinct(batch) for batch in labels.reshape(-1, size, labels.shape[-1])]
-    if max((len(points) for points, _ in distinct), default=size) > _REPEATS * size:
+    if max((len(points) for points, _ in distinct), default=size) > _DISTINCT_SHARE * size:
         return rank_order(labels, distance=distance)
     return GridOrder(tuple(_groups(*batch, distance) for batch in distinct), tuple(labels.shape[:-2]))
 
@@ -157,22 +150,26 @@ def rank_order(labels: Tensor, *, distance: Distance = "l2") -> RankOrder:
     a bin. Both directions share one order, since text j carries the label of utterance j.
     """
     *leading, size, _ = labels.shape
-    shape, kind = (*leading, size, size), _index_type(size)
-    order, since, until = (torch.empty(shape, dtype=kind, device=labels.device) for _ in range(3))
-    step = max(1, BLOCK // max(1, math.prod(leading) * size)) if labels.device.type == "cpu" else size
+    empty = torch.empty((*leading, size, size), dtype=_index_type(size), device=labels.device)
+    order = RankOrder(empty, empty.clone(), empty.clone())
+    step = max(1, BLOCK_ELEMENTS // max(1, math.prod(leading) * size)) if labels.device.type == "cpu" else size
     for start in range(0, size, step):
         rows = slice(start, start + step)
-        order[..., rows, :], since[..., rows, :], until[..., rows, :] = _sorted_rows(labels, rows, distance)
-    return RankOrder(order, since, until)
+        candidates, since, until = _sorted_rows(labels, rows, distance)
+        order.candidates[..., rows, :], order.since[..., rows, :], order.until[..., rows, :] = candidates, since, until
+    return order
 
 
 def _sorted_rows(labels: Tensor, rows: slice, distance: Distance) -> tuple[Tensor, Tensor, Tensor]:
-    """`order`, `since` and `until` of some anchors, (..., rows, N) int64."""
+    """`candidates`, `since` and `until` of some anchors, (..., rows, N) int64."""
     size = labels.shape[-2]
-    apart = [c[..., rows, None] - c[..., None, :] for c in labels.double().unbind(-1)]
-    far = torch.stack([d.square_() if distance == "l2" else d.abs_() for d in apart]).sum(0)  # (..., rows, N)
+    differences = [label[..., rows, None] - label[..., None, :] for label in labels.double().unbind(-1)]
+    powers = [d.square_() if distance == "l2" else d.abs_() for d in differences]
+    distances = torch.stack(powers).sum(0)  # (..., rows, N), L2 squared
     position = torch.arange(size, device=labels.device)
-    keys = _sorted(((far * -UNITS).round_().long() << _INDEX_BITS).bitwise_or_(position))
+    keys = ((distances * -UNITS).round_().long() << _INDEX_BITS).bitwise_or_(position)
+    # numpy's vectorised sort takes 2.5-4 times less than torch's on a CPU
+    keys = torch.from_numpy(np.sort(keys.numpy(), axis=-1)) if keys.device.type == "cpu" else keys.sort(-1).values
     gap = (keys >> _INDEX_BITS).diff(dim=-1) > TIE  # ascending
     edge = torch.ones_like(keys[..., :1], dtype=torch.bool)
     first = torch.where(torch.cat([edge, gap], -1), position, 0).cummax(-1).values
@@ -180,15 +177,8 @@ def _sorted_rows(labels: Tensor, rows: slice, distance: Distance) -> tuple[Tenso
     return keys & (2**_INDEX_BITS - 1), size - 1 - first, until
 
 
-def _sorted(keys: Tensor) -> Tensor:
-    """Ascending along the last axis; numpy's vectorised sort takes 2.5-4 times less than torch's on a CPU."""
-    if keys.device.type != "cpu":
-        return keys.sort(-1).values
-    return torch.from_numpy(np.sort(keys.numpy(), axis=-1))
-
-
 def _index_type(size: int) -> torch.dtype:
-    if size <= _WIDE:
+    if size <= _INT64_SIZE:
         return torch.int64
     return torch.int16 if size < 2**15 else torch.int32
 
@@ -200,10 +190,12 @@ def _distinct(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _groups(points: Tensor, group: Tensor, distance: Distance) -> Groups:
+    """`Groups` of distinct labels (G, K) and the one of each pair (N,)."""
     order = rank_order(points, distance=distance)
     starts = order.first_tie == torch.arange(len(points), device=points.device)
     position_class = starts.cumsum(-1) - 1
-    rank = torch.empty_like(position_class).scatter_(-1, order.order.long(), position_class)
+    rank = torch.empty_like(position_class).scatter_(-1, order.candidates.long(), position_class)
     count = torch.zeros(len(points), int(rank.max()) + 1, dtype=torch.float64, device=points.device)
     pairs = group.bincount(minlength=len(points)).double()
-    return Groups(group, rank.to(_index_type(_WIDE + len(points))), count.scatter_add_(-1, rank, pairs.expand_as(rank)))
+    count.scatter_add_(-1, rank, pairs.expand_as(rank))
+    return Groups(group, rank.to(_index_type(_INT64_SIZE + len(points))), count)

@@ -1,17 +1,18 @@
-"""Rank-N-Contrast across modalities (F4-F8, F16), in O(N^2) once the order of the labels is known.
+"""Rank-N-Contrast across modalities (F4-F8, F16): the readable form, and the one that trains, in O(N^2) after a sort.
 
     order = label_order(labels)                       # (N, K) -> once per batch, from the labels alone
     loss = rank_n_contrast(cosines / tau, order)      # logits (N, N): row i is audio i, column j is text j
 
 For anchor i and candidate j the loss is `-log(exp(s_ij) / sum_{k in S_ij} exp(s_ik))`, the mean of all pairs. With a
-row sorted by label distance, farthest first, every `S_ij` is a beginning of the row: its sum is one entry of a running
+row sorted by label distance, farthest first, every `S_ij` is a prefix of the row: its sum is one entry of a running
 sum. The gradient is another running sum from the other end, so the forward pass already produces it. Where labels
 repeat, both run over classes of equally far candidates instead of candidates, and no row needs to be sorted.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,17 +20,55 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from pipeline.objectives.label_order import BLOCK, Groups, Order, RankOrder
-from pipeline.objectives.label_order import label_order as label_order
-from pipeline.objectives.label_order import rank_order as rank_order
+from cache.manifest import LABEL_COLUMNS
+from cache.pairs import CachedPairs
+from pipeline.core.config import RankingConfig
+from pipeline.objectives.label_order import (
+    BLOCK_ELEMENTS,
+    TIE,
+    UNITS,
+    Distance,
+    Groups,
+    LabelOrder,
+    RankOrder,
+    label_order,
+)
 
 Denominator = Literal["at_least", "beyond", "beyond_and_self"]
 # With AVX-512 numpy's float64 exp and log take half of torch's time; without it they take up to 2.7 times as long.
 _NUMPY = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
+def rank_n_contrast_reference(
+    similarity: Tensor,
+    labels: Tensor,
+    *,
+    distance: Distance = "l2",
+    denominator: Denominator = "at_least",
+    symmetric: bool = False,
+) -> Tensor:
+    """The loss as Eq. 3-4 define it, in plain autograd: what `rank_n_contrast` computes, in O(N^3) and one batch.
+
+    similarity: (N, N) cosine / tau; labels: (N, K), row i is that of pair i. The options are `rank_n_contrast`'s.
+    """
+    differences = labels.double()[:, None] - labels.double()[None]  # (N, N, K)
+    distances = (differences.square() if distance == "l2" else differences.abs()).sum(-1)  # (N, N), L2 squared
+    tie = TIE / UNITS  # distances that are no farther apart are equal
+    terms = []
+    for scores in (similarity, similarity.T) if symmetric else (similarity,):
+        for i in range(len(labels)):
+            for j in range(len(labels)):
+                farther = distances[i] > distances[i, j] + tie
+                in_denominator = distances[i] >= distances[i, j] - tie if denominator == "at_least" else farther
+                if denominator == "beyond_and_self":
+                    in_denominator[j] = True
+                if in_denominator.any():
+                    terms.append(scores[i][in_denominator].logsumexp(0) - scores[i, j])
+    return torch.stack(terms).mean() if terms else 0 * similarity.sum()
+
+
 def rank_n_contrast(
-    logits: Tensor, order: Order, *, denominator: Denominator = "at_least", symmetric: bool = False
+    logits: Tensor, order: LabelOrder, *, denominator: Denominator = "at_least", symmetric: bool = False
 ) -> Tensor:
     """The Rank-N-Contrast loss of EmotionRankCLAP, Eq. 3-4 (F4), a scalar that flows gradient to `logits`.
 
@@ -52,13 +91,13 @@ def rank_n_contrast(
     Sums are float64 about each row's mid-range: exact for rows that span up to 1,380 (cosine / .01 spans 200).
     References: Zha et al., "Rank-N-Contrast", NeurIPS 2023 (F15); Chandra et al., Interspeech 2025 (F4).
     """
-    loss: Tensor = _Ranking.apply(logits, order, denominator, symmetric)
+    loss: Tensor = _RankNContrast.apply(logits, order, denominator, symmetric)
     return loss
 
 
 def rank_n_contrast_gradient(
     logits: Tensor,
-    order: Order,
+    order: LabelOrder,
     *,
     denominator: Denominator = "at_least",
     symmetric: bool = False,
@@ -68,19 +107,43 @@ def rank_n_contrast_gradient(
 
     Without `with_gradient` the gradient is empty.
     """
-    losses, gradient = _one_direction(logits, order, denominator, with_gradient)
+    losses, gradient = _one_direction(logits, order, denominator=denominator, with_gradient=with_gradient)
     if symmetric:
-        other, turned = _one_direction(logits.mT.contiguous(), order, denominator, with_gradient)
-        losses = (losses + other) / 2
-        gradient = gradient.add_(turned.mT).div_(2) if with_gradient else gradient
+        transposed = logits.mT.contiguous()
+        to_audio, of_audio = _one_direction(transposed, order, denominator=denominator, with_gradient=with_gradient)
+        losses = (losses + to_audio) / 2
+        gradient = gradient.add_(of_audio.mT).div_(2) if with_gradient else gradient
     return losses, gradient
 
 
-class _Ranking(torch.autograd.Function):
+@dataclass(frozen=True)
+class Ranking:
+    """Rank-N-Contrast as an objective (`pipeline.objectives.base.Objective`)."""
+
+    config: RankingConfig
+    recordable: ClassVar[bool] = True
+
+    def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> LabelOrder:
+        columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
+        weights = torch.tensor(self.config.weights or [1.0] * len(columns), dtype=torch.float64, device=rows.device)
+        return label_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
+
+    def loss(self, logits: Tensor, prepared: LabelOrder) -> Tensor:
+        config = self.config
+        return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
+
+    def gradient(self, logits: Tensor, prepared: LabelOrder, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        reading, symmetric = self.config.denominator, self.config.symmetric
+        return rank_n_contrast_gradient(
+            logits, prepared, denominator=reading, symmetric=symmetric, with_gradient=with_gradient
+        )
+
+
+class _RankNContrast(torch.autograd.Function):
     """The gradient is made on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, order: Order, denominator: Denominator, symmetric: bool) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, order: LabelOrder, denominator: Denominator, symmetric: bool) -> Tensor:
         needed = ctx.needs_input_grad[0]
         losses, gradient = rank_n_contrast_gradient(
             logits, order, denominator=denominator, symmetric=symmetric, with_gradient=needed
@@ -98,134 +161,116 @@ class _Ranking(torch.autograd.Function):
 
 
 def _one_direction(
-    logits: Tensor, order: Order, denominator: Denominator, with_gradient: bool
+    logits: Tensor, order: LabelOrder, *, denominator: Denominator, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Losses (...) and gradient (..., N, N), or an empty one. Leading dimensions that `order` lacks share it."""
-    size = logits.shape[-1]
-    flat = logits.detach().reshape(-1, order.rows, size)  # (C, R, N)
+    size, rows = logits.shape[-1], order.rows
+    flat = logits.detach().reshape(-1, rows, size)  # (C, R, N)
     gradient = torch.empty_like(flat) if with_gradient else None
-    weight = _pair_weight(order, denominator, logits)
-    step = max(1, BLOCK // (flat.shape[0] * size)) if logits.device.type == "cpu" else order.rows
-    if isinstance(order, RankOrder) and order.rows <= step:  # at N = 64, slices and their views cost a fifth
-        sums = _sorted_block(flat, order.flat(), denominator, weight, gradient)
+    if denominator == "beyond":  # a pair counts 1 / (pairs kept in its batch), (R, 1); in the others all are kept
+        weight = order.kept().clamp(min=1).double().reciprocal().repeat_interleave(size)[:, None]
     else:
-        sums = torch.cat(
-            [
-                _block(
-                    flat[:, rows],
-                    part,
-                    denominator,
-                    weight[rows] if weight.dim() else weight,
-                    None if gradient is None else gradient[:, rows],
-                )
-                for rows, part in order.blocks(step)
-            ],
-            -1,
-        )
+        weight = torch.full((), 1 / size**2, dtype=torch.float64, device=logits.device)
+    block = max(1, BLOCK_ELEMENTS // (flat.shape[0] * size)) if logits.device.type == "cpu" else rows
+    if isinstance(order, RankOrder) and rows <= block:  # at N = 64, slices and their views cost a fifth
+        sums = _sorted_block(flat, order, denominator=denominator, weight=weight, gradient=gradient)
+    else:
+        parts = []
+        for place, part in order.blocks(block):
+            block_weight = weight[place] if weight.dim() else weight
+            block_gradient = None if gradient is None else gradient[:, place]
+            options: dict[str, Any] = {"denominator": denominator, "weight": block_weight, "gradient": block_gradient}
+            if isinstance(part, RankOrder):
+                parts.append(_sorted_block(flat[:, place], part, **options))
+            else:
+                parts.append(_grid_block(flat[:, place], part, **options))
+        sums = torch.cat(parts, -1)
     losses = sums.view(logits.shape[:-1]).sum(-1).to(logits.dtype)
     return losses, logits.new_empty(0) if gradient is None else gradient.view(logits.shape)
 
 
-def _pair_weight(order: Order, denominator: Denominator, logits: Tensor) -> Tensor:
-    """What one pair of each row counts, 1 / (pairs kept in its batch): float64, (rows, 1), or () where all are kept."""
-    size = logits.shape[-1]
-    if denominator == "beyond":
-        return order.kept().clamp(min=1).double().reciprocal().repeat_interleave(size)[:, None]
-    return torch.full((), 1 / size**2, dtype=torch.float64, device=logits.device)
-
-
-def _block(
-    logits: Tensor, part: RankOrder | Groups, denominator: Denominator, weight: Tensor, gradient: Tensor | None
-) -> Tensor:
-    """Weighted sums of the losses of some rows, (C, R) of `logits` (C, R, N); fills `gradient` (C, R, N)."""
-    if isinstance(part, RankOrder):
-        return _sorted_block(logits, part, denominator, weight, gradient)
-    return _grid_block(logits, part, denominator, weight, gradient)
-
-
 def _sorted_block(
-    logits: Tensor, order: RankOrder, denominator: Denominator, weight: Tensor, gradient: Tensor | None
+    logits: Tensor, order: RankOrder, *, denominator: Denominator, weight: Tensor, gradient: Tensor | None
 ) -> Tensor:
-    """`_block` by running sums over sorted candidates."""
-    candidates, since, until = (t.long().expand_as(logits) for t in (order.order, order.since, order.until))
-    shifted = _shifted(logits.gather(-1, candidates))
-    scores = shifted.sum(-1)
-    power = _exp_(shifted)
+    """Weighted sums (C, R) of the losses of some rows (C, R, N), by running sums over sorted candidates.
+
+    Fills `gradient` (C, R, N) where there is one.
+    """
+    size = logits.shape[-1]
+    candidates, since, until = (
+        tensor.long().view(-1, size).expand_as(logits) for tensor in (order.candidates, order.since, order.until)
+    )
+    power, scores = _exponentials(logits.gather(-1, candidates))
     running = power.cumsum(-1)
     if denominator == "at_least":
-        own = None
+        positive = None
         total = running.gather(-1, until)  # the q-th nearest's denominator; its sums are read from that end
     else:
         # A dropped pair of `beyond` gets itself as its set: log(e_j / e_j) = 0, and its slope 1 - 1 = 0.
-        first = logits.shape[-1] - 1 - since
-        own = power if denominator == "beyond_and_self" else power * (first == 0)
-        total = pad(running, (1, 0)).gather(-1, first).add_(own).flip(-1)
+        first = size - 1 - since
+        positive = power if denominator == "beyond_and_self" else power * (first == 0)
+        total = pad(running, (1, 0)).gather(-1, first).add_(positive).flip(-1)
     losses = _log(total).sum(-1).sub_(scores).mul_(weight.squeeze(-1))
     if gradient is None:
         return losses
     share = torch.div(weight, total)
     nearer = share.cumsum(-1)  # the q-th nearest: sum of weight / denominator of it and all nearer (F16)
-    if own is None:
+    if positive is None:
         slope = nearer.gather(-1, since).mul_(power)
     else:
-        after = logits.shape[-1] - 1 - until.flip(-1)  # how many are nearer than the ties
-        slope = pad(nearer, (1, 0)).gather(-1, after).mul_(power).add_(own * share.flip(-1))
+        after = size - 1 - until.flip(-1)  # how many are nearer than the ties
+        slope = pad(nearer, (1, 0)).gather(-1, after).mul_(power).add_(positive * share.flip(-1))
     gradient.scatter_(-1, candidates, slope.sub_(weight).to(gradient.dtype))
     return losses
 
 
 def _grid_block(
-    logits: Tensor, groups: Groups, denominator: Denominator, weight: Tensor, gradient: Tensor | None
+    logits: Tensor, groups: Groups, *, denominator: Denominator, weight: Tensor, gradient: Tensor | None
 ) -> Tensor:
-    """`_block` by running sums over classes of equally far candidates."""
+    """`_sorted_block` by running sums over classes of equally far candidates."""
     rank, group = groups.rank.long().expand(len(logits), -1, -1), groups.group.expand_as(logits)  # (C, R, G), (C, R, N)
-    shifted = _shifted(logits)
-    scores = shifted.sum(-1)
-    power = _exp_(shifted)
+    power, scores = _exponentials(logits)
 
-    def collect(values: Tensor) -> Tensor:
+    def class_sums(values: Tensor) -> Tensor:
         """Candidates (C, R, N) -> their sums over each class, (C, R, T)."""
         by_group = values.new_zeros(rank.shape).scatter_add_(-1, group, values)
         return values.new_zeros(*rank.shape[:2], groups.count.shape[-1]).scatter_add_(-1, rank, by_group)
 
-    def spread(values: Tensor) -> Tensor:
+    def per_candidate(values: Tensor) -> Tensor:
         """Classes (C, R, T) -> candidates (C, R, N)."""
         return values.gather(-1, rank).gather(-1, group)
 
-    running = collect(power).cumsum(-1)
+    running = class_sums(power).cumsum(-1)
     if denominator == "at_least":
         losses = _log(running).mul_(groups.count).sum(-1).sub_(scores).mul_(weight)
         if gradient is not None:
             share = torch.div(groups.count, running).mul_(weight)
-            gradient.copy_(spread(_from_the_end(share)).mul_(power).sub_(weight))
+            gradient.copy_(per_candidate(_from_the_end(share)).mul_(power).sub_(weight))
         return losses
-    own = power if denominator == "beyond_and_self" else power * (groups.rank == 0).gather(-1, group[0])
-    total = spread(pad(running, (1, -1))).add_(own)
+    positive = power if denominator == "beyond_and_self" else power * (groups.rank == 0).gather(-1, group[0])
+    total = per_candidate(pad(running, (1, -1))).add_(positive)
     losses = _log(total).sum(-1).sub_(scores).mul_(weight.squeeze(-1))
     if gradient is not None:
         share = torch.div(weight, total)
-        nearer = pad(_from_the_end(collect(share)), (-1, 1))
-        gradient.copy_(spread(nearer).mul_(power).add_(own * share).sub_(weight))
+        nearer = pad(_from_the_end(class_sums(share)), (-1, 1))
+        gradient.copy_(per_candidate(nearer).mul_(power).add_(positive * share).sub_(weight))
     return losses
 
 
-def _shifted(logits: Tensor) -> Tensor:
-    """A float64 copy of each row about its mid-range."""
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """float64 exponentials of each row about its mid-range, and the sum of the shifted row."""
     middle = (logits.amax(-1, keepdim=True) / 2).add_(logits.amin(-1, keepdim=True), alpha=0.5)
-    return logits.to(torch.float64, copy=True).sub_(middle)
+    shifted = logits.to(torch.float64, copy=True).sub_(middle)
+    total = shifted.sum(-1)
+    if _NUMPY and shifted.device.type == "cpu":
+        np.exp(shifted.numpy(), out=shifted.numpy())
+        return shifted, total
+    return shifted.exp_(), total
 
 
 def _from_the_end(values: Tensor) -> Tensor:
     """Each entry's sum with all that follow it in its row."""
     return values.flip(-1).cumsum(-1).flip(-1)
-
-
-def _exp_(values: Tensor) -> Tensor:
-    """Exponential in place."""
-    if _NUMPY and values.device.type == "cpu":
-        np.exp(values.numpy(), out=values.numpy())
-        return values
-    return values.exp_()
 
 
 def _log(sums: Tensor) -> Tensor:

@@ -11,12 +11,16 @@ Codes are integers; a row whose category is unknown has code -1 and is a match f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from cache.pairs import CachedPairs
+from pipeline.core.config import SoftTargetsConfig
+from pipeline.core.errors import UsageError
 
 Divergence = Literal["cross_entropy", "kl"]
 UNKNOWN = -1
@@ -26,7 +30,7 @@ UNKNOWN = -1
 class Targets:
     """What the softmaxes are compared with: one distribution a row, the same for either direction.
 
-    `entropy` is what a KL divergence has less than the cross-entropy: the mean over rows of the targets' own entropy.
+    `entropy` is the mean over rows of the targets' entropy: the cross-entropy minus the KL divergence.
     """
 
     rows: Tensor  # (..., N, N), each row sums to 1
@@ -35,6 +39,51 @@ class Targets:
     def __getitem__(self, batch: int) -> Targets:
         """The targets of one batch of the leading dimension."""
         return Targets(self.rows[batch], self.entropy[batch])
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """One of the family as an objective (`pipeline.objectives.base.Objective`).
+
+    SmoothCLAP's features are standardised by `acoustic_mean` and `acoustic_std`, (F,), of the training pairs.
+    """
+
+    config: SoftTargetsConfig
+    acoustic_mean: Tensor = field(default_factory=lambda: torch.zeros(()), compare=False)
+    acoustic_std: Tensor = field(default_factory=lambda: torch.ones(()), compare=False)
+    recordable: ClassVar[bool] = True
+
+    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
+        config = self.config
+        if config.targets == "identity":
+            return identity(rows.shape[-1], batches=tuple(rows.shape[:-1]), device=rows.device)
+        if config.targets == "same_emotion":
+            return same_class(pairs.emotion[rows])
+        if config.targets == "gemo":
+            return gemo(pairs.emotion[rows], pairs.gender[rows], alpha=config.alpha, mix=config.mix)
+        assert pairs.acoustic is not None
+        acoustic = (pairs.acoustic[rows] - self.acoustic_mean) / self.acoustic_std
+        text = pairs.text[captions]
+        return smooth(acoustic, text, beta=config.beta, gamma=config.gamma, temperature=config.temperature)
+
+    def loss(self, logits: Tensor, prepared: Targets) -> Tensor:
+        return soft_target_loss(logits, prepared, divergence=self.config.divergence)
+
+    def gradient(self, logits: Tensor, prepared: Targets, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
+        return soft_target_gradient(logits, prepared, divergence=self.config.divergence, with_gradient=with_gradient)
+
+
+def fit_soft_targets(config: SoftTargetsConfig, train: CachedPairs) -> SoftTargets:
+    """The objective of `config`. Raises UsageError where `smooth` finds no acoustic features in the training pairs."""
+    if config.targets != "smooth":
+        return SoftTargets(config)
+    if train.acoustic is None:
+        raise UsageError(
+            "targets smooth", "stores without acoustic.h5", "acoustic features",
+            "Run extract-features with the style acoustic: -o captions.styles=[dimensional,template,acoustic].",
+        )  # fmt: skip
+    std, mean = torch.std_mean(train.acoustic, dim=0)
+    return SoftTargets(config, mean, std.clamp_min(1e-6))
 
 
 def soft_target_loss(logits: Tensor, targets: Targets, *, divergence: Divergence) -> Tensor:
@@ -67,13 +116,13 @@ def soft_target_gradient(
     """
     size = logits.shape[-1]
     toward_text, toward_audio = logits.log_softmax(-1), logits.log_softmax(-2)
-    turned = targets.rows.mT
-    losses = -(targets.rows * toward_text + turned * toward_audio).sum((-2, -1)) / (2 * size)
+    transposed = targets.rows.mT
+    losses = -(targets.rows * toward_text + transposed * toward_audio).sum((-2, -1)) / (2 * size)
     if divergence == "kl":
         losses = losses - targets.entropy
     if not with_gradient:
         return losses, logits.new_empty(0)
-    gradient = (toward_text.exp_() + toward_audio.exp_()).sub_(targets.rows).sub_(turned).div_(2 * size)
+    gradient = (toward_text.exp_() + toward_audio.exp_()).sub_(targets.rows).sub_(transposed).div_(2 * size)
     return losses, gradient
 
 
@@ -97,10 +146,9 @@ def gemo(emotion: Tensor, gender: Tensor, *, alpha: float, mix: Literal["losses"
     same_emotion, same_gender = _matches(emotion), _matches(gender)
     if mix == "targets":
         return targets_of((alpha * same_emotion + (1 - alpha) * same_gender).softmax(-1))
-    parts = targets_of(same_emotion.softmax(-1)), targets_of(same_gender.softmax(-1))
-    return Targets(
-        alpha * parts[0].rows + (1 - alpha) * parts[1].rows, alpha * parts[0].entropy + (1 - alpha) * parts[1].entropy
-    )
+    by_emotion, by_gender = targets_of(same_emotion.softmax(-1)), targets_of(same_gender.softmax(-1))
+    rows = alpha * by_emotion.rows + (1 - alpha) * by_gender.rows
+    return Targets(rows, alpha * by_emotion.entropy + (1 - alpha) * by_gender.entropy)
 
 
 def smooth(acoustic: Tensor, text: Tensor, *, beta: float, gamma: float, temperature: float) -> Targets:
@@ -110,11 +158,11 @@ def smooth(acoustic: Tensor, text: Tensor, *, beta: float, gamma: float, tempera
         acoustic: (..., N, F) frozen paralinguistic features, standardised over the training split.
         text: (..., N, D) frozen text embeddings. Both are normalised here.
     """
-    by_audio, by_text = (
-        (unit @ unit.mT / temperature).softmax(-1) for unit in (normalize(acoustic, dim=-1), normalize(text, dim=-1))
-    )
-    own = torch.eye(acoustic.shape[-2], device=acoustic.device, dtype=acoustic.dtype)
-    return targets_of((1 - beta) * own + beta * ((1 - gamma) * by_audio + gamma * by_text))
+    acoustic, text = normalize(acoustic, dim=-1), normalize(text, dim=-1)
+    by_audio = (acoustic @ acoustic.mT / temperature).softmax(-1)
+    by_text = (text @ text.mT / temperature).softmax(-1)
+    diagonal = torch.eye(acoustic.shape[-2], device=acoustic.device, dtype=acoustic.dtype)
+    return targets_of((1 - beta) * diagonal + beta * ((1 - gamma) * by_audio + gamma * by_text))
 
 
 def targets_of(rows: Tensor) -> Targets:
@@ -125,5 +173,5 @@ def targets_of(rows: Tensor) -> Targets:
 def _matches(codes: Tensor) -> Tensor:
     """(..., N) codes -> (..., N, N) of 0 and 1; a row of unknown category matches itself alone."""
     same = (codes[..., :, None] == codes[..., None, :]) & (codes[..., :, None] != UNKNOWN)
-    own = torch.eye(codes.shape[-1], dtype=torch.bool, device=codes.device)
-    return (same | own).to(torch.get_default_dtype())
+    diagonal = torch.eye(codes.shape[-1], dtype=torch.bool, device=codes.device)
+    return (same | diagonal).to(torch.get_default_dtype())

@@ -1,8 +1,11 @@
-"""The training step by hand: the heads of C configurations side by side in wide matrices, over shared batches.
+"""The training step: first in its readable form, then fast, for the heads of C configurations side by side.
 
-One product projects a batch for all of them and one makes all gradients of a weight; the loss's gradient comes out of
-its forward pass; the optimiser is torch's fused Adam, with rates of its own for each configuration. A single training
-is a stack of one. Under autograd, `Heads.project` and `Objective.loss` are the reference (tests/test_stack.py).
+    train-heads STORES -o step=reference      # trains by the readable form; the same to rounding
+
+`BatchedHeads` keeps the parameters of C configurations stacked and trains them on shared batches. One product projects
+a batch for all of them and one makes all gradients of a weight; the loss's gradient comes out of its forward pass; the
+optimiser is the fused Adam under torch.optim.Adam, called directly because the parameters are rows of stacked tensors.
+A single training is C = 1.
 
 On a CPU each of torch's threads keeps to some rows of the weights, forward, backward and in Adam (which cuts a tensor
 into as many pieces). Products cut otherwise pass megabytes from core to core each step: on two cores that share no
@@ -11,174 +14,237 @@ cache a step took 5.3 ms and takes 3.4.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from torch.optim.adam import adam
 
+from pipeline.core.config import TrainConfig
 from pipeline.objectives.base import Objective
 from pipeline.training.heads import EPSILON, MAX_SCALE, Heads
-from pipeline.training.lr_schedule import CONSTANT, Schedule
 
-MAX_EXPONENT = 709.0  # of e in a float64; training that goes astray gets beyond
+MAX_EXPONENT = 709.0  # of e in a float64; the scale of a training that diverges gets beyond
 TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")
+
+Step = Callable[[Tensor, Tensor, Sequence[Any]], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a training of `steps` steps: constant (the paper's), or warmed up and decayed."""
+
+    steps: int
+    shape: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: float = 0.0  # share of the steps over which it rises linearly
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with at step 0 to `steps` - 1; a decay ends just above 0."""
+        rising = round(self.warmup * self.steps)
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        if self.shape == "constant":
+            return 1.0
+        left = 1 - (step - rising) / max(1, self.steps - rising)
+        return left if self.shape == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 @dataclass(frozen=True)
 class HeadsConfig:
-    """One configuration of a stack: its heads as they are at the start, and how it trains."""
+    """One configuration: its heads before the first step, and how they train."""
 
     heads: Heads
     objective: Objective
     learning_rate: float
     weight_decay: float = 0.0
-    schedule: Schedule = CONSTANT
+    schedule: Schedule = Schedule(1)
+
+
+def heads_config(config: TrainConfig, heads: Heads, objective: Objective, *, steps: int) -> HeadsConfig:
+    """`heads`, to be trained as `config` says in epochs of `steps` steps."""
+    schedule = Schedule(config.epochs * steps, config.schedule, config.warmup)
+    return HeadsConfig(heads, objective, config.learning_rate, config.weight_decay, schedule)
+
+
+def reference_step(
+    config: HeadsConfig, adam: torch.optim.Adam, *, speech: Tensor, text: Tensor, prepared: Any
+) -> Tensor:
+    """One training step in plain autograd: what `BatchedHeads.step` computes by hand.
+
+    speech (B, Da) and text (B, Dt) are standardised; `prepared` is the objective's for these pairs. Returns the loss
+    before the step.
+    """
+    audio_unit, text_unit = config.heads.project(speech, text)  # (B, dim) each
+    logits = audio_unit @ text_unit.mT * config.heads.log_scale.exp()  # (B, B), cosine / temperature
+    loss = config.objective.loss(logits, prepared)
+    adam.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    adam.step()
+    config.heads.clamp_scale()
+    return loss.detach()
+
+
+@dataclass(frozen=True)
+class _AdamGroup:
+    """The parameters of all configurations with one learning rate, weight decay and schedule, as `adam` takes them."""
+
+    learning_rate: float
+    weight_decay: float
+    schedule: Schedule
+    rate: Tensor  # (), of the coming step
+    params: list[Tensor]
+    grads: list[Tensor]
+    first_moments: list[Tensor]
+    second_moments: list[Tensor]
+    steps: list[Tensor]
+
+
+class _Projection(NamedTuple):
+    """What the backward pass needs of a projection."""
+
+    inputs: Tensor  # (B, D), standardised
+    unit: Tensor  # (C, B, dim)
+    length: Tensor  # (C, B, 1), before it was divided out
 
 
 class BatchedHeads:
-    """C members of one width and activation, which see the same batches; all else is their own."""
+    """The heads of C configurations of one dim and activation, trained on the same batches."""
 
-    def __init__(self, members: Sequence[HeadsConfig]) -> None:
-        first = members[0].heads
-        self.count, self.width, self.activation = len(members), first.audio.out_features, first.activation
-        self.wide = {name: _joined([member.heads.state_dict()[name] for member in members]) for name in TRAINED}
-        self._gradients = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
-        self._first = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}  # Adam's moments
-        self._second = {name: torch.zeros_like(tensor) for name, tensor in self.wide.items()}
-        self._steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
-        self.steps_done = 0  # steps so far
-        self.fastest: Callable[[Tensor, Tensor, Sequence[Any]], Tensor] | None = None  # `step`, or its replay on CUDA
-        self._adams = self._by_rate(members)
-        self.objectives: list[Objective] = []  # the distinct ones, in the order that `prepared` has
-        self._members_of: list[list[int]] = []
-        for c, member in enumerate(members):
-            if member.objective not in self.objectives:
-                self.objectives.append(member.objective)
-                self._members_of.append([])
-            self._members_of[self.objectives.index(member.objective)].append(c)
+    def __init__(self, configs: Sequence[HeadsConfig]) -> None:
+        first = configs[0].heads
+        self.count, self.dim, self.activation = len(configs), first.audio.out_features, first.activation
+        states = [config.heads.state_dict() for config in configs]
+        self.stacked = {  # (C * dim, D) weights, (C * dim,) biases, (C,) scales
+            name: torch.cat([state[name].reshape(-1, *state[name].shape[1:]) for state in states]) for name in TRAINED
+        }
+        self._gradients, self._first_moments, self._second_moments = (
+            {name: torch.zeros_like(tensor) for name, tensor in self.stacked.items()} for _ in range(3)
+        )
+        self._adam_steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
+        alike: dict[tuple[float, float, Schedule], list[int]] = {}
+        for c, config in enumerate(configs):
+            alike.setdefault((config.learning_rate, config.weight_decay, config.schedule), []).append(c)
+        self._groups = [self._adam_group(settings, members) for settings, members in alike.items()]
+        self.steps_done = 0
+        self.chosen_step: Step | None = None  # `step`, or its CUDA graph's replay (kernels.py)
+        self.objectives: list[Objective] = []  # the distinct ones, in the order of `prepared`
+        self._configs_of: list[list[int]] = []  # which configurations each objective trains
+        for c, config in enumerate(configs):
+            if config.objective not in self.objectives:
+                self.objectives.append(config.objective)
+                self._configs_of.append([])
+            self._configs_of[self.objectives.index(config.objective)].append(c)
 
     def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """Train every member on one batch of standardised vectors, (B, Da) and (B, Dt); `prepared` by objective.
+        """Train every configuration on one batch of standardised vectors, (B, Da) and (B, Dt); `prepared` by objective.
 
         Returns the losses before the step, (C,).
         """
-        self.set_rates()
-        losses = self.step_at_rates(speech, text, prepared)
+        self.set_learning_rates()
+        losses = self.update(speech, text, prepared)
         self.steps_done += 1
         return losses
 
-    def set_rates(self) -> None:
-        """Set every member's learning rate to what its schedule says of the coming step."""
-        for member_rate, schedule, rate, _ in self._adams:
-            rate.fill_(member_rate * schedule.factor(self.steps_done))
+    def set_learning_rates(self) -> None:
+        """Set the learning rates of the coming step."""
+        for group in self._groups:
+            group.rate.fill_(group.learning_rate * group.schedule.factor(self.steps_done))
 
-    def step_at_rates(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """`step` at the rates that are set: work for the device alone, so that CUDA can record it (cuda_step.py)."""
-        audio_unit, audio_length = self._projected("audio", speech)
-        text_unit, text_length = self._projected("text", text)
-        scale = self.wide["log_scale"].exp().view(-1, 1, 1)
-        logits = (audio_unit @ text_unit.mT).mul_(scale)  # (C, B, B)
+    def update(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
+        """`step` at the learning rates that are set: work for the device alone, so that CUDA can record it."""
+        threads = torch.get_num_threads() if speech.device.type == "cpu" else 1
+        parts = threads if self.count * self.dim % threads == 0 else 1  # which share the rows of the weights
+        audio, words = self._project("audio", speech, parts), self._project("text", text, parts)
+        scale = self.stacked["log_scale"].exp().view(-1, 1, 1)
+        logits = (audio.unit @ words.unit.mT).mul_(scale)  # (C, B, B)
         losses, slope = self._losses(logits, prepared)
         torch.sum(slope * logits, (1, 2), out=self._gradients["log_scale"])
         slope.mul_(scale)
-        self._backward("audio", slope @ text_unit, audio_unit, audio_length, speech)
-        self._backward("text", slope.mT @ audio_unit, text_unit, text_length, text)
-        for _, _, rate, state in self._adams:
-            adam(**state, lr=rate)
-        self.wide["log_scale"].clamp_(max=math.log(MAX_SCALE))
+        self._backward("audio", slope @ words.unit, audio, parts=parts)
+        self._backward("text", slope.mT @ audio.unit, words, parts=parts)
+        for group in self._groups:
+            adam(
+                group.params, group.grads, group.first_moments, group.second_moments, [], group.steps,
+                fused=True, capturable=speech.is_cuda, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
+                lr=group.rate, weight_decay=group.weight_decay,
+            )  # fmt: skip
+        self.stacked["log_scale"].clamp_(max=math.log(MAX_SCALE))
         return losses
 
     def project(self, c: int, side: str, vectors: Tensor) -> Tensor:
-        """HeadsConfig c's unit vectors (..., width) of standardised vectors of a `side`, "audio" or "text"."""
-        own = self._part(self.wide, c)
-        return self._unit(linear(vectors, own[f"{side}.weight"], own[f"{side}.bias"]))[0]
+        """Configuration c's unit vectors (..., dim) of standardised vectors of a `side`, "audio" or "text"."""
+        heads = self._rows(self.stacked, c)
+        return self._normalise(linear(vectors, heads[f"{side}.weight"], heads[f"{side}.bias"]))[0]
 
-    def losses(self, c: int, logits: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """HeadsConfig c's loss of each batch, (S,), for (S, B, B) cosines."""
-        group = next(g for g, members in enumerate(self._members_of) if c in members)
-        scaled = logits * self.wide["log_scale"][c].exp()
-        return self.objectives[group].gradient(scaled, prepared[group], with_gradient=False)[0]
+    def losses(self, c: int, cosines: Tensor, prepared: Sequence[Any]) -> Tensor:
+        """Configuration c's loss of each batch, (S,), for (S, B, B) cosines."""
+        index = next(index for index, configs in enumerate(self._configs_of) if c in configs)
+        logits = cosines * self.stacked["log_scale"][c].exp()
+        return self.objectives[index].gradient(logits, prepared[index], with_gradient=False)[0]
 
     def state(self, c: int) -> dict[str, Tensor]:
-        """A copy of what member c has learnt: part of a state dict of `Heads`."""
-        shapes = {"log_scale": ()}
-        own = self._part(self.wide, c)
-        return {name: tensor.clone().view(shapes.get(name, tensor.shape)) for name, tensor in own.items()}
+        """A copy of configuration c's trained parameters: part of a state dict of `Heads`."""
+        copies = {name: tensor.clone() for name, tensor in self._rows(self.stacked, c).items()}
+        return copies | {"log_scale": copies["log_scale"].view(())}
 
     def temperatures(self) -> list[float]:
-        return [math.exp(min(-scale, MAX_EXPONENT)) for scale in self.wide["log_scale"].tolist()]
+        return [math.exp(min(-scale, MAX_EXPONENT)) for scale in self.stacked["log_scale"].tolist()]
 
     def checkpoint(self) -> dict[str, Tensor]:
-        """Everything that another `BatchedHeads` of the same members needs to go on with the same bits; no copies."""
-        kinds = {"heads": self.wide, "first": self._first, "second": self._second}
-        tensors = {f"{kind}.{name}": tensor for kind, wide in kinds.items() for name, tensor in wide.items()}
-        return tensors | {"steps": self._steps}
+        """All that another `BatchedHeads` of the same configurations needs to resume with the same bits; no copies."""
+        kinds = {"heads": self.stacked, "first": self._first_moments, "second": self._second_moments}
+        tensors = {f"{kind}.{name}": tensor for kind, stacked in kinds.items() for name, tensor in stacked.items()}
+        return tensors | {"steps": self._adam_steps}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up a `checkpoint`. Raises KeyError or ValueError, before anything is changed, where it does not fit."""
-        own = self.checkpoint()
-        for name, tensor in own.items():
+        """Load a `checkpoint`. Raises KeyError or ValueError, before anything is changed, where it does not fit."""
+        mine = self.checkpoint()
+        for name, tensor in mine.items():
             if tensor.shape != tensors[name].shape:
                 raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
-        for name, tensor in own.items():
+        for name, tensor in mine.items():
             tensor.copy_(tensors[name])
-        self.steps_done = int(self._steps[0, 0])
+        self.steps_done = int(self._adam_steps[0, 0])
 
-    def _by_rate(self, members: Sequence[HeadsConfig]) -> list[tuple[float, Schedule, Tensor, dict[str, Any]]]:
-        """Learning rate, schedule, the step's rate and what else `adam` takes, for all members that have them alike."""
-        rates: dict[tuple[float, float, Schedule], list[int]] = {}
-        for c, member in enumerate(members):
-            rates.setdefault((member.learning_rate, member.weight_decay, member.schedule), []).append(c)
-        kinds = {
-            "params": self.wide, "grads": self._gradients, "exp_avgs": self._first, "exp_avg_sqs": self._second
-        }  # fmt: skip
-        device = self._steps.device
-        fixed = {
-            "amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "fused": True,
-            "capturable": device.type == "cuda",
-        }  # fmt: skip
-        return [
-            (
-                rate,
-                schedule,
-                torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device),
-                {
-                    **{kind: [p for c in own for p in self._part(wide, c).values()] for kind, wide in kinds.items()},
-                    "max_exp_avg_sqs": [],
-                    "state_steps": [step for c in own for step in self._steps[c].unbind()],
-                    "weight_decay": decay,
-                    **fixed,
-                },
-            )
-            for (rate, decay, schedule), own in rates.items()
-        ]
+    def _adam_group(self, settings: tuple[float, float, Schedule], members: Sequence[int]) -> _AdamGroup:
+        """The group of the configurations `members`; `settings` are their learning rate, weight decay and schedule."""
 
-    def _part(self, wide: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
-        """HeadsConfig c's part of each wide tensor, as views."""
-        sizes = {name: 1 if name == "log_scale" else self.width for name in wide}
-        return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in wide.items()}
+        def rows(stacked: Mapping[str, Tensor]) -> list[Tensor]:
+            return [tensor for c in members for tensor in self._rows(stacked, c).values()]
 
-    def _projected(self, side: str, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors (C, B, width) of every member, and the lengths (C, B, 1) they had."""
-        weight, bias, parts = self.wide[f"{side}.weight"], self.wide[f"{side}.bias"], self._parts(vectors)
+        device = self._adam_steps.device
+        rate_type = torch.float64 if device.type == "cpu" else torch.float32
+        return _AdamGroup(
+            *settings,
+            rate=torch.zeros((), dtype=rate_type, device=device),
+            params=rows(self.stacked),
+            grads=rows(self._gradients),
+            first_moments=rows(self._first_moments),
+            second_moments=rows(self._second_moments),
+            steps=[step for c in members for step in self._adam_steps[c].unbind()],
+        )
+
+    def _rows(self, stacked: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
+        """Configuration c's rows of each stacked tensor, as views."""
+        sizes = {name: 1 if name == "log_scale" else self.dim for name in stacked}
+        return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in stacked.items()}
+
+    def _project(self, side: str, inputs: Tensor, parts: int) -> _Projection:
+        weight, bias = self.stacked[f"{side}.weight"], self.stacked[f"{side}.bias"]
         if parts == 1:
-            wide = linear(vectors, weight, bias)
+            projected = linear(inputs, weight, bias)  # (B, C * dim)
         else:
-            by_part = torch.bmm(vectors.expand(parts, -1, -1), weight.view(parts, -1, vectors.shape[1]).mT)
-            wide = by_part.transpose(0, 1).reshape(len(vectors), -1).add_(bias)
-        return self._unit(wide.view(-1, self.count, self.width).transpose(0, 1))
+            by_part = torch.bmm(inputs.expand(parts, -1, -1), weight.view(parts, -1, inputs.shape[1]).mT)
+            projected = by_part.transpose(0, 1).reshape(len(inputs), -1).add_(bias)
+        return _Projection(inputs, *self._normalise(projected.view(-1, self.count, self.dim).transpose(0, 1)))
 
-    def _parts(self, vectors: Tensor) -> int:
-        """How many threads share the rows of the weights."""
-        threads = torch.get_num_threads() if vectors.device.type == "cpu" else 1
-        return threads if self.count * self.width % threads == 0 else 1
-
-    def _unit(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+    def _normalise(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors after the activation, and their lengths before; in place."""
         if self.activation == "relu":
             projected = projected.relu_()
         length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True).clamp_min_(EPSILON)
@@ -189,24 +255,45 @@ class BatchedHeads:
         if len(self.objectives) == 1:
             return self.objectives[0].gradient(logits, prepared[0])
         losses, gradient = logits.new_empty(self.count), torch.empty_like(logits)
-        for objective, members, own in zip(self.objectives, self._members_of, prepared, strict=True):
-            losses[members], gradient[members] = objective.gradient(logits[members], own)
+        for objective, configs, of_objective in zip(self.objectives, self._configs_of, prepared, strict=True):
+            losses[configs], gradient[configs] = objective.gradient(logits[configs], of_objective)
         return losses, gradient
 
-    def _backward(self, side: str, slope: Tensor, unit: Tensor, length: Tensor, vectors: Tensor) -> None:
-        """From the gradient (C, B, width) of the unit vectors to that of the weight and the bias."""
+    def _backward(self, side: str, slope: Tensor, projection: _Projection, *, parts: int) -> None:
+        """From the gradient (C, B, dim) of the unit vectors to that of the weight and the bias."""
+        inputs, unit, length = projection
         slope = slope.sub_(unit * (slope * unit).sum(-1, keepdim=True)).div_(length)
         if self.activation == "relu":
             slope.mul_(unit.sign())  # 1 where the ReLU let through; as bools, .3 ms of a step more
-        wide = slope.transpose(0, 1).reshape(len(vectors), -1)
-        gradient, parts = self._gradients[f"{side}.weight"], self._parts(vectors)
+        slope = slope.transpose(0, 1).reshape(len(inputs), -1)  # (B, C * dim)
         torch.bmm(
-            wide.view(len(wide), parts, -1).permute(1, 2, 0),
-            vectors.expand(parts, -1, -1),
-            out=gradient.view(parts, -1, vectors.shape[1]),
+            slope.view(len(slope), parts, -1).permute(1, 2, 0),
+            inputs.expand(parts, -1, -1),
+            out=self._gradients[f"{side}.weight"].view(parts, -1, inputs.shape[1]),
         )
-        torch.sum(wide, 0, out=self._gradients[f"{side}.bias"])
+        torch.sum(slope, 0, out=self._gradients[f"{side}.bias"])
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1, *tensor.shape[1:]) for tensor in tensors])
+class ReferenceHeads(BatchedHeads):
+    """One configuration trained by `reference_step`; parameters and moments are views of the stacked ones."""
+
+    def __init__(self, configs: Sequence[HeadsConfig]) -> None:
+        super().__init__(configs)
+        (config,) = configs
+        self.chosen_step = self.step
+        self._config = replace(config, heads=copy.deepcopy(config.heads))
+        self._adam = torch.optim.Adam(self._config.heads.parameters(), weight_decay=config.weight_decay, foreach=False)
+        for name, parameter in self._config.heads.named_parameters():
+            parameter.data = self.stacked[name].view(parameter.shape)
+            self._adam.state[parameter] = {
+                "step": self._adam_steps[0, TRAINED.index(name)],
+                "exp_avg": self._first_moments[name].view(parameter.shape),
+                "exp_avg_sq": self._second_moments[name].view(parameter.shape),
+            }
+
+    def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
+        (group,) = self._adam.param_groups
+        group["lr"] = self._config.learning_rate * self._config.schedule.factor(self.steps_done)
+        loss = reference_step(self._config, self._adam, speech=speech, text=text, prepared=prepared[0])
+        self.steps_done += 1
+        return loss[None]

@@ -1,4 +1,4 @@
-"""The trained part: two projection heads and a temperature (F1, F7, F8), and their file.
+"""What stage two trains: two projection heads and a temperature (F1, F7, F8), and their file.
 
 speech (Da) -> standardise -> Linear -> ReLU -> unit length
 text   (Dt) -> standardise -> Linear -> ReLU -> unit length      similarity = cosine / temperature
@@ -23,34 +23,35 @@ from pipeline.core.errors import StoreCorrupt
 
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 EPSILON = 1e-8  # a ReLU row can be all zero (F7)
-FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
+HEADS_FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
 ACTIVATIONS = ("relu", "identity")
+_FILE_NAMES = {"audio_std": "audio_spread", "text_std": "text_spread"}  # of the state dict -> of the file
 _METADATA, _CHECKSUM = "emotionrankclap", "checksum"
-_LENGTH = 8  # bytes of a safetensors file that say how long its header is
-_BROKEN = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # RecursionError is a RuntimeError
+_LENGTH_BYTES = 8  # bytes of a safetensors file that hold the length of its header
+_INVALID = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # RecursionError is a RuntimeError
 
 
 class Heads(nn.Module):
-    """Projection heads into one `width`-dimensional space.
+    """Projection heads into one space of `dim` dimensions, from `audio_dim` and `text_dim`.
 
     `activation` is "relu" (the paper's; cosines then lie in [0, 1]) or "identity". The standardisation is saved with
-    the heads; mean 0 and spread 1 leave the features as they are.
+    the heads; mean 0 and standard deviation 1 leave the features as they are.
     """
 
-    def __init__(self, audio_width: int, text_width: int, *, width: int = 512, activation: str = "relu") -> None:
+    audio_mean: Tensor
+    audio_std: Tensor
+    text_mean: Tensor
+    text_std: Tensor
+
+    def __init__(self, audio_dim: int, text_dim: int, *, dim: int = 512, activation: str = "relu") -> None:
         super().__init__()
-        self.audio = nn.Linear(audio_width, width)
-        self.text = nn.Linear(text_width, width)
+        self.audio = nn.Linear(audio_dim, dim)
+        self.text = nn.Linear(text_dim, dim)
         self.log_scale = nn.Parameter(torch.zeros(()))  # log(1 / temperature)
         self.activation = activation
-        for name, size in (("audio", audio_width), ("text", text_width)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_spread", torch.ones(size))
-
-    audio_mean: Tensor
-    audio_spread: Tensor
-    text_mean: Tensor
-    text_spread: Tensor
+        for side, size in (("audio", audio_dim), ("text", text_dim)):
+            self.register_buffer(f"{side}_mean", torch.zeros(size))
+            self.register_buffer(f"{side}_std", torch.ones(size))
 
     def initialise(self, seed: int, temperature: float = 1.0) -> None:
         """torch's default for Linear layers, uniform within 1 / sqrt(inputs), drawn from `seed` alone."""
@@ -63,25 +64,25 @@ class Heads(nn.Module):
             self.log_scale.fill_(-math.log(temperature))
 
     def standardise(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Features as the Linear layers see them; done once for a whole training set."""
-        return self.standardised("audio", speech), self.standardised("text", text)
+        """Features as the Linear layers take them; done once for a whole training set."""
+        return self.standardise_side("audio", speech), self.standardise_side("text", text)
 
-    def standardised(self, side: str, vectors: Tensor) -> Tensor:
-        """The features of one `side`, "audio" or "text"; the tensor itself, no copy, where there is nothing to do."""
-        mean, spread = getattr(self, f"{side}_mean"), getattr(self, f"{side}_spread")
-        return (vectors - mean) / spread if mean.any() or (spread != 1).any() else vectors
+    def standardise_side(self, side: str, vectors: Tensor) -> Tensor:
+        """The features of a `side`, "audio" or "text"; the tensor itself, no copy, where there is nothing to do."""
+        mean, std = getattr(self, f"{side}_mean"), getattr(self, f"{side}_std")
+        return (vectors - mean) / std if mean.any() or (std != 1).any() else vectors
 
     def project(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised (..., Da) and (..., Dt) -> unit vectors (..., width)."""
-        return self._unit(self.audio(speech)), self._unit(self.text(text))
+        """Standardised (..., Da) and (..., Dt) -> unit vectors (..., dim)."""
+        return self._normalise(self.audio(speech)), self._normalise(self.text(text))
 
     def embed_speech(self, speech: Tensor) -> Tensor:
-        """(n, Da) encoder vectors -> (n, width) unit vectors."""
-        return self._unit(self.audio(self.standardised("audio", speech)))
+        """(n, Da) encoder vectors -> (n, dim) unit vectors."""
+        return self._normalise(self.audio(self.standardise_side("audio", speech)))
 
     def embed_text(self, text: Tensor) -> Tensor:
-        """(n, Dt) encoder vectors -> (n, width) unit vectors."""
-        return self._unit(self.text(self.standardised("text", text)))
+        """(n, Dt) encoder vectors -> (n, dim) unit vectors."""
+        return self._normalise(self.text(self.standardise_side("text", text)))
 
     @property
     def temperature(self) -> float:
@@ -92,63 +93,64 @@ class Heads(nn.Module):
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(MAX_SCALE))
 
-    def _unit(self, projected: Tensor) -> Tensor:
+    def _normalise(self, projected: Tensor) -> Tensor:
         if self.activation == "relu":
             projected = projected.relu()
         return nn.functional.normalize(projected, dim=-1, eps=EPSILON)
+
+
+def file_tensors(heads: Heads) -> dict[str, Tensor]:
+    """The state dict of `heads` under the names that heads.safetensors has for it."""
+    return {_FILE_NAMES.get(name, name): tensor for name, tensor in heads.state_dict().items()}
 
 
 def save_heads(heads: Heads, path: Path, about: dict[str, Any]) -> None:
     """Write `heads` as safetensors, whole or not at all; `about` (JSON) goes into the file's metadata."""
     sizes = {"audio_width": heads.audio.in_features, "text_width": heads.text.in_features}
     shape = sizes | {"width": heads.audio.out_features, "activation": heads.activation}
-    save_tensors(heads.state_dict(), path, {"format": FORMAT, "heads": shape, "about": about})
+    save_tensors(file_tensors(heads), path, {"format": HEADS_FORMAT, "heads": shape, "about": about})
 
 
 def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
-    """Read heads and what was said about them. Nothing is unpickled.
+    """Read heads and the `about` they were saved with. Nothing is unpickled.
 
-    Raises StoreCorrupt when the file is missing, damaged, or holds anything else.
+    Raises StoreCorrupt where the file is missing or corrupt, or holds anything else.
     """
     tensors, metadata = load_tensors(path)
     try:
-        if metadata["format"] != FORMAT:
+        if metadata["format"] != HEADS_FORMAT:
             raise ValueError(f"format {metadata['format']}")
-        heads = _described(metadata["heads"])
-        heads.load_state_dict(tensors, strict=True, assign=True)
-        _refuse_useless(heads)
+        heads = _empty_heads(metadata["heads"])
+        names = {file_name: name for name, file_name in _FILE_NAMES.items()}
+        heads.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, assign=True)
+        for name, tensor in heads.state_dict().items():
+            if tensor.dtype != torch.float32:
+                raise ValueError(f"{name} is {tensor.dtype}")
+            if not tensor.isfinite().all() or (name in _FILE_NAMES and not (tensor > 0).all()):
+                raise ValueError(f"{name} has values that no training gives")
         about: dict[str, Any] = dict(metadata["about"])
-    except _BROKEN as error:
-        raise StoreCorrupt(
-            path, f"no heads of this release ({one_line_reason(error)})", "heads.safetensors", "Train them again."
-        ) from None
+    except _INVALID as error:
+        found = f"no heads of this release ({one_line_reason(error)})"
+        raise StoreCorrupt(path, found, "heads.safetensors", "Train them again.") from None
     return heads.eval(), about
 
 
-def _described(shape: Mapping[str, Any]) -> Heads:
+def _empty_heads(shape: Mapping[str, Any]) -> Heads:
     """Heads without memory: a file's description costs nothing until tensors of that shape are there."""
     sizes = [shape[name] for name in ("audio_width", "text_width", "width")]
-    if any(type(size) is not int or size < 1 for size in sizes) or shape["activation"] not in ACTIVATIONS:
+    whole = all(type(size) is int and size >= 1 for size in sizes)
+    if not whole or len(shape) > len(sizes) + 1 or shape["activation"] not in ACTIVATIONS:
         raise ValueError(f"described as {dict(shape)}")
     with torch.device("meta"):
-        return Heads(**shape)
-
-
-def _refuse_useless(heads: Heads) -> None:
-    for name, tensor in heads.state_dict().items():
-        if tensor.dtype != torch.float32:
-            raise ValueError(f"{name} is {tensor.dtype}")
-        if not tensor.isfinite().all() or (name.endswith("_spread") and not (tensor > 0).all()):
-            raise ValueError(f"{name} has values that no training gives")
+        return Heads(*sizes[:2], dim=sizes[2], activation=shape["activation"])
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> None:
     """Write safetensors and JSON `metadata`, whole or not at all. Equal contents give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    said = {**metadata, _CHECKSUM: _checksum(tensors, metadata)}
+    text = json.dumps({**metadata, _CHECKSUM: _checksum(tensors, metadata)})
     # one key: safetensors writes several in a random order. Not its save_file: killed, that leaves files of its own
-    contents = save(tensors, {_METADATA: json.dumps(said)})
-    write_atomic(path, [contents])
+    write_atomic(path, [save(tensors, {_METADATA: text})])
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -158,16 +160,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise FileNotFoundError("no such file")
         contents = path.read_bytes()  # at once: safe_open opens a file twice, and it may be replaced in between
         tensors = load(contents)
-        header = json.loads(contents[_LENGTH : _LENGTH + int.from_bytes(contents[:_LENGTH], "little")])
+        header_end = _LENGTH_BYTES + int.from_bytes(contents[:_LENGTH_BYTES], "little")
+        header = json.loads(contents[_LENGTH_BYTES:header_end])
         metadata: dict[str, Any] = json.loads(header["__metadata__"][_METADATA])
         if _CHECKSUM not in metadata:
             raise ValueError("no checksum; of an earlier release?")
         if metadata.pop(_CHECKSUM) != _checksum(tensors, metadata):
             raise ValueError("its bytes do not match their checksum")
-    except (OSError, SafetensorError, *_BROKEN) as error:
-        raise StoreCorrupt(
-            path, f"cannot be read ({one_line_reason(error)})", "a file of train-heads", "Train the heads again."
-        ) from None
+    except (OSError, SafetensorError, *_INVALID) as error:
+        found = f"cannot be read ({one_line_reason(error)})"
+        raise StoreCorrupt(path, found, "a file of train-heads", "Train the heads again.") from None
     return tensors, metadata
 
 

@@ -1,6 +1,6 @@
 """On CUDA, the whole step recorded once as a graph and replayed: at batch 64 the launches, not the work, take the time.
 
-Written for a GPU and never run on one yet; on a CPU the tests replay through a stand-in for the recorder.
+Written for a GPU and never run on one yet; on a CPU the tests replay through a placeholder for the recorder.
 """
 
 from __future__ import annotations
@@ -13,56 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.batched_heads import BatchedHeads, Step
 
 log = logging.getLogger(__name__)
 
-Launch = Callable[[], None]
+Work = Callable[[], None]
 
 
-class ReplayedStep:
-    """`BatchedHeads.step` for batches of one shape: inputs are copied into place, then the recorded work is replayed.
-
-    `record` makes of work a function that replays it, without leaving a trace in the stack.
-    """
-
-    def __init__(
-        self,
-        stack: BatchedHeads,
-        speech: Tensor,
-        text: Tensor,
-        prepared: Sequence[Any],
-        record: Callable[[Launch], Launch],
-    ) -> None:
-        self.stack = stack
-        self._speech, self._text = speech.clone(), text.clone()
-        self._prepared = [_mapped(torch.clone, each) for each in prepared]
-        self._losses = torch.zeros(stack.count, device=speech.device, dtype=speech.dtype)
-        before = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
-        stack.set_rates()
-        try:
-            self._replay = record(self._work)
-        finally:
-            stack.restore(before)
-
-    def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """As `BatchedHeads.step`; the losses are a copy. Raises ValueError for a batch of another shape."""
-        if speech.shape != self._speech.shape or text.shape != self._text.shape:
-            raise ValueError(f"a batch of {tuple(speech.shape)} for a step of {tuple(self._speech.shape)}")
-        self._speech.copy_(speech)
-        self._text.copy_(text)
-        for mine, new in zip(self._prepared, prepared, strict=True):
-            _copy(mine, new)
-        self.stack.set_rates()
-        self._replay()
-        self.stack.steps_done += 1
-        return self._losses.clone()
-
-    def _work(self) -> None:
-        self._losses.copy_(self.stack.step_at_rates(self._speech, self._text, self._prepared))
-
-
-def recorded_on_cuda(work: Launch) -> Launch:
+def recorded_on_cuda(work: Work) -> Work:
     """Warm `work` up on a stream of its own, record it as a CUDA graph, and return the graph's replay."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -73,28 +31,56 @@ def recorded_on_cuda(work: Launch) -> Launch:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    replay: Launch = graph.replay
+    replay: Work = graph.replay
     return replay
 
 
 def replayed_step(
-    stack: BatchedHeads, speech: Tensor, text: Tensor, prepared: Sequence[Any]
-) -> Callable[[Tensor, Tensor, Sequence[Any]], Tensor]:
-    """`stack.step` as a replay of CUDA's; where that cannot be recorded, `stack.step`, and the reason is said."""
+    heads: BatchedHeads,
+    batch: tuple[Tensor, Tensor, Sequence[Any]],
+    *,
+    record: Callable[[Work], Work] = recorded_on_cuda,
+) -> Step:
+    """`heads.step` for batches shaped as `batch`: inputs are copied into place, then the recorded work is replayed.
+
+    `record` turns work into a function that replays it; the heads are left as they were. Where it raises RuntimeError
+    the reason is logged and `heads.step` itself returned.
+    """
+    speech, text = batch[0].clone(), batch[1].clone()
+    prepared = [type(each)(**{name: tensor.clone() for name, tensor in _tensors(each)}) for each in batch[2]]
+    losses = torch.zeros(heads.count, device=speech.device, dtype=speech.dtype)
+
+    def work() -> None:
+        losses.copy_(heads.update(speech, text, prepared))
+
+    before = {name: tensor.clone() for name, tensor in heads.checkpoint().items()}
+    heads.set_learning_rates()
     try:
-        return ReplayedStep(stack, speech, text, prepared, recorded_on_cuda).step
+        replay = record(work)
     except RuntimeError as error:
-        log.warning(
-            f"CUDA graph: not recorded ({' '.join(str(error).split())[:120]}); every step is launched kernel by kernel"
-        )
-        return stack.step
+        reason = " ".join(str(error).split())[:120]
+        log.warning(f"CUDA graph: not recorded ({reason}); every step is launched kernel by kernel")
+        return heads.step
+    finally:
+        heads.restore(before)
+
+    def step(new_speech: Tensor, new_text: Tensor, new_prepared: Sequence[Any]) -> Tensor:
+        """Raises ValueError for a batch of another shape."""
+        if new_speech.shape != speech.shape or new_text.shape != text.shape:
+            raise ValueError(f"a batch of {tuple(new_speech.shape)} for a step of {tuple(speech.shape)}")
+        speech.copy_(new_speech)
+        text.copy_(new_text)
+        for static, new in zip(prepared, new_prepared, strict=True):
+            for name, tensor in _tensors(static):
+                tensor.copy_(getattr(new, name))
+        heads.set_learning_rates()
+        replay()
+        heads.steps_done += 1
+        return losses.clone()
+
+    return step
 
 
-def _mapped(change: Callable[[Tensor], Tensor], prepared: Any) -> Any:
-    """A copy of a dataclass of tensors with `change` applied to each."""
-    return type(prepared)(**{f.name: change(getattr(prepared, f.name)) for f in fields(prepared)})
-
-
-def _copy(mine: Any, new: Any) -> None:
-    for f in fields(mine):
-        getattr(mine, f.name).copy_(getattr(new, f.name))
+def _tensors(prepared: Any) -> list[tuple[str, Tensor]]:
+    """The names and values of a dataclass of tensors."""
+    return [(field.name, getattr(prepared, field.name)) for field in fields(prepared)]

@@ -1,4 +1,4 @@
-"""A RUN folder: what `train-heads` leaves and everything after it reads.
+"""A RUN folder: what `train-heads` writes and all later commands read.
 
 config.yaml              the resolved config
 run.json                 the stores it was trained from, their fingerprints, each seed's best epoch
@@ -26,14 +26,14 @@ from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.files import deeper_than, read_yaml
 from pipeline.training.heads import Heads, load_heads, one_line_reason
 
-AGAIN = "Train again; with --fresh where that does not help."
-_DEEPEST = 32  # of JSON in JSON; a fingerprint has 3
+TRAIN_AGAIN = "Train again; with --fresh where that does not help."
+_MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 # a seed names a folder, so it is a number as Python writes it and nothing else
-_Seed = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
+_SeedName = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
 
 
-class _Result(BaseModel):
-    """What run.json says of a seed whose training has ended."""
+class _SeedResult(BaseModel):
+    """An entry of run.json: a seed whose training has ended."""
 
     model_config = ConfigDict(strict=True)
     epoch: int = Field(ge=1, lt=2**31)
@@ -41,7 +41,7 @@ class _Result(BaseModel):
     threads: int = Field(ge=0, lt=2**31)
 
 
-class _About(BaseModel):
+class _RunJson(BaseModel):
     """What run.json must hold to be used."""
 
     model_config = ConfigDict(strict=True)
@@ -49,7 +49,7 @@ class _About(BaseModel):
     fingerprint: dict[str, Any]
     data: str
     memory: Literal["resident", "disk"]
-    seeds: dict[_Seed, _Result]
+    seeds: dict[_SeedName, _SeedResult]
     best_seed: int | None = None
 
 
@@ -65,19 +65,18 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What run.json says. Raises StoreCorrupt when it cannot be read or cannot be true."""
+        """The contents of run.json. Raises StoreCorrupt where it cannot be read or is invalid."""
         path = self.folder / "run.json"
         try:
             about: dict[str, Any] = json.loads(text_of(path))
-            if deeper_than(_DEEPEST, about):
+            if deeper_than(_MAX_DEPTH, about):
                 raise ValueError("nested too deeply")
-            named = _About.model_validate(about)
-            if named.seeds and str(named.best_seed) not in named.seeds:
-                raise ValueError(f"best_seed {named.best_seed} is none of its seeds")
+            checked = _RunJson.model_validate(about)
+            if checked.seeds and str(checked.best_seed) not in checked.seeds:
+                raise ValueError(f"best_seed {checked.best_seed} is not one of its seeds")
         except (OSError, ValueError, RecursionError) as error:
-            raise StoreCorrupt(
-                path, f"cannot be read ({first_wrong(error)})", "what train-heads wrote", AGAIN
-            ) from None
+            found = f"cannot be read ({first_wrong(error)})"
+            raise StoreCorrupt(path, found, "what train-heads wrote", TRAIN_AGAIN) from None
         return about
 
     @property
@@ -88,33 +87,30 @@ class Run:
     def heads(self, seed: int | None = None) -> Heads:
         """The heads of `seed`, or of the seed with the lowest development loss.
 
-        Raises StoreCorrupt where they are damaged, or are not those that run.json speaks of.
+        Raises StoreCorrupt where they are corrupt, or are not those that run.json names.
         """
         about = self.about
-        named = about["best_seed"] if seed is None else seed
+        of_seed = about["best_seed"] if seed is None else seed
         path = (self.folder if seed is None else self.seed_folder(seed)) / "heads.safetensors"
-        heads, said = load_heads(path)
-        result = about["seeds"][str(named)]
-        if [said.get(name) for name in ("seed", "epoch", "dev_loss")] != [named, result["epoch"], result["dev_loss"]]:
-            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {named}", AGAIN)
+        heads, origin = load_heads(path)
+        expected = about["seeds"][str(of_seed)] | {"seed": of_seed}
+        if any(origin.get(name) != expected[name] for name in ("seed", "epoch", "dev_loss")):
+            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {of_seed}", TRAIN_AGAIN)
         return heads
 
     def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
-        """The heads of `seed`, or of the best, for `stores`. Raises StoreMismatch when the vectors' widths differ."""
+        """`heads(seed)`, for the vectors of `stores`. Raises StoreMismatch where these have other dimensions."""
         heads = self.heads(seed)
         found = heads.audio.in_features, heads.text.in_features
-        wanted = stores.audio.dim, stores.text.dim
-        if found != wanted:
-            raise StoreMismatch(
-                self.folder if seed is None else self.seed_folder(seed),
-                f"heads of vectors {found} wide",
-                f"{wanted} as in {stores.folder}",
-                AGAIN,
-            )
+        expected = stores.audio.dim, stores.text.dim
+        if found != expected:
+            folder = self.folder if seed is None else self.seed_folder(seed)
+            mismatch = f"heads of vectors {found} wide", f"{expected} as in {stores.folder}"
+            raise StoreMismatch(folder, *mismatch, TRAIN_AGAIN)
         return heads
 
     def metrics(self, seed: int) -> str:
-        """The lines of a seed that has ended, one an epoch. Raises StoreCorrupt."""
+        """metrics.jsonl of a seed that has ended, a line an epoch. Raises StoreCorrupt."""
         path = self.seed_folder(seed) / "metrics.jsonl"
         try:
             text = text_of(path)
@@ -122,11 +118,12 @@ class Run:
             if epochs != list(range(1, self.config.epochs + 1)) or not text.endswith("\n"):
                 raise ValueError(f"{len(epochs)} lines of {self.config.epochs} epochs")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StoreCorrupt(path, f"cannot be read ({one_line_reason(error)})", "a line an epoch", AGAIN) from None
+            found = f"cannot be read ({one_line_reason(error)})"
+            raise StoreCorrupt(path, found, "a line an epoch", TRAIN_AGAIN) from None
         return text
 
-    def damage(self, seed: int) -> str:
-        """What is wrong with the files of a seed that has ended; empty where nothing is."""
+    def corruption(self, seed: int) -> str:
+        """What is wrong with the files of a seed that has ended; empty where they are whole."""
         try:
             self.heads(seed)
             self.metrics(seed)
@@ -138,42 +135,40 @@ class Run:
         return self.folder / "seeds" / str(seed)
 
     def stores(self, stores: Stores | str | Path | None = None) -> Stores:
-        """`stores`, or those it was trained from. Raises StoreMismatch when the encoders differ."""
+        """`stores`, or those it was trained from. Raises StoreMismatch where the encoders differ."""
         stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
-        fields = differences(self.about["fingerprint"], stores.fingerprint())
-        if fields:
-            raise StoreMismatch(
-                stores.folder, _in_brief(fields), "the encoders the heads were trained on", "Name matching stores."
-            )
+        if fields := differences(self.about["fingerprint"], stores.fingerprint()):
+            expected = "the encoders the heads were trained on"
+            raise StoreMismatch(stores.folder, _brief(fields), expected, "Name matching stores.")
         return stores
 
     def finish(self, seed: int, result: dict[str, Any]) -> None:
-        """Record a seed's result, join the metrics, and put the best seed's heads in front."""
-        about = self.about
-        about["seeds"] = dict(sorted({**about["seeds"], str(seed): result}.items(), key=lambda each: int(each[0])))
-        self._put_in_front(about)
-        self._record(about)
+        """Record a seed's result, join the metrics, and copy the best seed's heads."""
+        seeds = self.about["seeds"] | {str(seed): result}
+        about = self.about | {"seeds": {name: seeds[name] for name in sorted(seeds, key=int)}}
+        self._write_best_and_metrics(about)
+        self._write_about(about)
 
     def forget(self, seeds: list[int]) -> None:
         """Let `seeds` be trained again."""
         about = self.about
         for seed in seeds:
             del about["seeds"][str(seed)]
-        self._record(about)
+        self._write_about(about)
 
-    def restore_front(self) -> None:
-        """Write metrics.jsonl and heads.safetensors again from the seeds' own, where they are not as they should be."""
-        self._put_in_front(self.about)
+    def restore_best_and_metrics(self) -> None:
+        """Write metrics.jsonl and heads.safetensors again from the seeds' folders, where they differ from those."""
+        self._write_best_and_metrics(self.about)
 
-    def _record(self, about: dict[str, Any]) -> None:
-        about = {name: value for name, value in about.items() if name != "best_seed"}
+    def _write_about(self, about: dict[str, Any]) -> None:
+        about.pop("best_seed", None)
         if about["seeds"]:
-            about["best_seed"] = _best(about["seeds"])
+            about["best_seed"] = _best_seed(about["seeds"])  # the last key
         write_text(self.folder / "run.json", json.dumps(about, indent=2) + "\n")
 
-    def _put_in_front(self, about: dict[str, Any]) -> None:
+    def _write_best_and_metrics(self, about: dict[str, Any]) -> None:
         lines = "".join(self.metrics(int(name)) for name in about["seeds"])
-        best = (self.seed_folder(_best(about["seeds"])) / "heads.safetensors").read_bytes()
+        best = (self.seed_folder(_best_seed(about["seeds"])) / "heads.safetensors").read_bytes()
         for name, contents in (("metrics.jsonl", lines.encode()), ("heads.safetensors", best)):
             path = self.folder / name
             if not path.is_file() or path.read_bytes() != contents:
@@ -189,33 +184,33 @@ def open_run(folder: str | Path) -> Run:
 
 
 def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fresh: bool) -> Run:
-    """Take up `folder` for `config` (seeds aside) and the data of `origin`, or make it new.
+    """The run of `config` (seeds aside) on the data of `origin` in `folder`, resumed or new.
 
-    Raises StoreMismatch, field by field, when it holds a run of another config or other data.
+    Raises StoreMismatch, field by field, where the folder holds a run of another config or other data.
     """
     run = Run(folder)
     if fresh:
         _clear(folder)
     make_folder(folder)
-    begun = (folder / "run.json").is_file()
-    if begun and (fields := list(_changed(run, config, origin))):
-        raise StoreMismatch(folder, "; ".join(fields), "the same run", "Choose another --out, or --fresh.")
+    resumed = (folder / "run.json").is_file()
+    if resumed and (changes := list(_changes(run, config, origin))):
+        raise StoreMismatch(folder, "; ".join(changes), "the same run", "Choose another --out, or --fresh.")
     write_text(folder / "config.yaml", dump(config))
-    if not begun:  # after the config: a folder with a run.json has both
+    if not resumed:  # after the config: a folder with a run.json has both
         write_text(folder / "run.json", json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
     return run
 
 
-def _in_brief(fields: list[Difference]) -> str:
-    """Differences of encoders; of other ones altogether not each field that only one side has."""
-    both = [field for field in fields if field.then is not None and field.now is not None] or fields
-    rest = len(fields) - len(both)
-    shown = describe_differences(both, "the heads have", "the stores")
-    return shown + (f"; and {rest} fields that one of them has not" if rest else "")
+def _brief(fields: list[Difference]) -> str:
+    """Differences of encoders; where they are of another kind, fields that only one side has are counted."""
+    shared = [field for field in fields if field.then is not None and field.now is not None] or fields
+    text = describe_differences(shared, "the heads have", "the stores")
+    rest = len(fields) - len(shared)
+    return f"{text}; and {rest} fields that one of them has not" if rest else text
 
 
 def _clear(folder: Path) -> None:
-    """Remove a run; run.json goes last, so that what was stopped on the way is still known as a run."""
+    """Remove a run; run.json goes last, so that an interrupted removal still leaves a run."""
     if (folder / "run.json").is_file():
         for name in ("seeds", "report"):
             remove_tree(folder / name)
@@ -230,7 +225,7 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _best(seeds: dict[str, Any]) -> int:
+def _best_seed(seeds: dict[str, Any]) -> int:
     return int(min(seeds, key=lambda name: float(seeds[name]["dev_loss"])))
 
 
@@ -238,11 +233,11 @@ def first_wrong(error: Exception) -> str:
     """The first thing that is wrong; pydantic lists all, a few lines each."""
     if not isinstance(error, ValidationError):
         return one_line_reason(error)
-    wrong = error.errors(include_url=False, include_input=False)[0]
-    return one_line_reason(ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}"))
+    first = error.errors(include_url=False, include_input=False)[0]
+    return one_line_reason(ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"))
 
 
-def _changed(run: Run, config: TrainConfig, origin: dict[str, Any]) -> Iterator[str]:
+def _changes(run: Run, config: TrainConfig, origin: dict[str, Any]) -> Iterator[str]:
     then, now = (c.model_dump(mode="json", exclude={"seeds"}) for c in (run.config, config))
     if settings := differences(then, now):
         yield describe_differences(settings, "the run has")

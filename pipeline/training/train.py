@@ -1,9 +1,9 @@
-"""Stage two: the projection heads train from cached tensors; nothing of stage one is imported.
+"""Stage two: train projection heads from cached tensors; nothing of stage one is imported.
 
     train-heads stores/msp --seeds 5 --out runs/erc
 
 The training of F9: Adam, the whole set shuffled each epoch, the epoch of lowest development loss kept. Every draw
-comes from (seed, epoch), so a run that was stopped goes on with the same bits.
+follows from (seed, epoch), so an interrupted run resumes with the same bits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,41 +33,17 @@ from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
 from pipeline.objectives.base import Objective, objective_of, required_labels, where_to_look
-from pipeline.training.batched_heads import TRAINED, BatchedHeads, HeadsConfig
-from pipeline.training.heads import Heads, load_tensors, one_line_reason, save_heads, save_tensors
-from pipeline.training.lr_schedule import CONSTANT, Schedule
-from pipeline.training.run_folder import AGAIN, Run, begin_run
-from pipeline.training.tensorboard import EventFile, require_tensorboard
-from pipeline.training.training_data import TrainingData, epoch_generator, fit_standardisation, steps_of
+from pipeline.training.batched_heads import TRAINED, BatchedHeads, ReferenceHeads, heads_config
+from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
+from pipeline.training.run_folder import Run, begin_run, first_wrong
+from pipeline.training.tensorboard import EVENT_FILES, require_tensorboard, tensorboard_curves
+from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, fit_standardisation
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
-SAY_SECONDS = 2.0  # between two lines about epochs
-
-
-@dataclass
-class Progress:
-    """Where the training of one seed stands; all of it is in the checkpoint."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = float("inf")
-    best: dict[str, Tensor] = field(default_factory=dict)
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    threads: int = 0  # on a CPU; a run goes on with the count it began with, for the same bits
-
-
-class _Saved(BaseModel):
-    """What a checkpoint says beside its tensors: whose it is, and `Progress`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    training: str
-    epoch: int = Field(ge=1)
-    best_epoch: int = Field(ge=1)
-    best_loss: float
-    metrics: list[dict[str, int | float]]
-    threads: int = Field(ge=0, lt=2**16)
+TRAINING_CHECKPOINT = "checkpoint.safetensors"
+LOG_SECONDS = 2.0  # between two lines about epochs
+_STEPS = {"auto": BatchedHeads, "reference": ReferenceHeads}  # by TrainConfig.step
 
 
 def resolve_training(
@@ -89,7 +65,7 @@ def resolve_training(
 
 
 def missing_inputs(stores: Stores, config: TrainConfig) -> str:
-    """What `config` trains on and `stores` have not; empty where nothing is missing."""
+    """What `config` trains on and `stores` lack; empty where nothing is missing."""
     if config.style not in stores.captions.styles():
         return f"captions of style {config.style}"
     smooth = isinstance(config.objective, SoftTargetsConfig) and config.objective.targets == "smooth"
@@ -114,24 +90,18 @@ def train(
         run.about["seeds"]["0"]["dev_loss"], run.heads()    # the best seed's
 
     `method` is a preset, a YAML file or a `TrainConfig`, `training` a preset of configs/training, each of `overrides`
-    an `a.b=value`. `tensorboard` writes every seed's curves as an event file beside its heads, epoch by epoch
-    (`pipeline.event_file`). Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
+    an `a.b=value`. `tensorboard` writes every seed's curves to an event file beside its heads, epoch by epoch.
+    Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
     """
     if tensorboard:
         require_tensorboard()
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
     config = resolve_training(method, training=training, seeds=seeds, overrides=overrides)
-    chosen = pick_device(device)
-    memory = _memory(config, stores, chosen, Path(out), fresh)
+    chosen, out = pick_device(device), Path(out)
+    memory = _memory(config, stores, chosen, out, fresh)
+    required, resident = required_labels(config.objective), memory == "resident"
     pairs, dev = (
-        cached_pairs(
-            stores,
-            split,
-            style=config.style,
-            require=required_labels(config.objective),
-            device=chosen,
-            resident=memory == "resident",
-        )
+        cached_pairs(stores, split, style=config.style, require=required, device=chosen, resident=resident)
         for split in ("train", "dev")
     )
     for note in pairs.notes + dev.notes:
@@ -142,174 +112,176 @@ def train(
         "data": data_digest(stores, pairs, dev),
         "memory": memory,
     }
-    with translate_os_errors(Path(out)), writer_lock(Path(out)), interruptible(out) as check, threads_restored():
-        run = begin_run(Path(out), config, origin, fresh=fresh)
-        _forget_damaged(run, config.seeds)
-        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
+    with translate_os_errors(out), writer_lock(out), interruptible(out) as check, threads_restored():
+        run = begin_run(out, config, origin, fresh=fresh)
+        _forget_corrupt(run, config.seeds)
+        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
         fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
-        material = TrainingData(pairs, dev, config.batch_size, standard)
-        shared = _Shared(config, material, objective_of(config.objective, pairs), origin)
+        data = TrainingData(pairs, dev, config.batch_size, standard)
+        shared = SharedTraining(config, data, objective_of(config.objective, pairs), origin)
         log.info(
             f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}"
         )
         for seed in config.seeds:
-            events = EventFile(run.seed_folder(seed), seed) if tensorboard else None
+            folder = run.seed_folder(seed)
             if seed not in run.seeds:
-                run.finish(seed, Trainer(shared, run.seed_folder(seed), seed, events).train(check))
-            elif events:
-                events.begin(map(json.loads, run.metrics(seed).splitlines()))
-            remove(run.seed_folder(seed) / CHECKPOINT)  # not before run.json names the seed
-        run.restore_front()
+                run.finish(seed, Trainer(shared, folder, seed, tensorboard=tensorboard).train(check))
+            elif tensorboard and not list(folder.glob(EVENT_FILES)):
+                with tensorboard_curves(folder, map(json.loads, run.metrics(seed).splitlines())):
+                    pass
+            remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
+        run.restore_best_and_metrics()
     return run
 
 
-def _forget_damaged(run: Run, seeds: Sequence[int]) -> None:
-    """Those of `seeds` that ended and whose files are damaged are trained again, said aloud."""
-    damaged = {seed: wrong for seed in seeds if seed in run.seeds and (wrong := run.damage(seed))}
-    for seed, wrong in damaged.items():
-        log.warning(f"seed {seed} is trained again: {wrong}")
-    if damaged:
-        run.forget(list(damaged))
+def _forget_corrupt(run: Run, seeds: Sequence[int]) -> None:
+    """Have those of `seeds` trained again that ended and whose files are corrupt."""
+    reasons = {seed: run.corruption(seed) for seed in seeds if seed in run.seeds}
+    corrupt = [seed for seed, reason in reasons.items() if reason]
+    for seed in corrupt:
+        log.warning(f"seed {seed} is trained again: {reasons[seed]}")
+    if corrupt:
+        run.forget(corrupt)
 
 
-class _Shared:
+class SharedTraining:
     """What the seeds of a run share."""
 
     def __init__(
-        self, config: TrainConfig, material: TrainingData, objective: Objective, origin: Mapping[str, Any]
+        self, config: TrainConfig, data: TrainingData, objective: Objective, origin: Mapping[str, Any]
     ) -> None:
-        self.config, self.material, self.objective = config, material, objective
+        self.config, self.data, self.objective = config, data, objective
+        settings = config.model_dump(mode="json", exclude={"seeds"})
+        if settings["step"] == "auto":  # checkpoints of before this setting existed are resumed
+            del settings["step"]
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
-        self.settings = canonical({"config": config.model_dump(mode="json", exclude={"seeds"}), **same})
-        self.dev_batches = material.dev_batches([objective])
+        self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
+        self.dev_batches = data.dev_batches([objective])
 
-    def stack(self, seed: int) -> BatchedHeads:
-        """Fresh heads of `seed`, as a stack of one."""
-        config, heads = self.config, copy.deepcopy(self.material.standard)
-        heads.initialise(seed, config.temperature)
-        return BatchedHeads([member_of(config, heads, self.objective, self.material.steps)])
+    def heads(self, seed: int) -> BatchedHeads:
+        """Untrained heads of `seed`, a batch of one configuration."""
+        heads = copy.deepcopy(self.data.standard)
+        heads.initialise(seed, self.config.temperature)
+        return _STEPS[self.config.step]([heads_config(self.config, heads, self.objective, steps=self.data.steps)])
 
     @cached_property
     def threads(self) -> int:
         """The config's thread count, else the fastest; measured once."""
         if self.config.threads != "auto":
             return self.config.threads
-        generator = epoch_generator(-1, 0)  # of a seed that nobody has
-        batches = next(steps_of(self.material.pairs, self.config.batch_size, generator, [self.objective]))
-        stack = self.stack(0)
-        return choose_threads(lambda: self.material.step(stack, batches, 0))
+        rng = epoch_rng(-1, 0)  # of a seed that no config has
+        batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective]))
+        heads = self.heads(0)
+        return choose_threads(lambda: self.data.step(heads, batches, 0))
 
 
-def member_of(config: TrainConfig, heads: Heads, objective: Objective, steps: int) -> HeadsConfig:
-    """`heads` to be trained as `config` says, in epochs of `steps` steps."""
-    schedule = Schedule(config.epochs * steps, config.schedule, config.warmup)
-    if config.schedule == "constant" and not config.warmup:
-        schedule = CONSTANT
-    return HeadsConfig(heads, objective, config.learning_rate, config.weight_decay, schedule)
+class Progress(BaseModel):
+    """How far the training of one seed is: what a checkpoint holds beside its tensors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    epoch: int = Field(0, ge=1)  # defaults are not validated; no checkpoint is written before the first epoch
+    best_epoch: int = Field(0, ge=1)
+    best_loss: float = float("inf")
+    metrics: list[dict[str, int | float]] = []
+    threads: int = Field(0, ge=0, lt=2**16)  # on a CPU; a run resumes with the count it began with, for the same bits
 
 
 class Trainer:
-    """One seed of a run."""
+    """Trains one seed of a run in `folder`."""
 
-    def __init__(self, shared: _Shared, folder: Path, seed: int, events: EventFile | None = None) -> None:
-        self.events = events
-        self.config, self.material, self.folder, self.seed = shared.config, shared.material, folder, seed
-        self.shared, self.stack = shared, shared.stack(seed)
-        self.batch_seed = seed if self.config.shuffle_seed is None else self.config.shuffle_seed
-        self.said = time.perf_counter()
-        self.checkpoint = folder / CHECKPOINT
-        self.training = hashlib.blake2b(f"{seed} {shared.settings}".encode(), digest_size=16).hexdigest()
+    def __init__(self, shared: SharedTraining, folder: Path, seed: int, *, tensorboard: bool = False) -> None:
+        self.shared, self.config, self.data = shared, shared.config, shared.data
+        self.folder, self.seed, self.tensorboard = folder, seed, tensorboard
+        self.heads = shared.heads(seed)
+        self.best: dict[str, Tensor] = {}  # the heads of the epoch with the lowest development loss
+        self.checkpoint = folder / TRAINING_CHECKPOINT
+        self.identity = hashlib.blake2b(f"{seed} {shared.identity}".encode(), digest_size=16).hexdigest()
+        self.started = self.logged = time.perf_counter()
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
         make_folder(self.folder)
         progress = self._resume()
-        if self.events:
-            self.events.begin(progress.metrics)
-        if self.material.device.type == "cpu":
+        if self.data.device.type == "cpu":
             progress.threads = use_threads(progress.threads or self.shared.threads)
-        start = time.perf_counter()
-        while progress.epoch < self.config.epochs:
-            losses = self.material.train(self.stack, self.batch_seed, progress.epoch, check)
-            progress.epoch += 1
-            self._end_epoch(progress, float(losses), start)
-        self._write_best(progress)
+        self.started = time.perf_counter()
+        batch_seed = self.seed if self.config.shuffle_seed is None else self.config.shuffle_seed
+        with tensorboard_curves(self.folder, progress.metrics) if self.tensorboard else nullcontext() as add_to_curves:
+            while progress.epoch < self.config.epochs:
+                train_loss = float(self.data.train(self.heads, batch_seed, progress.epoch, check))
+                (dev_loss,) = self.data.dev_losses(self.heads, self.shared.dev_batches)
+                self._end_epoch(progress, train_loss, dev_loss)
+                self._checkpoint(progress)
+                if add_to_curves:
+                    add_to_curves(progress.metrics[-1])
+        lines = "".join(json.dumps(line) + "\n" for line in progress.metrics)
+        write_text(self.folder / "metrics.jsonl", lines)
+        heads = copy.deepcopy(self.data.standard)  # with the standardisation
+        heads.load_state_dict(self.best, strict=False)
+        about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
+        save_heads(heads, self.folder / "heads.safetensors", about | {"dev_loss": progress.best_loss})
         return {"epoch": progress.best_epoch, "dev_loss": progress.best_loss, "threads": progress.threads}
 
-    def _end_epoch(self, progress: Progress, train_loss: float, start: float) -> None:
-        (loss,) = self.material.dev_losses(self.stack, self.shared.dev_batches)
-        (temperature,) = self.stack.temperatures()
-        if loss < progress.best_loss:
-            progress.best_epoch, progress.best_loss = progress.epoch, loss
-            progress.best = self.stack.state(0)
-        if not progress.best:
-            found = f"the development loss of seed {self.seed} is {loss} after epoch {progress.epoch}"
+    def _end_epoch(self, progress: Progress, train_loss: float, dev_loss: float) -> None:
+        """Keep the heads where they are the best yet, and record the epoch. Raises EmotionRankError without any."""
+        progress.epoch += 1
+        if dev_loss < progress.best_loss:
+            progress.best_epoch, progress.best_loss = progress.epoch, dev_loss
+            self.best = self.heads.state(0)
+        if not self.best:
+            found = f"the development loss of seed {self.seed} is {dev_loss} after epoch {progress.epoch}"
             raise EmotionRankError(self.folder, found, "a finite one", where_to_look(self.config.objective))
-        line = {
-            "seed": self.seed,
-            "epoch": progress.epoch,
-            "train_loss": train_loss,
-            "dev_loss": loss,
-            "temperature": temperature,
-        }
-        progress.metrics.append(line)
+        (temperature,) = self.heads.temperatures()
+        losses = {"train_loss": train_loss, "dev_loss": dev_loss, "temperature": temperature}
+        progress.metrics.append({"seed": self.seed, "epoch": progress.epoch, **losses})
         now = time.perf_counter()
-        if now - self.said > SAY_SECONDS or progress.epoch == self.config.epochs:
-            self.said = now
+        if now - self.logged > LOG_SECONDS or progress.epoch == self.config.epochs:
+            self.logged = now
             log.info(
                 f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, "
-                f"dev {loss:.4f}, temperature {temperature:.3f}, {now - start:.1f} s"
+                f"dev {dev_loss:.4f}, temperature {temperature:.3f}, {now - self.started:.1f} s"
             )
-        self._checkpoint(progress)
-        if self.events:  # after the checkpoint: what is watched is never ahead of what a resume begins from
-            self.events.add(line)
-
-    def _write_best(self, progress: Progress) -> None:
-        heads = copy.deepcopy(self.material.standard)
-        heads.load_state_dict(progress.best, strict=False)  # the standardisation is the material's
-        about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
-        save_heads(heads, self.folder / "heads.safetensors", about | {"dev_loss": progress.best_loss})
 
     def _checkpoint(self, progress: Progress) -> None:
-        said = {name: value for name, value in vars(progress).items() if name != "best"}
-        save_tensors(self._tensors(progress.best), self.checkpoint, said | {"training": self.training})
+        save_tensors(self._tensors(self.best), self.checkpoint, progress.model_dump() | {"training": self.identity})
 
     def _tensors(self, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.stack.checkpoint() | {f"best.{name}": tensor for name, tensor in best.items()}
+        return self.heads.checkpoint() | {f"best.{name}": tensor for name, tensor in best.items()}
 
     def _resume(self) -> Progress:
-        """Where the checkpoint says it is; the start where there is none of this training, said aloud."""
+        """The progress of the checkpoint; a new one where there is no checkpoint, or none of this training."""
         if not self.checkpoint.exists():
             return Progress()
         try:
-            progress = self._restored(*load_tensors(self.checkpoint))
-        except StoreCorrupt as error:
-            log.warning(f"seed {self.seed} begins again: {error.subject}: {error.found}")
-            self.stack = self.shared.stack(self.seed)
+            tensors, metadata = load_tensors(self.checkpoint)
+            progress = self._load_checkpoint(tensors, metadata)
+        except (StoreCorrupt, ValueError, OverflowError) as error:
+            reason = error.found if isinstance(error, StoreCorrupt) else f"no checkpoint of it ({first_wrong(error)})"
+            log.warning(f"seed {self.seed} begins again: {self.checkpoint}: {reason}")
+            self.heads = self.shared.heads(self.seed)
             return Progress()
-        log.info(f"seed {self.seed}: going on after epoch {progress.epoch}")
+        log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")
         return progress
 
-    def _restored(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Progress:
-        """Raises StoreCorrupt where the checkpoint is not this training's."""
-        try:
-            said = _Saved.model_validate(metadata).model_dump()
-            if said.pop("training") != self.training or not said["best_epoch"] <= said["epoch"] <= self.config.epochs:
-                raise ValueError("of another training")
-            expected = {name: (t.shape, t.dtype) for name, t in self._tensors(self.stack.state(0)).items()}
-            if {name: (t.shape, t.dtype) for name, t in tensors.items()} != expected:
-                raise ValueError("tensors of other shapes")
-            self.stack.restore(tensors)
-        except (ValueError, OverflowError) as error:
-            raise StoreCorrupt(
-                self.checkpoint, f"no checkpoint of it ({one_line_reason(error)})", "one", AGAIN
-            ) from None
-        return Progress(**said, best={name: tensors[f"best.{name}"] for name in TRAINED})
+    def _load_checkpoint(self, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> Progress:
+        """Raises ValueError or OverflowError for a checkpoint of something else."""
+        of_this = metadata.pop("training", None) == self.identity
+        progress = Progress.model_validate(metadata)
+        if not of_this or not progress.best_epoch <= progress.epoch <= self.config.epochs:
+            raise ValueError("of another training")
+        found, expected = (
+            {name: (tensor.shape, tensor.dtype) for name, tensor in each.items()}
+            for each in (tensors, self._tensors(self.heads.state(0)))
+        )
+        if found != expected:
+            raise ValueError("tensors of other shapes")
+        self.heads.restore(tensors)
+        self.best = {name: tensors[f"best.{name}"] for name in TRAINED}
+        return progress
 
 
 def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path, fresh: bool) -> str:
-    """The config's choice, else that of the run which is resumed (the batches depend on it), else what fits."""
+    """The config's choice, else that of the run that is resumed (its batches depend on it), else what fits."""
     if config.memory != "auto":
         return config.memory
     if not fresh and (out / "run.json").is_file():
@@ -319,10 +291,10 @@ def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path
 
 def data_digest(stores: Stores, pairs: CachedPairs, dev: CachedPairs) -> str:
     """Identifies the data of a run: which rows, which labels, which vectors (those of speech by their checksums)."""
-    state = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     checksums = stores.audio.column("crc")
     for part in (pairs, dev):
-        state.update(checksums[part.rows].data)
+        digest.update(checksums[part.rows].data)
         for tensor in (part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text):
-            state.update(tensor.cpu().numpy().data)
-    return state.hexdigest()
+            digest.update(tensor.cpu().numpy().data)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Mean and deviation of each channel of the frozen vectors, of the training pairs alone."""
+"""The pairs as the step takes them: standardised tensors on the device, cut into batches by an index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cache.pairs import CachedPairs
+from cache.pairs import CachedPairs, OnDisk
 from cache.stores import Stores
 from pipeline.objectives.base import Objective
 from pipeline.training.batched_heads import BatchedHeads
@@ -20,43 +20,46 @@ from pipeline.training.kernels import replayed_step
 
 log = logging.getLogger(__name__)
 
-_ROWS = 2**13  # read from disk at once
-
-
-def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
-    """Set mean and spread of each channel from the training split, per modality, where `when` asks for it."""
-    for name in ("audio", "text"):
-        embedded = stores.fingerprint()[name]["encoder"]["encoder"] == "embedded"
-        if when == "never" or (when == "auto" and not embedded):
-            continue
-        log.info(f"{name} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
-        spread, mean = _spread_and_mean(pairs, name)
-        getattr(heads, f"{name}_mean").copy_(mean)
-        getattr(heads, f"{name}_spread").copy_(spread.clamp_min(1e-6))
-
-
-def _spread_and_mean(pairs: CachedPairs, name: str) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean of each channel of the speech or text vectors, (D,) float64."""
-    if name == "text" or pairs.disk is None:
-        return torch.std_mean((pairs.text if name == "text" else pairs.speech).double(), dim=0)
-    count = len(pairs)
-    sums, squares = (torch.zeros(pairs.speech.shape[1], dtype=torch.float64, device=pairs.text.device) for _ in "12")
-    first = pairs.disk.read(torch.zeros(1, dtype=torch.int64)).double()  # a shift against cancellation
-    for places in torch.split(torch.arange(count), _ROWS):
-        vectors = pairs.disk.read(places).double() - first
-        sums += vectors.sum(0)
-        squares += vectors.square().sum(0)
-    mean = sums / count
-    return ((squares - count * mean.square()) / max(1, count - 1)).clamp_min(0).sqrt(), mean + first[0]
-
-
+_DISK_ROWS = 2**13  # read at once
 _STEPS_AHEAD = 64  # steps whose orders or targets are made in one call, at most
 _PAIRS_AHEAD = 2**18  # and the pairs of one call: their orders take 24 bytes each
 
 
+def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
+    """Set mean and std of each channel of the frozen vectors from the training pairs, where `when` says so.
+
+    `when` is "always", "never", or "auto": the embedded encoders' vectors only.
+    """
+    for side in ("audio", "text"):
+        embedded = stores.fingerprint()[side]["encoder"]["encoder"] == "embedded"
+        if when == "never" or (when == "auto" and not embedded):
+            continue
+        log.info(f"{side} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
+        if side == "audio" and pairs.disk is not None:
+            std, mean = _std_and_mean_on_disk(pairs.disk)
+        else:
+            std, mean = torch.std_mean((pairs.text if side == "text" else pairs.speech).double(), dim=0)
+        getattr(heads, f"{side}_mean").copy_(mean)
+        getattr(heads, f"{side}_std").copy_(std.clamp_min(1e-6))
+
+
+def _std_and_mean_on_disk(disk: OnDisk) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean of each channel of vectors that stay on disk, (D,) float64."""
+    count = len(disk.rows)
+    shift = disk.read(torch.zeros(1, dtype=torch.int64)).double()  # (1, D), against cancellation
+    sums, squares = torch.zeros_like(shift[0]), torch.zeros_like(shift[0])
+    for places in torch.split(torch.arange(count), _DISK_ROWS):
+        vectors = disk.read(places).double() - shift
+        sums += vectors.sum(0)
+        squares += vectors.square().sum(0)
+    mean = sums / count
+    variance = (squares - count * mean.square()) / max(1, count - 1)
+    return variance.clamp_min(0).sqrt(), mean + shift[0]
+
+
 @dataclass(frozen=True)
 class TrainingBatches:
-    """S steps' worth of batches: rows, their captions, and what each objective wants to know of them."""
+    """S batches of B pairs, and what each objective prepared for them."""
 
     rows: Tensor  # (S, B) of pairs.speech
     captions: Tensor  # (S, B) of pairs.text
@@ -65,12 +68,12 @@ class TrainingBatches:
 
 @dataclass
 class TrainingData:
-    """Training and development pairs with their vectors standardised, once for all who train on them."""
+    """Training and development pairs, their vectors standardised once for all configurations."""
 
     pairs: CachedPairs
     dev: CachedPairs
     batch_size: int
-    standard: Heads  # whose mean and spread are those of the training pairs
+    standard: Heads  # untrained; its mean and std are those of the training pairs
     speech: Tensor = field(init=False)
     text: Tensor = field(init=False)
     dev_speech: Tensor = field(init=False)
@@ -91,60 +94,62 @@ class TrainingData:
         return max(1, len(self.pairs) // self.batch_size)
 
     def train(
-        self, stack: BatchedHeads, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
+        self, heads: BatchedHeads, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
     ) -> Tensor:
-        """Step through an epoch, or its steps `part.start` to `part.stop`; each member's mean loss, (C,).
+        """Train for an epoch, or its steps `part.start` to `part.stop`; each configuration's mean loss, (C,).
 
-        `seed` is of the batches. `check` raises when it is time to stop.
+        The batches follow from (`seed`, `epoch`). `check` raises when it is time to stop.
         """
         losses = []
-        for batches in steps_of(self.pairs, self.batch_size, epoch_generator(seed, epoch), stack.objectives, part):
-            near = self._near(self.pairs, batches.rows)
-            losses += [self.step(stack, batches, s, near) for s in range(len(batches.rows))]
+        for batches in epoch_batches(self.pairs, self.batch_size, epoch_rng(seed, epoch), heads.objectives, part):
+            speech = self._from_disk(self.pairs, batches.rows)
+            losses += [self.step(heads, batches, s, speech) for s in range(len(batches.rows))]
             check()
         return torch.stack(losses).mean(0)
 
-    def step(self, stack: BatchedHeads, batches: TrainingBatches, s: int, near: Tensor | None = None) -> Tensor:
-        """One step of every member; returns their losses before it, (C,). `near` are the (S, B, Da) speech vectors."""
-        speech = self.speech[batches.rows[s]] if near is None else near[s]
-        text, prepared = self.text[batches.captions[s]], [of_all[s] for of_all in batches.prepared]
-        if stack.fastest is None:
-            replays = self.device.type == "cuda" and all(objective.recordable for objective in stack.objectives)
-            stack.fastest = replayed_step(stack, speech, text, prepared) if replays else stack.step
-        return stack.fastest(speech, text, prepared)
+    def step(self, heads: BatchedHeads, batches: TrainingBatches, s: int, speech: Tensor | None = None) -> Tensor:
+        """Step on batch `s`; returns the losses before it, (C,). `speech`: (S, B, Da) where it was read from disk."""
+        batch_speech = self.speech[batches.rows[s]] if speech is None else speech[s]
+        batch_text = self.text[batches.captions[s]]
+        prepared = [of_objective[s] for of_objective in batches.prepared]
+        batch = batch_speech, batch_text, prepared
+        if heads.chosen_step is None:
+            recordable = self.device.type == "cuda" and all(objective.recordable for objective in heads.objectives)
+            heads.chosen_step = replayed_step(heads, batch) if recordable else heads.step
+        return heads.chosen_step(*batch)
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[TrainingBatches]:
-        """The development set's batches, which never change: one draw, one order."""
-        return list(steps_of(self.dev, self.batch_size, torch.Generator().manual_seed(0), objectives))
+        """The development set's batches, always the same."""
+        return list(epoch_batches(self.dev, self.batch_size, torch.Generator().manual_seed(0), objectives))
 
-    def dev_losses(self, stack: BatchedHeads, batches: Sequence[TrainingBatches]) -> list[float]:
-        """Each member's mean loss over the development set's batches, which are projected many at a time."""
-        texts = [stack.project(c, "text", self.dev_text) for c in range(stack.count)]
-        sums = torch.zeros(stack.count, dtype=torch.float64, device=self.device)
+    def dev_losses(self, heads: BatchedHeads, batches: Sequence[TrainingBatches]) -> list[float]:
+        """Each configuration's mean loss over the development set's batches, which are projected many at a time."""
+        texts = [heads.project(c, "text", self.dev_text) for c in range(heads.count)]
+        sums = torch.zeros(heads.count, dtype=torch.float64, device=self.device)
         for part in batches:
-            near = self._near(self.dev, part.rows)
-            vectors = self.dev_speech[part.rows] if near is None else near
+            speech = self._from_disk(self.dev, part.rows)
+            speech = self.dev_speech[part.rows] if speech is None else speech
             for c, text in enumerate(texts):
-                cosines = stack.project(c, "audio", vectors) @ text[part.captions].mT
-                sums[c] += stack.losses(c, cosines, part.prepared).sum()
+                cosines = heads.project(c, "audio", speech) @ text[part.captions].mT
+                sums[c] += heads.losses(c, cosines, part.prepared).sum()
         return (sums / sum(len(part.rows) for part in batches)).tolist()
 
-    def _near(self, pairs: CachedPairs, rows: Tensor) -> Tensor | None:
-        """Standardised (S, B, Da) speech vectors of `rows` where they are read from disk."""
+    def _from_disk(self, pairs: CachedPairs, rows: Tensor) -> Tensor | None:
+        """Standardised (S, B, Da) speech vectors of `rows` where `pairs` keep them on disk."""
         if pairs.disk is None:
             return None
-        return self.standard.standardised("audio", pairs.disk.read(rows.flatten())).view(*rows.shape, -1)
+        return self.standard.standardise_side("audio", pairs.disk.read(rows.flatten())).view(*rows.shape, -1)
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+def epoch_rng(seed: int, epoch: int) -> torch.Generator:
     """Every draw of one epoch: its order and its captions."""
     mixed = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
 
 
-def steps_of(
+def epoch_batches(
     pairs: CachedPairs,
-    size: int,
+    batch_size: int,
     generator: torch.Generator,
     objectives: Sequence[Objective],
     part: slice = slice(None),
@@ -153,10 +158,10 @@ def steps_of(
 
     Rows that fill no batch are left to the next shuffle.
     """
-    size = min(size, len(pairs))
+    size = min(batch_size, len(pairs))
     rows = pairs.shuffled(generator).to(pairs.text.device)
     rows = rows[: len(rows) // size * size].view(-1, size)[part]
     captions = pairs.draw_captions(generator)
     for chunk in torch.split(rows, max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))):
-        own = captions[chunk]
-        yield TrainingBatches(chunk, own, [objective.prepare(pairs, chunk, own) for objective in objectives])
+        drawn = captions[chunk]
+        yield TrainingBatches(chunk, drawn, [objective.prepare(pairs, chunk, drawn) for objective in objectives])

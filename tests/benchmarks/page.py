@@ -101,7 +101,7 @@ _ASK = """([sentence, top]) => new Promise((done) => {
 
 def _page(folder: Path) -> SearchPage:
     stores, encoder = open_stores(folder), load_text_encoder(TextConfig(), "cpu")
-    heads = Heads(1024, encoder.width, width=512).requires_grad_(False)
+    heads = Heads(1024, encoder.width, dim=512).requires_grad_(False)
     heads.initialise(0)
     manifest = stores.manifest
     found = embed_rows(stores.audio, np.arange(len(manifest)), speech(heads))

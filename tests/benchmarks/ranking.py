@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.objectives.label_order import Order, grid_order, rank_order
+from pipeline.objectives.label_order import LabelOrder, grid_order, rank_order
 from pipeline.objectives.rank_n_contrast import rank_n_contrast
 
 LARGE = 8192
@@ -53,7 +53,7 @@ def published_loop(logits: Tensor, labels: Tensor) -> Tensor:
 def sort_with_autograd(logits: Tensor, labels: Tensor) -> Tensor:
     """Order and loss in one step, its gradient left to autograd."""
     order = rank_order(labels)
-    rows = logits.gather(1, order.order.long()).double()
+    rows = logits.gather(1, order.candidates.long()).double()
     rows = rows - rows.amax(1, keepdim=True).detach()
     return (rows.exp().cumsum(1).gather(1, order.last_tie.long()).log() - rows).mean()
 
@@ -79,7 +79,7 @@ def both_ways(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Callable[[], 
 def timings(size: int) -> dict[str, list[float]]:
     """Milliseconds of every round of each column, in turn."""
     labels, logits = ratings(size), torch.rand(size, size, generator=torch.Generator().manual_seed(0)) * 10
-    orders: dict[str, Order] = {name: make(labels) for name, make in FORMS.items()}
+    orders: dict[str, LabelOrder] = {name: make(labels) for name, make in FORMS.items()}
     columns: dict[str, Callable[[], object]] = {
         "published loop": both_ways(lambda at: published_loop(at, labels), logits),
         "sort with autograd": both_ways(lambda at: sort_with_autograd(at, labels), logits),

@@ -53,7 +53,7 @@ def planted(folder: Path, rows: int) -> bool:
 
 
 def measure(folder: Path, rounds: int) -> None:
-    heads = Heads(1024, 768, width=512).requires_grad_(False)
+    heads = Heads(1024, 768, dim=512).requires_grad_(False)
     heads.initialise(0)
     index = load(open_stores(folder), heads)
     print(f"index {index.neighbours.vectors.nbytes / MIB:,.0f} MiB; resident at most once loaded {_peak():,.0f} MiB")

@@ -23,9 +23,9 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.batched_heads import BatchedHeads, heads_config
 from pipeline.training.heads import Heads
-from pipeline.training.train import member_of, resolve_training
+from pipeline.training.train import resolve_training
 from pipeline.training.training_data import TrainingData
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
 
@@ -54,7 +54,7 @@ def main() -> None:
 def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdinality, seeds: int) -> None:
     """Train every seed; print the means and what each seed gave."""
     pairs, dev = (cached_pairs(stores, split, style=config.style) for split in ("train", "dev"))
-    standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=config.width, activation=config.activation)
+    standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
     material = TrainingData(pairs, dev, config.batch_size, standard)
     objective = objective_of(config.objective, pairs)
     batches = material.dev_batches([objective])
@@ -62,7 +62,7 @@ def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdin
     for seed in range(seeds):
         heads = copy.deepcopy(standard)
         heads.initialise(seed, config.temperature)
-        stack = BatchedHeads([member_of(config, heads, objective, material.steps)])
+        stack = BatchedHeads([heads_config(config, heads, objective, steps=material.steps)])
         start, best, learnt = time.perf_counter(), float("inf"), stack.state(0)
         for epoch in range(config.epochs):
             material.train(stack, seed, epoch, lambda: None)

@@ -27,7 +27,7 @@ from pipeline.objectives.base import objective_of
 from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.heads import Heads, save_tensors
 from pipeline.training.train import train
-from pipeline.training.training_data import TrainingData, epoch_generator, steps_of
+from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng
 from tests.benchmarks.ranking import published_loop
 from tests.planted import MSP_PODCAST, plant
 
@@ -146,7 +146,8 @@ def shares(material: TrainingData, scratch: Path, threads: int, rounds: int) -> 
         material.dev_losses(stack, dev)
         took["validation"].append(time.perf_counter() - start)
         start = time.perf_counter()
-        save_tensors(stack.checkpoint() | {"best": stack.wide["audio.weight"].clone()}, scratch / "c.safetensors", {})
+        best = {"best": stack.stacked["audio.weight"].clone()}
+        save_tensors(stack.checkpoint() | best, scratch / "c.safetensors", {})
         took["checkpoint"].append(time.perf_counter() - start)
     of = {name: median(values) for name, values in took.items()}
     print("  an epoch: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in of.items()), end="; ")
@@ -160,7 +161,7 @@ def run(material: TrainingData, stack: BatchedHeads, count: int) -> None:
 def forever(pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:
     epoch = 0
     while True:
-        for batches in steps_of(pairs, BATCH, epoch_generator(1, epoch), []):
+        for batches in epoch_batches(pairs, BATCH, epoch_rng(1, epoch), []):
             yield from zip(batches.rows, batches.captions, strict=True)
         epoch += 1
 

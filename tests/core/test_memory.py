@@ -20,7 +20,7 @@ from pipeline.objectives.base import objective_of
 from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
 from pipeline.training.heads import Heads
 from pipeline.training.train import train
-from pipeline.training.training_data import TrainingData, epoch_generator, steps_of
+from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng
 from tests.planted import plant
 
 CONFIG = TrainConfig(batch_size=8, epochs=3, width=8, learning_rate=1e-2, threads=1, standardise="always")
@@ -59,7 +59,7 @@ def test_an_epoch_from_disk_shows_every_pair_once_and_reads_few_places_at_a_time
     monkeypatch.setattr(pairs_module, "BLOCK_ROWS", 10)
     monkeypatch.setattr(pairs_module, "WINDOW_BLOCKS", 5)
     _, disk = both(planted)
-    orders = [disk.shuffled(epoch_generator(0, epoch)) for epoch in (0, 1, 0)]
+    orders = [disk.shuffled(epoch_rng(0, epoch)) for epoch in (0, 1, 0)]
     assert orders[0].sort().values.tolist() == list(range(300))
     assert torch.equal(orders[0], orders[2])
     assert not torch.equal(orders[0], orders[1])
@@ -70,10 +70,10 @@ def test_an_epoch_from_disk_shows_every_pair_once_and_reads_few_places_at_a_time
 
 def test_the_same_batches_give_the_same_heads_from_disk_and_from_memory(planted: Stores) -> None:
     """The order is made the same by hand, so that all else must be."""
-    heads = Heads(12, 6, width=8)
+    heads = Heads(12, 6, dim=8)
     heads.initialise(0)
     heads.audio_mean.fill_(0.3)
-    heads.audio_spread.fill_(1.7)
+    heads.audio_std.fill_(1.7)
     results = []
     for on_disk in (False, True):
         pairs, dev = (both(planted, split)[on_disk] for split in ("train", "dev"))
@@ -96,7 +96,7 @@ def test_training_from_disk_learns_standardises_and_is_recorded(planted: Stores,
     resident = train(planted, method=CONFIG.model_copy(update={"memory": "resident"}), out=tmp_path / "resident")
     assert disk.about["memory"] == "disk"
     assert min(losses(disk.folder)) < losses(disk.folder)[0] - 0.02
-    for name in ("audio_mean", "audio_spread", "text_mean"):
+    for name in ("audio_mean", "audio_std", "text_mean"):
         expected = getattr(resident.heads(), name)
         assert torch.allclose(getattr(disk.heads(), name), expected, rtol=1e-5, atol=1e-6), name
     assert disk.about["data"] == resident.about["data"]
@@ -147,6 +147,6 @@ def test_free_memory_is_below_what_the_machine_has(monkeypatch: pytest.MonkeyPat
 def test_large_batches_are_prepared_a_few_at_a_time(planted: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.training.training_data._PAIRS_AHEAD", 100)
     pairs, _ = both(planted)
-    made = list(steps_of(pairs, 7, epoch_generator(0, 0), [objective_of(CONFIG.objective, pairs)]))
+    made = list(epoch_batches(pairs, 7, epoch_rng(0, 0), [objective_of(CONFIG.objective, pairs)]))
     assert {len(batches.rows) for batches in made} == {2}
     assert sum(len(batches.rows) for batches in made) == 300 // 7

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cache import disk
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.training.train import CHECKPOINT
+from pipeline.training.train import TRAINING_CHECKPOINT
 from tests.faults.faulty_os import CHANGES, FaultyOs
 from tests.stage_two import SETTINGS, tree
 
@@ -111,7 +111,7 @@ def by_signal(stores: str, folder: Path) -> list[tuple[int, bool, float]]:
     found = []
     for number in (signal.SIGINT, signal.SIGTERM):
         pid = child(lambda: train(stores, folder / "cut", *LONG))
-        while not (folder / "cut/seeds/0" / CHECKPOINT).exists():
+        while not (folder / "cut/seeds/0" / TRAINING_CHECKPOINT).exists():
             time.sleep(0.001)
         start = time.perf_counter()
         os.kill(pid, number)

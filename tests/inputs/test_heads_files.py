@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pipeline.core.errors import StoreCorrupt
-from pipeline.training.heads import FORMAT, Heads, load_heads, load_tensors, save_heads, save_tensors
+from pipeline.training.heads import (
+    HEADS_FORMAT,
+    Heads,
+    file_tensors,
+    load_heads,
+    load_tensors,
+    save_heads,
+    save_tensors,
+)
 
 ABOUT = {"method": "m", "seed": 0, "epoch": 2, "dev_loss": 1.5}
 SHAPE = {"audio_width": 3, "text_width": 2, "width": 2, "activation": "relu"}
@@ -28,7 +36,7 @@ sys.addaudithook(lambda event, args: unpickled.append(str(args)) if watched and 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    heads = Heads(3, 2, width=2)
+    heads = Heads(3, 2, dim=2)
     heads.initialise(0)
     path = tmp_path_factory.mktemp("heads") / "heads.safetensors"
     save_heads(heads, path, ABOUT)
@@ -106,26 +114,26 @@ def test_a_file_cut_anywhere_is_refused(saved: bytes, place: Path, step: int) ->
 
 
 def described(**changed: Any) -> dict[str, Any]:
-    return {"format": FORMAT, "heads": SHAPE | changed, "about": ABOUT}
+    return {"format": HEADS_FORMAT, "heads": SHAPE | changed, "about": ABOUT}
 
 
 def with_tensors(**changed: torch.Tensor | None) -> Callable[[Path], None]:
     """Heads whose checksum is right, as one who means harm would write it."""
 
     def write(path: Path) -> None:
-        tensors = Heads(3, 2, width=2).state_dict() | {n.replace("__", "."): t for n, t in changed.items()}
+        tensors = file_tensors(Heads(3, 2, dim=2)) | {n.replace("__", "."): t for n, t in changed.items()}
         save_tensors({name: t for name, t in tensors.items() if t is not None}, path, described())
 
     return write
 
 
 def with_metadata(metadata: Any) -> Callable[[Path], None]:
-    return lambda path: save_tensors(Heads(3, 2, width=2).state_dict(), path, metadata)
+    return lambda path: save_tensors(file_tensors(Heads(3, 2, dim=2)), path, metadata)
 
 
 def with_text(text: str | None) -> Callable[[Path], None]:
     said = {"emotionrankclap": text} if text is not None else None
-    return lambda path: save_file(Heads(3, 2, width=2).state_dict(), path, said)
+    return lambda path: save_file(file_tensors(Heads(3, 2, dim=2)), path, said)
 
 
 def raw(header: Any, data: bytes = b"", *, size: int | None = None) -> Callable[[Path], None]:
@@ -161,7 +169,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "a number of 10,000 digits": with_text('{"checksum": ' + "9" * 10_000 + "}"),
     "the format before": with_metadata(described() | {"format": "emotionrankclap-heads/1"}),
     "no format": with_metadata({}),
-    "no shape": with_metadata({"format": FORMAT, "about": {}}),
+    "no shape": with_metadata({"format": HEADS_FORMAT, "about": {}}),
     "an unknown activation": with_metadata(described(activation="evil")),
     "an activation of no kind": with_metadata(described(activation=[])),
     "another width": with_metadata(described(width=3)),

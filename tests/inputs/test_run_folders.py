@@ -20,7 +20,7 @@ from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import EmotionRankError, Interrupted, StoreCorrupt
 from pipeline.training.heads import Heads, load_heads, load_tensors, save_heads, save_tensors
 from pipeline.training.run_folder import Run, open_run
-from pipeline.training.train import CHECKPOINT, Trainer
+from pipeline.training.train import TRAINING_CHECKPOINT, Trainer
 from tests.inputs.hostile_runs import ABOUT, CONFIG, Edit
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 
@@ -91,7 +91,7 @@ def test_stores_that_are_gone_or_foreign_are_said(small: Path, run: Path, tmp_pa
 
 def test_heads_of_other_widths_than_the_stores_are_a_mismatch(small: Path, run: Path) -> None:
     path = run / "seeds/0/heads.safetensors"
-    save_heads(Heads(7, 5, width=4), path, load_heads(path)[1])
+    save_heads(Heads(7, 5, dim=4), path, load_heads(path)[1])
     result = evaluated(small, run)
     assert result.exit_code == 4
     assert "(7, 5)" in result.stderr
@@ -197,7 +197,7 @@ def stopped(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_checkpoint", write_and_stop)
         assert trained(small, out).exit_code == 130
-    assert load_tensors(out / "seeds/0" / CHECKPOINT)[1]["epoch"] == 1
+    assert load_tensors(out / "seeds/0" / TRAINING_CHECKPOINT)[1]["epoch"] == 1
     return out
 
 
@@ -205,7 +205,7 @@ def resumed(small: Path, stopped: Path, finished: Path, out: Path, spoil: Callab
     """What is said of a checkpoint after `spoil`; the run ends as one that was never stopped."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(stopped, out)
-    spoil(out / "seeds/0" / CHECKPOINT)
+    spoil(out / "seeds/0" / TRAINING_CHECKPOINT)
     result = trained(small, out)
     assert result.exit_code == 0, result.stderr
     whole = tree(finished, "evaluation.json")
@@ -215,7 +215,7 @@ def resumed(small: Path, stopped: Path, finished: Path, out: Path, spoil: Callab
 
 def test_a_checkpoint_that_is_whole_is_gone_on_from(small: Path, stopped: Path, finished: Path, tmp_path: Path) -> None:
     said = resumed(small, stopped, finished, tmp_path / "run", lambda path: None)
-    assert "seed 0: going on after epoch 1" in said
+    assert "seed 0: resumes after epoch 1" in said
 
 
 @pytest.mark.parametrize("places", [8, pytest.param(300, marks=pytest.mark.exhaustive)])
@@ -241,7 +241,7 @@ def with_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
 STRANGE: dict[str, Callable[[Path], None]] = {
     "empty": lambda path: path.write_bytes(b"") and None,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]) and None,
-    "of heads": lambda path: save_heads(Heads(6, 5, width=4), path, {}),
+    "of heads": lambda path: save_heads(Heads(6, 5, dim=4), path, {}),
     "of another training": lambda path: as_saved(path, training="0" * 32),
     "an epoch beyond the end": lambda path: as_saved(path, epoch=3),
     "an epoch below none": lambda path: as_saved(path, epoch=-1),
@@ -270,7 +270,7 @@ def test_a_checkpoint_of_the_same_shapes_and_other_settings_is_never_gone_on_fro
     other = ["-o", "learning_rate=0.01"]
     assert trained(small, tmp_path / "whole", *other).exit_code == 0
     (tmp_path / "cut/seeds/0").mkdir(parents=True)
-    shutil.copy(stopped / "seeds/0" / CHECKPOINT, tmp_path / "cut/seeds/0")
+    shutil.copy(stopped / "seeds/0" / TRAINING_CHECKPOINT, tmp_path / "cut/seeds/0")
     result = trained(small, tmp_path / "cut", *other)
     assert "seed 0 begins again" in result.stderr
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
@@ -282,7 +282,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(small: Path, run: Path) -> 
         os.mkfifo(run / name)
     assert evaluated(small, run).exit_code == 5
     assert compared(small, run.parent).exit_code == 0
-    assert Run(run).damage(0) == ""
+    assert Run(run).corruption(0) == ""
 
 
 @pytest.mark.parametrize("cases", [12, pytest.param(500, marks=pytest.mark.exhaustive)])

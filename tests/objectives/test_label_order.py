@@ -14,9 +14,8 @@ from torch import Tensor
 
 from pipeline.core.config import RankingConfig
 from pipeline.objectives import label_order as module
-from pipeline.objectives.base import Ranking
 from pipeline.objectives.label_order import GridOrder, RankOrder, grid_order, label_order, rank_order
-from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_n_contrast_gradient
+from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast, rank_n_contrast_gradient
 from tests.objectives.oracle import squared_distance
 from tests.objectives.test_ranking import READINGS, as_labels, every_reading, problem
 
@@ -27,8 +26,8 @@ def test_true_ties_that_floats_split_are_kept(dtype):
     assert (3.4 - 3.2) ** 2 != (3.6 - 3.4) ** 2
     labels = torch.tensor([[3.4], [3.2], [3.6], [5.0]], dtype=dtype)
     order = rank_order(labels)
-    assert order.order[0, 0] == 3
-    assert set(order.order[0, 1:3].tolist()) == {1, 2}
+    assert order.candidates[0, 0] == 3
+    assert set(order.candidates[0, 1:3].tolist()) == {1, 2}
     assert order.first_tie[0].tolist() == [0, 1, 1, 3]
     assert order.last_tie[0].tolist() == [0, 2, 2, 3]
 
@@ -42,7 +41,7 @@ def test_ties_are_those_of_exact_arithmetic_however_the_labels_are_stored(raters
     labels = {"float64": labels, "float32": labels.float(), "six decimals": labels.mul(1e6).round() / 1e6}[stored]
     order = rank_order(labels)
     for i, anchor in enumerate(points):
-        exact = [squared_distance(anchor, points[k]) for k in order.order[i].tolist()]
+        exact = [squared_distance(anchor, points[k]) for k in order.candidates[i].tolist()]
         assert exact == sorted(exact, reverse=True)
         assert order.first_tie[i].tolist() == [exact.index(d) for d in exact]
         assert order.last_tie[i].tolist() == [len(exact) - 1 - exact[::-1].index(d) for d in exact]
@@ -50,25 +49,25 @@ def test_ties_are_those_of_exact_arithmetic_however_the_labels_are_stored(raters
 
 def test_labels_differing_by_a_tenth_of_a_rating_step_are_no_ties():
     order = rank_order(torch.tensor([[3.0], [3.01], [3.02]]))
-    assert order.order[0].tolist() == [2, 1, 0]
+    assert order.candidates[0].tolist() == [2, 1, 0]
     assert order.first_tie[0].tolist() == order.last_tie[0].tolist() == [0, 1, 2]
 
 
 def test_a_small_order_is_three_plain_tensors_as_gather_takes_them():
     order = rank_order(torch.rand(2, 5, 3))
     assert isinstance(order, RankOrder)
-    assert {t.dtype for t in (order.order, order.since, order.until)} == {torch.int64}
-    assert {t.shape for t in (order.order, order.since, order.until, order.first_tie)} == {(2, 5, 5)}
+    assert {t.dtype for t in (order.candidates, order.since, order.until)} == {torch.int64}
+    assert {t.shape for t in (order.candidates, order.since, order.until, order.first_tie)} == {(2, 5, 5)}
 
 
 @every_reading
 def test_a_large_order_is_held_in_int16_and_gives_the_same_loss(denominator, monkeypatch):
     logits, points = problem(11, 20, top=14)
     wide = rank_order(as_labels(points))
-    monkeypatch.setattr(module, "_WIDE", 8)
+    monkeypatch.setattr(module, "_INT64_SIZE", 8)
     small = rank_order(as_labels(points))
-    assert {t.dtype for t in (small.order, small.since, small.until)} == {torch.int16}
-    assert torch.equal(small.order.long(), wide.order)
+    assert {t.dtype for t in (small.candidates, small.since, small.until)} == {torch.int16}
+    assert torch.equal(small.candidates.long(), wide.candidates)
     expected = rank_n_contrast_gradient(logits, wide, denominator=denominator)
     for got, same in zip(rank_n_contrast_gradient(logits, small, denominator=denominator), expected, strict=True):
         assert torch.equal(got, same)
@@ -87,9 +86,9 @@ def test_indices_that_int16_cannot_hold_take_int32():
 def test_sorting_a_few_rows_at_a_time_changes_nothing(leading, monkeypatch):
     labels = torch.randint(5, 36, (*leading, 9, 2), generator=torch.Generator().manual_seed(0)) / 5
     whole = rank_order(labels)
-    monkeypatch.setattr(module, "BLOCK", 4 * 9 * 6 + 1)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 4 * 9 * 6 + 1)
     cut = rank_order(labels)
-    for a, b in ((whole.order, cut.order), (whole.since, cut.since), (whole.until, cut.until)):
+    for a, b in ((whole.candidates, cut.candidates), (whole.since, cut.since), (whole.until, cut.until)):
         assert torch.equal(a, b)
 
 
@@ -102,8 +101,8 @@ def test_any_labels_weights_and_either_distance_give_the_order_of_a_plain_sort(d
     for i, anchor in enumerate(scaled):
         apart = [[abs(a - b) for a, b in zip(anchor, other, strict=True)] for other in scaled]
         far = [round(sum(apart_k) if distance == "l1" else sum(d * d for d in apart_k), 6) for apart_k in apart]
-        assert [far[j] for j in order.order[i].tolist()] == sorted(far, reverse=True)
-        for place, j in enumerate(order.order[i].tolist()):
+        assert [far[j] for j in order.candidates[i].tolist()] == sorted(far, reverse=True)
+        for place, j in enumerate(order.candidates[i].tolist()):
             assert sum(f > far[j] for f in far) == order.first_tie[i, place]
             assert sum(f >= far[j] for f in far) - 1 == order.last_tie[i, place]
 
@@ -172,7 +171,7 @@ def test_a_large_batch_is_the_same_in_both_forms(denominator, distance):
     chosen = label_order(labels, distance=distance)
     assert isinstance(chosen, GridOrder)
     sorted_rows = rank_order(labels, distance=distance)
-    assert sorted_rows.order.dtype == torch.int16
+    assert sorted_rows.candidates.dtype == torch.int16
     answers = []
     for order in (chosen, sorted_rows):
         at = logits.clone().requires_grad_()

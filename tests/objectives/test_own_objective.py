@@ -198,8 +198,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_bits_and_refuses_another_v
     train(small, overrides=settings, out=tmp_path / "whole")
     end = Trainer._end_epoch
 
-    def stop(self: Trainer, progress: Any, loss: float, start: float) -> None:
-        end(self, progress, loss, start)
+    def stop(self: Trainer, progress: Any, *losses: float) -> None:
+        end(self, progress, *losses)
+        self._checkpoint(progress)
         if progress.epoch == 2:
             raise Interrupted("training", 2)
 
@@ -336,7 +337,7 @@ def test_a_step_of_ones_own_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -
     for name, loss in (("clap_sce", None), ("own", _tanh)):
         made = objective(loss) if loss else objective_of(resolve_training(name).objective, pairs)
         stack = BatchedHeads([HeadsConfig(heads_of(0), made, 1e-2)])
-        material = TrainingData(pairs, pairs, 8, Heads(20, 12, width=16))
+        material = TrainingData(pairs, pairs, 8, Heads(20, 12, dim=16))
         rows = torch.arange(8)[None]
         batches = pipeline.training.training_data.TrainingBatches(rows, rows, [made.prepare(pairs, rows, rows)])
         material.step(stack, batches, 0)

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from pipeline.objectives import rank_n_contrast as ranking
 from pipeline.objectives.label_order import grid_order, rank_order
-from pipeline.objectives.rank_n_contrast import Denominator, rank_n_contrast, rank_n_contrast_gradient
+from pipeline.objectives.rank_n_contrast import (
+    Denominator,
+    rank_n_contrast,
+    rank_n_contrast_gradient,
+    rank_n_contrast_reference,
+)
 from tests.objectives.oracle import slow_rank_n_contrast, slow_symmetric, squared_distance
 
 READINGS: tuple[Denominator, ...] = ("at_least", "beyond", "beyond_and_self")
@@ -54,6 +59,35 @@ def test_loss_and_gradient_equal_the_loops_of_the_paper(denominator, symmetric, 
     assert loss.shape == ()
     assert abs(loss.item() - expected.item()) < 1e-10
     assert (at.grad / 2 - expected_at.grad).abs().max() < 1e-10
+
+
+@every_reading
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_readable_form_equals_the_loops_of_the_paper_in_exact_arithmetic(denominator, symmetric):
+    for size, top in ((2, 35), (7, 9), (6, 5)):
+        logits, points = problem(size, size, top)
+        logits.requires_grad_()
+        expected = (slow_symmetric if symmetric else slow_rank_n_contrast)(logits, points, denominator)
+        options = {"denominator": denominator, "symmetric": symmetric}
+        loss = rank_n_contrast_reference(logits, as_labels(points), **options)
+        assert abs(loss.item() - expected.item()) < 1e-12
+        gradients = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
+        assert torch.allclose(*gradients, rtol=0, atol=1e-12)
+
+
+@every_reading
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+@every_form
+def test_the_fast_loss_and_gradient_equal_the_readable_form(denominator, symmetric, distance, ordered):
+    logits, points = problem(14, 13, top=12)
+    labels = as_labels(points)
+    at = logits.clone().requires_grad_()
+    options = {"denominator": denominator, "symmetric": symmetric}
+    expected = rank_n_contrast_reference(at, labels, distance=distance, **options)
+    loss, gradient = rank_n_contrast_gradient(logits, ordered(labels, distance=distance), **options)
+    assert abs(loss.item() - expected.item()) < 1e-10
+    assert (gradient - torch.autograd.grad(expected, at)[0]).abs().max() < 1e-10
 
 
 @every_reading
@@ -97,7 +131,7 @@ def test_blocks_of_rows_change_nothing(denominator, monkeypatch, ordered):
         return loss.detach(), at.grad
 
     whole = answer()
-    monkeypatch.setattr("pipeline.objectives.rank_n_contrast.BLOCK", 4 * 9 + 1)
+    monkeypatch.setattr("pipeline.objectives.rank_n_contrast.BLOCK_ELEMENTS", 4 * 9 + 1)
     cut = answer()
     assert abs(whole[0] - cut[0]) < 1e-14
     assert torch.equal(whole[1], cut[1])

@@ -11,7 +11,8 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_order
+from pipeline.objectives.label_order import rank_order
+from pipeline.objectives.rank_n_contrast import rank_n_contrast
 from pipeline.objectives.soft_targets import (
     Divergence,
     Targets,

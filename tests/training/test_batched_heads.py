@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,9 +15,8 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.base import Objective, objective_of
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig, ReferenceHeads, Schedule
 from pipeline.training.heads import Heads
-from pipeline.training.lr_schedule import Schedule, Shape
 from pipeline.training.train import resolve_training
 
 AUDIO, TEXT, WIDTH, BATCH, ROWS = 20, 12, 16, 10, 64
@@ -63,7 +62,7 @@ def objectives(pairs: CachedPairs) -> dict[str, Objective]:
 
 
 def heads_of(seed: int, activation: str = "relu") -> Heads:
-    heads = Heads(AUDIO, TEXT, width=WIDTH, activation=activation)
+    heads = Heads(AUDIO, TEXT, dim=WIDTH, activation=activation)
     heads.initialise(seed, temperature=0.5)
     return heads
 
@@ -110,12 +109,30 @@ def test_every_objectives_steps_are_those_of_autograd_to_1e_10(name: str, activa
     pairs = some_pairs()
     objective = objectives(pairs)[name]
     member = HeadsConfig(heads_of(0, activation), objective, 1e-2, weight_decay=0.01)
-    stack, plain = BatchedHeads([member]), Plain(member)
+    stack, reference = BatchedHeads([member]), ReferenceHeads([member])
     for rows, speech, text in batches(pairs, 30):
+        prepared = [objective.prepare(pairs, rows, rows)]
+        expected = reference.step(speech, text, prepared)
+        assert stack.step(speech, text, prepared).item() == pytest.approx(expected.item(), abs=1e-10)
+    for name, tensor in stack.checkpoint().items():
+        assert torch.allclose(tensor, reference.checkpoint()[name], rtol=0, atol=1e-10), name
+
+
+@pytest.mark.parametrize("name", ["emotionrankclap", "supcon"])
+def test_the_reference_step_is_torchs_loop_to_the_bit_and_resumes(name: str) -> None:
+    pairs = some_pairs()
+    objective = objectives(pairs)[name]
+    member = HeadsConfig(heads_of(0), objective, 1e-2, weight_decay=0.01)
+    reference, plain = ReferenceHeads([member]), Plain(member)
+    for step, (rows, speech, text) in enumerate(batches(pairs, 8)):
+        if step == 4:
+            saved = {key: tensor.clone() for key, tensor in reference.checkpoint().items()}
+            reference = ReferenceHeads([member])
+            reference.restore(saved)
         prepared = objective.prepare(pairs, rows, rows)
-        (loss,) = stack.step(speech, text, [prepared])
-        assert loss.item() == pytest.approx(plain.step(speech, text, prepared), abs=1e-10)
-    assert_equal(stack, 0, plain.heads, 1e-10)
+        assert reference.step(speech, text, [prepared]).item() == plain.step(speech, text, prepared)
+    assert_equal(reference, 0, plain.heads, 0)
+    assert reference.steps_done == 8
 
 
 def test_a_row_of_zeros_gets_no_gradient_and_no_nan() -> None:
@@ -165,7 +182,7 @@ def test_each_member_of_a_stack_is_its_single_self() -> None:
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
-def test_a_schedule_is_torchs_own_and_goes_on_from_a_checkpoint(shape: Shape) -> None:
+def test_a_schedule_is_torchs_own_and_goes_on_from_a_checkpoint(shape: Literal["linear", "cosine"]) -> None:
     """torch's warm-up followed by its linear or cosine decay, on a plain Adam."""
     pairs = some_pairs()
     objective = objectives(pairs)["clap_sce"]

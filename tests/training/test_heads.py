@@ -23,7 +23,7 @@ def test_the_papers_heads_have_918_529_parameters() -> None:
 
 def test_embeddings_are_unit_vectors_and_relu_keeps_cosines_in_0_1() -> None:
     torch.manual_seed(0)
-    heads = Heads(6, 5, width=16)
+    heads = Heads(6, 5, dim=16)
     heads.initialise(0)
     speech, text = heads.embed_speech(torch.randn(40, 6)), heads.embed_text(torch.randn(40, 5))
     assert torch.allclose(speech.norm(dim=1), torch.ones(40), atol=1e-6)
@@ -33,7 +33,7 @@ def test_embeddings_are_unit_vectors_and_relu_keeps_cosines_in_0_1() -> None:
 
 
 def test_a_row_that_relu_zeroes_gives_zeros_and_finite_gradients() -> None:
-    heads = Heads(3, 3, width=4)
+    heads = Heads(3, 3, dim=4)
     with torch.no_grad():
         heads.audio.weight.fill_(-1)
         heads.audio.bias.fill_(-1)
@@ -68,7 +68,7 @@ def test_the_temperature_is_clamped_from_one_side_only() -> None:
 
 
 def test_heads_come_back_as_they_were_saved(tmp_path: Path) -> None:
-    heads = Heads(6, 5, width=4, activation="identity")
+    heads = Heads(6, 5, dim=4, activation="identity")
     heads.initialise(1)
     heads.audio_mean.fill_(2.0)
     save_heads(heads, tmp_path / "heads.safetensors", {"method": "m"})
@@ -83,7 +83,7 @@ def _foreign(path: Path) -> None:
 
 
 def _other_shape(path: Path) -> None:
-    heads = Heads(2, 2, width=2)
+    heads = Heads(2, 2, dim=2)
     save_heads(heads, path, {})
     data = path.read_bytes()
     path.write_bytes(data.replace(b'\\"width\\": 2', b'\\"width\\": 3'))

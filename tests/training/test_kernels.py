@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.training import kernels as cuda_step
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
-from pipeline.training.kernels import BatchEncoder, ReplayedStep, replayed_step
-from pipeline.training.lr_schedule import Schedule
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig, Schedule
+from pipeline.training.kernels import Work, replayed_step
 from tests.training.test_batched_heads import batches, heads_of, objectives, some_pairs
 
 
-def record(work: BatchEncoder) -> BatchEncoder:
+def record(work: Work) -> Work:
     for _ in range(3):  # as the warm-up does
         work()
     return work
@@ -34,8 +32,8 @@ def test_replayed_steps_are_the_steps_and_recording_leaves_no_trace() -> None:
     for rows, speech, text in batches(pairs, 12):
         prepared = [objective.prepare(pairs, rows, rows) for objective in plain.objectives]
         speech, text = speech.float(), text.float()
-        replayed = replayed or ReplayedStep(stack, speech, text, prepared, record)
-        assert torch.equal(plain.step(speech, text, prepared), replayed.step(speech, text, prepared))
+        replayed = replayed or replayed_step(stack, (speech, text, prepared), record=record)
+        assert torch.equal(plain.step(speech, text, prepared), replayed(speech, text, prepared))
     assert stack.steps_done == plain.steps_done == 12
     for name, tensor in plain.checkpoint().items():
         assert torch.equal(tensor, stack.checkpoint()[name]), name
@@ -46,28 +44,27 @@ def test_losses_of_a_replayed_step_are_not_overwritten_by_the_next() -> None:
     stack, seen, kept, replayed = BatchedHeads(members), [], [], None
     for rows, speech, text in batches(pairs, 3):
         prepared = [objective.prepare(pairs, rows, rows) for objective in stack.objectives]
-        replayed = replayed or ReplayedStep(stack, speech.float(), text.float(), prepared, record)
-        kept.append(replayed.step(speech.float(), text.float(), prepared))
+        replayed = replayed or replayed_step(stack, (speech.float(), text.float(), prepared), record=record)
+        kept.append(replayed(speech.float(), text.float(), prepared))
         seen.append(kept[-1].tolist())
     assert [losses.tolist() for losses in kept] == seen
     with pytest.raises(ValueError, match="a batch of"):
-        replayed.step(speech[:4].float(), text[:4].float(), prepared)
+        replayed(speech[:4].float(), text[:4].float(), prepared)
 
 
 def test_where_nothing_can_be_recorded_the_plain_step_runs_and_the_reason_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pairs, (member, *_) = some_pairs(), some_members()
     stack = BatchedHeads([member])
     before = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
 
-    def refuses(work: BatchEncoder) -> BatchEncoder:
+    def refuses(work: Work) -> Work:
         work()
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-    monkeypatch.setattr(cuda_step, "recorded_on_cuda", refuses)
     rows = torch.arange(4)
     batch = pairs.speech[rows].float(), pairs.text[rows].float(), [member.objective.prepare(pairs, rows, rows)]
-    assert replayed_step(stack, *batch) == stack.step
+    assert replayed_step(stack, batch, record=refuses) == stack.step
     assert "CUDA graph: not recorded (operation not permitted when stream" in capsys.readouterr().err
     assert all(torch.equal(tensor, before[name]) for name, tensor in stack.checkpoint().items())

@@ -1,11 +1,14 @@
-"""What TensorBoard shows is what metrics.jsonl says: live, whole, and with no step twice. Read by its own reader."""
+"""TensorBoard shows metrics.jsonl: live, whole, and no step twice. Read by its own reader."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import Interrupted
 from pipeline.training.run_folder import Run
-from pipeline.training.tensorboard import EventFile
+from pipeline.training.tensorboard import EVENT_FILES, tensorboard_curves
 from pipeline.training.train import Trainer, train
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 
@@ -44,7 +48,12 @@ def trained(stores: Path, out: Path, **settings: Any) -> Run:
 
 
 def events(out: Path, seed: int = 0) -> Path:
-    return out / f"seeds/{seed}/events.out.tfevents.{seed}"
+    (path,) = (out / f"seeds/{seed}").glob(EVENT_FILES)
+    return path
+
+
+def without_events(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in tree(folder).items() if "tfevents" not in name}
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +70,32 @@ def test_the_curves_are_those_of_the_metrics_for_every_seed(watched: Path) -> No
 
 def test_the_heads_are_the_same_bits_with_the_switch_and_without(small: Path, watched: Path, tmp_path: Path) -> None:
     train(small, out=tmp_path / "run", seeds=2, overrides=SETTINGS)
-    names = [path.name for path in (events(watched), events(watched, 1))]
-    assert tree(watched, *names) == tree(tmp_path / "run")
+    assert without_events(watched) == tree(tmp_path / "run")
     assert len(tree(watched)) == len(tree(tmp_path / "run")) + 2
+
+
+def test_the_time_axis_is_the_time_of_the_training(watched: Path) -> None:
+    reader = EventAccumulator(str(watched / "seeds/0"))
+    reader.Reload()
+    times = [each.wall_time for each in reader.Scalars("dev_loss")]
+    assert times == sorted(times)
+    assert 0 <= time.time() - times[-1] < 3600
 
 
 def test_an_epoch_is_on_the_disk_when_it_has_ended_and_in_the_file_that_was_there(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that keeps the file open sees every epoch."""
-    add, seen, files = EventFile.add, [], set()
+    write, seen, files = Trainer._checkpoint, [], set()
 
-    def look(file: EventFile, line: dict[str, Any]) -> None:
-        add(file, line)
-        seen.append(shown(file.path.parent)["temperature"][-1])
-        files.add(os.stat(file.path).st_ino)
+    def look(self: Trainer, progress: Any) -> None:
+        seen.append(len(shown(self.folder).get("temperature", [])))
+        files.add(events(tmp_path / "run"))
+        write(self, progress)
 
-    monkeypatch.setattr(EventFile, "add", look)
-    run = train(small, out=tmp_path / "run", seeds=1, overrides=SETTINGS, tensorboard=True)
-    assert seen == said(run.seed_folder(0))["temperature"]
+    monkeypatch.setattr(Trainer, "_checkpoint", look)
+    train(small, out=tmp_path / "run", seeds=1, overrides=SETTINGS, tensorboard=True)
+    assert seen == [0, 1, 2, 3]
     assert len(files) == 1
 
 
@@ -103,31 +119,52 @@ AFTER_A_KILL: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize(
-    ("before", "case"),
-    [
-        ("the checkpoint", "nothing else"),
-        ("the checkpoint", "a changed byte"),
-        *(("the event", case) for case in AFTER_A_KILL),
-    ],
+    ("before_the_event", "case"), [(True, "nothing else"), *((False, case) for case in AFTER_A_KILL)]
 )
-def test_a_seed_that_was_killed_has_the_file_of_one_that_was_not(
-    small: Path, watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, case: str
+def test_a_seed_that_was_killed_shows_the_series_of_one_that_was_not(
+    small: Path, watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_the_event: bool, case: str
 ) -> None:
-    of, name = (Trainer, "_checkpoint") if before == "the checkpoint" else (EventFile, "add")
-    whole, count = getattr(of, name), iter(range(9))
+    write, log_epoch, count = Trainer._checkpoint, Trainer._end_epoch, iter(range(9))
 
-    def stopping(*arguments: Any) -> None:
+    def stopping(self: Trainer, *arguments: Any) -> None:
         if next(count) == 2:
+            if before_the_event:
+                write(self, *arguments)
             raise Interrupted(tmp_path, 15)
-        whole(*arguments)
+        (write if before_the_event else log_epoch)(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(of, name, stopping)
+        patch.setattr(Trainer, "_checkpoint" if before_the_event else "_end_epoch", stopping)
         with pytest.raises(Interrupted):
             trained(small, tmp_path / "run")
     AFTER_A_KILL[case](events(tmp_path / "run"))
     trained(small, tmp_path / "run")
-    assert tree(tmp_path / "run") == tree(watched)
+    assert without_events(tmp_path / "run") == without_events(watched)
+    for seed in (0, 1):
+        assert shown(tmp_path / f"run/seeds/{seed}") == shown(watched / f"seeds/{seed}")
+
+
+def test_a_reader_that_saw_the_epochs_before_a_kill_sees_none_twice(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run/seeds/0"
+    end, count = Trainer._end_epoch, iter(range(9))
+
+    def stopping(self: Trainer, *arguments: Any) -> None:
+        if next(count) == 2:
+            raise Interrupted(tmp_path, 15)
+        end(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", stopping)
+        with pytest.raises(Interrupted):
+            trained(small, tmp_path / "run")
+    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    reader.Reload()
+    assert [each.step for each in reader.Scalars("dev_loss")] == [1, 2]
+    trained(small, tmp_path / "run")
+    reader.Reload()
+    assert [each.step for each in reader.Scalars("dev_loss")] == [1, 2, 3, 4]
 
 
 def test_a_run_that_has_ended_gets_its_curves_without_training(
@@ -136,7 +173,29 @@ def test_a_run_that_has_ended_gets_its_curves_without_training(
     train(small, out=tmp_path / "run", seeds=2, overrides=SETTINGS)
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("trained again"))
     trained(small, tmp_path / "run")
-    assert tree(tmp_path / "run") == tree(watched)
+    for seed in (0, 1):
+        assert shown(tmp_path / f"run/seeds/{seed}") == shown(watched / f"seeds/{seed}")
+
+
+def test_a_disk_that_refuses_an_event_is_one_line(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hook = threading.excepthook
+    for fails_at in (0, 1, 3, 5):
+        calls, write = iter(range(10**6)), RecordWriter.write
+
+        def refusing(self: RecordWriter, data: bytes, at: int = fails_at) -> None:
+            if next(calls) >= at:  # noqa: B023
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(self, data)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RecordWriter, "write", refusing)
+            result = run_command(train_heads, small, "--out", tmp_path / str(fails_at), "--tensorboard", *TRAINING)
+        assert result.exit_code == 1
+        assert os.strerror(errno.ENOSPC) in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr + capfd.readouterr().err
+        assert threading.excepthook is hook
 
 
 @pytest.mark.parametrize("command", [train_heads, compare_methods])
@@ -161,19 +220,21 @@ def test_a_comparison_shows_the_curves_of_every_method(small: Path, tmp_path: Pa
 def test_losses_of_any_size_are_written(tmp_path: Path) -> None:
     losses = [1e300, -1e300, math.nan, 1e-300, 7]
     lines = [{"epoch": e, "train_loss": loss, "dev_loss": 0.5, "temperature": 1} for e, loss in enumerate(losses, 1)]
-    file = EventFile(tmp_path, 0)
-    file.begin(lines[:2])
-    for line in lines[2:]:
-        file.add(line)
+    with tensorboard_curves(tmp_path, lines[:2]) as add:
+        for line in lines[2:]:
+            add(line)
     found = [value for _, value in shown(tmp_path)["train_loss"]]
     assert [found[0], found[1], found[3], found[4]] == [math.inf, -math.inf, 0, 7]
     assert math.isnan(found[2])
 
 
-def test_nothing_is_written_through_a_link_in_a_strangers_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [0, 7])
+def test_an_event_file_of_an_earlier_release_is_replaced_and_no_link_followed(tmp_path: Path, seed: int) -> None:
     (tmp_path / "mine").write_text("kept")
-    file = EventFile(tmp_path, 0)
-    file.path.symlink_to(tmp_path / "mine")
-    file.begin([])
+    folder = tmp_path / str(seed)
+    folder.mkdir()
+    (folder / f"events.out.tfevents.{seed}").symlink_to(tmp_path / "mine")
+    with tensorboard_curves(folder, []):
+        pass
     assert (tmp_path / "mine").read_text() == "kept"
-    assert not file.path.is_symlink()
+    assert not any(path.is_symlink() for path in folder.iterdir())

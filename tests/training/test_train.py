@@ -15,12 +15,12 @@ from cache.stores import open_stores
 from pipeline.core.config import RankingConfig, TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
-from pipeline.objectives.base import Ranking
-from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_order
-from pipeline.training.heads import Heads, load_tensors
+from pipeline.objectives.label_order import rank_order
+from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast
+from pipeline.training.heads import Heads, file_tensors, load_tensors
 from pipeline.training.run_folder import open_run
-from pipeline.training.train import resolve_training, train
-from pipeline.training.training_data import epoch_generator, steps_of
+from pipeline.training.train import SharedTraining, resolve_training, train
+from pipeline.training.training_data import epoch_batches, epoch_rng
 from tests.planted import plant
 from tests.unseen import with_rubbish_in_the_test_splits
 
@@ -55,11 +55,11 @@ def test_training_is_the_plain_loop_of_the_paper(stores: Path, tmp_path: Path) -
     config = SMALL.model_copy(update={"epochs": 1, "standardise": "never"})
     train(stores, method=config, seeds=1, out=tmp_path)
     pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
-    heads = Heads(384, 384, width=16)
+    heads = Heads(384, 384, dim=16)
     heads.initialise(0)
     adam = torch.optim.Adam(heads.parameters(), lr=1e-2)
     losses = []
-    for chunk in steps_of(pairs, 4, epoch_generator(0, 0), [RANKING]):
+    for chunk in epoch_batches(pairs, 4, epoch_rng(0, 0), [RANKING]):
         for rows, captions in zip(chunk.rows, chunk.captions, strict=True):
             speech = torch.stack([heads.embed_speech(pairs.speech[row]) for row in rows])
             text = torch.stack([heads.embed_text(pairs.text[row]) for row in captions])
@@ -72,7 +72,7 @@ def test_training_is_the_plain_loop_of_the_paper(stores: Path, tmp_path: Path) -
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["train_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
     tensors, _ = load_tensors(tmp_path / "seeds/0/heads.safetensors")
-    for name, tensor in heads.state_dict().items():
+    for name, tensor in file_tensors(heads).items():
         assert torch.allclose(tensors[name], tensor, atol=1e-5), name
 
 
@@ -87,10 +87,44 @@ def _plain_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.stack(terms).mean()
 
 
+def test_the_reference_step_trains_the_same_heads_to_rounding(stores: Path, tmp_path: Path) -> None:
+    overrides = ["batch_size=4", "epochs=3", "width=16", "learning_rate=1e-2", "threads=1", "schedule=cosine"]
+    runs = {
+        step: train(stores, seeds=1, out=tmp_path / step, overrides=[*overrides, f"step={step}"])
+        for step in ("auto", "reference")
+    }
+    assert runs["reference"].config.step == "reference"
+    fast, reference = (run.heads().state_dict() for run in runs.values())
+    for name, tensor in fast.items():
+        assert torch.allclose(tensor, reference[name], atol=1e-5), name
+
+
+def test_a_run_of_before_there_was_a_choice_of_step_is_the_same_run(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(stores, method=SMALL, seeds=1, out=tmp_path)
+    before = weights(tmp_path)
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("step: auto\n", ""))
+    assert "step" not in (tmp_path / "config.yaml").read_text()
+    assert open_run(tmp_path).config == run.config
+    identities: list[str] = []
+    monkeypatch.setattr(
+        SharedTraining, "heads", lambda self, seed: identities.append(self.identity) or pytest.fail("new heads")
+    )
+    assert train(stores, method=SMALL, seeds=1, out=tmp_path).seeds == [0]
+    assert weights(tmp_path) == before
+    with pytest.raises(pytest.fail.Exception):
+        train(stores, method=SMALL, seeds=2, out=tmp_path)
+    assert '"step"' not in identities[0]  # which names whose checkpoint it is
+    with pytest.raises(StoreMismatch, match='step: the run has "auto", now "reference"'):
+        train(stores, method=SMALL.model_copy(update={"step": "reference"}), seeds=1, out=tmp_path)
+
+
 def test_an_epoch_shows_every_pair_at_most_once_and_another_epoch_another_order(stores: Path) -> None:
     pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
     seen = [
-        torch.cat([b.rows.flatten() for b in steps_of(pairs, 5, epoch_generator(0, epoch), [RANKING])])
+        torch.cat([b.rows.flatten() for b in epoch_batches(pairs, 5, epoch_rng(0, epoch), [RANKING])])
         for epoch in (0, 1, 0)
     ]
     assert len(seen[0]) == len(seen[0].unique()) == 10  # 12 pairs, two batches of five
@@ -101,7 +135,7 @@ def test_an_epoch_shows_every_pair_at_most_once_and_another_epoch_another_order(
 def test_an_epoch_in_parts_is_the_whole_epoch(stores: Path) -> None:
     pairs = cached_pairs(open_stores(stores), "train", style="dimensional")
     whole, *parts = (
-        list(steps_of(pairs, 3, epoch_generator(0, 0), [RANKING], part))
+        list(epoch_batches(pairs, 3, epoch_rng(0, 0), [RANKING], part))
         for part in (slice(None), slice(0, 1), slice(1, 3), slice(3, None))
     )
     for name in ("rows", "captions"):
@@ -122,14 +156,14 @@ def test_a_batch_pairs_each_utterance_with_a_caption_of_its_own(stores: Path) ->
     opened = open_stores(stores)
     pairs = cached_pairs(opened, "train", style="dimensional")
     links = opened.captions.links("dimensional", len(opened.manifest))
-    for batch in steps_of(pairs, 4, epoch_generator(0, 0), [RANKING]):
+    for batch in epoch_batches(pairs, 4, epoch_rng(0, 0), [RANKING]):
         for row, caption in zip(batch.rows.flatten().tolist(), batch.captions.flatten().tolist(), strict=True):
             utterance = pairs.rows[row]
             own = links.text[links.offsets[utterance] : links.offsets[utterance + 1]]
             vectors = torch.tensor(opened.text.read(own)[0])
             assert any(torch.equal(pairs.text[caption], vector) for vector in vectors)
         expected = rank_order(pairs.labels[batch.rows][..., :2])
-        assert torch.equal(batch.prepared[0].order, expected.order)
+        assert torch.equal(batch.prepared[0].candidates, expected.candidates)
 
 
 def test_only_rows_of_the_named_splits_are_read(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +204,7 @@ def test_standardisation_is_of_the_training_split_and_saved_with_the_heads(store
     speech = open_stores(stores).speech("train").astype(np.float64)
     heads = run.heads()
     assert np.allclose(heads.audio_mean.numpy(), speech.mean(0), atol=1e-4)
-    assert np.allclose(heads.audio_spread.numpy(), speech.std(0, ddof=1), rtol=1e-4, atol=1e-6)
+    assert np.allclose(heads.audio_std.numpy(), speech.std(0, ddof=1), rtol=1e-4, atol=1e-6)
     never = train(stores, method=SMALL.model_copy(update={"standardise": "never"}), seeds=1, out=tmp_path / "n")
     assert not never.heads().audio_mean.any()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.core.errors import StoreCorrupt
 from pipeline.evaluation.report.drawing import COLOURS, LINES, MARKERS, Figure, drawable
-from pipeline.training.run_folder import AGAIN, Run
+from pipeline.training.run_folder import TRAIN_AGAIN, Run
 
 NAME = "curves"
 MEASURES = ("train_loss", "dev_loss", "temperature")
@@ -27,7 +27,9 @@ def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Figure:
             epochs[seed] = checked([json.loads(line) for line in run.metrics(int(seed)).splitlines()])
         except (KeyError, TypeError, ValueError, OverflowError):
             found = f"a line without {', '.join(MEASURES)}"
-            raise StoreCorrupt(run.seed_folder(int(seed)) / "metrics.jsonl", found, "all of them", AGAIN) from None
+            raise StoreCorrupt(
+                run.seed_folder(int(seed)) / "metrics.jsonl", found, "all of them", TRAIN_AGAIN
+            ) from None
     by_seed = {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in epochs.items()}
     return Figure(
         NAME,

@@ -24,7 +24,7 @@ from pipeline.experiments.sweeps.config import (
 if TYPE_CHECKING:
     from optuna import Trial
 
-RESERVED = ("seeds", "shuffle_seed", "memory", "threads")  # the sweep sets them itself; threads may be fixed
+RESERVED = ("seeds", "shuffle_seed", "memory", "step", "threads")  # the sweep sets them itself; threads may be fixed
 
 
 class Space:

@@ -36,9 +36,8 @@ from pipeline.experiments.sweeps.bracket import (
 from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.study import Study
 from pipeline.objectives.base import Objective, objective_of, required_labels
-from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.batched_heads import BatchedHeads, heads_config
 from pipeline.training.heads import Heads, one_line_reason
-from pipeline.training.train import member_of
 from pipeline.training.training_data import TrainingBatches, TrainingData, fit_standardisation
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class TrainingDataPool:
     def get(self, config: TrainConfig) -> TrainingData:
         """The data that `config` trains on; vectors are shared with every other training on the same data."""
         data = copy.copy(self._pool(config).data)
-        standard = Heads(data.speech.shape[1], data.text.shape[1], width=config.width, activation=config.activation)
+        standard = Heads(data.speech.shape[1], data.text.shape[1], dim=config.width, activation=config.activation)
         standard.load_state_dict(dict(data.standard.named_buffers()), strict=False)
         data.batch_size, data.standard = config.batch_size, standard.to(self.device)
         return data
@@ -91,7 +90,7 @@ class TrainingDataPool:
         for config, seed in trainings:
             heads = copy.deepcopy(data.standard)
             heads.initialise(seed, config.temperature)
-            heads_configs.append(member_of(config, heads, self._objective(config), data.steps))
+            heads_configs.append(heads_config(config, heads, self._objective(config), steps=data.steps))
         batched = BatchedHeads(heads_configs)
         if states:
             batched.restore(join_checkpoints(states))
@@ -117,7 +116,7 @@ class TrainingDataPool:
         for note in pairs.notes + dev.notes:
             log.info(note)
         log.info(f"{style}: {len(pairs):,} training and {len(dev):,} development pairs")
-        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], width=1).to(self.device)
+        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=1).to(self.device)
         fit_standardisation(standard, pairs, self.stores, standardise)
         self._pooled[key] = _PooledData(TrainingData(pairs, dev, config.batch_size, standard))
         return self._pooled[key]
@@ -304,7 +303,7 @@ class _RungGroup:
             self._end_epoch(epoch + 1)
         checkpoint = self._batched.checkpoint()
         for c, heads in enumerate(self._heads):
-            heads.now = slice_checkpoint(checkpoint, c, self._batched.width)
+            heads.now = slice_checkpoint(checkpoint, c, self._batched.dim)
 
     def _end_epoch(self, epoch: int) -> None:
         """As a single training: the heads of the lowest development loss are kept."""

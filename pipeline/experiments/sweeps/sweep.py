@@ -42,7 +42,7 @@ from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, op
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving, TrainingDataPool
 from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of
 from pipeline.training.train import data_digest, missing_inputs
-from pipeline.training.training_data import epoch_generator, steps_of
+from pipeline.training.training_data import epoch_batches, epoch_rng
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ class _Worker:
             data = self.pool.get(self.reference)
             count = min(self.slots, bracket_size(self.config.halving, self.slots), self.space.trials)
             batched = self.pool.batched_heads(data, [(self.reference, seed) for seed in range(count)])
-            batches = next(steps_of(data.pairs, data.batch_size, epoch_generator(-1, 0), batched.objectives))
+            batches = next(epoch_batches(data.pairs, data.batch_size, epoch_rng(-1, 0), batched.objectives))
             self._threads = choose_threads(lambda: data.step(batched, batches, 0))
         return self._threads
 

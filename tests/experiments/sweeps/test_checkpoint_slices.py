@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from pipeline.experiments.sweeps.bracket import join_checkpoints, slice_checkpoint
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
-from pipeline.training.lr_schedule import Schedule
+from pipeline.training.batched_heads import BatchedHeads, HeadsConfig, Schedule
 from tests.training.test_batched_heads import WIDTH, batches, double, heads_of, objectives, some_pairs
 
 pytestmark = pytest.mark.usefixtures(double.__name__)
