@@ -123,6 +123,11 @@ def preset_names(kind: str) -> list[str]:
     return sorted(path.stem for path in (_configs() / kind).glob("*.yaml"))
 
 
+def word_list(name: str) -> Tree:
+    """A word list that is shipped as data: `configs/<name>.yaml`, such as `captions/acoustic`."""
+    return read_yaml(_configs() / f"{name}.yaml")
+
+
 def _configs() -> Path:
     inside = _HERE / "configs"  # in a wheel
     return inside if inside.is_dir() else _HERE.parent / "configs"

@@ -59,7 +59,7 @@ def sentence_at(query: bytes) -> dict[str, str | float]:
     given = _parsed(query, once=("valence", "arousal"))
     point = {name: _number(name, given) for name in ("valence", "arousal")}
     levels = {name: LEVELS[level(value, name)] for name, value in point.items()}
-    return {"sentence": describe_point(**point, phrasing="train", variant=_WORDING), **levels}
+    return {"sentence": describe_point(**point, split="train", variant=_WORDING), **levels}
 
 
 def _number(name: str, given: Query) -> float:

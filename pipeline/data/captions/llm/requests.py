@@ -16,10 +16,12 @@ import numpy as np
 
 from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.dimensional import LEVELS, Phrasing
+from pipeline.data.captions.base import LABEL_DECIMALS as DECIMALS
+from pipeline.data.captions.base import TemplateSplit as Phrasing
+from pipeline.data.captions.base import template_split as phrasing_of
+from pipeline.data.captions.dimensional import LEVELS
 from pipeline.data.captions.llm.config import LlmConfig, WriteConfig, WritingConfig
 
-DECIMALS = 2
 PHRASINGS: tuple[Phrasing, ...] = ("train", "test")
 
 
@@ -69,11 +71,6 @@ def caption_lines(asks: list[Ask], texts: Mapping[Ask, str], config: WriteConfig
             valence, arousal = ask.target
             place = {"valence": valence, "arousal": arousal, "variant": ask.index}
             yield {"use": "prompt", "style": writing.style, **place, "text": texts[ask]}
-
-
-def phrasing_of(split: str) -> Phrasing:
-    """Which captions describe the utterances of `split`."""
-    return "test" if split.startswith("test") else "train"
 
 
 def pairs_of(manifest: Manifest) -> list[tuple[int, Phrasing, float, float]]:
