@@ -62,7 +62,8 @@ _METHODS = {
     "save_file",
     "savefig",
 }
-_CALLS = {f"os.{name}" for name in ("open", "replace", "rename", "remove", "unlink", "mkdir", "makedirs", "ftruncate")}
+_OS_CALLS = ("open", "replace", "rename", "remove", "unlink", "mkdir", "makedirs", "ftruncate")
+_CALLS = {"sqlite3.connect", *(f"os.{name}" for name in _OS_CALLS)}
 
 
 def _changes_files(call: ast.Call) -> bool:
@@ -75,7 +76,7 @@ def _changes_files(call: ast.Call) -> bool:
 
 
 def test_files_are_changed_in_one_place() -> None:
-    """So that the fault tests see every change; two append-only logs, one of them Optuna's, are their own."""
+    """So that the fault tests see every change; a database of SQLite and a log of Optuna are their own."""
     elsewhere = {
         "pipeline.data.captions.llm.responses",
         "pipeline.experiments.sweeps.study",
