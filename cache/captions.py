@@ -50,40 +50,40 @@ class ClassPrompt(NamedTuple):
     emotion: str
 
 
-Record = TypeVar("Record", Caption, Prompt, ClassPrompt)
+_Record = TypeVar("_Record", Caption, Prompt, ClassPrompt)
 
 
 @dataclass(frozen=True)
-class Columns(Sequence[Record], Generic[Record]):
+class Columns(Sequence[_Record], Generic[_Record]):
     """A column for each field of `record`, all of one length; item i is made a record when it is asked for."""
 
-    record: type[Record]
+    record: type[_Record]
     columns: dict[str, list[Any]]
 
     @classmethod
-    def of(cls, record: type[Record], *columns: list[Any]) -> Columns[Record]:
+    def of(cls, record: type[_Record], *columns: list[Any]) -> Columns[_Record]:
         """From the columns in the order of the record's fields; without any it is empty."""
         return cls(record, dict(zip(record._fields, columns or [[] for _ in record._fields], strict=True)))
 
-    def of_style(self, style: str) -> Columns[Record]:
+    def of_style(self, style: str) -> Columns[_Record]:
         """Only the items of `style`."""
         chosen = [each == style for each in self.columns["style"]]
         return replace(self, columns={name: list(compress(column, chosen)) for name, column in self.columns.items()})
 
-    def __add__(self, other: Columns[Record]) -> Columns[Record]:
+    def __add__(self, other: Columns[_Record]) -> Columns[_Record]:
         return replace(self, columns={name: column + other.columns[name] for name, column in self.columns.items()})
 
     def __len__(self) -> int:
         return len(self.columns["text"])
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[_Record]:
         return map(self.record, *self.columns.values())
 
     @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> _Record: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+    def __getitem__(self, index: slice) -> list[_Record]: ...
+    def __getitem__(self, index: int | slice) -> _Record | list[_Record]:
         if isinstance(index, slice):
             return [self[each] for each in range(len(self))[index]]
         return self.record(*(column[index] for column in self.columns.values()))
@@ -218,7 +218,7 @@ def _check(entry: Any, by_use: dict[str, dict[str, list[Any]]]) -> dict[str, lis
 
 
 def _are_rows(value: object) -> bool:
-    """Whole numbers from 0, none twice: its caption would be drawn twice as often."""
+    """Whole numbers from 0, none twice: a row given twice would count twice."""
     if type(value) is not list or set(map(type, value)) - {int}:
         return False
     return min(value, default=0) >= 0 and len(set(value)) == len(value)

@@ -25,7 +25,7 @@ from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig
-from pipeline.data.captions import Source, assign_captions
+from pipeline.data.captions import CaptionSource, assign_captions
 from pipeline.data.captions.base import Acoustics
 from pipeline.data.corpora.acted import NOMINAL
 from pipeline.extraction.audio.praat import NAMES
@@ -76,7 +76,8 @@ def plant(
     )  # fmt: skip
     acoustics = _acoustics(truth, female, draw) if rich else None
     captions = assign_captions(
-        Source(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None), CaptionsConfig(styles=styles)
+        CaptionSource(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None),
+        CaptionsConfig(styles=styles),
     )
     texts = captions.texts()
     perceived = truth + draw.normal(0, _blur(labels, truth, reliability), truth.shape)

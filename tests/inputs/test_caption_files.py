@@ -14,7 +14,7 @@ from cache.captions import Caption, Captions, ClassPrompt, Prompt, read_captions
 from cache.errors import StoreCorrupt
 from pipeline.commands import extract_features
 from pipeline.core.config import CaptionsConfig
-from pipeline.data.captions import Source, assign_captions
+from pipeline.data.captions import CaptionSource, assign_captions
 from pipeline.data.captions.category import read_lexicon
 from tests.data.captions.test_files import corpus
 from tests.inputs.commands import as_nobody, command, contract
@@ -54,7 +54,7 @@ def test_a_captions_file_spoilt_anywhere_is_read_or_refused_by_line(
     name: str, good: bytes, count: int, tmp_path: Path
 ) -> None:
     path = tmp_path / name
-    source, config = Source(corpus()), CaptionsConfig(styles=("template",), files=(path,), per_utterance=1)
+    source, config = CaptionSource(corpus()), CaptionsConfig(styles=("template",), files=(path,), per_utterance=1)
     path.write_bytes(good)
     assert contract(lambda: assign_captions(source, config), path).code == 0
 
@@ -91,7 +91,7 @@ def test_a_slip_in_a_caption_is_said_with_its_line(line: bytes, said: str, tmp_p
     path = tmp_path / "c.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id": "a", "text": "Good."}\r\n\r\n' + line + b"\r\n")
     config = CaptionsConfig(files=(path,))
-    outcome = contract(lambda: assign_captions(Source(corpus()), config), path)
+    outcome = contract(lambda: assign_captions(CaptionSource(corpus()), config), path)
     assert outcome.code == 2
     assert f"{path}:3: " in outcome.said
     assert said in outcome.said
@@ -101,7 +101,7 @@ def test_a_slip_in_a_caption_is_said_with_its_line(line: bytes, said: str, tmp_p
 def test_what_is_no_file_is_refused_and_not_waited_for(make, tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     make(path)
-    assert contract(lambda: assign_captions(Source(corpus()), CaptionsConfig(files=(path,))), path).code == 2
+    assert contract(lambda: assign_captions(CaptionSource(corpus()), CaptionsConfig(files=(path,))), path).code == 2
     assert contract(lambda: read_lexicon(path), path).code == 2
 
 
@@ -122,7 +122,7 @@ def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
     path.write_bytes(JSONL)
     path.chmod(0)
     with as_nobody():
-        assert contract(lambda: assign_captions(Source(corpus()), CaptionsConfig(files=(path,))), path).code == 2
+        assert contract(lambda: assign_captions(CaptionSource(corpus()), CaptionsConfig(files=(path,))), path).code == 2
         assert contract(lambda: read_lexicon(path), path).code == 2
 
 

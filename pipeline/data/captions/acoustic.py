@@ -15,12 +15,12 @@ from cache.captions import Captions
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.base import Source, group_rows
+from pipeline.data.captions.base import CaptionSource, group_rows
 
 Coded = tuple[list[str], NDArray[np.int64]]  # phrases, and which of them is each row's, (N,)
 
 
-def assign_acoustic(source: Source, config: CaptionsConfig) -> Captions:
+def assign_acoustic(source: CaptionSource, config: CaptionsConfig) -> Captions:
     """One caption for each utterance whose acoustic features are there.
 
     It names the labels of `config.acoustic_labels` in that order, then the voice. A blank label has no phrase. Test
@@ -63,7 +63,7 @@ def _levels(values: NDArray[np.floating], fitted: NDArray[np.bool_], config: Cap
     return np.asarray(1 + is_high.astype(np.int64) - is_low)
 
 
-def _labels(source: Source, config: CaptionsConfig) -> Iterator[Coded]:
+def _labels(source: CaptionSource, config: CaptionsConfig) -> Iterator[Coded]:
     """The phrases of each label, such as "emotion is angry"."""
     patterns = word_list("captions/acoustic")["labels"]
     for name in dict.fromkeys(config.acoustic_labels):
@@ -84,6 +84,6 @@ def _captions(coded: list[Coded], rows: NDArray[np.int64]) -> Captions:
     ]
     texts = [" and ".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
     ordered = sorted(set(texts))
-    place = {text: index for index, text in enumerate(ordered)}
-    keys = np.array([place[text] for text in texts], dtype=np.int64)[inverse]
+    index_of = {text: index for index, text in enumerate(ordered)}
+    keys = np.array([index_of[text] for text in texts], dtype=np.int64)[inverse]
     return Captions(group_rows("acoustic", keys[:, None], rows, lambda present: [ordered[key] for key in present]))

@@ -1,6 +1,6 @@
 """Which texts describe which utterances: the caption styles of a config, assigned to a manifest.
 
-A style is a function of a `Source` and the config; registering it in `STYLES` is all that another one needs.
+A style is a function of a `CaptionSource` and the config; registering it in `STYLES` is all that another one needs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from cache.captions import Captions
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.acoustic import assign_acoustic
-from pipeline.data.captions.base import Source, Style
+from pipeline.data.captions.base import CaptionSource, Style
 from pipeline.data.captions.category import assign_clap4emo, assign_template
 from pipeline.data.captions.dimensional import assign_dimensional
 from pipeline.data.captions.files import assign_files
@@ -24,7 +24,7 @@ FILE = "file"  # the style of a file's lines that name none
 _WITH_PROMPTS = ("dimensional", "template")
 
 
-def assign_captions(source: Source, config: CaptionsConfig) -> Captions:
+def assign_captions(source: CaptionSource, config: CaptionsConfig) -> Captions:
     """The captions and prompts of every style in `config`, in its order.
 
     A function of its arguments alone: the same manifest and config give the same captions, line by line. Raises
@@ -35,7 +35,7 @@ def assign_captions(source: Source, config: CaptionsConfig) -> Captions:
     return sum((_assign_style(name, source, config, from_files) for name in styles), Captions())
 
 
-def _assign_style(name: str, source: Source, config: CaptionsConfig, from_files: Captions) -> Captions:
+def _assign_style(name: str, source: CaptionSource, config: CaptionsConfig, from_files: Captions) -> Captions:
     """One style: its captions in `from_files`, with the built-in prompts where these have none; else the built-in."""
     captions = from_files.captions.of_style(name)
     if captions:

@@ -29,14 +29,14 @@ class Acoustics:
 
 
 @dataclass(frozen=True)
-class Source:
+class CaptionSource:
     """A corpus. `acoustics` is there only for styles that need it."""
 
     manifest: Manifest
     acoustics: Acoustics | None = None
 
 
-Style = Callable[[Source, CaptionsConfig], Captions]
+Style = Callable[[CaptionSource, CaptionsConfig], Captions]
 
 
 def template_split(split: str) -> TemplateSplit:

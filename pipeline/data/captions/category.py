@@ -21,7 +21,7 @@ from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import open_regular
-from pipeline.data.captions.base import Source, TemplateSplit, group_rows, hash_ids, is_test
+from pipeline.data.captions.base import CaptionSource, TemplateSplit, group_rows, hash_ids, is_test
 
 Words = dict[TemplateSplit, list[str]]
 MIN_WORDS = 6  # of a split: 30 ordered pairs
@@ -35,14 +35,14 @@ _EXPECTED, _ACTION = "NRC's word-level file, as UTF-8", "Correct captions.lexico
 
 
 @cache
-def word_lists() -> dict[str, Any]:
+def category_words() -> dict[str, Any]:
     """`configs/captions/category.yaml`."""
     return word_list("captions/category")
 
 
 def known_emotions() -> list[str]:
     """The categories that have words, in alphabetical order."""
-    return list(word_lists()["lexicon"])
+    return list(category_words()["lexicon"])
 
 
 # ---- the emotion lexicon
@@ -54,7 +54,7 @@ def words_of(emotions: Iterable[str], path: Path | None) -> dict[str, Words]:
     Raises UsageError for an emotion without words, or one that the file has fewer than `MIN_WORDS` words a split for;
     ManyProblems (a UsageError) with every malformed line of the file.
     """
-    lexicon: dict[str, Words] = word_lists()["lexicon"]
+    lexicon: dict[str, Words] = category_words()["lexicon"]
     wanted = list(emotions)
     unknown = [emotion for emotion in wanted if emotion not in lexicon]
     if unknown:
@@ -96,7 +96,7 @@ def read_lexicon(path: Path) -> dict[str, Words]:
     if problems:
         raise ManyProblems(path, problems, "Give NRC's word-level file, unchanged, as captions.lexicon.")
     lexicon: dict[str, Words] = {}
-    for emotion, rule in word_lists()["nrc"].items():
+    for emotion, rule in category_words()["nrc"].items():
         has, only = set(rule["has"]), set(rule.get("only", AFFECTS))
         lexicon[emotion] = {"train": [], "test": []}
         for word in sorted(word for word, affects in affects_of.items() if has <= affects <= only):
@@ -121,19 +121,19 @@ def _problem(parts: list[str]) -> str:
 # ---- captions and class prompts
 
 
-def assign_template(source: Source, _config: CaptionsConfig) -> Captions:
+def assign_template(source: CaptionSource, _config: CaptionsConfig) -> Captions:
     """CLAP-template (F14): "speech has {label} emotion" for each utterance that has one; the same for all splits.
 
     With it come the class prompts (F29) of the known categories and of any other in the manifest.
     """
     rows, names, emotion = _categories(source.manifest)
-    template = word_lists()["template"]
+    template = category_words()["template"]
     texts = [template.format(emotion=name) for name in names]
     captions = group_rows("template", emotion[:, None], rows, lambda present: [texts[key] for key in present])
     return Captions(captions, classes=class_prompts(dict.fromkeys((*known_emotions(), *names))))
 
 
-def assign_clap4emo(source: Source, config: CaptionsConfig) -> Captions:
+def assign_clap4emo(source: CaptionSource, config: CaptionsConfig) -> Captions:
     """CLAP4Emo (F14), offline: `per_utterance` captions, each of another sentence with two words of the lexicon.
 
     Test utterances get other sentences and other words than the rest. What an utterance gets depends on its id, its
@@ -141,7 +141,7 @@ def assign_clap4emo(source: Source, config: CaptionsConfig) -> Captions:
     """
     manifest = source.manifest
     rows, names, emotion = _categories(manifest)
-    sentences = word_lists()["sentences"]
+    sentences = category_words()["sentences"]
     count = len(sentences["train"])
     choices = np.array(list(combinations(range(count), config.per_utterance)), dtype=np.int64)  # ascending
     rest, choice = np.divmod(hash_ids(manifest, rows, config.seed), len(choices))
@@ -160,8 +160,10 @@ def assign_clap4emo(source: Source, config: CaptionsConfig) -> Captions:
         return [pattern.format(emotion=_adjective(name), first=first, second=second) for first, second in pairs]
 
     def texts(present: NDArray[np.int64]) -> list[str]:
-        *places, pairs = map(np.ndarray.tolist, np.unravel_index(present, shape))
-        return [texts_of(*place)[pair] for *place, pair in zip(*places, pairs, strict=True)]
+        parts = map(np.ndarray.tolist, np.unravel_index(present, shape))
+        return [
+            texts_of(split, category, sentence)[pair] for split, category, sentence, pair in zip(*parts, strict=True)
+        ]
 
     return Captions(group_rows("clap4emo", keys, rows, texts))
 
@@ -169,7 +171,7 @@ def assign_clap4emo(source: Source, config: CaptionsConfig) -> Captions:
 def class_prompts(emotions: Iterable[str] | None = None) -> Columns[ClassPrompt]:
     """The class prompts (F29) of `emotions` (not given: all that are known) in each class template."""
     names = known_emotions() if emotions is None else list(emotions)
-    templates = word_lists()["class_templates"]
+    templates = category_words()["class_templates"]
     filled = [(template, _adjective(name), name) for template in templates["adjective"] for name in names]
     filled += [(template, name, name) for template in templates["name"] for name in names]
     return Columns.of(
@@ -181,7 +183,7 @@ def class_prompts(emotions: Iterable[str] | None = None) -> Columns[ClassPrompt]
 
 
 def _adjective(emotion: str) -> str:
-    return str(word_lists()["adjectives"].get(emotion, emotion))
+    return str(category_words()["adjectives"].get(emotion, emotion))
 
 
 def _categories(manifest: Manifest) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:

@@ -18,7 +18,7 @@ from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.base import Source, TemplateSplit, group_rows, hash_ids, is_test
+from pipeline.data.captions.base import CaptionSource, TemplateSplit, group_rows, hash_ids, is_test
 
 LEVELS = tuple(0.5 * step for step in range(1, 15))  # 0.5, 1.0 ... 7.0
 VARIANTS = 8
@@ -65,7 +65,7 @@ def level(label: float, name: str) -> int:
     return math.floor(2 * label + 0.5) - 1
 
 
-def assign_dimensional(source: Source, config: CaptionsConfig) -> Captions:
+def assign_dimensional(source: CaptionSource, config: CaptionsConfig) -> Captions:
     """`per_utterance` distinct paraphrases for each utterance that has both labels, and the prompts.
 
     Training and development utterances get train templates; test utterances and the prompts, which are the whole

@@ -19,7 +19,7 @@ from pipeline.core.config import CaptionsConfig, Model, Number, Whole
 from pipeline.core.config_files import quoted_value, validate
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json
-from pipeline.data.captions.base import LABEL_DECIMALS, Source, template_split
+from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_split
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _ALIASES = {  # nouns and other corpora's words -> the label names of the corpus
     "excitement": "excited",
     "neutrality": "neutral",
 }
-Target = tuple[object, ...]  # ("id", id), ("pair", split, valence, arousal) or ("emotion", split, name)
+_Target = tuple[object, ...]  # ("id", id), ("pair", split, valence, arousal) or ("emotion", split, name)
 
 
 def _one_line_of_text(text: str) -> str:
@@ -84,7 +84,7 @@ class CaptionLine(Model):
         return self
 
     @property
-    def target(self) -> Target:
+    def target(self) -> _Target:
         """What the caption describes; labels are rounded."""
         if self.id is not None:
             return ("id", self.id)
@@ -104,14 +104,14 @@ class PromptLine(Model):
     variant: Whole = Field(0, ge=0)
 
 
-Line = CaptionLine | PromptLine
+_Line = CaptionLine | PromptLine
 
 
-def read_caption_files(paths: Iterable[Path]) -> list[Line]:
+def read_caption_files(paths: Iterable[Path]) -> list[_Line]:
     """Every line of `paths`, in their order. Raises ManyProblems with every faulty line of all of them, file:line."""
     paths = list(paths)
     problems: list[str] = []
-    lines: list[Line] = []
+    lines: list[_Line] = []
     first_with: dict[tuple[object, ...], str] = {}
     for path in paths:
         for where, line in _parse_file(path, problems):
@@ -126,7 +126,7 @@ def read_caption_files(paths: Iterable[Path]) -> list[Line]:
     return lines
 
 
-def _parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, Line]]:
+def _parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, _Line]]:
     """The valid lines of `path`, each with its file:line; what is wrong with the others goes into `problems`."""
     entries = _category_entries if path.suffix == ".json" else _line_entries
     try:
@@ -181,7 +181,7 @@ def _category_entries(path: Path, file: IO[bytes], problems: list[str]) -> Itera
             yield f"{where}[{number}]", {"style": "clap4emo", "emotion": emotion, "text": text}
 
 
-def assign_files(source: Source, config: CaptionsConfig) -> Captions:
+def assign_files(source: CaptionSource, config: CaptionsConfig) -> Captions:
     """The captions and prompts of every style in `config.files`, assigned to the utterances of `source`.
 
     A caption describes an utterance by its id, by its (valence, arousal) at two decimals or by its emotion; a line
@@ -197,16 +197,16 @@ def assign_files(source: Source, config: CaptionsConfig) -> Captions:
             by_style[line.style].append(line)
         else:
             prompts.append(Prompt(line.style, line.text, line.valence, line.arousal, line.variant))
-    captions = [each for style, own in by_style.items() for each in _assign_lines(style, own, source, config)]
+    captions = [each for style, of in by_style.items() for each in _assign_lines(style, of, source, config)]
     return Captions.of(captions, prompts)
 
 
-def _assign_lines(style: str, lines: list[CaptionLine], source: Source, config: CaptionsConfig) -> list[Caption]:
-    texts_of: dict[Target, dict[str, None]] = defaultdict(dict)
+def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, config: CaptionsConfig) -> list[Caption]:
+    texts_of: dict[_Target, dict[str, None]] = defaultdict(dict)
     for line in lines:
         texts_of[line.target][line.text] = None
     rows_of = {line.text: array("q") for line in lines}
-    used: set[Target] = set()
+    used: set[_Target] = set()
 
     @lru_cache(maxsize=1 << 16)  # labels on raters' grids: the same few thousand on every row
     def texts_by_labels(split: str, emotion: str, valence: float, arousal: float) -> dict[str, None]:
@@ -251,7 +251,9 @@ def _choose(texts: Sequence[str], name: str, config: CaptionsConfig) -> Sequence
     return [texts[(start + step) % len(texts)] for step in range(config.per_utterance)]
 
 
-def _log_unmatched(style: str, without: int, unused: list[Target], source: Source, config: CaptionsConfig) -> None:
+def _log_unmatched(
+    style: str, without: int, unused: list[_Target], source: CaptionSource, config: CaptionsConfig
+) -> None:
     total = len(source.manifest)
     if without == total:
         raise UsageError(

@@ -14,7 +14,7 @@ from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig, ExtractConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
-from pipeline.data.captions import Acoustics, Source
+from pipeline.data.captions import Acoustics, CaptionSource
 from pipeline.data.captions.acoustic import assign_acoustic
 from pipeline.extraction.audio.praat import NAMES
 
@@ -34,7 +34,7 @@ def manifest(split, emotion=None, gender=None):
 def assigned(values, split=None, *, names=("pitch_mean",), config=CONFIG, **labels):
     values = np.asarray(values, dtype=np.float32).reshape(-1, len(names))
     corpus = manifest(split or ["train"] * len(values), **labels)
-    return assign_acoustic(Source(corpus, Acoustics(tuple(names), values)), config)
+    return assign_acoustic(CaptionSource(corpus, Acoustics(tuple(names), values)), config)
 
 
 def texts(*arguments, **options):
@@ -201,7 +201,7 @@ def test_captions_come_back_from_the_file(tmp_path):
 
 def test_without_features_the_error_says_what_to_run():
     with pytest.raises(UsageError, match="no acoustic features"):
-        assign_acoustic(Source(manifest(["train"])), CONFIG)
+        assign_acoustic(CaptionSource(manifest(["train"])), CONFIG)
 
 
 @pytest.mark.parametrize(("values", "split"), [([1.0, 2.0], ["test", "dev"]), ([np.nan, 1.0], ["train", "dev"])])

@@ -16,7 +16,7 @@ from cache.captions import Captions, read_captions, write_captions_file
 from cache.manifest import SPLITS, Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
-from pipeline.data.captions import STYLES, Acoustics, Source
+from pipeline.data.captions import STYLES, Acoustics, CaptionSource
 from pipeline.data.captions import assign_captions as assign_source
 from pipeline.data.captions.category import known_emotions
 from pipeline.data.captions.dimensional import describe_point
@@ -24,7 +24,7 @@ from pipeline.extraction.audio.praat import NAMES
 
 
 def assign_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
-    return assign_source(Source(manifest), config)
+    return assign_source(CaptionSource(manifest), config)
 
 
 def corpus(valence, arousal, split=None, names=None):
@@ -171,7 +171,7 @@ def test_another_style_plugs_in_by_its_name_and_an_unknown_one_is_a_usage_error(
     with pytest.raises(UsageError, match="other: no such style; expected dimensional"):
         assign_captions(corpus([4], [4]), config)
     monkeypatch.setitem(
-        STYLES, "other", lambda source, config: STYLES["dimensional"](Source(source.manifest.head(0)), config)
+        STYLES, "other", lambda source, config: STYLES["dimensional"](CaptionSource(source.manifest.head(0)), config)
     )
     assert len(assign_captions(corpus([4], [4]), config).prompts) == 2 * 14 * 14
 
@@ -198,7 +198,7 @@ def test_the_shipped_words_write_the_captions_that_stores_of_earlier_versions_ho
     draw = np.random.default_rng(0)
     manifest = corpus(draw.uniform(0.5, 7, 600), draw.uniform(0.5, 7, 600), ["train", "dev", "test1"] * 200)
     manifest = replace(manifest, emotion=known_emotions() * 50, gender=["female", "male", ""] * 200)
-    source = Source(manifest, Acoustics(NAMES, draw.integers(0, 9, (600, len(NAMES))).astype(np.float32)))
+    source = CaptionSource(manifest, Acoustics(NAMES, draw.integers(0, 9, (600, len(NAMES))).astype(np.float32)))
     styles = ("dimensional", "template", "clap4emo", "acoustic")
     write_captions_file(assign_source(source, CaptionsConfig(styles=styles)), tmp_path / "captions.jsonl")
     found = hashlib.sha256((tmp_path / "captions.jsonl").read_bytes()).hexdigest()

@@ -12,19 +12,19 @@ from cache.captions import Captions, read_captions, write_captions_file
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
-from pipeline.data.captions import Source
+from pipeline.data.captions import CaptionSource
 from pipeline.data.captions.category import (
     assign_clap4emo,
     assign_template,
+    category_words,
     class_prompts,
     read_lexicon,
-    word_lists,
     words_of,
 )
 
-LEXICON = word_lists()["lexicon"]
+LEXICON = category_words()["lexicon"]
 EMOTIONS = list(LEXICON)
-TRAIN_SENTENCES, TEST_SENTENCES = (word_lists()["sentences"][split] for split in ("train", "test"))
+TRAIN_SENTENCES, TEST_SENTENCES = (category_words()["sentences"][split] for split in ("train", "test"))
 
 
 def corpus(emotion: list[str], split: list[str] | None = None, names: list[str] | None = None) -> Manifest:
@@ -47,7 +47,7 @@ def corpus(emotion: list[str], split: list[str] | None = None, names: list[str] 
 
 
 def clap4emo(manifest: Manifest, **settings: object) -> Captions:
-    return assign_clap4emo(Source(manifest), CaptionsConfig(**settings))
+    return assign_clap4emo(CaptionSource(manifest), CaptionsConfig(**settings))
 
 
 def texts_of(found: Captions, row: int) -> list[str]:
@@ -61,7 +61,7 @@ def everything() -> Manifest:
 
 
 def test_the_template_names_the_label_and_leaves_out_who_has_none() -> None:
-    found = assign_template(Source(corpus(["sad", "", "angry", "sad"])), CaptionsConfig())
+    found = assign_template(CaptionSource(corpus(["sad", "", "angry", "sad"])), CaptionsConfig())
     assert [(c.style, c.text, list(c.rows)) for c in found.captions] == [
         ("template", "speech has angry emotion", [2]),
         ("template", "speech has sad emotion", [0, 3]),
@@ -69,9 +69,9 @@ def test_the_template_names_the_label_and_leaves_out_who_has_none() -> None:
 
 
 def test_the_template_style_brings_the_class_prompts_of_all_known_categories_and_of_the_corpus_own() -> None:
-    found = assign_template(Source(corpus(["anxious", "sad"])), CaptionsConfig())
+    found = assign_template(CaptionSource(corpus(["anxious", "sad"])), CaptionsConfig())
     assert found.classes == class_prompts([*EMOTIONS, "anxious"])
-    assert assign_template(Source(corpus([])), CaptionsConfig()).classes == class_prompts()
+    assert assign_template(CaptionSource(corpus([])), CaptionsConfig()).classes == class_prompts()
 
 
 def test_a_class_prompt_reads_well_and_shares_its_text_with_the_template_caption() -> None:
@@ -170,7 +170,7 @@ def test_the_assignment_for_the_papers_corpus_takes_about_a_second() -> None:
     manifest = corpus(emotions)
     start = perf_counter()
     clap4emo(manifest)
-    assign_template(Source(manifest), CaptionsConfig())
+    assign_template(CaptionSource(manifest), CaptionsConfig())
     assert perf_counter() - start < 3  # measured: 0.3 s on two busy cores
 
 

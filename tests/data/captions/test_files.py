@@ -14,7 +14,7 @@ from cache.manifest import Manifest
 from pipeline.commands.write_captions import main
 from pipeline.core.config import CaptionsConfig, CorpusConfig
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.data.captions import Source
+from pipeline.data.captions import CaptionSource
 from pipeline.data.captions.files import assign_files, read_caption_files
 from pipeline.data.corpora import read_corpus
 from tests.data.captions.endpoint import Reply, caption, serving
@@ -47,7 +47,7 @@ def file(folder: Path, *lines: object, name: str = "captions.jsonl") -> Path:
 
 
 def assigned(*paths: Path, per_utterance: int = 4) -> Captions:
-    return assign_files(Source(corpus()), CaptionsConfig(files=paths, per_utterance=per_utterance))
+    return assign_files(CaptionSource(corpus()), CaptionsConfig(files=paths, per_utterance=per_utterance))
 
 
 def rows(captions: Captions) -> dict[str, list[int]]:
@@ -95,7 +95,7 @@ def test_an_utterance_gets_as_many_captions_as_asked_for_whatever_its_place(tmp_
     owners = [row for c in found.captions for row in c.rows]
     assert sorted(owners) == [0, 0, 0, 2, 2, 2]
     config = CaptionsConfig(files=(path,), per_utterance=3)
-    alone = assign_files(Source(corpus().head(1)), config)
+    alone = assign_files(CaptionSource(corpus().head(1)), config)
     assert rows(alone) == {text: [0] for text, of in rows(found).items() if 0 in of}
 
 
@@ -164,7 +164,7 @@ def test_what_write_captions_wrote_describes_every_labelled_utterance(settings: 
         words = [word for option in options for word in ("-o", option)]
         result = CliRunner().invoke(main, [str(manifest), "--out", str(tmp_path / "o"), *words])
         assert result.exit_code == 0, result.output
-    source = Source(read_corpus(CorpusConfig(manifest=manifest)))
+    source = CaptionSource(read_corpus(CorpusConfig(manifest=manifest)))
     found = assign_files(source, CaptionsConfig(files=(tmp_path / "o/captions.jsonl",)))
     assert np.diff(found.links(found.styles()[0], 4).offsets).tolist() == [2, 2, 2, 0]
     assert len(found.prompts) == (0 if found.styles() == ["clap4emo"] else 196)

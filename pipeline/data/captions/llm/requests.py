@@ -20,7 +20,7 @@ from pipeline.data.captions.base import LABEL_DECIMALS, TemplateSplit, template_
 from pipeline.data.captions.dimensional import LEVELS
 from pipeline.data.captions.llm.config import LlmConfig, WriteConfig, WritingConfig
 
-Target = tuple[str | float, ...]  # (valence, arousal), (valence, arousal, id) or (emotion,)
+_Target = tuple[str | float, ...]  # (valence, arousal), (valence, arousal, id) or (emotion,)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CaptionRequest:
     """One text wanted. Requests of equal `target` and `split` are paraphrases of each other, numbered by `index`."""
 
     split: TemplateSplit
-    target: Target
+    target: _Target
     index: int
     prompt: str
     is_caption: bool = True  # of the corpus; else it is there for the ordinality test alone
@@ -82,7 +82,7 @@ def caption_lines(
 
 
 def _by_pair(manifest: Manifest, writing: WritingConfig) -> Iterator[CaptionRequest]:
-    described: dict[tuple[TemplateSplit, Target], int] = {}
+    described: dict[tuple[TemplateSplit, _Target], int] = {}
     for row in np.flatnonzero(np.isfinite(manifest.valence) & np.isfinite(manifest.arousal)).tolist():
         valence, arousal = float(manifest.valence[row]), float(manifest.arousal[row])
         if not (LEVELS[0] <= min(valence, arousal) and max(valence, arousal) <= LEVELS[-1]):
@@ -118,7 +118,7 @@ def _by_emotion(manifest: Manifest, writing: WritingConfig) -> Iterator[CaptionR
                 yield from (CaptionRequest(split, (emotion,), index, prompt) for index in range(writing.paraphrases))
 
 
-def _grid(writing: WritingConfig) -> dict[Target, None]:
+def _grid(writing: WritingConfig) -> dict[_Target, None]:
     """The points of the ordinality test's prompts (F13), where they are wanted."""
     wanted = writing.style == "dimensional" and writing.prompts_grid
     return {(v, a): None for v in LEVELS for a in LEVELS} if wanted else {}

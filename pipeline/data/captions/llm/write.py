@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0  # after a stop, for the responses on their way: they are being paid
 MAX_UNANSWERED = 10  # requests in a row
-CAPTIONS, CONFIG = "captions.jsonl", "config.yaml"
+_CAPTIONS, _CONFIG = "captions.jsonl", "config.yaml"
 _CHARACTERS_A_TOKEN, _FRAMING_TOKENS, _RESPONSE_TOKENS = 4, 8, 30  # for an estimate
 
 
@@ -128,7 +128,7 @@ class RequestQueue:
         raise NoResponse("not a chat completion")
 
     async def _wait_for_turn(self, _: Any) -> None:
-        """Before every request and retry: wait for its place in the minute; none is sent after a stop."""
+        """Before every request and retry: keep to `requests_per_minute`; none is sent after a stop."""
         now = time.monotonic()
         start = max(now, self._next_start)
         self._next_start = start + 60.0 / (self.llm.requests_per_minute or float("inf"))
@@ -200,11 +200,11 @@ def write_captions(
     with writer_lock(out), interruptible(out) as check, closing(ResponseCache(out)) as cache:
         state = _replay(requests, cache.pairs, config)
         tree = merge(config.model_dump(mode="json"), {"writing": {"prompt": config.writing.template}})
-        write_text(out / CONFIG, dump(validate(WriteConfig, tree, subject="config")))
+        write_text(out / _CONFIG, dump(validate(WriteConfig, tree, subject="config")))
         queue = RequestQueue(config, key, state, cache)
         asyncio.run(queue.run(check))
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in caption_lines(requests, state.texts, config))
-        write_atomic(out / CAPTIONS, (line.encode("utf-8", "surrogateescape") for line in lines))
+        write_atomic(out / _CAPTIONS, (line.encode("utf-8", "surrogateescape") for line in lines))
     failures = {str(r): "; ".join(state.problems[r]) for r in requests if state.refusals(r) >= state.attempts}
     failures |= {str(request): f"no response: {reason}" for request, reason in queue.unanswered.items()}
     return {
@@ -212,7 +212,7 @@ def write_captions(
         "answered": len(state.texts),
         "refused_answers": dict(Counter(problem for problems in state.problems.values() for problem in problems)),
         "failures": {name: why for name, why in failures.items() if why},
-        "captions": str(out / CAPTIONS),
+        "captions": str(out / _CAPTIONS),
     }
 
 
