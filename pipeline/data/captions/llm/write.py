@@ -99,22 +99,9 @@ class RequestQueue:
 
         Raises NoResponse when they do not end, EmotionRankError when retrying is no use (a wrong key, no such model).
         """
-        attempt = self.state.refusals(request)
-        sample = request.index * self.state.attempts + attempt
-        sampling = {
-            "temperature": self.llm.temperature,
-            "seed": None if self.llm.seed is None else self.llm.seed + sample,
-            "max_completion_tokens": self.llm.max_tokens,
-        }
         try:
-            for _ in range(self.llm.retries + 1):
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self.llm.model,
-                    messages=[{"role": "user", "content": request.prompt}],
-                    extra_headers={"Idempotency-Key": f"{key}-{attempt}"},
-                    **{option: value for option, value in sampling.items() if value is not None},
-                )
-                text = message_content(response.http_response.text)
+            for _ in range(self.llm.retries + 1):  # of a whole reply that is not a completion, as a proxy's page
+                text = message_content(await self._request(client, key, request))
                 if text is not None:
                     return self._without_key(text)
         except self._openai.APIStatusError as error:
@@ -126,6 +113,23 @@ class RequestQueue:
         except (self._openai.APIConnectionError, ValueError) as error:
             raise NoResponse(self._without_key(str(error) or type(error).__name__)) from None
         raise NoResponse("not a chat completion")
+
+    async def _request(self, client: Any, key: str, request: CaptionRequest) -> str:
+        """The body of the endpoint's reply to the next attempt."""
+        attempt = self.state.refusals(request)
+        sample = request.index * self.state.attempts + attempt
+        sampling = {
+            "temperature": self.llm.temperature,
+            "seed": None if self.llm.seed is None else self.llm.seed + sample,
+            "max_completion_tokens": self.llm.max_tokens,
+        }
+        response = await client.chat.completions.with_raw_response.create(
+            model=self.llm.model,
+            messages=[{"role": "user", "content": request.prompt}],
+            extra_headers={"Idempotency-Key": f"{key}-{attempt}"},
+            **{option: value for option, value in sampling.items() if value is not None},
+        )
+        return str(response.http_response.text)
 
     async def _wait_for_turn(self, _: Any) -> None:
         """Before every request and retry: keep to `requests_per_minute`; none is sent after a stop."""
