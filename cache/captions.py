@@ -1,18 +1,18 @@
 """Captions: which texts describe which utterances, and which prompts ask for them.
 
 `captions.jsonl` in the stores' folder has one line per (style, use, text). Row j of `text.h5` is the j-th distinct
-text of that file, so the texts are their own index.
+text of that file, so the texts are their own index. In memory they are columns; a record is made of an item on access.
 """
 
 from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, compress, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +20,19 @@ from numpy.typing import NDArray
 from cache.disk import write_atomic
 from cache.errors import StoreCorrupt
 
-_BLOCK = 512  # lines written at once
+_BLOCK_LINES = 512  # written at once
+_ACTION = "Run extract-features again."
 
 
-@dataclass(frozen=True)
-class Caption:
+class Caption(NamedTuple):
     """One text of one style and the utterances (manifest rows) it describes."""
 
     style: str
     text: str
-    rows: Sequence[int]
-
-    def __post_init__(self) -> None:
-        """Millions of links take 8 bytes each, where a list's would take 40."""
-        if not isinstance(self.rows, array):
-            object.__setattr__(self, "rows", array("q", self.rows))
+    rows: array[int]
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One text that asks for a point of the valence-arousal plane; `variant` counts its paraphrases."""
 
     style: str
@@ -48,13 +42,51 @@ class Prompt:
     variant: int
 
 
-@dataclass(frozen=True)
-class ClassPrompt:
+class ClassPrompt(NamedTuple):
     """One text that asks for an emotion category, from a template such as "this person is feeling {emotion}."."""
 
     template: str
     text: str
     emotion: str
+
+
+_Record = TypeVar("_Record", Caption, Prompt, ClassPrompt)
+
+
+@dataclass(frozen=True)
+class Columns(Sequence[_Record], Generic[_Record]):
+    """A column for each field of `record`, all of one length; item i is made a record when it is asked for."""
+
+    record: type[_Record]
+    columns: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, record: type[_Record], *columns: list[Any]) -> Columns[_Record]:
+        """From the columns in the order of the record's fields; without any it is empty."""
+        return cls(record, dict(zip(record._fields, columns or [[] for _ in record._fields], strict=True)))
+
+    def of_style(self, style: str) -> Columns[_Record]:
+        """Only the items of `style`."""
+        chosen = [each == style for each in self.columns["style"]]
+        return replace(self, columns={name: list(compress(column, chosen)) for name, column in self.columns.items()})
+
+    def __add__(self, other: Columns[_Record]) -> Columns[_Record]:
+        return replace(self, columns={name: column + other.columns[name] for name, column in self.columns.items()})
+
+    def __len__(self) -> int:
+        return len(self.columns["text"])
+
+    def __iter__(self) -> Iterator[_Record]:
+        return map(self.record, *self.columns.values())
+
+    @overload
+    def __getitem__(self, index: int) -> _Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[_Record]: ...
+    def __getitem__(self, index: int | slice) -> _Record | list[_Record]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        return self.record(*(column[index] for column in self.columns.values()))
 
 
 @dataclass(frozen=True)
@@ -69,19 +101,34 @@ class Links:
 class Captions:
     """Every caption and prompt of a folder of stores."""
 
-    captions: list[Caption] = field(default_factory=list)
-    prompts: list[Prompt] = field(default_factory=list)
-    classes: list[ClassPrompt] = field(default_factory=list)
+    captions: Columns[Caption] = field(default_factory=lambda: Columns.of(Caption))
+    prompts: Columns[Prompt] = field(default_factory=lambda: Columns.of(Prompt))
+    classes: Columns[ClassPrompt] = field(default_factory=lambda: Columns.of(ClassPrompt))
     source: Path | None = field(default=None, compare=False)  # the file they were read from
+
+    @classmethod
+    def of(
+        cls, captions: Iterable[Caption] = (), prompts: Iterable[Prompt] = (), classes: Iterable[ClassPrompt] = ()
+    ) -> Captions:
+        """From records; the rows of a caption may be any sequence of integers."""
+        as_arrays = [Caption(style, text, array("q", rows)) for style, text, rows in captions]
+        return cls(
+            Columns.of(Caption, *map(list, zip(*as_arrays, strict=True))),
+            Columns.of(Prompt, *map(list, zip(*prompts, strict=True))),
+            Columns.of(ClassPrompt, *map(list, zip(*classes, strict=True))),
+        )
+
+    def __add__(self, other: Captions) -> Captions:
+        return Captions(self.captions + other.captions, self.prompts + other.prompts, self.classes + other.classes)
 
     def texts(self) -> list[str]:
         """The distinct texts, in order of first appearance: row j of `text.h5` is `texts()[j]`."""
-        entries: list[Caption | Prompt | ClassPrompt] = [*self.captions, *self.prompts, *self.classes]
-        return list(dict.fromkeys(entry.text for entry in entries))
+        parts = (self.captions, self.prompts, self.classes)
+        return list(dict.fromkeys(chain.from_iterable(part.columns["text"] for part in parts)))
 
     def styles(self) -> list[str]:
         """The caption styles present."""
-        return list(dict.fromkeys(c.style for c in self.captions))
+        return list(dict.fromkeys(self.captions.columns["style"]))
 
     def links(self, style: str, utterances: int) -> Links:
         """The captions of `style` by utterance, each utterance's in order of appearance.
@@ -89,9 +136,9 @@ class Captions:
         Raises StoreCorrupt for a caption of a row that is not among `utterances`.
         """
         row_of = {text: row for row, text in enumerate(self.texts())}
-        chosen = [c for c in self.captions if c.style == style]
-        counts = [len(c.rows) for c in chosen]
-        owner = np.concatenate([np.asarray(c.rows, dtype=np.int64) for c in chosen] or [np.empty(0, np.int64)])
+        chosen = self.captions.of_style(style).columns
+        rows: list[array[int]] = chosen["rows"]
+        owner = np.concatenate([np.asarray(each) for each in rows] or [np.empty(0, np.int64)])
         outside = owner[(owner < 0) | (owner >= utterances)]
         if outside.size:
             raise StoreCorrupt(
@@ -100,7 +147,7 @@ class Captions:
                 f"rows of the manifest, 0 to {utterances - 1}",
                 _ACTION,
             )
-        text = np.repeat(np.array([row_of[c.text] for c in chosen], dtype=np.int64), counts)
+        text = np.repeat(np.array([row_of[text] for text in chosen["text"]], dtype=np.int64), list(map(len, rows)))
         order = np.argsort(owner, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=utterances))])
         return Links(offsets=offsets.astype(np.int64), text=text[order])
@@ -108,96 +155,83 @@ class Captions:
 
 def write_captions_file(captions: Captions, path: Path) -> None:
     """Write `captions` as JSONL, whole or not at all."""
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(captions))
-    write_atomic(path, iter(lambda: "".join(islice(lines, _BLOCK)).encode(), b""))
+    encode = json.JSONEncoder(ensure_ascii=False, default=list).encode  # `list` for the array of rows
+    lines = (
+        encode({"use": use, **dict(zip(columns, values, strict=True))}) + "\n"
+        for use, columns in _columns_by_use(captions).items()
+        for values in zip(*columns.values(), strict=True)
+    )
+    write_atomic(path, iter(lambda: "".join(islice(lines, _BLOCK_LINES)).encode(), b""))
 
 
 def read_captions(path: Path) -> Captions:
-    """Read what `write_captions` wrote. Raises StoreCorrupt, naming the line, for anything else."""
-    captions = Captions(source=path)
-    number = 0
+    """Read what `write_captions_file` wrote. Raises StoreCorrupt, naming the line, for anything else."""
+    captions, number, decode = Captions(source=path), 0, json.JSONDecoder().decode
+    by_use = _columns_by_use(captions)
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                kind, place = _USES[_use(entry := json.loads(line))]
-                _check(kind, entry)
-                getattr(captions, place).append(kind(**entry))
+                entry = decode(line)
+                columns = _check(entry, by_use)
+                for name, value in entry.items():
+                    columns[name].append(array("q", value) if name == "rows" else value)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
-        raise StoreCorrupt(
-            f"{path}:{number}",
-            f"cannot be read ({_reason(error)})",
-            "the captions that extract-features wrote",
-            _ACTION,
-        ) from None
+        found, expected = f"cannot be read ({_reason(error)})", "the captions that extract-features wrote"
+        raise StoreCorrupt(f"{path}:{number}", found, expected, _ACTION) from None
     return captions
 
 
-_USES: dict[str, tuple[type[Caption | Prompt | ClassPrompt], str]] = {
-    "caption": (Caption, "captions"),
-    "prompt": (Prompt, "prompts"),
-    "class": (ClassPrompt, "classes"),
-}
+def _columns_by_use(captions: Captions) -> dict[str, dict[str, list[Any]]]:
+    return {
+        "caption": captions.captions.columns,
+        "prompt": captions.prompts.columns,
+        "class": captions.classes.columns,
+    }
 
 
-_ACTION = "Run extract-features again."
+class _Invalid(ValueError):
+    """Why a line is not a caption or a prompt."""
 
 
-class _Wrong(ValueError):
-    """What is wrong with a line, in words of ours."""
+_NUMBERS = {"valence": ((int, float), 7), "arousal": ((int, float), 7), "variant": ((int,), 2**31 - 1)}  # and from 0
 
 
-def _use(entry: object) -> str:
-    """Take the use out of a line. Raises _Wrong where there is none."""
+def _check(entry: Any, by_use: dict[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Take the use out of a line; returns its columns. Raises _Invalid where a field is not what was written."""
     if not isinstance(entry, dict):
-        raise _Wrong(f"a {type(entry).__name__}")
+        raise _Invalid(f"a {type(entry).__name__}")
     use = entry.pop("use", None)
-    if not isinstance(use, str) or use not in _USES:
-        raise _Wrong(f"use {_cut(use)}")
-    return use
-
-
-def _check(kind: type[Caption | Prompt | ClassPrompt], entry: dict[str, Any]) -> None:
-    """Raises _Wrong where a field is not what `write_captions` writes; a dataclass takes anything."""
-    expected = [each.name for each in fields(kind)]
-    if entry.keys() != set(expected):
-        raise _Wrong(f"fields {_cut(', '.join(entry))}; expected {', '.join(expected)}")
+    if not isinstance(use, str) or use not in by_use:
+        raise _Invalid(f"use {_quoted(use)}")
+    columns = by_use[use]
+    if entry.keys() != columns.keys():
+        raise _Invalid(f"fields {_quoted(', '.join(entry))}; expected {', '.join(columns)}")
     for name, value in entry.items():
-        if not _FITS.get(name, _is_text)(value):
-            raise _Wrong(f"{name} {_cut(value)}")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_label(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 7  # type: ignore[operator]
-
-
-def _is_variant(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**31
+        if name in _NUMBERS:
+            types, top = _NUMBERS[name]
+            valid = type(value) in types and 0 <= value <= top
+        else:
+            valid = _are_rows(value) if name == "rows" else type(value) is str
+        if not valid:
+            raise _Invalid(f"{name} {_quoted(value)}")
+    return columns
 
 
 def _are_rows(value: object) -> bool:
-    """Whole numbers from 0, none twice: it would be drawn twice as often."""
-    if not isinstance(value, list) or set(map(type, value)) - {int}:
+    """Whole numbers from 0, none twice: a row given twice would count twice."""
+    if type(value) is not list or set(map(type, value)) - {int}:
         return False
-    rows = np.frombuffer(array("q", value), dtype=np.int64)
-    ascending = not rows.size or (rows[0] >= 0 and bool((np.diff(rows) > 0).all()))
-    return ascending or (rows.min() >= 0 and len(np.unique(rows)) == len(rows))
+    return min(value, default=0) >= 0 and len(set(value)) == len(value)
 
 
-_FITS = {"rows": _are_rows, "variant": _is_variant, "valence": _is_label, "arousal": _is_label}
-
-
-def _cut(value: object) -> str:
+def _quoted(value: object) -> str:
     text = str(value)
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _reason(error: Exception) -> str:
     match error:
-        case _Wrong():
+        case _Invalid():
             return str(error)
         case json.JSONDecodeError():
             return f"not JSON: {error.msg}"
@@ -206,10 +240,3 @@ def _reason(error: Exception) -> str:
         case OSError():
             return error.strerror or "not a file"
     return "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
-
-
-def _lines(captions: Captions) -> Iterable[dict[str, Any]]:
-    for use, (_, place) in _USES.items():
-        for entry in getattr(captions, place):
-            line = {"use": use, **vars(entry)}
-            yield line | {"rows": list(entry.rows)} if use == "caption" else line

@@ -24,7 +24,7 @@ from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig
-from pipeline.data.captions import Source, plan_captions
+from pipeline.data.captions import CaptionSource, assign_captions
 from pipeline.data.captions.base import Acoustics
 from pipeline.data.corpora.acted import nominal_points
 from pipeline.extraction.audio.praat import NAMES
@@ -74,8 +74,9 @@ def plant(
         gender=np.where(female, "female", "male").tolist() if rich else blank, intensity=blank, caption=blank,
     )  # fmt: skip
     acoustics = _acoustics(truth, female, draw) if rich else None
-    captions = plan_captions(
-        Source(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None), CaptionsConfig(styles=styles)
+    captions = assign_captions(
+        CaptionSource(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None),
+        CaptionsConfig(styles=styles),
     )
     texts = captions.texts()
     perceived = truth + draw.normal(0, _blur(labels, truth, reliability), truth.shape)

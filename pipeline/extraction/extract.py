@@ -31,7 +31,7 @@ from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import UsageError
 from pipeline.core.progress import clock, interruptible
 from pipeline.core.resources import pick_device
-from pipeline.data.captions import Acoustics, Source, plan_captions
+from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
@@ -69,7 +69,9 @@ class Inputs:
     def captions(self, acoustics: Acoustics | None) -> Captions:
         """The captions of every style; without `acoustics`, of those that need none."""
         config = self.config.captions
-        return plan_captions(Source(self.manifest, acoustics), config if acoustics else _without_acoustic(config))
+        return assign_captions(
+            CaptionSource(self.manifest, acoustics), config if acoustics else _without_acoustic(config)
+        )
 
     def speech_fingerprint(self, encoder: AudioEncoder) -> dict[str, Any]:
         return self.text_fingerprint(encoder) | {"decoding": self.decoding(encoder).fingerprint()}
@@ -115,7 +117,9 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    plan_captions(Source(manifest, None), _without_acoustic(config.captions))  # a slip in them shows before the wait
+    assign_captions(
+        CaptionSource(manifest, None), _without_acoustic(config.captions)
+    )  # a slip in them shows before the wait
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))

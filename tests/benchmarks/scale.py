@@ -51,7 +51,15 @@ IN_A_FOLDER, WAVES, SPEAKERS = 2500, 4000, 3000
 TEXT_WIDTH = 384
 STEPS = ("stat", "header", "plan", "half", "resume", "rest", "done", "open", "scan", "status", "verify", "grow")
 PARTS = (
-    *("read_inputs", "sources_of", "open_for_writing", "write_manifest", "plan_captions", "_open_text", "_encode_text"),
+    *(
+        "read_inputs",
+        "sources_of",
+        "open_for_writing",
+        "write_manifest",
+        "assign_captions",
+        "_open_text",
+        "_encode_text",
+    ),
     *("write_captions", "audio_plan", "_spread", "status_of"),
 )
 

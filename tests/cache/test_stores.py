@@ -15,7 +15,7 @@ from cache.stores import open_stores
 from tests.cache.stores_of import filled
 from tests.cache.test_manifest import manifest_of
 
-CAPTIONS = Captions([Caption("a", "u1", [0, 2]), Caption("a", "u0", range(1, 3))], [Prompt("a", "u2", 1.0, 2.0, 0)])
+CAPTIONS = Captions.of([Caption("a", "u1", [0, 2]), Caption("a", "u0", range(1, 3))], [Prompt("a", "u2", 1.0, 2.0, 0)])
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     manifest = manifest_of(3)
     manifest.id[:] = ["u0", "u1", "u2"]  # as `filled` calls its rows
     write_manifest(manifest, tmp_path / "manifest.csv")
-    write_captions_file(Captions([Caption("a", f"u{row}", [row]) for row in range(3)]), tmp_path / "captions.jsonl")
+    write_captions_file(Captions.of([Caption("a", f"u{row}", [row]) for row in range(3)]), tmp_path / "captions.jsonl")
     for name in ("audio.h5", "text.h5"):
         filled(tmp_path / name, 3)
     return tmp_path

@@ -258,7 +258,7 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, trained: Run, tmp_path: P
     shutil.copytree(stores, tmp_path / "stores")
     captions = open_stores(stores).captions
     first = captions.captions[0]
-    twice = Captions(
+    twice = Captions.of(
         [first, Caption("other", first.text, [0]), *captions.captions[1:]], captions.prompts, captions.classes
     )
     write_captions_file(twice, tmp_path / "stores/captions.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cache.captions import Caption, Captions, ClassPrompt, Prompt, read_captions
 from cache.errors import StoreCorrupt
 from pipeline.commands import extract_features
 from pipeline.core.config import CaptionsConfig
-from pipeline.data.captions import Source, plan_captions
+from pipeline.data.captions import CaptionSource, assign_captions
 from pipeline.data.captions.category import read_lexicon
 from tests.data.captions.test_files import corpus
 from tests.inputs.commands import as_nobody, command, contract
@@ -53,13 +54,13 @@ def test_a_captions_file_spoilt_anywhere_is_read_or_refused_by_line(
     name: str, good: bytes, count: int, tmp_path: Path
 ) -> None:
     path = tmp_path / name
-    source, config = Source(corpus()), CaptionsConfig(styles=("template",), files=(path,), per_utterance=1)
+    source, config = CaptionSource(corpus()), CaptionsConfig(styles=("template",), files=(path,), per_utterance=1)
     path.write_bytes(good)
-    assert contract(lambda: plan_captions(source, config), path).code == 0
+    assert contract(lambda: assign_captions(source, config), path).code == 0
 
     def holds(content: bytes) -> None:
         path.write_bytes(content)
-        outcome = contract(lambda: plan_captions(source, config), path)
+        outcome = contract(lambda: assign_captions(source, config), path)
         if outcome.code == 0:
             write_captions_file(outcome.result, tmp_path / "written.jsonl")
             assert read_captions(tmp_path / "written.jsonl") == outcome.result
@@ -90,7 +91,7 @@ def test_a_slip_in_a_caption_is_said_with_its_line(line: bytes, said: str, tmp_p
     path = tmp_path / "c.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id": "a", "text": "Good."}\r\n\r\n' + line + b"\r\n")
     config = CaptionsConfig(files=(path,))
-    outcome = contract(lambda: plan_captions(Source(corpus()), config), path)
+    outcome = contract(lambda: assign_captions(CaptionSource(corpus()), config), path)
     assert outcome.code == 2
     assert f"{path}:3: " in outcome.said
     assert said in outcome.said
@@ -100,7 +101,7 @@ def test_a_slip_in_a_caption_is_said_with_its_line(line: bytes, said: str, tmp_p
 def test_what_is_no_file_is_refused_and_not_waited_for(make, tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     make(path)
-    assert contract(lambda: plan_captions(Source(corpus()), CaptionsConfig(files=(path,))), path).code == 2
+    assert contract(lambda: assign_captions(CaptionSource(corpus()), CaptionsConfig(files=(path,))), path).code == 2
     assert contract(lambda: read_lexicon(path), path).code == 2
 
 
@@ -121,13 +122,13 @@ def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
     path.write_bytes(JSONL)
     path.chmod(0)
     with as_nobody():
-        assert contract(lambda: plan_captions(Source(corpus()), CaptionsConfig(files=(path,))), path).code == 2
+        assert contract(lambda: assign_captions(CaptionSource(corpus()), CaptionsConfig(files=(path,))), path).code == 2
         assert contract(lambda: read_lexicon(path), path).code == 2
 
 
 # ---- the stores' own captions
 
-CUSTOM = Captions(
+CUSTOM = Captions.of(
     [Caption("a", "u0", [0, 2]), Caption("a", "u1", [1, 2])],
     [Prompt("a", "u2", 1.0, 2.0, 0)],
     [ClassPrompt("{emotion}", "sad", "sad")],
@@ -179,7 +180,8 @@ def test_the_stores_captions_edited_are_refused_by_line(old: str, new: str, line
 
 @pytest.mark.parametrize("rows", [[0, 3], [-1], [2**40]])
 def test_links_to_rows_outside_the_manifest_are_refused(rows: list[int], tmp_path: Path) -> None:
-    captions = Captions([Caption("a", "t", rows), Caption("b", "u", [0])], source=tmp_path / "captions.jsonl")
+    captions = Captions.of([Caption("a", "t", rows), Caption("b", "u", [0])])
+    captions = replace(captions, source=tmp_path / "captions.jsonl")
     with pytest.raises(StoreCorrupt, match=r"captions\.jsonl: a caption of style a describes row .* 0 to 2"):
         captions.links("a", 3)
     assert np.array_equal(captions.links("b", 3).offsets, [0, 1, 1, 1])

@@ -15,7 +15,7 @@ from cache.manifest import Manifest, read_manifest, write_manifest
 from pipeline.commands import extract_features
 from pipeline.core.config import CaptionsConfig, CorpusConfig
 from pipeline.core.errors import ManyProblems
-from pipeline.data.captions import Source, plan_captions
+from pipeline.data.captions import CaptionSource, assign_captions
 from pipeline.data.corpora import read_corpus
 from tests.inputs.commands import as_nobody, command, contract
 from tests.inputs.counts import cases, hold
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 def planned(path: Path, **options: object) -> tuple[Manifest, Captions]:
     manifest = read_corpus(CorpusConfig(manifest=path, **options))
-    return manifest, plan_captions(Source(manifest), CAPTIONS)
+    return manifest, assign_captions(CaptionSource(manifest), CAPTIONS)
 
 
 def refused(folder: Path, text: str, **options: object) -> ManyProblems:

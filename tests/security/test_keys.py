@@ -40,7 +40,7 @@ def written(folder: Path) -> list[Path]:
 
 
 def settings(url: str, *more: str) -> tuple[str, ...]:
-    fast = ("llm.model=scripted", "llm.retries=1", "llm.backoff_s=0.001", "writing.prompts_grid=false")
+    fast = ("llm.model=scripted", "llm.retries=1", "writing.prompts_grid=false")
     return (f"llm.base_url={url}", *fast, *more)
 
 
@@ -156,9 +156,7 @@ def _yaml(path: Path, found: list[str]) -> Path:
         (section, name), value = each.split("=", 1)[0].split("."), each.split("=", 1)[1]
         sections.setdefault(section, [])
         sections[section] = [line for line in sections[section] if not line.startswith(f"  {name}:")]
-        sections[section].append(
-            f"  {name}: {value!r}" if name not in ("retries", "backoff_s") else f"  {name}: {value}"
-        )
+        sections[section].append(f"  {name}: {value!r}" if name != "retries" else f"  {name}: {value}")
     text = "".join(f"{section}:\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
     path.write_text(text.replace("'false'", "false"))
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.data.captions.assign import STYLES, plan_captions
-from pipeline.data.captions.base import Acoustics, Source, Style
+from pipeline.data.captions.assign import STYLES, assign_captions
+from pipeline.data.captions.base import Acoustics, CaptionSource, Style
 
-__all__ = ["STYLES", "Acoustics", "Source", "Style", "plan_captions"]
+__all__ = ["STYLES", "Acoustics", "CaptionSource", "Style", "assign_captions"]

@@ -1,4 +1,4 @@
-"""What captions are written from, what a style is, and the draw that styles share."""
+"""What captions are written from, and what the styles share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import zlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.captions import Caption, Captions
+from cache.captions import Caption, Captions, Columns
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
+
+LABEL_DECIMALS = 2  # of valence and arousal in prompts and captions files; pairs that agree at them are one
+TemplateSplit = Literal["train", "test"]  # of the templates and words: development utterances get the train ones
 
 
 @dataclass(frozen=True)
@@ -25,40 +29,49 @@ class Acoustics:
 
 
 @dataclass(frozen=True)
-class Source:
+class CaptionSource:
     """A corpus. `acoustics` is there only for styles that need it."""
 
     manifest: Manifest
     acoustics: Acoustics | None = None
 
 
-Style = Callable[[Source, CaptionsConfig], Captions]
+Style = Callable[[CaptionSource, CaptionsConfig], Captions]
 
 
-def drawn(manifest: Manifest, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """(M,) a number below 2^32 for each of `rows`, by the utterance's name and the seed, not by its place."""
-    start, ids = zlib.crc32(f"{seed}:".encode()), manifest.id
-    numbers = (zlib.crc32(ids[row].encode(errors="surrogateescape"), start) for row in rows.tolist())
-    return np.fromiter(numbers, np.int64, len(rows))
+def template_split(split: str) -> TemplateSplit:
+    """Which templates describe the utterances of a corpus's `split`."""
+    return "test" if split.startswith("test") else "train"
 
 
 def is_test(manifest: Manifest, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(M,) 1 where the row's split is a test, else 0."""
-    known = {split: split.startswith("test") for split in set(manifest.split)}
-    return np.fromiter(map(known.__getitem__, manifest.split), np.int64, len(manifest))[rows]
+    """(M,) 1 where the row's utterance gets test templates, else 0."""
+    test = {split: template_split(split) == "test" for split in set(manifest.split)}
+    return np.array([test[split] for split in manifest.split], dtype=np.int64)[rows]
 
 
-def grouped(style: str, keys: NDArray[np.int64], rows: NDArray[np.int64], text: Callable[[int], str]) -> list[Caption]:
-    """One caption per key present, ascending; `keys` is (M, K), those of `rows` (M,).
+def hash_ids(manifest: Manifest, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """(M,) a number below 2^32 for each of `rows`: of the utterance's id and the seed, not of its row."""
+    start, ids = zlib.crc32(f"{seed}:".encode()), manifest.id
+    hashes = [zlib.crc32(ids[row].encode(errors="surrogateescape"), start) for row in rows.tolist()]
+    return np.array(hashes, dtype=np.int64)
+
+
+def group_rows(
+    style: str,
+    keys: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    texts_of: Callable[[NDArray[np.int64]], list[str]],
+) -> Columns[Caption]:
+    """One caption per distinct key, ascending, with its text by `texts_of`; `keys` is (M, K), those of `rows` (M,).
 
     `rows` are ascending, so a stable sort keeps them so in each caption.
     """
     counts = np.bincount(keys.ravel()) if keys.size else np.empty(0, np.int64)
-    kind = np.uint16 if len(counts) <= 1 << 16 else np.int64  # numpy sorts 16 bits in one pass
-    order = np.argsort(keys.ravel().astype(kind), kind="stable")
-    owners = rows[order // keys.shape[1]]
+    dtype = np.uint16 if len(counts) <= 1 << 16 else np.int64  # numpy sorts 16 bits in one pass
+    order = np.argsort(keys.ravel().astype(dtype), kind="stable")
+    sorted_rows = array("q", rows[order // keys.shape[1]].tobytes())
     present = np.flatnonzero(counts)
-    parts = np.split(owners, np.cumsum(counts[present])[:-1]) if present.size else []
-    return [
-        Caption(style, text(key), array("q", part.tobytes())) for key, part in zip(present.tolist(), parts, strict=True)
-    ]
+    ends = np.cumsum(counts[present]).tolist()
+    parts = [sorted_rows[start:end] for start, end in pairwise([0, *ends])]
+    return Columns.of(Caption, [style] * len(parts), texts_of(present), parts)

@@ -1,4 +1,4 @@
-"""The lines of a captions file, and the reasons why one is none."""
+"""Captions files: their lines, what is wrong with them, and which utterances the captions describe."""
 
 from __future__ import annotations
 
@@ -9,139 +9,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import IO, Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from cache.captions import Caption, Captions, Prompt
-from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig, Model, Number, Whole
 from pipeline.core.config_files import short_repr, validate
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json
-from pipeline.data.captions.base import Source
-from pipeline.data.captions.llm.requests import DECIMALS, phrasing_of
+from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_split
 
 log = logging.getLogger(__name__)
 
-STYLES: tuple[str, ...] = get_args(get_args(CaptionsConfig.model_fields["styles"].annotation)[0])
-
-
-def _plain(text: str) -> str:
-    text = text.strip()
-    if not text or not text.isprintable():
-        raise ValueError("one line of text is needed")
-    return text
-
-
-def _known(style: str) -> str:
-    if style not in STYLES:
-        raise ValueError(f"the styles are {', '.join(STYLES)}")
-    return style
-
-
-Text = Annotated[str, AfterValidator(_plain)]
-Style = Annotated[str, AfterValidator(_known)]
-Label = Annotated[Number, Field(ge=0.5, le=7.0)]
-
-
-class CaptionLine(Model):
-    """One caption, and whom it describes: an utterance, a point of the plane or a category.
-
-    `phrasing` keeps it to training and development ("train") or to test utterances; none is both.
-    """
-
-    use: Literal["caption"] = "caption"
-    style: Style = "file"
-    text: Text
-    id: str | None = None
-    phrasing: Literal["train", "test"] | None = None
-    valence: Label | None = None
-    arousal: Label | None = None
-    emotion: str | None = None
-
-    @model_validator(mode="after")
-    def _describes_someone(self) -> CaptionLine:
-        pair = self.valence is not None and self.arousal is not None
-        half = (self.valence is None) != (self.arousal is None)
-        if half or (self.id is not None) + pair + (self.emotion is not None) != 1:
-            raise ValueError("one of id, (valence, arousal) and emotion is needed")
-        if self.id is not None and self.phrasing is not None:
-            raise ValueError("an utterance's caption has no phrasing")
-        return self
-
-
-class PromptLine(Model):
-    """One text that asks for a point of the valence-arousal plane (F13)."""
-
-    use: Literal["prompt"]
-    style: Style = "file"
-    text: Text
-    valence: Label
-    arousal: Label
-    variant: Whole = Field(0, ge=0)
-
-
-def parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
-    """The good lines of `path` with their place; what is wrong with the others goes into `problems`."""
-    try:
-        with open_regular(path, "rb") as file:
-            if path.suffix == ".json":
-                yield from _categories(path, file.read(), problems)
-                return
-            for number, line in enumerate(_lines(file), start=1):
-                if line.strip():
-                    yield from _line(f"{path}:{number}", line, problems)
-    except UsageError as error:
-        problems.append(f"{error.subject}: {error.found}")
-
-
-def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
-    for part in file:
-        yield from part.removesuffix(b"\n").removesuffix(b"\r").split(b"\r")
-
-
-def _line(where: str, line: bytes, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
-    try:
-        tree = parse_json(line)
-    except NotJson as error:
-        problems.append(f"{where}: {error}; expected one JSON object a line")
-        return
-    if not isinstance(tree, dict):
-        problems.append(f"{where}: {type(tree).__name__}; expected a JSON object")
-        return
-    yield from _entry(where, tree, problems)
-
-
-def _entry(where: str, tree: dict[str, Any], problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
-    model: type[CaptionLine] | type[PromptLine] = PromptLine if tree.get("use") == "prompt" else CaptionLine
-    try:
-        yield where, validate(model, tree, subject=where)
-    except ManyProblems as error:
-        problems += error.problems
-
-
-def _categories(path: Path, raw: bytes, problems: list[str]) -> Iterator[tuple[str, CaptionLine | PromptLine]]:
-    """CLAP4Emo's captions: an object, category -> captions."""
-    try:
-        tree = parse_json(raw)
-    except NotJson as error:
-        problems.append(f"{path}:{error.line}: {error}; expected an object of lists of captions by emotion")
-        return
-    if not isinstance(tree, dict):
-        problems.append(f"{path}: {type(tree).__name__}; expected an object of lists of captions by emotion")
-        return
-    for emotion, captions in tree.items():
-        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else short_repr(emotion)}"
-        if not isinstance(captions, list):
-            problems.append(f"{where}: {type(captions).__name__}; expected a list of captions")
-            continue
-        for number, text in enumerate(captions):
-            yield from _entry(f"{where}[{number}]", {"style": "clap4emo", "emotion": emotion, "text": text}, problems)
-
-
-_ALIASES = {  # nouns and other corpora's words, as the readers say them
+_STYLES: tuple[str, ...] = get_args(get_args(CaptionsConfig.model_fields["styles"].annotation)[0])
+_ALIASES = {  # nouns and other corpora's words -> the label names of the corpus readers
     "anger": "angry",
     "sadness": "sad",
     "happiness": "happy",
@@ -154,123 +37,234 @@ _ALIASES = {  # nouns and other corpora's words, as the readers say them
     "excitement": "excited",
     "neutrality": "neutral",
 }
-_Group = tuple[object, ...]
+_Target = tuple[object, ...]  # ("id", id), ("pair", split, valence, arousal) or ("emotion", split, name)
 
 
-def read_caption_files(paths: Iterable[Path]) -> list[CaptionLine | PromptLine]:
+def _one_line_of_text(text: str) -> str:
+    text = text.strip()
+    if not text or not text.isprintable():
+        raise ValueError("one line of text is needed")
+    return text
+
+
+def _known_style(style: str) -> str:
+    if style not in _STYLES:
+        raise ValueError(f"the styles are {', '.join(_STYLES)}")
+    return style
+
+
+_Text = Annotated[str, AfterValidator(_one_line_of_text)]
+_StyleName = Annotated[str, AfterValidator(_known_style)]
+_Label = Annotated[Number, Field(ge=0.5, le=7.0)]
+
+
+class CaptionLine(Model):
+    """One caption, and what it describes: an utterance, a point of the valence-arousal plane or a category.
+
+    `phrasing` keeps it to training and development ("train") or to test utterances ("test"); none is both.
+    """
+
+    use: Literal["caption"] = "caption"
+    style: _StyleName = "file"
+    text: _Text
+    id: str | None = None
+    phrasing: Literal["train", "test"] | None = None
+    valence: _Label | None = None
+    arousal: _Label | None = None
+    emotion: str | None = None
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> CaptionLine:
+        pair = self.valence is not None and self.arousal is not None
+        half = (self.valence is None) != (self.arousal is None)
+        if half or (self.id is not None) + pair + (self.emotion is not None) != 1:
+            raise ValueError("one of id, (valence, arousal) and emotion is needed")
+        if self.id is not None and self.phrasing is not None:
+            raise ValueError("an utterance's caption has no phrasing")
+        return self
+
+    @property
+    def target(self) -> _Target:
+        """What the caption describes; labels are rounded."""
+        if self.id is not None:
+            return ("id", self.id)
+        if self.emotion is not None:
+            return ("emotion", self.phrasing, _category(self.emotion))
+        return ("pair", self.phrasing, *_rounded(self.valence or 0.0, self.arousal or 0.0))
+
+
+class PromptLine(Model):
+    """One text that asks for a point of the valence-arousal plane (F13)."""
+
+    use: Literal["prompt"]
+    style: _StyleName = "file"
+    text: _Text
+    valence: _Label
+    arousal: _Label
+    variant: Whole = Field(0, ge=0)
+
+
+_Line = CaptionLine | PromptLine
+
+
+def read_caption_files(paths: Iterable[Path]) -> list[_Line]:
     """Every line of `paths`, in their order. Raises ManyProblems with every faulty line of all of them, file:line."""
     paths = list(paths)
     problems: list[str] = []
-    lines: list[CaptionLine | PromptLine] = []
-    asked: dict[tuple[object, ...], str] = {}
+    lines: list[_Line] = []
+    first_with: dict[tuple[object, ...], str] = {}
     for path in paths:
-        for where, line in parse_file(path, problems):
+        for where, line in _parse_file(path, problems):
             if isinstance(line, PromptLine):
-                place = (line.style, round(line.valence, DECIMALS), round(line.arousal, DECIMALS), line.variant)
-                if place in asked:
-                    problems.append(f"{where}: the same style, place and variant as {asked[place]}")
-                asked.setdefault(place, where)
+                point = (line.style, *_rounded(line.valence, line.arousal), line.variant)
+                if point in first_with:
+                    problems.append(f"{where}: the same style, point and variant as {first_with[point]}")
+                first_with.setdefault(point, where)
             lines.append(line)
     if problems:
         raise ManyProblems(", ".join(map(str, paths)), problems, "Correct the files.")
     return lines
 
 
-def plan_files(source: Source, config: CaptionsConfig) -> Captions:
-    """The captions and prompts of every style in `config.files`, linked to the utterances of `source`.
+def _parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, _Line]]:
+    """The valid lines of `path`, each with its file:line; what is wrong with the others goes into `problems`."""
+    entries = _category_entries if path.suffix == ".json" else _line_entries
+    try:
+        with open_regular(path, "rb") as file:
+            for where, entry in entries(path, file, problems):
+                try:
+                    if entry.get("use") == "prompt":
+                        yield where, validate(PromptLine, entry, subject=where)
+                    else:
+                        yield where, validate(CaptionLine, entry, subject=where)
+                except ManyProblems as error:
+                    problems += error.problems
+    except UsageError as error:
+        problems.append(f"{error.subject}: {error.found}")
+
+
+def _line_entries(path: Path, file: IO[bytes], problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """JSON lines, whose ends may be those of any system."""
+    parts = (part for line in file for part in line.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"))
+    for number, line in enumerate(parts, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            entry = parse_json(line)
+        except NotJson as error:
+            problems.append(f"{where}: {error}; expected one JSON object a line")
+            continue
+        if isinstance(entry, dict):
+            yield where, entry
+        else:
+            problems.append(f"{where}: {type(entry).__name__}; expected a JSON object")
+
+
+def _category_entries(path: Path, file: IO[bytes], problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """CLAP4Emo's published captions: an object, category -> captions."""
+    expected = "expected an object of lists of captions by emotion"
+    try:
+        tree = parse_json(file.read())
+    except NotJson as error:
+        problems.append(f"{path}:{error.line}: {error}; {expected}")
+        return
+    if not isinstance(tree, dict):
+        problems.append(f"{path}: {type(tree).__name__}; {expected}")
+        return
+    for emotion, captions in tree.items():
+        where = f"{path}: {emotion if emotion.isprintable() and len(emotion) < 60 else short_repr(emotion)}"
+        if not isinstance(captions, list):
+            problems.append(f"{where}: {type(captions).__name__}; expected a list of captions")
+            continue
+        for number, text in enumerate(captions):
+            yield f"{where}[{number}]", {"style": "clap4emo", "emotion": emotion, "text": text}
+
+
+def assign_files(source: CaptionSource, config: CaptionsConfig) -> Captions:
+    """The captions and prompts of every style in `config.files`, assigned to the utterances of `source`.
 
     A caption describes an utterance by its id, by its (valence, arousal) at two decimals or by its emotion; a line
     with a phrasing describes only the utterances of its splits. Of more than `per_utterance` captions an utterance
-    gets that many, chosen by its id and the seed. Utterances without a caption are counted aloud. Raises ManyProblems
-    for faulty lines, UsageError for a style whose captions describe no utterance.
+    gets that many, chosen by its id and the seed. Utterances without a caption are counted in the log. Raises
+    ManyProblems for faulty lines, UsageError for a style whose captions describe no utterance.
     """
     lines = read_caption_files(config.files)
-    captions: list[Caption] = []
-    for style in dict.fromkeys(line.style for line in lines if isinstance(line, CaptionLine)):
-        own = [line for line in lines if isinstance(line, CaptionLine) and line.style == style]
-        captions += _linked(style, own, source, config)
-    prompts = [
-        Prompt(line.style, line.text, line.valence, line.arousal, line.variant)
-        for line in lines
-        if isinstance(line, PromptLine)
-    ]
-    return Captions(captions=captions, prompts=prompts)
-
-
-def _linked(style: str, lines: list[CaptionLine], source: Source, config: CaptionsConfig) -> list[Caption]:
-    texts: dict[_Group, dict[str, None]] = defaultdict(dict)
+    by_style: dict[str, list[CaptionLine]] = defaultdict(list)
+    prompts = []
     for line in lines:
-        texts[_group_of(line)][line.text] = None
-    rows = {line.text: array("q") for line in lines}
-    met: set[_Group] = set()
-    bare = 0
+        if isinstance(line, CaptionLine):
+            by_style[line.style].append(line)
+        else:
+            prompts.append(Prompt(line.style, line.text, line.valence, line.arousal, line.variant))
+    captions = [each for style, of in by_style.items() for each in _assign_lines(style, of, source, config)]
+    return Captions.of(captions, prompts)
+
+
+def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, config: CaptionsConfig) -> list[Caption]:
+    texts_of: dict[_Target, dict[str, None]] = defaultdict(dict)
+    for line in lines:
+        texts_of[line.target][line.text] = None
+    rows_of = {line.text: array("q") for line in lines}
+    used: set[_Target] = set()
 
     @lru_cache(maxsize=1 << 16)  # labels on raters' grids: the same few thousand on every row
-    def shared(split: str, emotion: str, valence: float, arousal: float) -> tuple[str, ...]:
-        present = [group for group in _groups(split, emotion, (valence, arousal)) if group in texts]
-        met.update(present)
-        return tuple(dict.fromkeys(text for group in present for text in texts[group]))
+    def texts_by_labels(split: str, emotion: str, valence: float, arousal: float) -> dict[str, None]:
+        pair = _rounded(valence, arousal)
+        parts = (template_split(split), None)
+        targets = [
+            target for part in parts for target in (("pair", part, *pair), ("emotion", part, _category(emotion)))
+        ]
+        present = [target for target in targets if target in texts_of]
+        used.update(present)
+        return dict.fromkeys(text for target in present for text in texts_of[target])
 
-    for row, (name, *labels) in enumerate(_labelled(source.manifest)):
-        own = ("id", name)
-        mine = shared(*labels)
-        if own in texts:
-            met.add(own)
-            mine = tuple(dict.fromkeys((*texts[own], *mine)))
-        for text in _some(mine, name, config):
-            rows[text].append(row)
-        bare += not mine
-    _report(style, bare, [group for group in texts if group not in met], source, config)
-    return [Caption(style, text, owners) for text, owners in rows.items() if owners]
-
-
-def _group_of(line: CaptionLine) -> _Group:
-    if line.id is not None:
-        return ("id", line.id)
-    if line.emotion is not None:
-        return ("emotion", line.phrasing, _category(line.emotion))
-    return ("pair", line.phrasing, *(round(label, DECIMALS) for label in (line.valence, line.arousal) if label))
-
-
-def _groups(split: str, emotion: str, pair: tuple[float, float]) -> list[_Group]:
-    """The groups of captions, but those by id, that describe an utterance with these labels."""
-    about: list[_Group] = [("pair", *(round(label, DECIMALS) for label in pair)), ("emotion", _category(emotion))]
-    return [(kind, of, *rest) for of in (phrasing_of(split), None) for kind, *rest in about]
+    manifest, without = source.manifest, 0
+    valence, arousal = (np.nan_to_num(each, nan=0.0).tolist() for each in (manifest.valence, manifest.arousal))
+    labels = zip(manifest.split, manifest.emotion, valence, arousal, strict=True)  # 0 is no label, and equals itself
+    for row, (name, row_labels) in enumerate(zip(manifest.id, labels, strict=True)):
+        texts = texts_by_labels(*row_labels)
+        if ("id", name) in texts_of:
+            used.add(("id", name))
+            texts = texts_of["id", name] | texts
+        for text in _choose(list(texts), name, config):
+            rows_of[text].append(row)
+        without += not texts
+    _log_unmatched(style, without, [target for target in texts_of if target not in used], source, config)
+    return [Caption(style, text, rows) for text, rows in rows_of.items() if rows]
 
 
-def _labelled(manifest: Manifest) -> Iterator[tuple[str, str, str, float, float]]:
-    """Id, split, emotion, valence and arousal of each utterance, in order; 0, which no caption is about, for no label.
-
-    Unlike NaN it equals itself.
-    """
-    labels = (np.nan_to_num(values, nan=0.0).tolist() for values in (manifest.valence, manifest.arousal))
-    return zip(manifest.id, manifest.split, manifest.emotion, *labels, strict=True)
+def _rounded(valence: float, arousal: float) -> tuple[float, float]:
+    return round(valence, LABEL_DECIMALS), round(arousal, LABEL_DECIMALS)
 
 
-def _some(texts: Sequence[str], name: str, config: CaptionsConfig) -> Sequence[str]:
-    """At most `per_utterance` of `texts`, by the utterance's name, not by its place."""
+def _category(emotion: str) -> str:
+    name = emotion.strip().casefold()
+    return _ALIASES.get(name, name)
+
+
+def _choose(texts: Sequence[str], name: str, config: CaptionsConfig) -> Sequence[str]:
+    """At most `per_utterance` of `texts`, by the utterance's id, not by its row."""
     if len(texts) <= config.per_utterance:
         return texts
     start = zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape"))
     return [texts[(start + step) % len(texts)] for step in range(config.per_utterance)]
 
 
-def _report(style: str, bare: int, unmet: list[_Group], source: Source, config: CaptionsConfig) -> None:
+def _log_unmatched(
+    style: str, without: int, unused: list[_Target], source: CaptionSource, config: CaptionsConfig
+) -> None:
     total = len(source.manifest)
-    if bare == total:
+    if without == total:
         raise UsageError(
             ", ".join(map(str, config.files)),
             f"no {style} caption describes an utterance of this corpus",
             "its ids, its (valence, arousal) or its emotions",
             "Check captions.files.",
         )
-    if bare:
-        log.info(f"captions.files: {bare:,} of {total:,} utterances have no {style} caption")
-    if unmet:
-        examples = ", ".join(" ".join(str(part) for part in group if part is not None) for group in unmet[:5])
-        log.info(f"captions.files: {style} captions of nothing in this corpus: {len(unmet):,} ({examples}, ...)"[:300])
-
-
-def _category(emotion: str) -> str:
-    name = emotion.strip().casefold()
-    return _ALIASES.get(name, name)
+    if without:
+        log.info(f"captions.files: {without:,} of {total:,} utterances have no {style} caption")
+    if unused:
+        examples = ", ".join(" ".join(str(part) for part in target if part is not None) for target in unused[:5])
+        text = f"captions.files: {style} captions of nothing in this corpus: {len(unused):,} ({examples}, ...)"
+        log.info(text[:300])

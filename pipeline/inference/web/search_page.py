@@ -57,7 +57,7 @@ def sentence_at(query: bytes) -> dict[str, str | float]:
     given = _parameters(query, once=("valence", "arousal"))
     point = {name: _number(name, given) for name in ("valence", "arousal")}
     levels = {name: LEVELS[level(value, name)] for name, value in point.items()}
-    return {"sentence": describe_point(**point, phrasing="train", variant=_TEMPLATE), **levels}
+    return {"sentence": describe_point(**point, split="train", variant=_TEMPLATE), **levels}
 
 
 def _number(name: str, given: Parameters) -> float:

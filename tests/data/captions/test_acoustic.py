@@ -14,8 +14,8 @@ from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig, ExtractConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
-from pipeline.data.captions import Acoustics, Source
-from pipeline.data.captions.acoustic import plan_acoustic
+from pipeline.data.captions import Acoustics, CaptionSource
+from pipeline.data.captions.acoustic import assign_acoustic
 from pipeline.extraction.audio.praat import NAMES
 
 CONFIG = CaptionsConfig()
@@ -31,16 +31,16 @@ def manifest(split, emotion=None, gender=None):
     )  # fmt: skip
 
 
-def plan(values, split=None, *, names=("pitch_mean",), config=CONFIG, **labels):
+def assigned(values, split=None, *, names=("pitch_mean",), config=CONFIG, **labels):
     values = np.asarray(values, dtype=np.float32).reshape(-1, len(names))
     corpus = manifest(split or ["train"] * len(values), **labels)
-    return plan_acoustic(Source(corpus, Acoustics(tuple(names), values)), config)
+    return assign_acoustic(CaptionSource(corpus, Acoustics(tuple(names), values)), config)
 
 
 def texts(*arguments, **options):
     """row -> its captions"""
     found = {}
-    for caption in plan(*arguments, **options).captions:
+    for caption in assigned(*arguments, **options).captions:
         for row in caption.rows:
             found.setdefault(row, []).append(caption.text)
     return found
@@ -90,7 +90,7 @@ def only_texts(config=CONFIG, split=None, **labels):
     return [found[row][0] for row in range(5)]
 
 
-def test_the_emotion_and_the_gender_come_before_the_voice_and_the_unknown_is_not_said():
+def test_the_emotion_and_the_gender_come_before_the_voice_and_the_unknown_is_left_out():
     assert only_texts(**FIVE) == [
         "emotion is angry and speaker is female and normal pitch",
         "emotion is disgust and normal pitch",
@@ -126,7 +126,7 @@ def test_captions_of_every_split_carry_the_label():
 
 def test_utterances_share_a_caption_only_if_labels_and_voice_agree():
     emotion, gender = ["sad", "sad", "sad", "angry", "sad"], ["male", "male", "female", "male", "male"]
-    captions = plan([0.0, 0.0, 0.0, 0.0, 9.0], emotion=emotion, gender=gender).captions
+    captions = assigned([0.0, 0.0, 0.0, 0.0, 9.0], emotion=emotion, gender=gender).captions
     assert sorted(list(caption.rows) for caption in captions) == [[0, 1], [2], [3], [4]]
 
 
@@ -185,24 +185,26 @@ rows = st.lists(st.tuples(st.lists(features, min_size=3, max_size=3), st.sampled
 def test_every_utterance_that_is_done_has_one_caption_and_texts_are_distinct(table):
     table = [([1.0, 2.0, 3.0], "train"), *table]
     values = np.array([row for row, _ in table])
-    captions = plan(values, [split for _, split in table], names=("pitch_mean", "jitter_local", "duration")).captions
+    captions = assigned(
+        values, [split for _, split in table], names=("pitch_mean", "jitter_local", "duration")
+    ).captions
     assert sorted(row for c in captions for row in c.rows) == np.flatnonzero(np.isfinite(values).all(1)).tolist()
     assert len({c.text for c in captions}) == len(captions)
     assert all(c.style == "acoustic" and list(c.rows) == sorted(c.rows) for c in captions)
 
 
 def test_captions_come_back_from_the_file(tmp_path):
-    made = plan(np.random.default_rng(0).normal(size=(40, 7)), names=NAMES)
+    made = assigned(np.random.default_rng(0).normal(size=(40, 7)), names=NAMES)
     write_captions_file(made, tmp_path / "captions.jsonl")
     assert read_captions(tmp_path / "captions.jsonl") == made
 
 
 def test_without_features_the_error_says_what_to_run():
     with pytest.raises(UsageError, match="no acoustic features"):
-        plan_acoustic(Source(manifest(["train"])), CONFIG)
+        assign_acoustic(CaptionSource(manifest(["train"])), CONFIG)
 
 
 @pytest.mark.parametrize(("values", "split"), [([1.0, 2.0], ["test", "dev"]), ([np.nan, 1.0], ["train", "dev"])])
 def test_without_a_training_utterance_nothing_is_fitted(values, split):
     with pytest.raises(UsageError, match="no training utterance"):
-        plan(values, split)
+        assigned(values, split)

@@ -7,39 +7,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.dimensional import LEVELS, TEST, TRAIN, VARIANTS, Frame, describe_point
+from pipeline.data.captions.dimensional import LEVELS, VARIANTS, Template, describe_point, templates
 
 EVERY = list(product(LEVELS, LEVELS, range(VARIANTS)))
 
 
-def _texts(phrasing):
-    return [describe_point(v, a, phrasing=phrasing, variant=k) for v, a, k in EVERY]
+def _texts(split):
+    return [describe_point(v, a, split=split, variant=k) for v, a, k in EVERY]
 
 
-@pytest.mark.parametrize("phrasing", ["train", "test"])
-def test_every_level_and_variant_has_a_sentence_of_its_own(phrasing):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_level_and_variant_has_a_sentence_of_its_own(split):
     assert len(LEVELS) == 14
-    assert len(set(_texts(phrasing))) == 14 * 14 * 8
+    assert len(set(_texts(split))) == 14 * 14 * 8
 
 
-def test_no_test_sentence_and_no_test_frame_is_a_train_one():
+def test_no_test_sentence_and_no_test_template_is_a_train_one():
     assert not set(_texts("train")) & set(_texts("test"))
-    assert not {f.sentence for f in TRAIN} & {f.sentence for f in TEST}
+    assert not {t.sentence for t in templates("train")} & {t.sentence for t in templates("test")}
 
 
 @pytest.mark.parametrize("axis", ["valence", "arousal"])
-def test_no_phrase_serves_two_levels_or_both_phrasings(axis):
+def test_no_phrase_serves_two_levels_or_both_splits(axis):
     homes: dict[str, set] = {}
-    for name, frames in (("train", TRAIN), ("test", TEST)):
-        for frame in frames:
-            for level, phrase in enumerate(getattr(frame, axis)):
-                homes.setdefault(phrase, set()).add((name, level))
+    for split in ("train", "test"):
+        for template in templates(split):
+            for level, phrase in enumerate(getattr(template, axis)):
+                homes.setdefault(phrase, set()).add((split, level))
     assert {phrase: where for phrase, where in homes.items() if len(where) > 1} == {}
 
 
-@pytest.mark.parametrize("phrasing", ["train", "test"])
-def test_a_caption_is_one_sentence_without_numbers_that_starts_as_the_papers(phrasing):
-    for text in _texts(phrasing):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_caption_is_one_sentence_without_numbers_that_starts_as_the_papers(split):
+    for text in _texts(split):
         assert text.startswith("The person is speaking")
         assert text.endswith(".")
         assert text.count(".") == 1
@@ -47,17 +47,17 @@ def test_a_caption_is_one_sentence_without_numbers_that_starts_as_the_papers(phr
         assert not any(character.isdigit() or character in "{}!?" for character in text)
 
 
-@pytest.mark.parametrize("frame", [*TRAIN, *TEST], ids=lambda frame: frame.sentence)
-def test_a_frame_holds_one_phrase_of_each_axis_and_complete_ladders(frame: Frame):
-    assert frame.sentence.count("{v}") == frame.sentence.count("{a}") == 1
-    assert len(frame.valence) == len(frame.arousal) == 14
+@pytest.mark.parametrize("template", [*templates("train"), *templates("test")], ids=lambda template: template.sentence)
+def test_a_template_holds_one_phrase_of_each_axis_and_all_graded_phrases(template: Template):
+    assert template.sentence.count("{v}") == template.sentence.count("{a}") == 1
+    assert len(template.valence) == len(template.arousal) == 14
 
 
 @given(valence=st.floats(0.5, 7), arousal=st.floats(0.5, 7), variant=st.integers(0, 7))
 def test_a_label_reads_as_its_nearest_half_point(valence, arousal, variant):
     near = [min(LEVELS, key=lambda level: (abs(level - label), -level)) for label in (valence, arousal)]
-    assert describe_point(valence, arousal, phrasing="train", variant=variant) == describe_point(
-        *near, phrasing="train", variant=variant
+    assert describe_point(valence, arousal, split="train", variant=variant) == describe_point(
+        *near, split="train", variant=variant
     )
 
 
@@ -66,10 +66,10 @@ def test_a_label_reads_as_its_nearest_half_point(valence, arousal, variant):
 def test_a_label_off_the_scale_is_a_usage_error_that_names_its_axis(label, axis):
     labels = {"valence": 4.0, "arousal": 4.0, axis: label}
     with pytest.raises(UsageError, match=rf"{axis}: .*expected a number from 0.5 to 7.0"):
-        describe_point(**labels, phrasing="train", variant=0)
+        describe_point(**labels, split="train", variant=0)
 
 
 @pytest.mark.parametrize("variant", [-1, 8])
 def test_a_paraphrase_that_does_not_exist_is_a_usage_error(variant):
     with pytest.raises(UsageError, match="expected 0 to 7"):
-        describe_point(4.0, 4.0, phrasing="test", variant=variant)
+        describe_point(4.0, 4.0, split="test", variant=variant)

@@ -35,10 +35,9 @@ def _embed(texts):
     return torch.cat(parts).double().numpy()  # (n, 384)
 
 
-def test_a_ridge_on_the_train_phrasing_puts_the_test_phrasing_in_order():
+def test_a_ridge_on_the_train_templates_puts_the_test_templates_in_order():
     train, test = (
-        _embed([describe_point(v, a, phrasing=phrasing, variant=k) for k, v, a in GRID])
-        for phrasing in ("train", "test")
+        _embed([describe_point(v, a, split=split, variant=k) for k, v, a in GRID]) for split in ("train", "test")
     )
     centre = train.mean(0)
     x, y = train - centre, TRUTH - TRUTH.mean(0)

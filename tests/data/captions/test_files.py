@@ -1,4 +1,4 @@
-"""Captions out of files: whom they describe, and every reason why a line describes nobody."""
+"""Captions out of files: what they describe, and every reason why a line is refused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cache.manifest import Manifest
 from pipeline.commands.write_captions import main
 from pipeline.core.config import CaptionsConfig, CorpusConfig
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.data.captions import Source
-from pipeline.data.captions.files import plan_files, read_caption_files
+from pipeline.data.captions import CaptionSource
+from pipeline.data.captions.files import assign_files, read_caption_files
 from pipeline.data.corpora import read_corpus
 from tests.data.captions.endpoint import Reply, caption, serving
 
@@ -46,15 +46,15 @@ def file(folder: Path, *lines: object, name: str = "captions.jsonl") -> Path:
     return path
 
 
-def plan(*paths: Path, per_utterance: int = 4) -> Captions:
-    return plan_files(Source(corpus()), CaptionsConfig(files=paths, per_utterance=per_utterance))
+def assigned(*paths: Path, per_utterance: int = 4) -> Captions:
+    return assign_files(CaptionSource(corpus()), CaptionsConfig(files=paths, per_utterance=per_utterance))
 
 
 def rows(captions: Captions) -> dict[str, list[int]]:
     return {c.text: list(c.rows) for c in captions.captions}
 
 
-def test_a_caption_describes_an_id_a_pair_of_a_phrasing_or_an_emotion(tmp_path: Path) -> None:
+def test_a_caption_describes_an_id_a_pair_of_a_template_split_or_an_emotion(tmp_path: Path) -> None:
     path = file(
         tmp_path,
         {"id": "b", "text": "By name."},
@@ -64,7 +64,7 @@ def test_a_caption_describes_an_id_a_pair_of_a_phrasing_or_an_emotion(tmp_path: 
         {"emotion": "anger", "text": "By emotion."},
         {"emotion": "Angry", "phrasing": "test", "text": "By emotion, test."},
     )
-    assert rows(plan(path)) == {
+    assert rows(assigned(path)) == {
         "By name.": [1],
         "By pair, train.": [0],
         "By pair, test.": [2],
@@ -76,13 +76,13 @@ def test_a_caption_describes_an_id_a_pair_of_a_phrasing_or_an_emotion(tmp_path: 
 
 def test_a_line_without_a_style_is_of_style_file_and_styles_are_kept_apart(tmp_path: Path) -> None:
     path = file(tmp_path, {"id": "a", "text": "Same."}, {"id": "b", "style": "dimensional", "text": "Same."})
-    found = plan(path)
+    found = assigned(path)
     assert [(c.style, list(c.rows)) for c in found.captions] == [("file", [0]), ("dimensional", [1])]
 
 
 def test_prompts_come_as_they_are(tmp_path: Path) -> None:
     prompt = {"use": "prompt", "style": "dimensional", "valence": 0.5, "arousal": 7.0, "text": "Asked."}
-    (found,) = plan(file(tmp_path, prompt)).prompts
+    (found,) = assigned(file(tmp_path, prompt)).prompts
     assert (found.style, found.text, found.valence, found.arousal, found.variant) == (
         *("dimensional", "Asked."),
         *(0.5, 7.0, 0),
@@ -91,16 +91,16 @@ def test_prompts_come_as_they_are(tmp_path: Path) -> None:
 
 def test_an_utterance_gets_as_many_captions_as_asked_for_whatever_its_place(tmp_path: Path) -> None:
     path = file(tmp_path, *({"emotion": "angry", "text": f"Caption {i}."} for i in range(50)))
-    found = plan(path, per_utterance=3)
+    found = assigned(path, per_utterance=3)
     owners = [row for c in found.captions for row in c.rows]
     assert sorted(owners) == [0, 0, 0, 2, 2, 2]
     config = CaptionsConfig(files=(path,), per_utterance=3)
-    alone = plan_files(Source(corpus().head(1)), config)
+    alone = assign_files(CaptionSource(corpus().head(1)), config)
     assert rows(alone) == {text: [0] for text, of in rows(found).items() if 0 in of}
 
 
-def test_utterances_without_a_caption_are_counted_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan(file(tmp_path, {"id": "a", "text": "One."}, {"id": "z", "text": "Nobody."}))
+def test_utterances_without_a_caption_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assigned(file(tmp_path, {"id": "a", "text": "One."}, {"id": "z", "text": "Nobody."}))
     said = capsys.readouterr().err
     assert "3 of 4 utterances have no file caption" in said
     assert "id z" in said
@@ -108,13 +108,13 @@ def test_utterances_without_a_caption_are_counted_aloud(tmp_path: Path, capsys: 
 
 def test_a_file_for_another_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file caption describes an utterance of this corpus"):
-        plan(file(tmp_path, {"id": "z", "text": "Nobody."}))
+        assigned(file(tmp_path, {"id": "z", "text": "Nobody."}))
 
 
 def test_clap4emos_published_captions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "captions.json"
     path.write_text(json.dumps({"anger": ["A cross voice.", "A loud voice."], "sadness": ["A low voice."]}))
-    found = plan(path)
+    found = assigned(path)
     assert rows(found) == {"A cross voice.": [0, 2], "A loud voice.": [0, 2], "A low voice.": [1]}
     assert found.styles() == ["clap4emo"]
 
@@ -164,8 +164,8 @@ def test_what_write_captions_wrote_describes_every_labelled_utterance(settings: 
         words = [word for option in options for word in ("-o", option)]
         result = CliRunner().invoke(main, [str(manifest), "--out", str(tmp_path / "o"), *words])
         assert result.exit_code == 0, result.output
-    source = Source(read_corpus(CorpusConfig(manifest=manifest)))
-    found = plan_files(source, CaptionsConfig(files=(tmp_path / "o/captions.jsonl",)))
+    source = CaptionSource(read_corpus(CorpusConfig(manifest=manifest)))
+    found = assign_files(source, CaptionsConfig(files=(tmp_path / "o/captions.jsonl",)))
     assert np.diff(found.links(found.styles()[0], 4).offsets).tolist() == [2, 2, 2, 0]
     assert len(found.prompts) == (0 if found.styles() == ["clap4emo"] else 196)
     texts = rows(found)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.captions.base import drawn, grouped
+from pipeline.data.captions.base import group_rows, hash_ids
 from tests.data.captions.test_category import corpus
 
 LINKS = st.integers(1, 3).flatmap(
@@ -26,17 +26,17 @@ def test_each_key_becomes_one_caption_with_its_rows_in_order(links: list[list[in
     for row, keys in zip(rows.tolist(), links, strict=True):
         for key in keys:
             owners[key * scale].append(row)
-    found = grouped("x", scale * np.array(links, dtype=np.int64), rows, "text {}".format)
+    found = group_rows("x", scale * np.array(links, dtype=np.int64), rows, lambda keys: [f"text {key}" for key in keys])
     assert [(c.text, list(c.rows)) for c in found] == [(f"text {key}", owners[key]) for key in sorted(owners)]
 
 
 def test_no_rows_make_no_caption() -> None:
-    assert grouped("x", np.empty((0, 4), np.int64), np.empty(0, np.int64), str) == []
+    assert not group_rows("x", np.empty((0, 4), np.int64), np.empty(0, np.int64), list)
 
 
 @pytest.mark.parametrize("seed", [0, 17])
-def test_a_draw_is_the_checksum_of_seed_and_name(seed: int) -> None:
+def test_the_hash_of_an_id_is_the_checksum_of_seed_and_id(seed: int) -> None:
     manifest = corpus(["sad", "sad", "happy"])
     manifest.id[1] = "ümlaut \udcff"
     expected = [zlib.crc32(f"{seed}:{manifest.id[row]}".encode(errors="surrogateescape")) for row in (0, 1)]
-    assert drawn(manifest, np.array([0, 1]), seed).tolist() == expected
+    assert hash_ids(manifest, np.array([0, 1]), seed).tolist() == expected

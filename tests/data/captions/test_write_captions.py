@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache.disk import writer_lock
 from pipeline.data.captions.llm.responses import problem_of, tidy
 from tests.data.captions.endpoint import Reply, serving
-from tests.data.captions.writer import ASKS, KEY, good, lines, many, run
+from tests.data.captions.writer import KEY, REQUESTS, good, kept, lines, many, run
 
 pytestmark = pytest.mark.usefixtures("api_key")
 
@@ -30,7 +33,7 @@ JUNK = {
 
 
 @pytest.mark.parametrize(("text", "problem"), JUNK.items())
-def test_an_answer_that_is_no_caption_is_told_why(text: str, problem: str) -> None:
+def test_a_response_that_is_not_a_caption_is_refused_with_the_reason(text: str, problem: str) -> None:
     assert problem_of(tidy(text)) == problem
 
 
@@ -62,7 +65,7 @@ def test_a_refused_answer_is_asked_again_and_never_paid_again(tmp_path: Path) ->
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["refused_answers"] == Counter(JUNK.values())
         assert set(endpoint.paid.values()) == {1}
-        assert len(lines(out / "answers.jsonl")) == 2 * len(JUNK)
+        assert len(kept(out)) == 2 * len(JUNK)
         asked = endpoint.requests
         assert run(source, out, endpoint).exit_code == 0
         assert endpoint.requests == asked
@@ -77,13 +80,13 @@ def test_a_prompt_that_keeps_failing_is_reported_and_costs_its_attempts_once(man
             result = run(manifest, tmp_path / "o", endpoint, "--json")
             assert result.exit_code == 1
             found = json.loads(result.stdout)
-            assert found["answered"] == ASKS - 1
+            assert found["answered"] == REQUESTS - 1
             assert list(found["failures"]) == ["1.67 5.0 (train, paraphrase 0)"]
             assert "does not start" in found["failures"]["1.67 5.0 (train, paraphrase 0)"]
-            assert endpoint.requests == ASKS - 1 + 3
-        assert len(lines(tmp_path / "o/captions.jsonl")) == ASKS - 1
+            assert endpoint.requests == REQUESTS - 1 + 3
+        assert len(lines(tmp_path / "o/captions.jsonl")) == REQUESTS - 1
         assert run(manifest, tmp_path / "o", endpoint, "writing.attempts=4").exit_code == 1
-        assert endpoint.requests == ASKS - 1 + 4
+        assert endpoint.requests == REQUESTS - 1 + 4
 
 
 def test_training_and_test_captions_are_disjoint_and_paraphrases_differ(manifest: Path, tmp_path: Path) -> None:
@@ -116,11 +119,11 @@ def test_the_grid_of_prompts_is_written_and_shares_its_answers_with_test_caption
     with serving(good) as endpoint:
         result = run(manifest, tmp_path / "o", endpoint, "writing.prompts_grid=true", "llm.concurrency=16")
         assert result.exit_code == 0, result.output
-        assert endpoint.requests == ASKS + 196 - 1  # (7, 1) is a test pair and a point of the grid
+        assert endpoint.requests == REQUESTS + 196 - 1  # (7, 1) is a test pair and a point of the grid
     found = lines(tmp_path / "o/captions.jsonl")
     prompts = [line for line in found if line["use"] == "prompt"]
     assert len({(p["valence"], p["arousal"]) for p in prompts}) == len(prompts) == 196
-    assert len(found) == ASKS + 196  # no caption of a point where nobody speaks
+    assert len(found) == REQUESTS + 196  # no caption of a point where nobody speaks
     (corner,) = [p for p in prompts if (p["valence"], p["arousal"]) == (7.0, 1.0)]
     (shared,) = [line for line in found if line["use"] == "caption" and line["valence"] == 7.0]
     text = shared["text"]
@@ -184,14 +187,74 @@ def test_a_folder_of_stores_is_left_alone(manifest: Path, tmp_path: Path) -> Non
     assert os.listdir(tmp_path / "o") == ["text.h5"]
 
 
-def test_an_answer_spoilt_on_the_disk_is_named(manifest: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"not a database " * 1000,
+        lambda content: content[:5000],
+        lambda content: content.replace(b'{"key"', b'["key"'),
+        lambda content: content.replace(b"CREATE TABLE", b"CREATE TAPLE"),
+    ],
+    ids=["another file", "cut off", "not JSON", "another schema"],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_corrupt_cache_of_responses_is_named(
+    damage: Callable[[bytes], bytes], dry: tuple[str, ...], manifest: Path, tmp_path: Path
+) -> None:
     with serving(good) as endpoint:
         assert run(manifest, tmp_path / "o", endpoint).exit_code == 0
-        path = tmp_path / "o/answers.jsonl"
-        path.write_text("{]\n" + path.read_text())
-        result = run(manifest, tmp_path / "o", endpoint)
+        path = tmp_path / "o/responses.sqlite"
+        path.write_bytes(damage(path.read_bytes()))
+        requests = endpoint.requests
+        result = run(manifest, tmp_path / "o", endpoint, *dry)
+        assert result.exit_code == 5, result.output
+        assert str(path) in result.stderr
+        assert endpoint.requests == requests
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_responses_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connected(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 6")
+        return connection
+
+    source, out, connected = many(tmp_path / "c", 60), tmp_path / "o", sqlite3.connect
+    with serving(good) as endpoint:
+        with monkeypatch.context() as context:
+            context.setattr("pipeline.data.captions.llm.responses.sqlite3.connect", connect)
+            result = run(source, out, endpoint, "llm.concurrency=1")
+        assert result.exit_code == 1
+        assert f"{out / 'responses.sqlite'}: cannot be written (database or disk is full)" in result.stderr
+        assert 0 < len(kept(out)) < 60
+        assert run(source, out, endpoint).exit_code == 0
+        assert len(kept(out)) == 60
+        assert sum(endpoint.paid.values()) == 61  # the one that found no room
+
+
+def test_the_log_of_an_earlier_version_is_imported_once(manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    with serving(good) as endpoint:
+        assert run(manifest, out, endpoint, "llm.concurrency=1").exit_code == 0
+        written, responses = (out / "captions.jsonl").read_bytes(), kept(out)
+        (out / "responses.sqlite").unlink()
+        log = "".join(json.dumps(response) + "\n" for response in responses[:-1])
+        (out / "answers.jsonl").write_text(log + '{"key": "cut of')  # what a crash left
+        plan = json.loads(run(manifest, out, endpoint, "--dry-run", "--json").stdout)
+        assert (plan["answered"], plan["to_ask"]) == (REQUESTS - 1, 1)
+        assert not (out / "responses.sqlite").exists()
+        requests = endpoint.requests
+        for _ in range(2):
+            assert run(manifest, out, endpoint).exit_code == 0
+            assert kept(out) == responses
+            assert (out / "captions.jsonl").read_bytes() == written
+        assert endpoint.requests == requests + 1
+        (out / "responses.sqlite").unlink()
+        (out / "answers.jsonl").write_text("{]\n" + log)
+        result = run(manifest, out, endpoint)
         assert result.exit_code == 5
-        assert f"{path}:1" in result.stderr
+        assert f"{out / 'answers.jsonl'}:1" in result.stderr
 
 
 def test_a_dry_run_counts_and_needs_no_key_and_no_endpoint(
@@ -205,8 +268,8 @@ def test_a_dry_run_counts_and_needs_no_key_and_no_endpoint(
             run(manifest, tmp_path / "o", endpoint, "writing.prompts_grid=true", "--dry-run", "--json").stdout
         )
         assert endpoint.requests == asked
-    assert plan["prompts"] == ASKS + 195
-    assert plan["answered"] == ASKS
+    assert plan["prompts"] == REQUESTS + 195
+    assert plan["answered"] == REQUESTS
     assert plan["to_ask"] == 195
     length = len(plan["example"])
     assert 195 * length / 6 < plan["tokens_in"] < 195 * length / 2

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from pipeline.commands.write_captions import main
+from pipeline.data.captions.llm.responses import RESPONSES
 from tests.data.captions.endpoint import Endpoint, Reply, caption
 
 KEY = "sk-very-secret-key"
@@ -24,7 +27,7 @@ ROWS = [  # id, split, valence, arousal, emotion; (4.2, 3) is a pair of both phr
     ("f", "train", "", "", ""),
 ]
 WRITER = [sys.executable, "-c", "from pipeline.commands.write_captions import main; main()"]
-ASKS = 4  # the distinct (phrasing, pair)
+REQUESTS = 4  # the distinct (phrasing, pair)
 
 
 def good(name: str, prompt: str, before: int) -> Reply:
@@ -51,7 +54,6 @@ def words(manifest: Path, out: Path, endpoint: Endpoint | str, *extra: str) -> l
     settings = {
         "llm.base_url": endpoint if isinstance(endpoint, str) else endpoint.url,
         "llm.model": "scripted",
-        "llm.backoff_s": 0.01,
         "writing.prompts_grid": False,
     }
     found = dict(part.split("=", 1) for part in extra if "=" in part)
@@ -72,6 +74,16 @@ def run(manifest: Path, out: Path, endpoint: Endpoint | str, *extra: str) -> Res
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def kept(out: Path) -> list[dict[str, Any]]:
+    """Every response in the cache of `out`, oldest first."""
+    if not (out / RESPONSES).exists():
+        return []
+    with closing(sqlite3.connect(out / RESPONSES)) as found:
+        if not found.execute("PRAGMA user_version").fetchone()[0]:
+            return []
+        return [json.loads(text) for (text,) in found.execute("SELECT response FROM responses ORDER BY id")]
 
 
 def wait(done: Callable[[], bool], seconds: float = 15.0) -> None:

@@ -119,7 +119,7 @@ def test_a_point_is_the_sentence_that_heads_are_trained_on(
     valence: float, arousal: float, levels: tuple[float, float], site: Site
 ) -> None:
     said = site.get(f"/sentence?valence={valence}&arousal={arousal}").json
-    expected = describe_point(*levels, phrasing="train", variant=0)
+    expected = describe_point(*levels, split="train", variant=0)
     assert said == {"sentence": expected, "valence": levels[0], "arousal": levels[1]}
 
 

@@ -161,7 +161,7 @@ def test_a_click_on_the_plane_asks_that_point(tab: Tab, site: Site, index: Speec
     where = tab.place(5.6, 2.1)
     tab.page.mouse.click(*where)
     tab.page.wait_for_selector(".hit")
-    sentence = describe_point(5.5, 2.0, phrasing="train", variant=0)
+    sentence = describe_point(5.5, 2.0, split="train", variant=0)
     assert tab.page.input_value("#sentence") == sentence
     assert tab.ids() == _ids(index, sentence)
     assert tab.middle("#asked") == pytest.approx(where, abs=1)
@@ -180,7 +180,7 @@ def test_a_click_beside_the_scale_asks_its_edge(tab: Tab, site: Site, index: Spe
     tab.page.mouse.click(*tab.place(7.3, 0.8))
     tab.page.wait_for_selector(".hit")
     assert (tab.page.input_value("#valence"), tab.page.input_value("#arousal")) == ("7", "1")
-    assert tab.ids() == _ids(index, describe_point(7.0, 1.0, phrasing="train", variant=0))
+    assert tab.ids() == _ids(index, describe_point(7.0, 1.0, split="train", variant=0))
 
 
 def test_the_plane_can_be_asked_by_keys_alone(tab: Tab, site: Site, index: SpeechIndex) -> None:
@@ -193,7 +193,7 @@ def test_the_plane_can_be_asked_by_keys_alone(tab: Tab, site: Site, index: Speec
         else:
             tab.page.keyboard.press(keys)
     tab.page.wait_for_selector(".hit")
-    sentence = describe_point(1.0, 7.0, phrasing="train", variant=0)
+    sentence = describe_point(1.0, 7.0, split="train", variant=0)
     assert tab.ids() == _ids(index, sentence)
     assert tab.middle("#asked") == pytest.approx(tab.place(1.2, 6.9), abs=1)
 

@@ -1,4 +1,4 @@
-"""What write-captions is told: whose captions, in which style, by which model."""
+"""The settings of write-captions: which corpus, in which style, by which model; and the key, which is in none."""
 
 from __future__ import annotations
 
@@ -28,14 +28,11 @@ PROMPTS: dict[WrittenStyle, str] = {
         "Do not use any numbers, and begin with 'The person is speaking'."
     ),
 }
-PLACES: dict[WrittenStyle, frozenset[str]] = {
-    "dimensional": frozenset({"valence", "arousal"}),
-    "clap4emo": frozenset({"emotion"}),
-}
+PLACEHOLDERS: dict[WrittenStyle, set[str]] = {"dimensional": {"valence", "arousal"}, "clap4emo": {"emotion"}}
 
 
 class WritingConfig(Model):
-    """What is asked for (F11, F13, F14). Labels are printed with at most two decimals (F11 does not say)."""
+    """What is requested (F11, F13, F14). Labels are printed with at most two decimals (F11 does not say)."""
 
     style: WrittenStyle = "dimensional"
     per: Literal["pair", "utterance"] = Field(
@@ -46,22 +43,22 @@ class WritingConfig(Model):
     variants: int = Field(1, ge=1, le=64, description="paraphrases of each of those prompts")
     prompt: str | None = Field(None, description="with {valence} and {arousal}, or {emotion}; none is the style's own")
     words: dict[str, tuple[str, ...]] = Field({}, description="clap4emo: lexicon words by emotion, for {words}")
-    attempts: int = Field(3, ge=1, description="times a prompt is asked until an answer passes the check")
+    attempts: int = Field(3, ge=1, description="times a prompt is sent until a response passes the check")
 
     @property
     def template(self) -> str:
-        """The prompt's text, with its places still open."""
+        """The prompt's text, with its placeholders."""
         return PROMPTS[self.style] if self.prompt is None else self.prompt
 
     @model_validator(mode="after")
-    def _every_place_is_filled(self) -> WritingConfig:
-        needed = PLACES[self.style]
+    def _has_its_placeholders(self) -> WritingConfig:
+        needed = PLACEHOLDERS[self.style]
         allowed = needed | ({"words"} if self.style == "clap4emo" else set())
         parts = [part[1:] for part in string.Formatter().parse(self.template) if part[1] is not None]
         found = {name for name, _, _ in parts}
         if not needed <= found <= allowed or any(spec or conversion for _, spec, conversion in parts):
-            places = " and ".join(f"{{{name}}}" for name in sorted(needed))
-            raise ValueError(f"a {self.style} prompt holds {places}, and no other {{place}}")
+            names = " and ".join(f"{{{name}}}" for name in sorted(needed))
+            raise ValueError(f"a {self.style} prompt holds {names}, and no other {{placeholder}}")
         return self
 
 
@@ -72,17 +69,16 @@ class LlmConfig(Model):
     model: str | None = Field(None, description="the model's name at that endpoint")
     key_env: str = Field("OPENAI_API_KEY", description="the environment variable of the key; local ones need none")
     temperature: float | None = Field(None, ge=0, description="none is the model's own (o1 takes no other)")
-    seed: int | None = Field(None, description="sent, plus the paraphrase's number; none is not sent")
-    max_tokens: int | None = Field(None, ge=1, description="of one answer; none is the model's own")
+    seed: int | None = Field(None, description="sent, plus the number of the sample; none is not sent")
+    max_tokens: int | None = Field(None, ge=1, description="of one response; none is the model's own")
     concurrency: int = Field(8, ge=1, le=256, description="requests in flight")
     requests_per_minute: PositiveFloat | None = None
     retries: int = Field(5, ge=0, description="of one request, on 429, 5xx, a timeout or a lost connection")
-    backoff_s: float = Field(1.0, ge=0, description="before the first retry; doubles up to a minute")
-    timeout_s: float = Field(60.0, gt=0, description="of one request")
+    timeout_s: float = Field(60.0, gt=0, description="of connecting, and of each wait for the endpoint")
 
 
 class WriteConfig(ExtractConfig):
-    """Everything extract-features takes, of which `corpus` is read, and what is asked of whom."""
+    """The settings of extract-features, of which `corpus` is read, and those of the writing."""
 
     writing: WritingConfig = WritingConfig()
     llm: LlmConfig = LlmConfig()
@@ -102,7 +98,7 @@ def resolve_writing(
 
 _KEY_SETTING = re.compile(r"\bllm\.\w*(key|token|secret|password|auth|header)\w*: no such setting", re.IGNORECASE)
 _VALUE = re.compile(r"\b(llm[\w.]*) = .*: ")  # a value that was refused may be a key in the wrong place
-_HOME = "Put the key into the environment variable OPENAI_API_KEY, or the one that llm.key_env names."
+_KEY_ACTION = "Put the key into the environment variable OPENAI_API_KEY, or the one that llm.key_env names."
 
 
 def resolve_without_keys(
@@ -113,25 +109,31 @@ def resolve_without_keys(
         resolved = resolve_writing(config, audio_root=audio_root, overrides=overrides)
     except ManyProblems as error:
         problems = [_VALUE.sub(r"\1: ", problem) for problem in error.problems]
-        slip = problems != error.problems or any(map(_KEY_SETTING.search, problems))
-        raise ManyProblems(error.subject, problems, _HOME if slip else error.action) from None
-    _is_a_variables_name(resolved.llm.key_env)
-    _is_a_plain_url(resolved.llm)
+        is_key = problems != error.problems or any(map(_KEY_SETTING.search, problems))
+        raise ManyProblems(error.subject, problems, _KEY_ACTION if is_key else error.action) from None
+    name, url = resolved.llm.key_env, resolved.llm.base_url or "http://none"
+    is_name = name in os.environ or re.fullmatch("[A-Z_][A-Z0-9_]*", name)  # keys look like names in small letters
+    if not is_name:
+        raise UsageError("llm.key_env", "not a variable's name", "such as OPENAI_API_KEY", _KEY_ACTION)
+    expected = "such as http://127.0.0.1:8080/v1"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise UsageError("llm.base_url", "not a URL", expected, "Correct it.") from None
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise UsageError("llm.base_url", "a password or a ?query in it", "a plain URL", _KEY_ACTION)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError("llm.base_url", "not an address", expected, "Correct it.")
     return resolved
 
 
-def _is_a_variables_name(name: str) -> None:
-    """Many keys would be names (`hf_...`, `gsk_...`), but not in capitals."""
-    if name not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
-        raise UsageError("llm.key_env", "no name of a variable", "such as OPENAI_API_KEY", _HOME)
-
-
-def _is_a_plain_url(llm: LlmConfig) -> None:
-    try:
-        parts = urlsplit(llm.base_url or "http://none")
-    except ValueError:
-        raise UsageError("llm.base_url", "no URL", "such as http://127.0.0.1:8080/v1", "Correct it.") from None
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise UsageError("llm.base_url", "a password or a ?query in it", "a plain URL", _HOME)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UsageError("llm.base_url", "no address", "such as http://127.0.0.1:8080/v1", "Correct it.")
+def key_of(llm: LlmConfig) -> str:
+    """The key from the environment, "" for an endpoint that needs none. Raises UsageError, in which no key is."""
+    if llm.model is None:
+        raise UsageError("llm.model", "not set", "the model's name at the endpoint", "Write -o llm.model=NAME.")
+    key = os.environ.get(llm.key_env, "").strip()
+    if not key and llm.base_url is None:
+        raise UsageError(llm.key_env, "not set", "the endpoint's key", "Export it, or set llm.base_url.")
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(llm.key_env, "a key with odd characters", "printable ASCII", "Export it again.")
+    return key

@@ -1,156 +1,186 @@
-"""The file that keeps every answer that was paid for.
+"""Responses of the model: the file that keeps every one that was paid for, and which of them become captions.
 
-`answers.jsonl` is append-only. An answer counts once its line is on the disk; a last line that a crash cut off is
-dropped. Refused answers are kept too: they were paid for, and they count as attempts.
+`responses.sqlite` is an SQLite database. A response counts once its transaction is on the disk. Refused responses are
+kept too: they were paid for, and they count as attempts.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
+import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.data.captions.llm.config import LlmConfig
-from pipeline.data.captions.llm.requests import Ask
+from pipeline.data.captions.llm.requests import CaptionRequest
+
+RESPONSES = "responses.sqlite"
+OLD_LOG = "answers.jsonl"  # JSON lines of versions before; imported once
+_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_SCHEMA = "CREATE TABLE responses (id INTEGER PRIMARY KEY, key TEXT NOT NULL, response TEXT NOT NULL)"
+_INSERT = "INSERT INTO responses (key, response) VALUES (?, ?)"  # JSON: SQLite's text takes no half characters
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A line of `answers.jsonl`."""
+class ResponseCache:
+    """Every response that is kept in a folder, as `pairs` of request key and text, oldest first; `append` adds one."""
 
-    key: str
-    text: str
+    def __init__(self, folder: Path) -> None:
+        """Open the database or make it, from the log of an earlier version where there is one.
+
+        Raises StoreCorrupt, EmotionRankError for what the disk refuses.
+        """
+        self._path = folder / RESPONSES
+        with _translate_errors(self._path):
+            self._connection = sqlite3.connect(self._path, isolation_level=None)  # a statement is a transaction
+            # EXTRA: a commit outlives power loss. FULL lacks the sync of the folder after its journal is deleted.
+            self._connection.execute("PRAGMA synchronous = EXTRA")
+            if _version(self._connection) == 0:
+                entries = _read_log(folder / OLD_LOG)
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute(_SCHEMA)
+                self._connection.executemany(_INSERT, [(entry["key"], json.dumps(entry)) for entry in entries])
+                self._connection.execute("PRAGMA user_version = 1")
+                self._connection.execute("COMMIT")
+            self.pairs = _read_all(self._connection)
+
+    def append(self, key: str, request: CaptionRequest, text: str, *, model: str | None) -> None:
+        """Put a response on the disk, for good. Raises EmotionRankError on a full disk."""
+        response = {"key": key, "about": str(request), "model": model, "prompt": request.prompt, "text": text}
+        with _translate_errors(self._path):
+            self._connection.execute(_INSERT, (key, json.dumps(response)))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
 
 
-def read_answers(path: Path) -> tuple[list[Answer], int]:
-    """The answers kept in `path`, oldest first, and the bytes that hold them. Raises StoreCorrupt, naming the line."""
+def read_responses(folder: Path) -> list[tuple[str, str]]:
+    """What `ResponseCache(folder).pairs` would be; nothing is written. Raises as it does."""
+    path = folder / RESPONSES
+    if path.exists():
+        uri = f"{path.absolute().as_uri()}?mode=rw"  # read-only, it could not roll back what a crash left
+        with _translate_errors(path), closing(sqlite3.connect(uri, uri=True)) as connection:
+            if _version(connection):
+                return _read_all(connection)
+    return [(entry["key"], entry["text"]) for entry in _read_log(folder / OLD_LOG)]
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _read_all(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if check != "ok":
+        raise ValueError(check)
+    rows = connection.execute("SELECT key, response FROM responses ORDER BY id").fetchall()
+    return [(str(key), str(json.loads(response)["text"])) for key, response in rows]
+
+
+@contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, ValueError, LookupError, TypeError) as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        if code & 0xFF in _CORRUPT:
+            found, expected = f"cannot be read ({error})", "the responses that write-captions kept"
+            raise StoreCorrupt(path, found, expected, "Restore it, or move it away and pay for it again.") from None
+        found, action = f"cannot be written ({error})", "Free space, check who owns it and run it again."
+        raise EmotionRankError(path, found, "a disk with room", action) from None
+
+
+def _read_log(path: Path) -> list[dict[str, str]]:
+    """The entries of an earlier version's log, without a last line that a crash cut off; none without a log.
+
+    Raises StoreCorrupt, naming the line.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return [], 0
-    whole = content[: content.rfind(b"\n") + 1]
-    answers = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+        return []
+    entries = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             entry = json.loads(line)
-            answers.append(Answer(str(entry["key"]), str(entry["text"])))
-        except (ValueError, KeyError, TypeError) as error:
+            entries.append({**entry, "key": str(entry["key"]), "text": str(entry["text"])})
+        except (ValueError, LookupError, TypeError) as error:
+            found, expected = f"cannot be read ({type(error).__name__})", "a response that write-captions kept"
             raise StoreCorrupt(
-                f"{path}:{number}",
-                f"cannot be read ({type(error).__name__})",
-                "an answer that write-captions kept",
-                "Remove that line; its prompt is asked again.",
+                f"{path}:{number}", found, expected, "Remove that line; its prompt is paid again."
             ) from None
-    return answers, len(whole)
-
-
-class AnswerLog:
-    """Appends to `answers.jsonl`, from byte `size` on: a line cut off by a crash is dropped."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._path, self._size = path, size
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-        self._file.truncate(size)
-
-    def __enter__(self) -> AnswerLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def append(self, answer: Answer, ask: Ask, model: str | None) -> None:
-        """Put `answer` on the disk, for good. Raises EmotionRankError on a full disk."""
-        about = {"about": str(ask), "model": model, "prompt": ask.prompt}
-        line = json.dumps({"key": answer.key, **about, "text": answer.text}).encode() + b"\n"
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(self._size)
-            raise EmotionRankError(self._path, str(error.strerror), "to be written", "Make room there.") from None
-        self._size += len(line)
+    return entries
 
 
 OPENING = "The person is speaking"
-_LONGEST = 500
-_SECOND = re.compile(r"[.!?…][\"'”’)]*\s+\S")
+MAX_LENGTH = 500  # characters of a caption
+_SECOND_SENTENCE = re.compile(r"[.!?…][\"'”’)]*\s+\S")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’"}
 
 
-def tidy(answer: str) -> str:
-    """`answer` without the blanks and the quotation marks around it."""
-    text = answer.strip()
+def tidy(response: str) -> str:
+    """`response` without the blanks and the quotation marks around it."""
+    text = response.strip()
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
     return text
 
 
 def problem_of(text: str) -> str | None:
-    """Why `text` is no caption (F11: one sentence, without numbers, "The person is speaking ..."); none if it is."""
+    """Why `text` is not a caption (F11: one sentence, without numbers, "The person is speaking ..."); None if it is."""
     if not text:
         return "empty"
     if not text.startswith(OPENING) or text[len(OPENING) : len(OPENING) + 1].isalnum():
         return f"does not start {OPENING!r}"
     if any(letter.isnumeric() for letter in text):
         return "has digits"
-    if not text.isprintable() or len(text) > _LONGEST:
+    if not text.isprintable() or len(text) > MAX_LENGTH:
         return "not one plain line"
-    if _SECOND.search(text):
+    if _SECOND_SENTENCE.search(text):
         return "more than one sentence"
     return None if text.rstrip("\"'”’)")[-1] in ".!?…" else "no end of a sentence"
 
 
-class Ledger:
-    """Which asks are settled. A function of the answers in the order they came, so that a resumed run agrees.
+class RequestState:
+    """Which requests are settled: a function of the responses in their order, so that a resumed run agrees.
 
-    An answer is refused for `problem_of`, for being another paraphrase's sentence, and for being a sentence of the
-    other phrasing: no training caption is a test caption.
+    A response is refused for `problem_of`, for being another paraphrase's sentence, and for being a sentence of the
+    other template split: no training caption is a test caption.
     """
 
-    def __init__(self, asks: Iterable[Ask], llm: LlmConfig, attempts: int) -> None:
-        self.asks = {ask.key(llm): ask for ask in asks}
-        self.keys = {ask: key for key, ask in self.asks.items()}
-        self.texts: dict[Ask, str] = {}
-        self.problems: dict[Ask, list[str]] = defaultdict(list)
+    def __init__(self, requests: Iterable[CaptionRequest], llm: LlmConfig, attempts: int) -> None:
+        self.by_key = {request.key(llm): request for request in requests}
         self.attempts = attempts
-        self._said: defaultdict[str, set[str]] = defaultdict(set)  # by phrasing
-        self._told: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)  # by phrasing and target
+        self.texts: dict[CaptionRequest, str] = {}
+        self.problems: dict[CaptionRequest, list[str]] = defaultdict(list)  # of refused responses
+        self._texts_of: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)  # by split; by split and target
 
-    def take(self, answer: Answer) -> str | None:
-        """Accept `answer`, or say why not. Answers to what is not asked (another config's) are passed over."""
-        ask = self.asks.get(answer.key)
-        if ask is None or ask in self.texts:
-            return None
-        text = tidy(answer.text)
-        problem = problem_of(text) or self._clash(ask, text)
+    def add(self, key: str, response: str) -> None:
+        """Accept or refuse a response. One to a request of another config is passed over."""
+        request = self.by_key.get(key)
+        if request is None or request in self.texts:
+            return
+        text, other = tidy(response), "test" if request.split == "train" else "train"
+        problem = problem_of(text)
+        if problem is None and text in self._texts_of[request.split, request.target]:
+            problem = "the same as another paraphrase"
+        if problem is None and text in self._texts_of[(other,)]:
+            problem = f"the same as a {other} caption"
         if problem:
-            self.problems[ask].append(problem)
-        else:
-            self.texts[ask] = text
-            self._said[ask.phrasing].add(text)
-            self._told[ask.phrasing, ask.target].add(text)
-        return problem
+            self.problems[request].append(problem)
+            return
+        self.texts[request] = text
+        self._texts_of[(request.split,)].add(text)
+        self._texts_of[request.split, request.target].add(text)
 
-    def tried(self, ask: Ask) -> int:
-        """Answers of `ask` that were refused."""
-        return len(self.problems.get(ask, ()))
+    def refusals(self, request: CaptionRequest) -> int:
+        """Responses to `request` that were refused."""
+        return len(self.problems.get(request, ()))
 
-    def open(self, ask: Ask) -> bool:
-        """Whether `ask` is to be asked (again)."""
-        return ask not in self.texts and self.tried(ask) < self.attempts
-
-    def _clash(self, ask: Ask, text: str) -> str | None:
-        if text in self._told[ask.phrasing, ask.target]:
-            return "the same as another paraphrase"
-        other = "test" if ask.phrasing == "train" else "train"
-        return f"the same as a {other} caption" if text in self._said[other] else None
+    def is_open(self, request: CaptionRequest) -> bool:
+        """Whether `request` is to be sent (again)."""
+        return request not in self.texts and self.refusals(request) < self.attempts

@@ -1,12 +1,14 @@
-"""Asking what is open: many requests at once, each answer on the disk before it counts."""
+"""write-captions: the open requests are sent, many at once, and each response is on the disk before it counts."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,93 +16,167 @@ from cache.disk import write_atomic, write_text, writer_lock
 from pipeline.core.config_files import dump, merge, validate
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.progress import Meter, interruptible
-from pipeline.data.captions.llm.client import Endpoint, NoAnswer, key_of
-from pipeline.data.captions.llm.config import WriteConfig, resolve_without_keys
-from pipeline.data.captions.llm.requests import Ask, asks_of, caption_lines
-from pipeline.data.captions.llm.responses import Answer, AnswerLog, Ledger, read_answers
+from pipeline.data.captions.llm.config import WriteConfig, key_of, resolve_without_keys
+from pipeline.data.captions.llm.requests import CaptionRequest, caption_lines, requests_for
+from pipeline.data.captions.llm.responses import RequestState, ResponseCache, read_responses
 from pipeline.data.corpora import read_corpus
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 10.0  # after a stop, for the answers on their way: they are being paid
-_HOPELESS = 10  # prompts in a row without an answer
+GRACE_SECONDS = 10.0  # after a stop, for the responses on their way: they are being paid
+MAX_UNANSWERED = 10  # requests in a row
+_CAPTIONS, _CONFIG = "captions.jsonl", "config.yaml"
+_CHARACTERS_A_TOKEN, _FRAMING_TOKENS, _RESPONSE_TOKENS = 4, 8, 30  # for an estimate
+
+
+class NoResponse(Exception):
+    """A request that stayed without a response after its retries, or was not sent because of a stop."""
 
 
 class RequestQueue:
-    """One run of the questions that are open."""
+    """One run of the open requests of `state`; `unanswered` holds the reason for each that got no response."""
 
-    def __init__(
-        self, config: WriteConfig, key: str, ledger: Ledger, log: AnswerLog, unanswered: dict[Ask, str]
-    ) -> None:
-        self.config, self.key, self.ledger, self.log, self.unanswered = config, key, ledger, log, unanswered
-        self.silence = 0
+    def __init__(self, config: WriteConfig, key: str, state: RequestState, cache: ResponseCache) -> None:
+        self.config, self.llm, self.state, self.cache = config, config.llm, state, cache
+        self.unanswered: dict[CaptionRequest, str] = {}
+        self._key, self._in_a_row, self._next_start = key, 0, 0.0
+        self._stopping = asyncio.Event()
 
     async def run(self, check: Callable[[], None]) -> None:
-        """Ask until nothing is open. A signal or a refusal starts nothing more and waits for what is on its way."""
-        left = [ask for ask in self.ledger.keys if self.ledger.open(ask)]
-        if not left:
+        """Send requests until none is open. A signal or a refusal sends no more and waits for those on their way."""
+        requests = self.state.by_key.items()
+        pending = [(key, request) for key, request in requests if self.state.is_open(request)]
+        if not pending:
             return
-        total, done = len(self.ledger.keys), len(self.ledger.keys) - len(left)
-        with Meter("captions", total, already=done, unit="prompts") as meter:
-            async with Endpoint(self.config.llm, self.key) as endpoint:
-                queue = iter(left)
-                count = min(self.config.llm.concurrency, len(left))
-                tasks = [asyncio.create_task(self._work(queue, endpoint, meter)) for _ in range(count)]
+        done = len(requests) - len(pending)
+        async with self._client() as client:
+            with Meter("captions", len(requests), already=done, unit="prompts") as meter:
+                queue = iter(pending)
+                workers = min(self.llm.concurrency, len(pending))
+                tasks = [asyncio.create_task(self._work(queue, client, meter)) for _ in range(workers)]
                 try:
-                    await _finish(tasks, check)
+                    await _wait_for(tasks, check)
                 finally:
-                    endpoint.stopping.set()
-                    await _wind_up(tasks)
+                    self._stopping.set()
+                    _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+                    for task in late:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, queue: Iterator[Ask], endpoint: Endpoint, meter: Meter) -> None:
-        for ask in queue:
+    def _client(self) -> Any:
+        try:
+            import openai
+        except ImportError:
+            found, action = "no client for the endpoint", "pip install 'emotionrankclap[llm]'"
+            raise UsageError("write-captions", found, "the extra llm", action) from None
+        self._openai = openai
+        return openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self.llm.base_url,
+            max_retries=self.llm.retries,
+            timeout=self.llm.timeout_s,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._wait_for_turn]}),
+        )
+
+    async def _work(self, queue: Iterator[tuple[str, CaptionRequest]], client: Any, meter: Meter) -> None:
+        for key, request in queue:
             try:
-                while self.ledger.open(ask) and not endpoint.stopping.is_set():
-                    await self._ask(ask, endpoint)
-            except NoAnswer as error:
-                if endpoint.stopping.is_set():
-                    return
-                self._note_silence(ask, str(error))
-            if endpoint.stopping.is_set():
+                while self.state.is_open(request) and not self._stopping.is_set():
+                    text = await self._send(client, key, request)
+                    self._in_a_row = 0
+                    self.cache.append(key, request, text, model=self.llm.model)
+                    self.state.add(key, text)
+            except NoResponse as error:
+                if not self._stopping.is_set():
+                    self._count_unanswered(request, str(error))
+            if self._stopping.is_set():
                 return
             meter.advance(1)
 
-    async def _ask(self, ask: Ask, endpoint: Endpoint) -> None:
-        key, tried = self.ledger.keys[ask], self.ledger.tried(ask)
-        draw = ask.index * self.ledger.attempts + tried
-        answer = Answer(key, await endpoint.answer(ask.prompt, name=f"{key}-{tried}", draw=draw))
-        self.silence = 0
-        self.log.append(answer, ask, self.config.llm.model)
-        self.ledger.take(answer)
+    async def _send(self, client: Any, key: str, request: CaptionRequest) -> str:
+        """The model's text. The client itself retries 429, 5xx, timeouts and lost connections, and waits as asked.
 
-    def _note_silence(self, ask: Ask, reason: str) -> None:
-        self.unanswered[ask] = reason
-        self.silence += 1
-        if self.silence >= _HOPELESS:
-            where = self.config.llm.base_url or "the endpoint"
-            raise EmotionRankError(
-                where, f"{self.silence} prompts in a row got no answer ({reason})", "answers", "Run it again later."
-            )
+        Raises NoResponse when they do not end, EmotionRankError when retrying is no use (a wrong key, no such model).
+        """
+        try:
+            for _ in range(self.llm.retries + 1):  # of a whole reply that is not a completion, as a proxy's page
+                text = message_content(await self._request(client, key, request))
+                if text is not None:
+                    return self._without_key(text)
+        except self._openai.APIStatusError as error:
+            found = self._without_key(f"{error.status_code} {error.message}")[:300]  # cut after: half a key is a key
+            if may_pass(error):
+                raise NoResponse(found) from None
+            where, action = self.llm.base_url or "the endpoint", "Check the model's name, the key and the quota."
+            raise EmotionRankError(where, found, "a response", action) from None
+        except (self._openai.APIConnectionError, ValueError) as error:
+            raise NoResponse(self._without_key(str(error) or type(error).__name__)) from None
+        raise NoResponse("not a chat completion")
+
+    async def _request(self, client: Any, key: str, request: CaptionRequest) -> str:
+        """The body of the endpoint's reply to the next attempt."""
+        attempt = self.state.refusals(request)
+        sample = request.index * self.state.attempts + attempt
+        sampling = {
+            "temperature": self.llm.temperature,
+            "seed": None if self.llm.seed is None else self.llm.seed + sample,
+            "max_completion_tokens": self.llm.max_tokens,
+        }
+        response = await client.chat.completions.with_raw_response.create(
+            model=self.llm.model,
+            messages=[{"role": "user", "content": request.prompt}],
+            extra_headers={"Idempotency-Key": f"{key}-{attempt}"},
+            **{option: value for option, value in sampling.items() if value is not None},
+        )
+        return str(response.http_response.text)
+
+    async def _wait_for_turn(self, _: Any) -> None:
+        """Before every request and retry: keep to `requests_per_minute`; none is sent after a stop."""
+        now = time.monotonic()
+        start = max(now, self._next_start)
+        self._next_start = start + 60.0 / (self.llm.requests_per_minute or float("inf"))
+        try:
+            await asyncio.wait_for(self._stopping.wait(), start - now)
+        except TimeoutError:
+            pass
+        if self._stopping.is_set():
+            raise NoResponse("stopped")
+
+    def _without_key(self, text: str) -> str:
+        """`text` without the key, should an endpoint repeat it."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _count_unanswered(self, request: CaptionRequest, reason: str) -> None:
+        self.unanswered[request] = reason
+        self._in_a_row += 1
+        if self._in_a_row >= MAX_UNANSWERED:
+            where, found = self.llm.base_url or "the endpoint", f"{self._in_a_row} prompts in a row got no response"
+            raise EmotionRankError(where, f"{found} ({reason})", "responses", "Run it again later.")
 
 
-async def _finish(tasks: list[asyncio.Task[None]], check: Callable[[], None]) -> None:
+def may_pass(error: Any) -> bool:
+    """Whether an endpoint that refused with `error` may accept the same request later."""
+    if error.status_code == 429:
+        return getattr(error, "code", None) != "insufficient_quota"
+    return error.status_code in (408, 409) or error.status_code >= 500
+
+
+def message_content(body: str) -> str | None:
+    """The text of a chat completion, "" if the model wrote none; None if `body` is not a chat completion."""
+    try:
+        content = json.loads(body)["choices"][0]["message"].get("content")
+    except (LookupError, TypeError, AttributeError, RecursionError, ValueError):
+        return None
+    return content if isinstance(content, str) else ""
+
+
+async def _wait_for(tasks: list[asyncio.Task[None]], check: Callable[[], None]) -> None:
     pending = set(tasks)
     while pending:
         done, pending = await asyncio.wait(pending, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
         check()
-
-
-async def _wind_up(tasks: list[asyncio.Task[None]]) -> None:
-    _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-ANSWERS, CAPTIONS, CONFIG = "answers.jsonl", "captions.jsonl", "config.yaml"
-_CHARACTERS_A_TOKEN, _FRAMING_TOKENS, _ANSWER_TOKENS = 4, 8, 30  # for an estimate
 
 
 def write_captions(
@@ -110,30 +186,37 @@ def write_captions(
     audio_root: str | Path | None = None,
     overrides: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Ask for every caption that is not yet in `out`, and write `out/captions.jsonl` from the answers.
+    """Request every caption that is not yet in `out`, and write `out/captions.jsonl` from the responses.
 
         write_captions("my/manifest.csv", out="captions/mine", overrides=("llm.model=o1",))
 
-    Returns the counts of `status_of`. Raises UsageError, StoreLocked, Interrupted, and EmotionRankError when the
-    endpoint refuses or does not answer; every answer that came stays in `out/answers.jsonl`.
+    Returns counts of prompts, and the failures with their reasons. Raises UsageError, StoreLocked, Interrupted, and
+    EmotionRankError when the endpoint refuses or does not respond; every response that came stays in
+    `out/responses.sqlite`.
     """
     out = Path(out)
     config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
     key = key_of(config.llm)
     if (out / "text.h5").exists():  # its captions.jsonl is the index of text.h5
         raise UsageError(out, "a folder of stores", "a folder of its own", "Choose another --out.")
-    asks = _asks(config)
-    with writer_lock(out), interruptible(out) as check:
-        answers, size = read_answers(out / ANSWERS)
-        ledger = _replay(asks, answers, config)
-        resolved = {"writing": {"prompt": config.writing.template}}
-        tree = merge(config.model_dump(mode="json"), resolved)
-        write_text(out / CONFIG, dump(validate(WriteConfig, tree, subject="config")))
-        unanswered: dict[Ask, str] = {}
-        with AnswerLog(out / ANSWERS, size) as log:
-            asyncio.run(RequestQueue(config, key, ledger, log, unanswered).run(check))
-        _write_lines(caption_lines(asks, ledger.texts, config), out / CAPTIONS)
-    return count_responses(asks, ledger, unanswered) | {"captions": str(out / CAPTIONS)}
+    requests = _requests(config)
+    with writer_lock(out), interruptible(out) as check, closing(ResponseCache(out)) as cache:
+        state = _replay(requests, cache.pairs, config)
+        tree = merge(config.model_dump(mode="json"), {"writing": {"prompt": config.writing.template}})
+        write_text(out / _CONFIG, dump(validate(WriteConfig, tree, subject="config")))
+        queue = RequestQueue(config, key, state, cache)
+        asyncio.run(queue.run(check))
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in caption_lines(requests, state.texts, config))
+        write_atomic(out / _CAPTIONS, (line.encode("utf-8", "surrogateescape") for line in lines))
+    failures = {str(r): "; ".join(state.problems[r]) for r in requests if state.refusals(r) >= state.attempts}
+    failures |= {str(request): f"no response: {reason}" for request, reason in queue.unanswered.items()}
+    return {
+        "prompts": len(requests),
+        "answered": len(state.texts),
+        "refused_answers": dict(Counter(problem for problems in state.problems.values() for problem in problems)),
+        "failures": {name: why for name, why in failures.items() if why},
+        "captions": str(out / _CAPTIONS),
+    }
 
 
 def plan_write_captions(
@@ -143,58 +226,37 @@ def plan_write_captions(
     audio_root: str | Path | None = None,
     overrides: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """How much `write_captions` would ask, and about how many tokens that is; nothing is asked or written.
+    """How much `write_captions` would request, and about how many tokens that is; nothing is sent or written.
 
         plan_write_captions("my/manifest.csv", out="captions/mine", overrides=("llm.model=o1",))["to_ask"]
 
-    Tokens are four characters each, every prompt is asked once, and a reasoning model's thoughts are not in it.
+    Tokens are four characters each, every prompt is sent once, and a reasoning model's thoughts are not in it.
     Raises UsageError.
     """
     config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
-    asks = _asks(config)
-    ledger = _replay(asks, read_answers(Path(out) / ANSWERS)[0], config)
-    left = [ask for ask in asks if ledger.open(ask)]
-    read = sum(len(ask.prompt) // _CHARACTERS_A_TOKEN + _FRAMING_TOKENS for ask in left)
+    requests = _requests(config)
+    state = _replay(requests, read_responses(Path(out)), config)
+    pending = [request for request in requests if state.is_open(request)]
     return {
         "model": config.llm.model,
-        "prompts": len(asks),
-        "answered": len(ledger.texts),
-        "to_ask": len(left),
-        "tokens_in": read,
-        "tokens_out": len(left) * _ANSWER_TOKENS,
-        "example": asks[0].prompt,
+        "prompts": len(requests),
+        "answered": len(state.texts),
+        "to_ask": len(pending),
+        "tokens_in": sum(len(request.prompt) // _CHARACTERS_A_TOKEN + _FRAMING_TOKENS for request in pending),
+        "tokens_out": len(pending) * _RESPONSE_TOKENS,
+        "example": requests[0].prompt,
     }
 
 
-def count_responses(asks: list[Ask], ledger: Ledger, unanswered: dict[Ask, str]) -> dict[str, Any]:
-    """Counts of prompts, and the failures with their reasons."""
-    failures = {str(ask): "; ".join(ledger.problems[ask]) for ask in asks if ledger.tried(ask) >= ledger.attempts}
-    failures |= {str(ask): f"no answer: {reason}" for ask, reason in unanswered.items()}
-    failures = {name: why for name, why in failures.items() if why}
-    refused = Counter(problem for problems in ledger.problems.values() for problem in problems)
-    return {
-        "prompts": len(asks),
-        "answered": len(ledger.texts),
-        "refused_answers": dict(refused),
-        "failures": failures,
-    }
-
-
-def _asks(config: WriteConfig) -> list[Ask]:
+def _requests(config: WriteConfig) -> list[CaptionRequest]:
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
         log.info(note)
-    return asks_of(manifest, config)
+    return requests_for(manifest, config)
 
 
-def _replay(asks: list[Ask], answers: list[Answer], config: WriteConfig) -> Ledger:
-    ledger = Ledger(asks, config.llm, config.writing.attempts)
-    for answer in answers:
-        ledger.take(answer)
-    return ledger
-
-
-def _write_lines(lines: Iterator[dict[str, Any]], path: Path) -> None:
-    """Write `lines` as JSONL, whole or not at all."""
-    texts = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in texts))
+def _replay(requests: list[CaptionRequest], pairs: list[tuple[str, str]], config: WriteConfig) -> RequestState:
+    state = RequestState(requests, config.llm, config.writing.attempts)
+    for key, text in pairs:
+        state.add(key, text)
+    return state

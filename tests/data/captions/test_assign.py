@@ -1,8 +1,10 @@
-"""The plan: which texts describe which utterances."""
+"""Which texts describe which utterances."""
 
+import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ from cache.captions import Captions, read_captions, write_captions_file
 from cache.manifest import SPLITS, Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
-from pipeline.data.captions import STYLES, Source
-from pipeline.data.captions import plan_captions as plan_source
+from pipeline.data.captions import STYLES, Acoustics, CaptionSource
+from pipeline.data.captions import assign_captions as assign_source
+from pipeline.data.captions.category import known_emotions
 from pipeline.data.captions.dimensional import describe_point
+from pipeline.extraction.audio.praat import NAMES
 
 
-def plan_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
-    return plan_source(Source(manifest), config)
+def assign_captions(manifest: Manifest, config: CaptionsConfig) -> Captions:
+    return assign_source(CaptionSource(manifest), config)
 
 
 def corpus(valence, arousal, split=None, names=None):
@@ -55,21 +59,21 @@ configs = st.builds(
 
 
 def _texts_of(manifest, config, row):
-    return [c.text for c in plan_captions(manifest, config).captions if row in c.rows]
+    return [c.text for c in assign_captions(manifest, config).captions if row in c.rows]
 
 
 @settings(deadline=None)
 @given(corpora, configs)
-def test_every_labelled_utterance_gets_its_paraphrases_at_its_own_level_and_phrasing(manifest, config):
-    plan = plan_captions(manifest, config)
+def test_every_labelled_utterance_gets_its_paraphrases_at_its_own_level_and_template_split(manifest, config):
+    found = assign_captions(manifest, config)
     for row in range(len(manifest)):
         v, a = manifest.valence[row], manifest.arousal[row]
-        texts = [c.text for c in plan.captions if row in c.rows]
+        texts = [c.text for c in found.captions if row in c.rows]
         if np.isnan(v) or np.isnan(a):
             assert texts == []
             continue
-        phrasing = "test" if manifest.split[row].startswith("test") else "train"
-        written = {describe_point(v, a, phrasing=phrasing, variant=k) for k in range(8)}
+        split = "test" if manifest.split[row].startswith("test") else "train"
+        written = {describe_point(v, a, split=split, variant=k) for k in range(8)}
         assert len(texts) == len(set(texts)) == config.per_utterance
         assert set(texts) <= written
 
@@ -77,7 +81,7 @@ def test_every_labelled_utterance_gets_its_paraphrases_at_its_own_level_and_phra
 @settings(deadline=None)
 @given(corpora, configs)
 def test_a_text_appears_once_with_its_rows_ascending(manifest, config):
-    captions = plan_captions(manifest, config).captions
+    captions = assign_captions(manifest, config).captions
     assert len({c.text for c in captions}) == len(captions)
     for caption in captions:
         assert caption.rows
@@ -87,19 +91,19 @@ def test_a_text_appears_once_with_its_rows_ascending(manifest, config):
 @settings(deadline=None)
 @given(corpora, configs)
 def test_captions_come_back_from_the_file_and_link_to_their_utterances(tmp_path_factory, manifest, config):
-    plan = plan_captions(manifest, config)
+    found = assign_captions(manifest, config)
     path = tmp_path_factory.mktemp("captions") / "captions.jsonl"
-    write_captions_file(plan, path)
+    write_captions_file(found, path)
     back = read_captions(path)
-    assert back == plan
+    assert back == found
     texts, links = back.texts(), back.links("dimensional", len(manifest))
     for row in range(len(manifest)):
         linked = [texts[j] for j in links.text[links.offsets[row] : links.offsets[row + 1]]]
-        assert linked == [c.text for c in plan.captions if row in c.rows]
+        assert linked == [c.text for c in found.captions if row in c.rows]
 
 
-def test_the_prompts_are_the_whole_grid_of_the_ordinality_test_in_the_test_phrasing():
-    prompts = plan_captions(corpus([], []), CaptionsConfig(prompt_variants=3)).prompts
+def test_the_prompts_are_the_whole_grid_of_the_ordinality_test_in_test_templates():
+    prompts = assign_captions(corpus([], []), CaptionsConfig(prompt_variants=3)).prompts
     grid = [0.5 * step for step in range(1, 15)]
     assert {(p.valence, p.arousal, p.variant) for p in prompts} == {
         (v, a, k) for v in grid for a in grid for k in range(3)
@@ -107,7 +111,7 @@ def test_the_prompts_are_the_whole_grid_of_the_ordinality_test_in_the_test_phras
     assert len(prompts) == 14 * 14 * 3
     for p in prompts:
         assert p.style == "dimensional"
-        assert p.text == describe_point(p.valence, p.arousal, phrasing="test", variant=p.variant)
+        assert p.text == describe_point(p.valence, p.arousal, split="test", variant=p.variant)
 
 
 def test_an_utterance_keeps_its_paraphrases_when_the_manifest_grows_around_it():
@@ -119,17 +123,17 @@ def test_an_utterance_keeps_its_paraphrases_when_the_manifest_grows_around_it():
 
 def test_the_seed_changes_the_paraphrases_and_all_are_used_alike():
     manifest = corpus([4.0] * 4000, [4.0] * 4000)
-    first, second = (plan_captions(manifest, CaptionsConfig(per_utterance=2, seed=seed)).captions for seed in (0, 1))
+    first, second = (assign_captions(manifest, CaptionsConfig(per_utterance=2, seed=seed)).captions for seed in (0, 1))
     assert [c.rows for c in first] != [c.rows for c in second]
     for caption in first:
         assert 850 < len(caption.rows) < 1150  # 1000 each, sd 27
 
 
-def test_a_plan_does_not_depend_on_the_hash_seed():
+def test_the_assignment_does_not_depend_on_the_hash_seed():
     code = (
-        "from tests.data.captions.test_plan import corpus, plan_captions;"
+        "from tests.data.captions.test_assign import corpus, assign_captions;"
         "from pipeline.core.config import CaptionsConfig;"
-        "print(plan_captions(corpus([1, 3.2, 6], [2, 5.1, 6]), CaptionsConfig()))"
+        "print(assign_captions(corpus([1, 3.2, 6], [2, 5.1, 6]), CaptionsConfig()))"
     )
     here = Path(__file__).resolve().parents[3]
     outputs = {
@@ -149,27 +153,27 @@ def test_a_plan_does_not_depend_on_the_hash_seed():
 
 def test_a_label_off_the_scale_names_the_utterance_and_the_setting():
     with pytest.raises(UsageError, match=r"u1: arousal: 9 .*Set corpus.scale"):
-        plan_captions(corpus([4, 4], [4, 9]), CaptionsConfig())
+        assign_captions(corpus([4, 4], [4, 9]), CaptionsConfig())
 
 
-def test_a_plan_for_the_papers_corpus_takes_about_a_second():
+def test_the_assignment_for_the_papers_corpus_takes_about_a_second():
     from time import perf_counter
 
     draw = np.random.default_rng(0)
     manifest = corpus(draw.uniform(1, 7, 90_022), draw.uniform(1, 7, 90_022))
     start = perf_counter()
-    plan_captions(manifest, CaptionsConfig())
+    assign_captions(manifest, CaptionsConfig())
     assert perf_counter() - start < 3  # measured: 0.14 s on two quiet cores
 
 
 def test_another_style_plugs_in_by_its_name_and_an_unknown_one_is_a_usage_error(monkeypatch):
     config = CaptionsConfig.model_construct(styles=("other", "dimensional"), per_utterance=1, prompt_variants=1, seed=0)
     with pytest.raises(UsageError, match="other: no such style; expected dimensional"):
-        plan_captions(corpus([4], [4]), config)
+        assign_captions(corpus([4], [4]), config)
     monkeypatch.setitem(
-        STYLES, "other", lambda source, config: STYLES["dimensional"](Source(source.manifest.head(0)), config)
+        STYLES, "other", lambda source, config: STYLES["dimensional"](CaptionSource(source.manifest.head(0)), config)
     )
-    assert len(plan_captions(corpus([4], [4]), config).prompts) == 2 * 14 * 14
+    assert len(assign_captions(corpus([4], [4]), config).prompts) == 2 * 14 * 14
 
 
 def test_captions_of_a_file_take_the_place_of_the_built_in_and_keep_its_prompts(tmp_path: Path) -> None:
@@ -179,11 +183,23 @@ def test_captions_of_a_file_take_the_place_of_the_built_in_and_keep_its_prompts(
         '{"use":"caption","id":"u1","text":"A caption of my own."}\n'
     )
     manifest = corpus([4, 5], [4, 5])
-    plan = plan_captions(manifest, CaptionsConfig(files=(path,), styles=("dimensional", "file")))
-    assert [(c.style, c.text, list(c.rows)) for c in plan.captions] == [
+    found = assign_captions(manifest, CaptionsConfig(files=(path,), styles=("dimensional", "file")))
+    assert [(c.style, c.text, list(c.rows)) for c in found.captions] == [
         ("dimensional", "The person is speaking as I say.", [0]),
         ("file", "A caption of my own.", [1]),
     ]
-    assert plan.prompts == plan_captions(manifest, CaptionsConfig()).prompts
+    assert found.prompts == assign_captions(manifest, CaptionsConfig()).prompts
     with pytest.raises(UsageError, match="no captions of style file"):
-        plan_captions(manifest, CaptionsConfig(styles=("file",)))
+        assign_captions(manifest, CaptionsConfig(styles=("file",)))
+
+
+def test_the_shipped_words_write_the_captions_that_stores_of_earlier_versions_hold(tmp_path: Path) -> None:
+    """Another word in `configs/captions/` is another text to encode: whoever means it changes the checksum."""
+    draw = np.random.default_rng(0)
+    manifest = corpus(draw.uniform(0.5, 7, 600), draw.uniform(0.5, 7, 600), ["train", "dev", "test1"] * 200)
+    manifest = replace(manifest, emotion=known_emotions() * 50, gender=["female", "male", ""] * 200)
+    source = CaptionSource(manifest, Acoustics(NAMES, draw.integers(0, 9, (600, len(NAMES))).astype(np.float32)))
+    styles = ("dimensional", "template", "clap4emo", "acoustic")
+    write_captions_file(assign_source(source, CaptionsConfig(styles=styles)), tmp_path / "captions.jsonl")
+    found = hashlib.sha256((tmp_path / "captions.jsonl").read_bytes()).hexdigest()
+    assert found == "4688969c353c3b1c73d8a95811eca1f63b38de6946c8e762ee842028716c20b2"
