@@ -55,7 +55,7 @@ def test_audio_of_another_size_or_time_and_content_is_encoded_again(
     before = open_stores(out).speech()
     _rewrite(manifest.parent / "audio/u02.wav", keep_time=keep_time, keep_size=keep_size)
     run_small(manifest, out)
-    assert f"{out / 'audio.h5'}: the manifest changed; 5 of 6 rows carried over" in capsys.readouterr().err
+    assert f"{out / 'audio.h5'}: the manifest changed; 5 of 6 rows reused" in capsys.readouterr().err
     after = open_stores(out).speech()
     assert [row for row in range(6) if not np.array_equal(before[row], after[row])] == [2]
 
@@ -63,7 +63,7 @@ def test_audio_of_another_size_or_time_and_content_is_encoded_again(
 def test_a_file_that_was_only_touched_is_not(manifest: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.utime(manifest.parent / "audio/u02.wav")
     run_small(manifest, out)
-    assert "6 of 6 rows carried over" in capsys.readouterr().err
+    assert "6 of 6 rows reused" in capsys.readouterr().err
 
 
 def test_audio_changed_behind_its_size_and_time_is_found_by_a_deep_verification(manifest: Path, out: Path) -> None:
