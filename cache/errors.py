@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
+from typing import Any
 
 
 def one_line(text: str) -> str:
@@ -20,6 +22,10 @@ class EmotionRankError(Exception):
     def __init__(self, subject: object, found: str, expected: str, action: str) -> None:
         self.subject, self.found, self.expected, self.action = one_line(str(subject)), found, expected, action
         super().__init__(one_line(f"{subject}: {found}; expected {expected}. {action}"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its text and fields: the constructors of this family take other arguments than `args`."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class UsageError(EmotionRankError):

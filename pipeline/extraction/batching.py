@@ -1,11 +1,15 @@
-"""The plan of batches, cut from the manifest alone, and the work of one batch: read its sources, encode them."""
+"""One clip or text, from the plan to the row on disk: plan -> read -> encode -> commit.
+
+The plan of batches is cut from the manifest alone, so that an interrupted run that is resumed gives the same bytes. An
+`Engine` carries out the plan: each batch is read and encoded by a `BatchEncoder`, and `encode_rows` commits its rows.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,16 +19,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.header import PENDING
+from cache.reader import Store
+from cache.writer import Rounding, StoreWriter
 from pipeline.core.config import ExtractConfig
 from pipeline.core.errors import EmotionRankError
+from pipeline.core.progress import Meter
 from pipeline.core.resources import out_of_memory
-from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform
-from pipeline.extraction.audio.files import digest_of
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, digest_of
 from pipeline.extraction.encoders.base import Encoder
 
 log = logging.getLogger(__name__)
 
-MOST = 512  # rows in one batch
+SYNC_SECONDS = 5.0
+MAX_BATCH_ROWS = 512
 
 
 class BatchSampler(Sequence[NDArray[np.int64]]):
@@ -74,12 +82,12 @@ class BatchSampler(Sequence[NDArray[np.int64]]):
 
 
 def batches(lengths: NDArray[np.int64], budget: int) -> BatchSampler:
-    """Cut rows into batches of similar length, longest first, so that memory's peak comes at once.
+    """Cut rows of `lengths` (N,) into batches of similar length, longest first, so that memory peaks at the start.
 
     A batch's padded size (rows x longest) is at most `budget`, or it is a single row. Ties keep manifest order.
     """
     order = np.argsort(-lengths, kind="stable")
-    sizes = np.minimum(MOST, np.maximum(1, budget // np.maximum(1, lengths[order]))).tolist()
+    sizes = np.minimum(MAX_BATCH_ROWS, np.maximum(1, budget // np.maximum(1, lengths[order]))).tolist()
     starts, start = [], 0
     while start < len(order):
         starts.append(start)
@@ -88,20 +96,12 @@ def batches(lengths: NDArray[np.int64], budget: int) -> BatchSampler:
     return BatchSampler(order, cuts[:-1], cuts[1:])
 
 
-S = TypeVar("S")
-T = TypeVar("T")
-Source = TypeVar("Source", contravariant=True)
-Input = TypeVar("Input", covariant=True)
+class EncoderInput(NamedTuple):
+    """A source as it was read."""
 
-
-class Reader(Protocol[Source, Input]):
-    """How a source becomes an encoder's input."""
-
-    def load(self, source: Source) -> tuple[Input, bytes]:
-        """The input, and the digest of the source's bytes. Raises UnusableAudio."""
-
-    def placeholder(self, source: Source) -> Input:
-        """What takes an unusable source's place, so that its neighbours' batch keeps its shape."""
+    value: Any  # what the encoder takes; of an unusable source a placeholder, so that the batch keeps its shape
+    digest: bytes  # of the source's bytes
+    reason: str | None = None  # why the source is unusable
 
 
 class AudioFile(NamedTuple):
@@ -115,36 +115,25 @@ class AudioFile(NamedTuple):
 
 @dataclass(frozen=True)
 class SpeechReader:
-    """Audio files, decoded."""
+    """Reads the clips of one corpus."""
 
     decoding: Decoding
 
-    def load(self, source: AudioFile) -> tuple[Waveform, bytes]:
-        """Decode the file. Raises UnusableAudio, also where it is another than was planned.
-
-        The row has the stamp of the plan. With no digest and another stamp it is encoded anew by the next run.
-        """
-        decoded = self.decoding.load(source.path)
-        planned = zip((source.size, source.mtime), decoded.stamp, strict=True)
-        if any(was not in (None, now) for was, now in planned):
-            raise UnusableAudio("changed after it was planned: run it again")
-        return decoded.wave, decoded.digest
-
-    def placeholder(self, source: AudioFile) -> Waveform:
-        """Silence of the planned length."""
-        return np.zeros(max(1, source.samples), np.float32)
+    def read(self, source: AudioFile) -> EncoderInput:
+        """The clip; of an unusable file, or one that is not the file planned, silence of the planned length."""
+        try:
+            decoded = self.decoding.load(source.path)
+            planned = zip((source.size, source.mtime), decoded.stamp, strict=True)
+            if any(then not in (None, now) for then, now in planned):
+                raise UnusableAudio("changed after it was planned: run it again")
+        except UnusableAudio as error:
+            return EncoderInput(np.zeros(max(1, source.samples), np.float32), error.digest, error.reason)
+        return EncoderInput(decoded.wave, decoded.digest)
 
 
-class TextReader:
-    """Sentences as they are."""
-
-    def load(self, source: str) -> tuple[str, bytes]:
-        """The text itself."""
-        return source, digest_of(source.encode())
-
-    def placeholder(self, source: str) -> str:
-        """Never needed: every text can be read."""
-        return source
+def read_text(text: str) -> EncoderInput:
+    """A sentence as it is."""
+    return EncoderInput(text, digest_of(text.encode()))
 
 
 @dataclass(frozen=True)
@@ -152,47 +141,43 @@ class EncodedBatch:
     """One batch's vectors, row by row, and what it cost."""
 
     rows: NDArray[np.int64]  # (n,)
-    vectors: NDArray[np.float32] | None  # (n, width); None where no source could be read
+    vectors: NDArray[np.float32] | None  # (n, D); None where no source could be read
     digests: list[bytes]
     reasons: list[str | None]  # why a row has no vector
     load_seconds: float
     encode_seconds: float
 
 
-class BatchEncoder(Generic[S, T]):
+S = TypeVar("S")
+
+
+class BatchEncoder(Generic[S]):
     """Reads and encodes batches. Threads may share it: on a CPU they all compute, on an accelerator in turns."""
 
-    def __init__(self, reader: Reader[S, T], encoder: Encoder[T], device: torch.device) -> None:
-        self.reader, self.encoder = reader, encoder
+    def __init__(self, read: Callable[[S], EncoderInput], encoder: Encoder[Any], device: torch.device) -> None:
+        self.read, self.encoder = read, encoder
         self._turn: AbstractContextManager[Any] = nullcontext() if device.type == "cpu" else Lock()
         self._too_large = float("inf")  # the smallest batch, in padded size, that memory did not suffice for
 
     def __call__(self, rows: NDArray[np.int64], sources: Sequence[S]) -> EncodedBatch:
         """Encode `sources`, the rows `rows`, together. Raises EmotionRankError when one alone is too large."""
         start = time.monotonic()
-        inputs: list[T] = []
-        digests: list[bytes] = []
-        reasons: list[str | None] = []
-        for source in sources:
-            try:
-                value, digest = self.reader.load(source)
-                reasons.append(None)
-            except UnusableAudio as error:
-                value, digest = self.reader.placeholder(source), error.digest
-                reasons.append(error.reason)
-            inputs.append(value)
-            digests.append(digest)
+        read = [self.read(source) for source in sources]
+        values, digests, reasons = [i.value for i in read], [i.digest for i in read], [i.reason for i in read]
         if all(reasons):
             return EncodedBatch(rows, None, digests, reasons, time.monotonic() - start, 0.0)
-        prepared = self.encoder.prepare(inputs) if self._fits(inputs) else None
+        prepared = self.encoder.prepare(values) if self._fits(values) else None
         loaded = time.monotonic()
         with self._turn:
             began = time.monotonic()
-            vectors = self._encode(inputs, prepared).numpy()
+            vectors = self._encode(values, prepared).numpy()
             ended = time.monotonic()
         return EncodedBatch(rows, vectors, digests, reasons, loaded - start, ended - began)
 
-    def _encode(self, inputs: Sequence[T], prepared: Any = None) -> torch.Tensor:
+    def _fits(self, inputs: Sequence[Any]) -> bool:
+        return len(inputs) == 1 or _padded_size(inputs) < self._too_large
+
+    def _encode(self, inputs: Sequence[Any], prepared: Any = None) -> torch.Tensor:
         """The vectors of a batch: whole or, where memory does not suffice, by halves."""
         if self._fits(inputs):
             try:
@@ -201,7 +186,7 @@ class BatchEncoder(Generic[S, T]):
                 if not out_of_memory(error):
                     raise
             del prepared
-            self._too_large = min(self._too_large, _size(inputs))
+            self._too_large = min(self._too_large, _padded_size(inputs))
             if len(inputs) == 1:
                 raise EmotionRankError(
                     "encoder", "not enough memory for one clip", "room for it", "Lower audio.max_seconds."
@@ -212,17 +197,17 @@ class BatchEncoder(Generic[S, T]):
         middle = (len(inputs) + 1) // 2
         return torch.cat([self._encode(inputs[:middle]), self._encode(inputs[middle:])])
 
-    def _fits(self, inputs: Sequence[T]) -> bool:
-        return len(inputs) == 1 or _size(inputs) < self._too_large
+
+def _padded_size(inputs: Sequence[Any]) -> int:
+    return len(inputs) * max(map(len, inputs))
 
 
-def work_of(kind: str, encoder: Encoder[Any], config: ExtractConfig, device: torch.device) -> BatchEncoder[Any, Any]:
-    """The work of the store `kind`: audio, acoustic (Praat has no use for an accelerator) or text."""
+def batch_encoder(kind: str, encoder: Encoder[Any], config: ExtractConfig, device: torch.device) -> BatchEncoder[Any]:
+    """The BatchEncoder of the store `kind`: audio, acoustic (Praat runs on the CPU alone) or text."""
     if kind == "text":
-        return BatchEncoder(TextReader(), encoder, device)
-    return BatchEncoder(
-        SpeechReader(decoding_of(encoder, config)), encoder, device if kind == "audio" else torch.device("cpu")
-    )
+        return BatchEncoder(read_text, encoder, device)
+    reader = SpeechReader(decoding_of(encoder, config))
+    return BatchEncoder(reader.read, encoder, device if kind == "audio" else torch.device("cpu"))
 
 
 def decoding_of(encoder: Any, config: ExtractConfig) -> Decoding:
@@ -231,14 +216,69 @@ def decoding_of(encoder: Any, config: ExtractConfig) -> Decoding:
 
 
 @dataclass(frozen=True)
-class EncodeTask(Generic[S, T]):
-    """What differs between the stores of stage one."""
+class EncodeTask(Generic[S]):
+    """The encoding of one store."""
 
     name: str
-    work: BatchEncoder[S, T]
+    encode: BatchEncoder[S]
     sources: Callable[[NDArray[np.int64]], list[S]]  # rows -> what is read for them
-    seconds: Callable[[int], float]  # of audio in a row; 0 where the rate is in rows
+    audio_seconds: NDArray[np.float64] | None = None  # (N,) by row; without it the rate is in rows
 
 
-def _size(inputs: Sequence[Any]) -> int:
-    return len(inputs) * max(map(len, inputs))
+class Engine(Protocol):
+    """Where batches are encoded: on this machine's threads, or on a Ray cluster. The caller alone commits rows."""
+
+    @property
+    def workers(self) -> float:
+        """How many batches are encoded at once, on average so far."""
+
+    def encode_batches(
+        self, task: EncodeTask[Any], batches: Sequence[NDArray[np.int64]]
+    ) -> Generator[EncodedBatch | None, None, None]:
+        """Every batch once, in any order. None comes now and then while nothing is ready, so that the caller can stop.
+
+        Closing it gives up what is not ready, and stops whatever was started.
+        """
+
+
+def encode_rows(
+    store: Store, task: EncodeTask[Any], plan: BatchSampler, *, engine: Engine, check: Callable[[], None]
+) -> tuple[Meter, Rounding]:
+    """Encode the batches of `plan` that have a pending row, and commit these. `check` raises when it is time to stop.
+
+    Whatever ends the run, the rows committed so far are on the disk.
+    """
+    states = store.scan()
+    pending = plan.counts(states == PENDING)  # rows, by batch
+    remaining = plan.take(np.flatnonzero(pending))
+    total = int(plan.sizes.sum())
+    with (
+        StoreWriter(store) as writer,
+        Meter(task.name, total, already=total - int(pending.sum()), workers=engine.workers) as meter,
+        closing(engine.encode_batches(task, remaining)) as batches,
+    ):
+        synced = time.monotonic()
+        try:
+            for batch in batches:
+                if batch is not None:
+                    start = time.monotonic()
+                    new = np.flatnonzero(states[batch.rows] == PENDING).tolist()
+                    for i in new:
+                        row, reason = int(batch.rows[i]), batch.reasons[i]
+                        if reason is not None:
+                            writer.fail(row, reason, batch.digests[i])
+                        elif batch.vectors is not None:
+                            writer.commit(row, batch.vectors[i], batch.digests[i])
+                    if time.monotonic() - synced > SYNC_SECONDS:
+                        writer.sync()
+                        synced = time.monotonic()
+                    meter.workers = engine.workers  # nodes may have joined
+                    meter.spent("load", batch.load_seconds)
+                    meter.spent("encode", batch.encode_seconds)
+                    meter.spent("write", time.monotonic() - start)
+                    seconds = 0.0 if task.audio_seconds is None else task.audio_seconds[batch.rows[new]].sum()
+                    meter.advance(len(new), float(seconds))
+                check()
+        finally:
+            writer.sync()
+    return meter, writer.rounding

@@ -2,16 +2,16 @@
 
     extract-features msp_podcast --audio-root /data/MSP-PODCAST --out stores/msp
 
-Doing it again goes on where it stopped; a manifest that grew or changed is carried over.
+Doing it again resumes; of a manifest that grew or changed, the rows that are still valid are reused.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,27 @@ from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig, ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import UsageError
-from pipeline.core.progress import clock, interruptible
+from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device
 from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
-from pipeline.extraction.batching import AudioFile, BatchSampler, EncodeTask, batches, decoding_of, work_of
-from pipeline.extraction.encode_rows import encode_rows
+from pipeline.extraction.batching import (
+    AudioFile,
+    BatchSampler,
+    EncodeTask,
+    Engine,
+    batch_encoder,
+    batches,
+    decoding_of,
+    encode_rows,
+)
 from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.encoders.precision import deviation, with_precision
-from pipeline.extraction.engines import Engine
 from pipeline.extraction.engines.threads import Threads
-from pipeline.extraction.status import content_of, sources_of, status_of
+from pipeline.extraction.status import digest_of_path, sources_of, status_of
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +87,6 @@ class Inputs:
         return {"store_version": VERSION, "encoder": encoder.fingerprint()}
 
 
-@dataclass(frozen=True)
-class ExtractionContext:
-    """How a call of `extract` goes about it."""
-
-    engine: Engine
-    check: Callable[[], None]  # raises when it is time to stop
-    report: dict[str, Any]  # what is told of it beside the counts: seconds by store, what float16 cost
-
-
 def resolve_extraction(
     config: str | Path | ExtractConfig,
     *,
@@ -107,7 +105,7 @@ def resolve_extraction(
 
 
 def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None = None) -> Inputs:
-    """Read the corpus, check that its captions can be planned, load the encoders; say aloud what was found.
+    """Read the corpus, check that its captions can be planned, load the encoders; log what was found.
 
     Acoustic features are extracted for the style `acoustic`, and kept up to date in an `out` that has them.
     """
@@ -117,9 +115,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    assign_captions(
-        CaptionSource(manifest, None), _without_acoustic(config.captions)
-    )  # a slip in them shows before the wait
+    assign_captions(CaptionSource(manifest, None), _without_acoustic(config.captions))  # fails before the long work
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
@@ -147,14 +143,13 @@ def extract(
     `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; `audio_root` is the corpus folder, `encoders` a
     preset of configs/encoders, each of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1.
     `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
-    over, `retry_failed` gives failed rows another chance, `engine` is threads or ray (docs/clusters.md). Raises
-    StoreLocked, StoreMismatch, UsageError, Interrupted.
+    over, `retry_failed` tries failed rows again, `engine` is threads or ray (docs/clusters.md). Raises StoreLocked,
+    StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    with _placed(engine, config, device, out) as (workers, inputs), writer_lock(out), interruptible(out) as stop:
-        report: dict[str, Any] = {"seconds": {}}
-        run = ExtractionContext(workers, stop, report)
+    with _engine(engine, config, device, out) as (workers, inputs), writer_lock(out), interruptible(out) as stop:
+        run = ExtractionRun(inputs, workers, stop, limit)
         with stop.anywhere():
             if fresh:
                 for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
@@ -165,14 +160,14 @@ def extract(
             write_manifest(inputs.manifest, out / MANIFEST)
             write_atomic(out / CONFIG, [dump(_with_absolute_root(inputs)).encode()])
             if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
-                report |= _report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu")
+                run.report.update(_report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu"))
         if praat and acoustic:
-            _encode_speech(inputs, praat, acoustic, limit, run)
+            run.encode_speech(praat, acoustic)
         with stop.anywhere():
             text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
-        _encode_text(inputs, text, run)
-        _encode_speech(inputs, inputs.audio, audio, limit, run)
-    return status_of(out) | report
+        run.encode_text(text)
+        run.encode_speech(inputs.audio, audio)
+    return status_of(out) | run.report
 
 
 def _without_acoustic(config: CaptionsConfig) -> CaptionsConfig:
@@ -180,7 +175,7 @@ def _without_acoustic(config: CaptionsConfig) -> CaptionsConfig:
 
 
 @contextmanager
-def _placed(engine: str, config: ExtractConfig, device: str, out: Path) -> Iterator[tuple[Engine, Inputs]]:
+def _engine(engine: str, config: ExtractConfig, device: str, out: Path) -> Iterator[tuple[Engine, Inputs]]:
     """The engine of that name and its inputs. With Ray their device is the actors', and this process takes no GPU."""
     if engine == "threads":
         yield Threads(), read_inputs(config, device=device, out=out)
@@ -227,13 +222,13 @@ def plan_extraction(
 
 
 def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed: bool) -> Store:
-    """Lay out or take up a store of one row an utterance."""
+    """Allocate or open a store of one row an utterance."""
     manifest = inputs.manifest
     rows = sources_of(manifest, inputs.decoding(encoder), path)
     kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
     plan = StoreSpec(path, kind, rows, dim=encoder.width, dtype=dtype, fingerprint=fingerprint)
-    store, reused = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
+    store, reused = open_for_writing(plan, lambda row: digest_of_path(manifest.path(row)))
     if reused:
         log.warning(f"{path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
     if retry_failed:
@@ -243,16 +238,16 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
 
 
 def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
-    """Lay out or take up the store of one row a distinct text, and put the captions beside it."""
+    """Allocate or open the store of one row a distinct text, and write the captions beside it."""
     texts = captions.texts()
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
     plan = StoreSpec(path, "text", rows, dim=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
     store, reused = open_for_writing(plan)
-    before = content_of(captions_path)
+    before = digest_of_path(captions_path)
     write_captions_file(captions, captions_path)
-    if before not in (None, content_of(captions_path)):
+    if before not in (None, digest_of_path(captions_path)):
         kept = f"{reused or len(store):,} of {len(store):,} texts were there before"
         log.warning(f"{captions_path}: the captions changed; {kept}")
     return store
@@ -276,58 +271,55 @@ def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> BatchSampler:
     return batches(lengths, int(seconds * inputs.audio.sample_rate))
 
 
-def _encode_text(inputs: Inputs, store: Store, run: ExtractionContext) -> None:
-    texts = store.ids
-    lengths = store.column("length")
-    plan = BatchSampler.of_size(np.argsort(-lengths, kind="stable"), inputs.config.text.batch_size)
-    job = EncodeTask(
-        name="text",
-        work=work_of("text", inputs.text, inputs.config, inputs.device),
-        sources=lambda rows: [texts[row] for row in rows],
-        seconds=lambda _: 0.0,
-    )
-    _run(store, job, plan, run)
+@dataclass(frozen=True)
+class ExtractionRun:
+    """One call of `extract`: what it encodes with, and what it reports beside the counts."""
 
+    inputs: Inputs
+    engine: Engine
+    stop: Stop
+    limit: int | None  # utterances to encode
+    report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
 
-def _encode_speech(
-    inputs: Inputs, encoder: AudioEncoder, store: Store, limit: int | None, run: ExtractionContext
-) -> None:
-    manifest, lengths, stamps = inputs.manifest, store.column("length"), store.column("stamp")
-    job = EncodeTask(
-        name=store.layout.kind,
-        work=work_of(store.layout.kind, encoder, inputs.config, inputs.device),
-        sources=lambda rows: [
-            AudioFile(manifest.path(row), int(lengths[row]), *stamps[row].tolist()) for row in rows.tolist()
-        ],
-        seconds=lambda row: lengths[row] / encoder.sample_rate,
-    )
-    plan = audio_plan(inputs, lengths)
-    if limit is not None:
-        plan = _spread(plan, store.scan(), limit)
-    _run(store, job, plan, run)
+    def encode_text(self, store: Store) -> None:
+        """Encode the pending texts, longest first."""
+        texts, config = store.ids, self.inputs.config
+        encoder = batch_encoder("text", self.inputs.text, config, self.inputs.device)
+        task = EncodeTask("text", encoder, lambda rows: [texts[row] for row in rows])
+        order = np.argsort(-store.column("length"), kind="stable")
+        self._encode(store, task, BatchSampler.of_size(order, config.text.batch_size))
 
+    def encode_speech(self, encoder: AudioEncoder, store: Store) -> None:
+        """Encode the pending utterances, longest first; with a limit, batches evenly spaced over the plan."""
+        kind, manifest = store.layout.kind, self.inputs.manifest
+        lengths, stamps = store.column("length"), store.column("stamp")
 
-def _run(store: Store, job: EncodeTask[Any, Any], plan: BatchSampler, run: ExtractionContext) -> None:
-    meter, rounding = encode_rows(store, job, plan, engine=run.engine, check=run.check)
-    run.report["seconds"][job.name] = meter.seconds
-    if meter.done:
-        log.info(f"{job.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
-    if rounding.rows:
-        run.report.setdefault("rounding", {})[job.name] = vars(rounding)
-        log.info(f"{job.name}: {rounding}")
+        def audio_files(rows: NDArray[np.int64]) -> list[AudioFile]:
+            planned = zip(rows.tolist(), lengths[rows].tolist(), stamps[rows].tolist(), strict=True)
+            return [AudioFile(manifest.path(row), samples, *stamp) for row, samples, stamp in planned]
 
+        batched = batch_encoder(kind, encoder, self.inputs.config, self.inputs.device)
+        task = EncodeTask(kind, batched, audio_files, lengths / encoder.sample_rate)
+        plan = audio_plan(self.inputs, lengths)
+        if self.limit is not None:
+            plan = plan.take(np.flatnonzero(plan.counts(store.scan() == PENDING)))
+            wanted = round(self.limit / plan.sizes.mean()) if len(plan) else 0
+            places = np.linspace(0, len(plan) - 1, min(len(plan), max(1, wanted)))
+            plan = plan.take(places.astype(int))
+        self._encode(store, task, plan)
 
-def _spread(plan: BatchSampler, states: NDArray[np.uint8], limit: int) -> BatchSampler:
-    """Batches with about `limit` pending rows, evenly spaced over the plan."""
-    waiting = plan.take(np.flatnonzero(plan.counts(states == PENDING)))
-    if not len(waiting):
-        return waiting
-    count = min(len(waiting), max(1, round(limit / float(waiting.sizes.mean()))))
-    return waiting.take(np.linspace(0, len(waiting) - 1, count).astype(int))
+    def _encode(self, store: Store, task: EncodeTask[Any], plan: BatchSampler) -> None:
+        meter, rounding = encode_rows(store, task, plan, engine=self.engine, check=self.stop)
+        self.report["seconds"][task.name] = meter.seconds
+        if meter.done:
+            log.info(f"{task.name}: {meter.done:,} rows in {clock(meter.seconds)}{meter.shares()}")
+        if rounding.rows:
+            self.report.setdefault("rounding", {})[task.name] = vars(rounding)
+            log.info(f"{task.name}: {rounding}")
 
 
 def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
-    """Say and return how far the chosen precision is from float32, on a few clips spread over the corpus.
+    """Log and return how far the chosen precision is from float32, on a few clips spread over the corpus.
 
     `device` is where this process has its encoder: with Ray not where the actors have theirs.
     """

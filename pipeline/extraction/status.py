@@ -1,4 +1,4 @@
-"""What each row's source is before it is decoded: the file's size and time, and how long the clip will be."""
+"""What is known without encoding: each source before it is read, and each store's counts, reasons and checksums."""
 
 from __future__ import annotations
 
@@ -22,24 +22,16 @@ from pipeline.core.config_files import validate
 from pipeline.core.errors import StoreCorrupt, StoreMismatch
 from pipeline.core.files import read_yaml
 from pipeline.core.resources import cores
-from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.audio.files import digest_of_file, open_audio, stamp_of
+from pipeline.extraction.audio.decoding import Decoding, digest_of, digest_of_file, open_audio, stamp_of
 
-_PART = 1024  # files in one piece of work: a future for each of two million would take gigabytes
-_QUICK_SECONDS = 1e-4  # a file; a header from the page cache takes a tenth
-
-
-def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> StoreRows:
-    """Stamp every file and look up its length in samples: from `store` where it is unchanged, else from its header."""
-    root, audio = str(manifest.root), manifest.audio
-    stamps = _over(np.arange(len(manifest)), lambda row: _stamp(os.path.join(root, audio[row]))).reshape(-1, 2)
-    lengths = _known_lengths(store, manifest.id, stamps)
-    new = np.flatnonzero(lengths < 0)
-    lengths[new] = _over(new, lambda row: decoding.samples(os.path.join(root, audio[row])))
-    return StoreRows(manifest.id, stamps, lengths)
+STORE_NAMES = ("audio", "acoustic", "text")
+STATES = {"done": DONE, "failed": FAILED, "pending": PENDING}
+MAX_SHOWN = 5  # of each kind of finding, on a terminal
+PART_FILES = 1024  # in one task of a thread: a future for each of two million would take gigabytes
+QUICK_SECONDS = 3e-4  # a file; a header from the page cache takes a third
 
 
-def content_of(path: Path) -> bytes | None:
+def digest_of_path(path: Path) -> bytes | None:
     """The digest of a file's bytes, None where it cannot be read."""
     try:
         with open_audio(path) as handle:
@@ -48,42 +40,36 @@ def content_of(path: Path) -> bytes | None:
         return None
 
 
-def _over(rows: NDArray[np.int64], look: Callable[[int], object]) -> NDArray[np.int64]:
-    """`look` of every row, an integer or some: here, and as soon as that is slow, by threads.
+def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> StoreRows:
+    """Each file's stamp and its clip's length in samples: from `store` for an unchanged file, else from its header."""
+    root, audio = str(manifest.root), manifest.audio
+    all_rows = np.arange(len(manifest))
+    stamps = _for_each_row(all_rows, lambda row: _stamp(os.path.join(root, audio[row]))).reshape(-1, 2)
+    lengths = _known_lengths(store, manifest.id, stamps)
+    new = np.flatnonzero(lengths < 0)
+    lengths[new] = _for_each_row(new, lambda row: decoding.samples(os.path.join(root, audio[row])))
+    return StoreRows(manifest.id, stamps, lengths)
 
-    A network's file system answers many at once; on a local one threads only wait for each other (twice the time).
+
+def _for_each_row(rows: NDArray[np.int64], measure: Callable[[int], object]) -> NDArray[np.int64]:
+    """`measure` of every row, one or several integers: in this thread, or, once that is slow, in many.
+
+    A network's file system answers many threads at once; on a local one they only wait for each other (twice the time).
     """
 
-    def part(start: int) -> NDArray[np.int64]:
-        return np.array([look(row) for row in rows[start : start + _PART].tolist()], dtype=np.int64)
+    def measure_part(start: int) -> NDArray[np.int64]:
+        return np.array([measure(row) for row in rows[start : start + PART_FILES].tolist()], dtype=np.int64)
 
-    starts = iter(range(0, len(rows), _PART))
+    starts = iter(range(0, len(rows), PART_FILES))
     parts = []
     for start in starts:
         began = time.monotonic()
-        parts.append(part(start))
-        if time.monotonic() - began > _PART * _QUICK_SECONDS:
+        parts.append(measure_part(start))
+        if time.monotonic() - began > PART_FILES * QUICK_SECONDS:
             break
     with ThreadPoolExecutor(4 * cores()) as pool:
-        parts += pool.map(part, starts)
+        parts += pool.map(measure_part, starts)
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
-def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) lengths that an existing store knows of unchanged files; -1 elsewhere."""
-    lengths = np.full(len(ids), -1, dtype=np.int64)
-    if not path.exists():
-        return lengths
-    old = Store.open(path)
-    if old.names == RowNames.of(ids):
-        was = np.arange(len(ids))
-    else:
-        row_of = {name: row for row, name in enumerate(old.ids)}
-        was = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
-    known = np.flatnonzero(was >= 0)
-    known = known[(old.column("stamp")[was[known]] == stamps[known]).all(axis=1)]
-    lengths[known] = old.column("length")[was[known]]
-    return lengths
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -93,13 +79,26 @@ def _stamp(path: str) -> tuple[int, int]:
         return (-1, 0)
 
 
-_STORES = ("audio", "acoustic", "text")
-_SHOWN = 5  # of each kind of finding, on a terminal
+def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) lengths of unchanged files as an existing store has them; -1 elsewhere."""
+    lengths = np.full(len(ids), -1, dtype=np.int64)
+    if not path.exists():
+        return lengths
+    old = Store.open(path)
+    if old.names == RowNames.of(ids):
+        old_rows = np.arange(len(ids))
+    else:
+        row_of = {name: row for row, name in enumerate(old.ids)}
+        old_rows = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
+    known = np.flatnonzero(old_rows >= 0)
+    known = known[(old.column("stamp")[old_rows[known]] == stamps[known]).all(axis=1)]
+    lengths[known] = old.column("length")[old_rows[known]]
+    return lengths
 
 
 def status_of(folder: str | Path) -> dict[str, Any]:
-    """Rows, done, failed, pending and width of every store, every failed row with its reason, and the same audio
-    under several ids.
+    """Rows, done, failed, pending and width of every store, every failed row with its reason, and the ids that share
+    the same audio.
 
         status_of("stores/mine")["audio"]    # {"rows": 200, "done": 199, "failed": 1, "pending": 0, "width": 384}
 
@@ -107,32 +106,57 @@ def status_of(folder: str | Path) -> dict[str, Any]:
     """
     stores = open_stores(folder)
     failures: list[dict[str, str]] = []
-    found: dict[str, Any] = {"stores": str(folder)}
-    for name, store in _named(stores):
+    result: dict[str, Any] = {"stores": str(folder)}
+    for name, store in _by_name(stores):
         states = store.scan()
-        found[name] = {
-            "rows": len(store),
-            "done": int((states == DONE).sum()),
-            "failed": int((states == FAILED).sum()),
-            "pending": int((states == PENDING).sum()),
-            "width": store.dim,
-        }
+        counts = {key: int((states == state).sum()) for key, state in STATES.items()}
+        result[name] = {"rows": len(store), **counts, "width": store.dim}
         for row, reason in store.reasons(states).items():
             source = "" if name == "text" else stores.manifest.audio[row]
             failures.append({"store": name, "id": store.ids[row], "audio": source, "reason": reason})
         if name == "audio":
-            found["same_audio"] = _same_audio(stores, np.flatnonzero(states == DONE))
-    return found | {"failures": failures}
+            result["same_audio"] = _same_audio(stores, np.flatnonzero(states == DONE))
+    return result | {"failures": failures}
+
+
+def _by_name(stores: Stores) -> Iterator[tuple[str, Store]]:
+    for name in STORE_NAMES:
+        store = getattr(stores, name)
+        if store is not None:
+            yield name, store
+
+
+def _same_audio(stores: Stores, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Ids whose files hold the same bytes, and the splits they are in."""
+    digests = stores.audio.column("digest")[rows].view("<u8")  # (n, 2)
+    order = np.lexsort(digests.T)
+    equal_to_next = (np.diff(digests[order].astype("<u8"), axis=0) == 0).all(axis=1)
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], equal_to_next, [0]]).astype(np.int8)))
+    groups = [np.sort(rows[order[start : stop + 1]]).tolist() for start, stop in ends.reshape(-1, 2).tolist()]
+    manifest = stores.manifest
+    return [
+        {"ids": [manifest.id[row] for row in group], "splits": sorted({manifest.split[row] for row in group})}
+        for group in sorted(groups)
+    ]
 
 
 def status_table(status: dict[str, Any]) -> str:
-    """`status_of` for people."""
-    lines = [f"{status['stores']}"]
-    for name, c in ((name, status[name]) for name in _STORES if name in status):
-        parts = f"{c['done']:,} done, {c['failed']:,} failed, {c['pending']:,} pending"
-        lines.append(f"  {name + '.h5':11} {c['rows']:>9,} rows x {c['width']}: {parts}")
+    """`status_of` as text for a terminal."""
+    lines = [str(status["stores"])]
+    for name in STORE_NAMES:
+        if name in status:
+            c = status[name]
+            parts = f"{c['done']:,} done, {c['failed']:,} failed, {c['pending']:,} pending"
+            lines.append(f"  {name + '.h5':11} {c['rows']:>9,} rows x {c['width']}: {parts}")
     lines += [f"  failed: {f['id']} ({f['audio'] or f['store']}): {f['reason']}" for f in status["failures"]]
-    return "\n".join([*lines, *_same_audio_lines(status["same_audio"])])
+    groups = status["same_audio"]
+    lines += [f"  same audio: {' = '.join(g['ids'])} ({', '.join(g['splits'])})" for g in groups[:MAX_SHOWN]]
+    if len(groups) > MAX_SHOWN:
+        lines.append(f"  same audio: ... and {len(groups) - MAX_SHOWN:,} more")
+    leaks = sum(len(group["splits"]) > 1 for group in groups)
+    if leaks:
+        lines.append(f"  same audio: {leaks:,} of {len(groups):,} lie in more than one split, which leaks")
+    return "\n".join(lines)
 
 
 def verify(folder: str | Path) -> int:
@@ -142,16 +166,15 @@ def verify(folder: str | Path) -> int:
 
     Raises StoreCorrupt naming the file and the rows whose bytes are not what was committed.
     """
-    stores = open_stores(folder)
     checked = 0
-    for _, store in _named(stores):
+    for _, store in _by_name(open_stores(folder)):
         if not store.checksum_matches():
-            found, expected = "names, times or metadata were changed", "the bytes first written"
+            found, expected = "names, times or metadata were changed", "the bytes that were allocated"
             raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
-        inconsistent = store.inconsistent_rows()
-        if inconsistent.size:
-            names = _some([store.ids[row] for row in inconsistent.tolist()])
-            found, expected = f"{inconsistent.size} rows half-written or corrupt ({names})", "rows whole or not begun"
+        corrupt = store.inconsistent_rows()
+        if corrupt.size:
+            names = _first_few([store.ids[row] for row in corrupt.tolist()])
+            found, expected = f"{corrupt.size} rows half-written or corrupt ({names})", "rows whole or not begun"
             raise StoreCorrupt(store.path, found, expected, "Run extract-features again: they are encoded anew.")
         checked += int(np.count_nonzero(store.column("state")))
     return checked
@@ -169,58 +192,25 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
     config = validate(ExtractConfig, read_yaml(folder / CONFIG), subject=str(folder / CONFIG))
     root = Path(audio_root or config.corpus.root or folder)
     changed, checked = [], 0
-    for name, store in _named(stores):
+    for name, store in _by_name(stores):
         digests = store.column("digest")
-        rows = np.flatnonzero(digests.any(axis=1))
-        for row in rows.tolist():
-            path = root / stores.manifest.audio[row] if name != "text" else None
-            now = content_of(path) if path else _digest_of(store.ids[row])
-            if now != digests[row].tobytes():
-                changed.append(f"{path or store.ids[row]!s}" + (" (cannot be read)" if now is None else ""))
-        checked += len(rows)
+        for row in np.flatnonzero(digests.any(axis=1)).tolist():
+            checked += 1
+            digest: bytes | None
+            if name == "text":
+                source = store.ids[row]
+                digest = digest_of(source.encode("utf-8", "surrogateescape"))
+            else:
+                path = root / stores.manifest.audio[row]
+                source, digest = str(path), digest_of_path(path)
+            if digest != digests[row].tobytes():
+                changed.append(source + (" (cannot be read)" if digest is None else ""))
     if changed:
-        found = f"{len(changed)} sources have changed: {_some(changed)}"
+        found = f"{len(changed)} sources have changed: {_first_few(changed)}"
         action = "Restore them, or touch them and run extract-features again: they are encoded anew."
         raise StoreMismatch(folder, found, "the bytes that were encoded", action)
     return checked
 
 
-def _digest_of(text: str) -> bytes:
-    from pipeline.extraction.audio.files import digest_of
-
-    return digest_of(text.encode("utf-8", "surrogateescape"))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _named(stores: Stores) -> Iterator[tuple[str, Store]]:
-    for name in _STORES:
-        store = getattr(stores, name)
-        if store is not None:
-            yield name, store
-
-
-def _same_audio(stores: Stores, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Ids whose files hold the same bytes, and the splits they are in."""
-    digests = stores.audio.column("digest")[rows].view("<u8")  # (n, 2)
-    order = np.lexsort(digests.T)
-    same = (np.diff(digests[order].astype("<u8"), axis=0) == 0).all(axis=1)
-    ends = np.flatnonzero(np.diff(np.concatenate([[0], same, [0]]).astype(np.int8)))
-    groups = (np.sort(rows[order[start : stop + 1]]).tolist() for start, stop in ends.reshape(-1, 2).tolist())
-    manifest = stores.manifest
-    return [
-        {"ids": [manifest.id[row] for row in group], "splits": sorted({manifest.split[row] for row in group})}
-        for group in sorted(groups)
-    ]
-
-
-def _same_audio_lines(groups: list[dict[str, Any]]) -> list[str]:
-    leaks = sum(len(group["splits"]) > 1 for group in groups)
-    lines = [f"  same audio: {' = '.join(g['ids'])} ({', '.join(g['splits'])})" for g in groups[:_SHOWN]]
-    if len(groups) > _SHOWN:
-        lines.append(f"  same audio: ... and {len(groups) - _SHOWN:,} more")
-    if leaks:
-        lines.append(f"  same audio: {leaks:,} of {len(groups):,} lie in more than one split, which leaks")
-    return lines
+def _first_few(names: list[str]) -> str:
+    return ", ".join(names[:MAX_SHOWN]) + (", ..." if len(names) > MAX_SHOWN else "")

@@ -10,6 +10,7 @@ A store's vectors go in as they are: model.similarity(model.encode_text([...]), 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from pipeline.core.errors import ManyProblems, StoreMismatch, UsageError
 from pipeline.core.hub import find_model, push_folder
 from pipeline.core.resources import pick_device
 from pipeline.extraction.audio.inputs import ArrayAudio, AudioInput, AudioInputs, audio_sources
-from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask, TextReader
+from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask, read_text
 from pipeline.extraction.encoders import NEED_MODEL, load_audio_encoder, load_text_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.engines.threads import Threads
@@ -127,7 +128,7 @@ class EmotionRankCLAP:
         encoder, decoding = self.audio_encoder, self._decoding(self.audio_encoder)
         reader = AudioInputs(decoding, sample_rate or decoding.sample_rate)
         lengths = [reader.samples(source) for source in sources]
-        work = BatchEncoder(reader, encoder, self.device)
+        work = BatchEncoder(reader.read, encoder, self.device)
         vectors = _encoded("recording", sources, lengths, work, batch_size)
         return _as(self.embed_speech(vectors), convert_to_numpy)
 
@@ -140,7 +141,7 @@ class EmotionRankCLAP:
             if not isinstance(text, str) or not text or any("\ud800" <= letter <= "\udfff" for letter in text):
                 found = type(text).__name__ if not isinstance(text, str) else "not UTF-8" if text else "empty"
                 raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
-        work = BatchEncoder(TextReader(), self.text_encoder, self.device)
+        work = BatchEncoder(read_text, self.text_encoder, self.device)
         vectors = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
         return _as(self.embed_text(vectors), convert_to_numpy)
 
@@ -221,16 +222,16 @@ def _placed(config: Any, model: str | Path | None, side: str) -> Any:
 
 
 def _encoded(
-    what: str, sources: Sequence[Any], lengths: Sequence[int], encoder: BatchEncoder[Any, Any], batch_size: int
+    what: str, sources: Sequence[Any], lengths: Sequence[int], encoder: BatchEncoder[Any], batch_size: int
 ) -> Tensor:
     """(n, dim) vectors of `sources`, encoded as in stage one, longest first: on a CPU one batch a core."""
     if type(batch_size) is not int or batch_size < 1:
         raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
     vectors = torch.zeros(len(sources), encoder.encoder.width)
     problems: dict[int, str] = {}
-    job = EncodeTask(what, encoder, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
+    job = EncodeTask(what, encoder, lambda rows: [sources[row] for row in rows.tolist()])
     plan = BatchSampler.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)
-    with Threads().encoded(job, plan) as results:
+    with closing(Threads().encode_batches(job, plan)) as results:
         for batch in results:
             if batch is None:
                 continue

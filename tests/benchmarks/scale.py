@@ -51,16 +51,8 @@ IN_A_FOLDER, WAVES, SPEAKERS = 2500, 4000, 3000
 TEXT_WIDTH = 384
 STEPS = ("stat", "header", "plan", "half", "resume", "rest", "done", "open", "scan", "status", "verify", "grow")
 PARTS = (
-    *(
-        "read_inputs",
-        "sources_of",
-        "open_for_writing",
-        "write_manifest",
-        "assign_captions",
-        "_open_text",
-        "_encode_text",
-    ),
-    *("write_captions", "audio_plan", "_spread", "status_of"),
+    *("read_inputs", "sources_of", "open_for_writing", "write_manifest", "assign_captions", "_open_text"),
+    *("write_captions_file", "audio_plan", "encode_rows", "status_of"),
 )
 
 
@@ -122,8 +114,8 @@ def stub_encoders(width: int, *, stop: bool) -> None:
     """Put stubs in the place of both encoders and of decoding; with `stop`, the first utterance raises FirstRow."""
     import torch
 
+    from pipeline.extraction import extract as extraction
     from pipeline.extraction.audio import decoding as audio
-    from pipeline.extraction.extract import extract as extraction
 
     table = np.random.default_rng(1).standard_normal((4096, max(width, TEXT_WIDTH))).astype(np.float32)
 
@@ -161,7 +153,7 @@ def stub_encoders(width: int, *, stop: bool) -> None:
 
 def timed_parts(parts: dict[str, float]) -> None:
     """Note in `parts` what the named functions of `pipeline.extraction.extract` take, calls within calls included."""
-    from pipeline.extraction.extract import extract as extraction
+    from pipeline.extraction import extract as extraction
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +53,14 @@ def encoded(
     lengths = np.array([clips[i].samples for i in order])
     job = EncodeTask(
         name="audio",
-        work=BatchEncoder(SpeechReader(Decoding(16_000, 10.0, "start")), encoder, torch.device("cpu")),
+        encode=BatchEncoder(SpeechReader(Decoding(16_000, 10.0, "start")).read, encoder, torch.device("cpu")),
         sources=lambda rows: [clips[order[row]] for row in rows],
-        seconds=lambda _: 0.0,
     )
     found: dict[int, np.ndarray] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "cores", lambda: workers)
-        with threads.Threads().encoded(job, batches(lengths, int(batch_seconds * 16_000))) as results:
-            for batch in results:
+        with closing(threads.Threads().encode_batches(job, batches(lengths, int(batch_seconds * 16_000)))) as results:
+            for batch in filter(None, results):
                 for row, reason, i in zip(batch.rows, batch.reasons, range(len(batch.rows)), strict=True):
                     if reason is None:
                         found[order[row]] = batch.vectors[i]

@@ -23,8 +23,8 @@ def test_files_are_looked_at_by_threads_where_that_is_slow_and_found_the_same(
     (tmp_path / "c/audio/u05.wav").unlink()
     seen: set[str] = set()
 
-    monkeypatch.setattr(sources, "_PART", 5)
-    monkeypatch.setattr(sources, "_QUICK_SECONDS", quick)
+    monkeypatch.setattr(sources, "PART_FILES", 5)
+    monkeypatch.setattr(sources, "QUICK_SECONDS", quick)
     real = sources._stamp
     monkeypatch.setattr(sources, "_stamp", lambda path: (seen.add(current_thread().name), real(path))[1])
     rows = sources.sources_of(manifest, Decoding(16_000, 10.0, "start"), tmp_path / "none.h5")

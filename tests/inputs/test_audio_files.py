@@ -17,8 +17,7 @@ from cache.header import DONE, FAILED
 from cache.stores import Stores, open_stores
 from pipeline.extraction.audio import decoding as audio
 from pipeline.extraction.extract import extract
-from pipeline.extraction.extract import extract as extraction
-from pipeline.extraction.status import content_of, sources_of, verify
+from pipeline.extraction.status import digest_of_path, sources_of, verify
 from tests.inputs.spoiled_audio import BROKEN, SOUND, clip, float_wav, manifest_of, written
 from tests.speech import QUICK, tone
 
@@ -162,7 +161,7 @@ def runs(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcom
         return look(path, *given, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extraction, "sources_of", planned)
+        patch.setattr("pipeline.extraction.extract.sources_of", planned)
         patch.setattr(os, "open", refusing)
         first = extract(manifest, out=out, overrides=QUICK)
     before = _outcome(folder, out, first["failures"])
@@ -201,7 +200,7 @@ def test_the_next_run_finds_what_changed_and_nothing_else_is_encoded(runs) -> No
     for name in (*BEFORE, *AFTER):
         same = after.vectors[name].tobytes() == expected
         assert same == (name not in ("longer.wav", "another.wav")), name
-        assert after.digests[name] == content_of(after.folder / name)
+        assert after.digests[name] == digest_of_path(after.folder / name)
     assert verify(after.out) == len(after.states) + len(open_stores(after.out).text)
 
 

@@ -17,10 +17,9 @@ from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import ManyProblems
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio import decoding as audio
-from pipeline.extraction.audio.decoding import UnusableAudio
-from pipeline.extraction.audio.files import stamp_of
+from pipeline.extraction.audio.decoding import UnusableAudio, stamp_of
 from pipeline.extraction.batching import AudioFile, SpeechReader
-from pipeline.extraction.status import content_of, sources_of
+from pipeline.extraction.status import digest_of_path, sources_of
 from tests.inputs.spoiled_audio import DECODING, clip, manifest_of, written
 
 WHOLE = written("WAV", "PCM_16")
@@ -32,29 +31,30 @@ def test_a_clip_whose_file_has_another_size_or_time_than_planned_is_refused(tmp_
     os.utime(path, ns=(1, 10**18))
     size, mtime = len(WHOLE), 10**18
     for same in [(size, mtime), (size, None), (None, None)]:
-        wave, digest = reader.load(AudioFile(path, 8000, *same))
-        assert np.array_equal(wave, clip())
-        assert digest == audio.digest_of(WHOLE)
+        read = reader.read(AudioFile(path, 8000, *same))
+        assert np.array_equal(read.value, clip())
+        assert (read.digest, read.reason) == (audio.digest_of(WHOLE), None)
     for other in [(size, mtime + 1), (size + 1, mtime), (size + 1, None)]:
-        with pytest.raises(UnusableAudio, match="changed after it was planned") as refused:
-            reader.load(AudioFile(path, 8000, *other))
-        assert not any(refused.value.digest)
+        read = reader.read(AudioFile(path, 8000, *other))
+        assert read.reason == "changed after it was planned: run it again"
+        assert not any(read.digest)
+        assert np.array_equal(read.value, np.zeros(8000))  # the batch keeps its shape
 
 
 @pytest.mark.parametrize("data", [WHOLE, written("FLAC", "PCM_16"), b"no audio"], ids=["wav", "flac", "none"])
 @pytest.mark.parametrize("how", ["grows", "is written anew", "is cut"])
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch, data: bytes, how: str) -> None:
-    path, real = tmp_path / "a.wav", audio.samples16
+    path, real = tmp_path / "a.wav", audio.missing_audio
     path.write_bytes(data)
     os.utime(path, ns=(1, 10**18))
 
-    def changing(given: bytes):
+    def changing(*given):
         with open(path, "r+b") as file:
             file.truncate(len(data) - 2) if how == "is cut" else file.seek(0, 2 if how == "grows" else 0)
             file.write(b"\0")
-        return real(given)
+        return real(*given)
 
-    monkeypatch.setattr(audio, "samples16", changing)
+    monkeypatch.setattr(audio, "missing_audio", changing)
     with pytest.raises(UnusableAudio, match="changed while it was read: run it again") as refused:
         DECODING.load(path)
     assert not any(refused.value.digest)
@@ -77,12 +77,11 @@ def test_a_file_that_grows_for_ever_is_read_to_where_it_ended_when_it_was_opened
     assert len(reads) == 1
 
 
-@pytest.mark.parametrize("whole_bytes", [0, 1 << 24], ids=["in pieces", "at once"])
 @pytest.mark.parametrize(
     "data", [WHOLE, written("FLAC", "PCM_16"), WHOLE[:999], b"no audio", written("OGG", "VORBIS")[:999]]
 )
 def test_a_large_file_read_in_pieces_is_the_clip_or_the_reason_of_one_read_at_once(
-    tmp_path: Path, monkeypatch, data: bytes, whole_bytes: int
+    tmp_path: Path, monkeypatch, data: bytes
 ) -> None:
     def found() -> object:
         try:
@@ -93,10 +92,9 @@ def test_a_large_file_read_in_pieces_is_the_clip_or_the_reason_of_one_read_at_on
 
     (tmp_path / "a.wav").write_bytes(data)
     expected = found()
-    monkeypatch.setattr(audio, "_WHOLE_BYTES", whole_bytes)
-    monkeypatch.setattr("pipeline.extraction.audio.files._PIECE_BYTES", 1000)
+    monkeypatch.setattr(audio, "HASH_BYTES", 1000)
     assert found() == expected
-    assert expected[1] == audio.digest_of(data) == content_of(tmp_path / "a.wav")
+    assert expected[1] == audio.digest_of(data) == digest_of_path(tmp_path / "a.wav")
 
 
 def _special(kind: str, path: Path) -> None:
@@ -117,7 +115,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, kind: st
     found: list[object] = []
 
     def look() -> None:
-        found.extend([DECODING.samples(path), content_of(path)])
+        found.extend([DECODING.samples(path), digest_of_path(path)])
         try:
             DECODING.load(path)
         except UnusableAudio as error:
@@ -137,7 +135,7 @@ def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(tmp_path: Path
     rows = sources_of(manifest, DECODING, tmp_path / "none.h5")
     assert rows.stamps.tolist() == [[-1, 0]]
     assert rows.lengths.tolist() == [0]
-    assert content_of(manifest.path(0)) is None
+    assert digest_of_path(manifest.path(0)) is None
     with pytest.raises(UnusableAudio, match="cannot be read"):
         DECODING.load(manifest.path(0))
 
@@ -174,7 +172,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.status import content_of
+from pipeline.extraction.status import digest_of_path
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
@@ -186,7 +184,7 @@ before = peak()
 for crop in ("start", "center"):
     decoding = Decoding(16_000, 10.0, crop)
     assert len(decoding.load(large).wave) == decoding.samples(large) == 160_000
-content_of(large)
+digest_of_path(large)
 print(peak() - before)
 """
 

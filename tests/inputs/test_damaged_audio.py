@@ -121,7 +121,7 @@ def test_an_ogg_cut_between_two_pages_is_refused(path: Path) -> None:
 def test_a_clip_read_in_pieces_is_the_clip_read_at_once(path: Path, monkeypatch, kind: str) -> None:
     path.write_bytes(written(*kind.split("-"), channels=2))
     expected = DECODING.load(path).wave
-    monkeypatch.setattr(audio, "_READ_VALUES", 1000)
+    monkeypatch.setattr(audio, "READ_VALUES", 1000)
     assert np.allclose(DECODING.load(path).wave, expected, rtol=0, atol=1e-6)  # after a seek MP3 rounds otherwise
 
 
@@ -175,12 +175,12 @@ def test_samples_made_one_by_one_are_torchaudios(rate: int, new_rate: int) -> No
     import torch
     import torchaudio.functional
 
-    from pipeline.extraction.audio.decoding import one_by_one
+    from pipeline.extraction.audio.resampling import resample_by_sample
 
     wave = np.random.default_rng(0).standard_normal(3001).astype(np.float32)
     exact = torch.tensor(wave, dtype=torch.float64)  # in float32 torchaudio's own filters are 1e-4 off
     expected = torchaudio.functional.resample(exact, rate, new_rate).numpy()
-    found = one_by_one(wave, rate, new_rate)
+    found = resample_by_sample(wave, rate, new_rate)
     assert found.shape == expected.shape
     assert np.allclose(found, expected, atol=2e-6)
 

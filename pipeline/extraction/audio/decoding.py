@@ -1,77 +1,40 @@
-"""Resampling a clip to the encoder's rate: torchaudio's windowed sinc, whatever the ratio of the rates.
+"""An audio file -> one mono clip at the encoder's rate, or the reason why there is none.
 
-torchaudio lays out one filter for each phase of the reduced ratio, which for rates without a common divisor (16,001 Hz
-to 16 kHz, as a damaged header may say) takes gigabytes. There the same filter is made for each sample alone.
+A file is opened once, by its handle: its bytes are hashed, its container is checked and libsndfile decodes it.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio.functional
-from numpy.typing import NDArray
 
-from pipeline.extraction.audio.files import bytes_of, digest_of, digest_of_file, missing, open_audio, stamp_of
-from pipeline.extraction.audio.plain_wav import samples16, wav_length
+from pipeline.extraction.audio.containers import missing_audio
+from pipeline.extraction.audio.resampling import resample, resampled_length
+from pipeline.extraction.encoders.base import Waveform
 
-Waveform = NDArray[np.float32]
-_ZEROS = 6  # crossings of the sinc on either side: torchaudio's default
-_ROLLOFF = 0.99  # of the lower rate's Nyquist frequency, likewise
-_KERNEL_VALUES = 1 << 24  # of torchaudio's filters, at most: 44.1 kHz takes 70 thousand, 22,255 Hz 14 million
-_BLOCK_VALUES = 1 << 18  # of the filters held at once here
-
-
-def resampled_length(frames: int, rate: int, new_rate: int) -> int:
-    """Samples that `frames` at `rate` are at `new_rate`."""
-    return -(-frames * new_rate // rate)
-
-
-def resample(wave: Waveform, rate: int, new_rate: int) -> Waveform:
-    """(frames,) at `rate` -> (resampled_length,) at `new_rate`."""
-    if rate == new_rate:
-        return wave
-    common = math.gcd(rate, new_rate)
-    orig, new = rate // common, new_rate // common
-    if orig * new > _KERNEL_VALUES:
-        return one_by_one(wave, orig, new)
-    result: Waveform = torchaudio.functional.resample(torch.tensor(wave), orig, new).numpy()
-    return result
-
-
-def one_by_one(wave: Waveform, orig: int, new: int) -> Waveform:
-    """torchaudio's resampling by the formula: each sample is a sum over the frames around its own time."""
-    band = min(orig, new) * _ROLLOFF / orig
-    width = math.ceil(_ZEROS / band)
-    taps = np.arange(-width, width + 2)
-    padded = np.pad(wave, (width, width + 2)).astype(np.float64)
-    result = np.empty(resampled_length(len(wave), orig, new), np.float32)
-    step = max(1, _BLOCK_VALUES // len(taps))
-    for start in range(0, len(result), step):
-        frame, phase = np.divmod(np.arange(start, min(start + step, len(result)), dtype=np.int64) * orig, new)
-        t = np.clip((taps - phase[:, None] / new) * band, -_ZEROS, _ZEROS)
-        kernels = np.sinc(t) * np.cos(t * (math.pi / _ZEROS / 2)) ** 2 * band
-        around = padded[frame[:, None] + taps + width]
-        with np.errstate(over="ignore", invalid="ignore"):  # told of by what comes out
-            result[start : start + step] = (kernels * around).sum(axis=1)
-    return result
-
-
-_MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
-_WHOLE_BYTES = 1 << 24  # a file up to here is read at once; of a larger one, what is kept (30 s of 48 kHz stereo: 9 MB)
-_READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
-_HIGHEST_RATE = (1 << 20) - 1  # of samples a second: no recording has more
+MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
+READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
+MAX_RATE = (1 << 20) - 1  # Hz; no recording has more
+HASH_BYTES = 1 << 20  # of a file, in memory at once while it is hashed
 _UNDECODABLE = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError)
+_SPECIAL_FILES = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class UnusableAudio(Exception):
-    """Why a file has no vector; costs its own row. `digest` identifies the file's bytes."""
+    """Why a file has no vector; it fails one row. `digest` is of the file's bytes, zeros where they are unknown."""
 
     def __init__(self, reason: str, digest: bytes = bytes(16)) -> None:
         super().__init__(reason)
@@ -82,9 +45,44 @@ class UnusableAudio(Exception):
 class DecodedAudio:
     """A decoded utterance."""
 
-    wave: Waveform  # (samples,) mono at the asked rate, cropped
+    wave: Waveform  # (samples,) mono at the decoding's rate, cropped
     digest: bytes  # BLAKE2b-128 of the file's bytes
     stamp: tuple[int, int] = (-1, 0)  # size and mtime of the file that was read
+
+
+@contextmanager
+def open_audio(path: str | Path) -> Iterator[int]:
+    """A handle of the regular file `path`. Raises OSError, ValueError for a path that no file can have.
+
+    Other files are never read: opening a pipe waits, a device may have no end, and neither can be read twice.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(0, f"{_SPECIAL_FILES.get(stat.S_IFMT(mode), 'something else')}, not a file")
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, int]:
+    """(bytes, nanoseconds of the last change): a file that changed has another. Both fit in 64 bits."""
+    return status.st_size, max(-(1 << 63), min(status.st_mtime_ns, (1 << 63) - 1))
+
+
+def digest_of(data: bytes) -> bytes:
+    """BLAKE2b-128, the identity of a source's bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def digest_of_file(handle: int, size: int) -> bytes:
+    """`digest_of` the first `size` bytes of an open file (one that grows has no end), in pieces."""
+    digest = hashlib.blake2b(digest_size=16)
+    while size > 0 and (piece := os.read(handle, min(size, HASH_BYTES))):
+        digest.update(piece)
+        size -= len(piece)
+    return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,22 @@ class Decoding:
     crop: str  # "start" or "center"
 
     def fingerprint(self) -> dict[str, object]:
+        """What changes a clip."""
         return {"sample_rate": self.sample_rate, "max_seconds": self.max_seconds, "crop": self.crop}
+
+    @property
+    def max_samples(self) -> int:
+        """Of a clip, after resampling."""
+        return int(self.max_seconds * self.sample_rate)
+
+    def samples(self, path: str | Path) -> int:
+        """Samples the clip will have, from the header alone; 0 where the header cannot be read."""
+        try:
+            with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+                samples = resampled_length(file.frames, file.samplerate, self.sample_rate)
+        except (*_UNDECODABLE, OSError):
+            return 0
+        return max(0, min(samples, self.max_samples))
 
     def load(self, path: Path) -> DecodedAudio:
         """Decode `path`. Raises UnusableAudio with the reason."""
@@ -104,122 +117,81 @@ class Decoding:
             with open_audio(path) as handle:
                 stamp = stamp_of(os.fstat(handle))
                 try:
-                    return self._clip(handle, stamp)
+                    return self._load(handle, stamp)
                 finally:
-                    if stamp_of(os.fstat(handle)) != stamp:  # nobody knows of what bytes the clip or the reason is
+                    if stamp_of(os.fstat(handle)) != stamp:  # the clip, or the reason, is of unknown bytes
                         raise UnusableAudio("changed while it was read: run it again") from None
         except (OSError, ValueError) as error:
             raise UnusableAudio(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
-    def samples(self, path: str | Path) -> int:
-        """Samples the clip will have, from the header alone; 0 where the header cannot be read."""
-        length = wav_length(str(path))
-        if length is None:
-            try:
-                with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
-                    length = file.frames, file.samplerate
-            except (*_UNDECODABLE, OSError):
-                return 0
-        frames, rate = length
-        return max(0, min(resampled_length(frames, rate, self.sample_rate), self._limit))
-
-    @property
-    def _limit(self) -> int:
-        return int(self.max_seconds * self.sample_rate)
-
-    def _clip(self, handle: int, stamp: tuple[int, int]) -> DecodedAudio:
+    def _load(self, handle: int, stamp: tuple[int, int]) -> DecodedAudio:
         size = stamp[0]
         if not size:
             raise UnusableAudio("an empty file")
-        data = bytes_of(handle, size) if size <= _WHOLE_BYTES else b""
-        digest = digest_of(data) if data else digest_of_file(handle, size)
+        digest = digest_of_file(handle, size)
         try:
-            absent = missing(_bytes_at(handle, data), size)
-            if absent:
-                raise UnusableAudio(f"truncated: {absent}")
-            wave, rate = self._decode(handle, data)
-            kept = self._resample(wave, rate)
-            _refuse_unsound(wave, kept)
+            missing = missing_audio(handle, size)
+            if missing:
+                raise UnusableAudio(f"truncated: {missing}")
+            decoded, rate = self._decode(handle)
+            clip = self.clip(decoded, rate)
+            refuse_invalid(decoded, clip)
         except UnusableAudio as error:
             raise UnusableAudio(error.reason, digest) from None
         except _UNDECODABLE as error:
-            raise UnusableAudio(f"cannot be decoded ({_short(error)})", digest) from None
-        return DecodedAudio(kept, digest, stamp)
+            text = " ".join((getattr(error, "error_string", None) or str(error)).split()).rstrip(".")
+            raise UnusableAudio(f"cannot be decoded ({text or type(error).__name__})", digest) from None
+        return DecodedAudio(clip, digest, stamp)
 
-    def _decode(self, handle: int, data: bytes) -> tuple[Waveform, int]:
-        """An open file and its bytes -> (samples,) mono and its rate, little more than the crop keeps."""
-        plain = samples16(data)
-        if plain:
-            values, rate = plain
-            start, keep = self._kept(len(values), rate)
-            return _mono(values[start : start + keep] * np.float32(1 / 32768)), rate
-        # by its handle: bytes would come to libsndfile through Python, in 30 calls a file that each wait for Python's
-        # lock while other threads encode
+    def _decode(self, handle: int) -> tuple[Waveform, int]:
+        """An open file -> (frames,) mono and its rate, little more than the crop keeps.
+
+        By its handle: given bytes, libsndfile would read them through Python, in 30 calls a file that each wait for
+        Python's lock while other threads encode.
+        """
         os.lseek(handle, 0, os.SEEK_SET)
         with soundfile.SoundFile(handle, closefd=False) as file:
-            rate, frames = file.samplerate, file.frames
+            frames, rate = file.frames, file.samplerate
             if frames <= 0:
                 raise UnusableAudio("0 frames")
-            if rate > _HIGHEST_RATE:
+            if rate > MAX_RATE:
                 raise UnusableAudio(f"a header that says {rate:,} samples a second")
-            start, keep = self._kept(frames, rate)
+            start, count = self.frame_range(frames, rate)
             if start:
                 file.seek(start)
-            wave = _read(file, keep)
-        if len(wave) < keep:
-            raise UnusableAudio(f"truncated: {len(wave)} frames decode, the header promises {frames}")
-        return wave, rate
+            parts, left, step = [], count, max(1, READ_VALUES // file.channels)
+            while left > 0 and len(part := file.read(min(left, step), dtype="float32", always_2d=True)):
+                parts.append(part[:, 0] if part.shape[1] == 1 else part.mean(axis=1, dtype=np.float32))
+                left -= len(part)
+        if left:
+            raise UnusableAudio(f"truncated: {count - left} frames decode, the header promises {frames}")
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), rate
 
-    def _kept(self, frames: int, rate: int) -> tuple[int, int]:
-        """The first frame that is decoded, and how many are."""
-        keep = min(frames, int((self.max_seconds + 2 * _MARGIN_SECONDS) * rate) + 1)
-        if self.crop != "center" or keep == frames:
-            return 0, keep
-        keep -= (frames - keep) % 2  # as much is left out before as after
-        return (frames - keep) // 2, keep
+    def frame_range(self, frames: int, rate: int) -> tuple[int, int]:
+        """The first of `frames` at `rate` to decode, and how many: the crop and a margin on either side."""
+        count = min(frames, int((self.max_seconds + 2 * MARGIN_SECONDS) * rate) + 1)
+        if self.crop != "center" or count == frames:
+            return 0, count
+        count -= (frames - count) % 2  # as much is left out before as after
+        return (frames - count) // 2, count
 
-    def _resample(self, wave: Waveform, rate: int) -> Waveform:
-        wave = resample(wave, rate, self.sample_rate)
-        start = max(0, len(wave) - self._limit) // 2 if self.crop == "center" else 0
-        return wave[start : start + self._limit]
-
-
-def _read(file: soundfile.SoundFile, frames: int) -> Waveform:
-    """The next `frames`, or those that decode, mono."""
-    step = max(1, _READ_VALUES // file.channels)
-    parts = []
-    while frames > 0 and len(part := file.read(min(frames, step), dtype="float32", always_2d=True)):
-        parts.append(_mono(part))
-        frames -= len(part)
-    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
+    def clip(self, decoded: Waveform, rate: int) -> Waveform:
+        """What was decoded of `frame_range`, (frames,) at `rate` -> (samples,) at the encoder's rate, cropped."""
+        wave = decoded if rate == self.sample_rate else resample(decoded, rate, self.sample_rate)
+        start = max(0, len(wave) - self.max_samples) // 2 if self.crop == "center" else 0
+        return wave[start : start + self.max_samples]
 
 
-def _mono(wave: Waveform) -> Waveform:
-    """(frames, channels) -> (frames,), the mean of the channels."""
-    return wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1, dtype=np.float32)
-
-
-def _bytes_at(handle: int, data: bytes) -> Callable[[int, int], bytes]:
-    """What lies at a place of a file, as (place, count) -> bytes."""
-    if data:
-        return lambda place, count: data[place : place + count]
-    return lambda place, count: os.pread(handle, count, place)
-
-
-def _refuse_unsound(decoded: Waveform, kept: Waveform) -> None:
-    """Raise UnusableAudio where the clip `kept` of what was `decoded` is silent or not finite."""
+def refuse_invalid(decoded: Waveform, clip: Waveform) -> None:
+    """Raise UnusableAudio where `clip`, cut of what was `decoded`, is silent or not finite."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        energy = float(np.dot(kept, kept))
-    if not 0.0 < energy < np.inf:  # one product says nearly always that all is well
-        for wave in (decoded, kept):
-            if not np.isfinite(wave).all():
-                raise UnusableAudio(f"{int((~np.isfinite(wave)).sum())} samples are not finite")
-        if not kept.any():
+        energy = float(np.dot(clip, clip))
+    if not 0.0 < energy < np.inf:  # one product shows nearly always that all is well
+        for wave in (decoded, clip):
+            infinite = int((~np.isfinite(wave)).sum())
+            if infinite:
+                raise UnusableAudio(f"{infinite} samples are not finite")
+        if not clip.any():
             raise UnusableAudio("silent: every sample is zero")
     if decoded[0] == decoded[-1] and len(decoded) > 1 and (decoded == decoded[0]).all():
         raise UnusableAudio(f"silent: every sample is {decoded[0]:.3g}")
-
-
-def _short(error: Exception) -> str:
-    text = getattr(error, "error_string", None) or str(error)
-    return " ".join(str(text).split()).rstrip(".") or type(error).__name__

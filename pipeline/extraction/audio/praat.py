@@ -1,9 +1,9 @@
-"""What Praat measures of an utterance: seven numbers for the acoustic captions of ParaCLAP (F14, F28, F41).
+"""Praat's acoustic features of an utterance: seven numbers for the acoustic captions of ParaCLAP (F14, F28, F41).
 
     pip install 'emotionrankclap[acoustic]'
 
 Where a measure is undefined (pitch, jitter and shimmer of an unvoiced clip, the deviation of a single frame) it is 0,
-because a store refuses what is not finite.
+because a store refuses vectors that are not finite.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES: tuple[str, ...] = (
     "jitter_local",  # mean difference of neighbouring periods / mean period
     "shimmer_local",  # mean difference of neighbouring periods' amplitudes / mean amplitude
     "articulation_rate",  # syllable nuclei per second of speaking time
-    "duration",  # seconds that the encoder was given, so never beyond the crop
+    "duration",  # s of the clip, after the crop
 )
 FORMAT = 1  # raised whenever the same wave gets other numbers
 PITCH_FLOOR, PITCH_CEILING = 75.0, 600.0  # Hz, Praat's own for speech
@@ -52,7 +52,7 @@ def load_praat() -> PraatFeatures:
 class PraatFeatures(TwoSteps):
     """An `AudioEncoder` whose vector is `NAMES`.
 
-    Threads may share it: parselmouth holds the interpreter's lock through every call of Praat's, so they take turns.
+    Threads may share it, but take turns: parselmouth holds the interpreter's lock through every call of Praat.
     """
 
     width = len(NAMES)
@@ -95,7 +95,7 @@ class PraatFeatures(TwoSteps):
         measured = [
             self._call(pitch, "Get mean", 0, 0, "Hertz"),
             self._call(pitch, "Get standard deviation", 0, 0, "semitones"),
-            max(0.0, self._call(intensity, "Get mean", 0, 0, "energy")),  # Praat says -300 dB of digital silence
+            max(0.0, self._call(intensity, "Get mean", 0, 0, "energy")),  # digital silence is -300 dB for Praat
             self._call(pulses, "Get jitter (local)", *_PERIODS),
             self._call([sound, pulses], "Get shimmer (local)", *_PERIODS, _AMPLITUDES),
             articulation_rate(intensity, pitch),
@@ -127,10 +127,13 @@ def _peaks(loudness: list[float]) -> list[int]:
     peaks = []
     turn, rising = 0, True  # the highest frame since the last dip, or the lowest since the last peak
     for frame, level in enumerate(loudness):
-        past = level - loudness[turn] if rising else loudness[turn] - level
-        if past > 0:
+        change = level - loudness[turn] if rising else loudness[turn] - level
+        if change > 0:
             turn = frame
-        elif past <= -_DIP:
-            peaks += [turn] if rising else []
+        elif change <= -_DIP:
+            if rising:
+                peaks.append(turn)
             turn, rising = frame, not rising
-    return [*peaks, turn] if rising else peaks
+    if rising:
+        peaks.append(turn)
+    return peaks

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,10 @@ from pipeline.core.plugins import BUILT_IN, Kind, find, loaded_files
 from pipeline.core.resources import cores
 from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask
 from pipeline.extraction.encoders.precision import with_precision
-from pipeline.extraction.engines.ray_actor import Order
+from pipeline.extraction.engines.ray_actor import ActorConfig
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
 PROBE_SECONDS = 10.0
 OBJECT_STORE_BYTES = 100_000_000  # of a cluster started here; vectors are small, and /dev/shm may be
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -48,38 +47,29 @@ class RayCluster:
     def __init__(self, config: ExtractConfig, device: torch.device) -> None:
         self.device = device
         self.config = config.model_copy(update={"audio": with_precision(config.audio, device)})
-        self._crew: Any = None
+        self._pool: Any = None
 
     @property
     def workers(self) -> float:
-        """How many batches could be worked on at once, on average so far."""
-        return float(self._crew.strength) if self._crew else 0.0
+        """The most batches that could be encoded at once so far."""
+        return float(self._pool.throughput) if self._pool else 0.0
 
-    @contextmanager
-    def encoded(
-        self, job: EncodeTask[Any, Any], batches: Sequence[NDArray[np.int64]]
-    ) -> Iterator[Iterator[EncodedBatch | None]]:
+    def encode_batches(
+        self, task: EncodeTask[Any], batches: Sequence[NDArray[np.int64]]
+    ) -> Generator[EncodedBatch | None, None, None]:
         """The batches as they come."""
         from pipeline.extraction.engines.ray_pool import ActorPool
 
-        order = Order(
-            kind=job.name,
+        actor = ActorConfig(
+            kind=task.name,
             config=with_absolute_models(self.config).model_dump_json(),
-            device="cpu" if job.name == "acoustic" else str(self.device),  # Praat has no use for a GPU
-            fingerprint=job.work.encoder.fingerprint(),
+            device="cpu" if task.name == "acoustic" else str(self.device),  # Praat runs on the CPU alone
+            fingerprint=task.encode.encoder.fingerprint(),
             environment={name: os.environ[name] for name in _HUB if name in os.environ},
             plugins=tuple(map(str, loaded_files())),
         )
-        self._crew = ActorPool(order, batches, lambda rows: [_absolute(source) for source in job.sources(rows)])
-        try:
-            yield self._results()
-        finally:
-            self._crew.dismiss()
-
-    def _results(self) -> Iterator[EncodedBatch | None]:
-        while self._crew.busy:
-            results = self._crew.advance(POLL_SECONDS)
-            yield from results or [None]
+        self._pool = ActorPool(actor, batches, lambda rows: [_absolute(source) for source in task.sources(rows)])
+        yield from self._pool.results()
 
 
 @contextmanager
@@ -98,15 +88,13 @@ def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayClus
         raise UsageError(
             "--engine ray", "Ray is not installed", "the extra ray", "pip install 'emotionrankclap[ray]'"
         ) from None
-    mine = not ray.is_initialized()
+    connect = not ray.is_initialized()
     with redirect_stdout(sys.stderr):  # Ray prints its notice of a dead worker where the command's result belongs
-        where = _connect(ray) if mine else "in use by this process"
+        connection = _connect(ray) if connect else "in use by this process"
         try:
-            chosen = _device(device)
-            _introduce(where, chosen)
-            yield RayCluster(config, chosen)
+            yield RayCluster(config, _device(device, connection))
         finally:
-            if mine:
+            if connect:
                 ray.shutdown()
 
 
@@ -161,22 +149,18 @@ def _no_answer(address: str, error: Exception) -> UsageError:
     return UsageError(f"Ray cluster {address}", found, "a cluster that answers", action)
 
 
-def _device(wanted: str) -> torch.device:
+def _device(requested: str, connection: str) -> torch.device:
+    """The actors' device; logs what the cluster has."""
     from pipeline.extraction.engines.ray_pool import nodes
 
-    gpus = sum(node.actors for node in nodes(gpus=True))
-    if wanted == "cuda" and not gpus:
+    has_gpus = bool(nodes(gpus=True))
+    if requested == "cuda" and not has_gpus:
         raise UsageError("--device cuda", "a Ray cluster without GPUs", "a GPU", "Leave it out.")
-    return torch.device("cuda" if gpus and wanted != "cpu" else "cpu")
-
-
-def _introduce(where: str, device: torch.device) -> None:
-    from pipeline.extraction.engines.ray_pool import nodes
-
-    found = nodes(gpus=device.type == "cuda")
-    places = sum(node.actors for node in found)
-    kind = "GPU" if device.type == "cuda" else "CPU core"
-    log.info(f"ray: cluster {where}; nodes: {len(found)}, places for an actor of one {kind}: {places}")
+    use_gpus = has_gpus and requested != "cpu"
+    found = nodes(gpus=use_gpus)
+    places, kind = sum(node.actors for node in found), "GPU" if use_gpus else "CPU core"
+    log.info(f"ray: cluster {connection}; nodes: {len(found)}, places for an actor of one {kind}: {places}")
+    return torch.device("cuda" if use_gpus else "cpu")
 
 
 def with_absolute_models(config: ExtractConfig) -> ExtractConfig:

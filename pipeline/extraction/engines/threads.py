@@ -1,15 +1,14 @@
 """One machine: threads read and encode whole batches.
 
-On a CPU each computes on one core (faster than one batch on all of them, immune to a busy neighbour, and the same bits
-on any number of cores); on an accelerator they take turns, so that one computes while the others read.
+On a CPU each computes on one core (faster than one batch on all of them, unaffected by a busy neighbour, and the same
+bits on any number of cores); on an accelerator they take turns, so that one computes while the others read.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,47 +19,37 @@ from pipeline.core.resources import cores
 from pipeline.extraction.batching import EncodedBatch, EncodeTask
 
 POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 2.0  # for batches in hand when the run is given up; a long clip takes longer
+CLOSE_SECONDS = 2.0  # that batches under way may take when the run is given up; a long clip takes longer
 
 
 class Threads:
-    """An `Engine` of one thread a core, at most two batches each ahead of the one in hand.
+    """An `Engine` of one thread a core, at most two batches each ahead of the one under way.
 
-    Threads whose batch outlasts the patience end with it, or with the process (`pipeline.commands.common`).
+    Threads whose batch takes longer than CLOSE_SECONDS end with it, or with the process (`pipeline.commands.common`).
     """
 
     def __init__(self) -> None:
         self.workers = cores()
 
-    @contextmanager
-    def encoded(
-        self, job: EncodeTask[Any, Any], batches: Sequence[NDArray[np.int64]]
-    ) -> Iterator[Iterator[EncodedBatch | None]]:
+    def encode_batches(
+        self, task: EncodeTask[Any], batches: Sequence[NDArray[np.int64]]
+    ) -> Generator[EncodedBatch | None, None, None]:
         """The batches in their order."""
-        threads = torch.get_num_threads()
+        torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix=job.name)
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix=task.name)
         ahead: deque[Future[EncodedBatch]] = deque()
+        remaining = iter(batches)
         try:
-            yield self._results(pool, job, batches, ahead)
+            while True:
+                while len(ahead) <= 2 * self.workers and (rows := next(remaining, None)) is not None:
+                    ahead.append(pool.submit(task.encode, rows, task.sources(rows)))
+                if not ahead:
+                    return
+                while not wait([ahead[0]], POLL_SECONDS).done:
+                    yield None
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            wait([batch for batch in ahead if not batch.cancelled()], PATIENCE_SECONDS)
-            torch.set_num_threads(threads)
-
-    def _results(
-        self,
-        pool: ThreadPoolExecutor,
-        job: EncodeTask[Any, Any],
-        batches: Sequence[NDArray[np.int64]],
-        ahead: deque[Future[EncodedBatch]],
-    ) -> Iterator[EncodedBatch | None]:
-        coming = iter(batches)
-        while True:
-            while len(ahead) <= 2 * self.workers and (rows := next(coming, None)) is not None:
-                ahead.append(pool.submit(job.work, rows, job.sources(rows)))
-            if not ahead:
-                return
-            while not wait([ahead[0]], POLL_SECONDS).done:
-                yield None
-            yield ahead.popleft().result()
+            wait([batch for batch in ahead if not batch.cancelled()], CLOSE_SECONDS)
+            torch.set_num_threads(torch_threads)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from cache.errors import one_line
 from cache.manifest import Manifest
 from pipeline.data.corpora.audio_files import AudioFiles
-from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, Waveform
-from pipeline.extraction.audio.files import open_audio
+from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, open_audio
+from pipeline.extraction.encoders.base import Waveform
 
 MAX_SECONDS = 600.0
 MAX_FRAMES = int(MAX_SECONDS * 48_000)  # 58 MB of samples, whatever the rate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import wave as wav
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import soundfile
 
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
+from tests.inputs.spoiled_audio import check, chunk, patched, riff, written
 from tests.speech import RATE, tone
 
 DECODING = Decoding(sample_rate=RATE, max_seconds=10.0, crop="start")
@@ -135,3 +138,57 @@ def test_a_clip_so_quiet_or_so_loud_that_its_energy_is_no_number_still_decodes(t
     wave = (loud * tone(0.1)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
     assert np.array_equal(DECODING.load(tmp_path / "a.wav").wave, wave)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_sixteen_bit_samples_are_those_of_the_file_to_the_bit(tmp_path: Path, channels: int) -> None:
+    noise = np.random.default_rng(0).integers(-(1 << 15), 1 << 15, (1001, channels), dtype=np.int16)
+    soundfile.write(tmp_path / "a.wav", noise, RATE, subtype="PCM_16")
+    with wav.open(str(tmp_path / "a.wav")) as file:
+        samples = np.frombuffer(file.readframes(1001), "<i2").reshape(-1, channels)
+    expected = (samples.astype(np.float32) / 32768).mean(axis=1, dtype=np.float32)
+    assert np.array_equal(DECODING.load(tmp_path / "a.wav").wave, expected)
+
+
+@pytest.mark.parametrize("crop", ["start", "center"])
+def test_a_crop_of_a_wav_is_that_of_the_same_samples_as_flac(tmp_path: Path, crop: str) -> None:
+    noise = np.random.default_rng(1).integers(-20_000, 20_000, (30_001, 2), dtype=np.int16)
+    for name in ("a.wav", "a.flac"):
+        soundfile.write(tmp_path / name, noise, 22_050, subtype="PCM_16")
+    for rate in (22_050, RATE):
+        decoded, flac = (Decoding(rate, 0.7, crop).load(tmp_path / name).wave for name in ("a.wav", "a.flac"))
+        assert np.array_equal(decoded, flac)
+
+
+@pytest.mark.parametrize("place", range(44))
+def test_a_changed_byte_of_a_wav_header_gives_a_clip_of_the_planned_length_or_a_reason(
+    tmp_path: Path, place: int
+) -> None:
+    whole = written("WAV", "PCM_16")
+    for bit in range(8):
+        (tmp_path / "a.wav").write_bytes(patched(whole, place, "B", whole[place] ^ 1 << bit))
+        check(tmp_path / "a.wav")
+
+
+WHOLE = written("WAV", "PCM_16")
+FORMAT, DATA = WHOLE[12:36], WHOLE[36:]
+UNUSUAL = {
+    "cut off in its header": (WHOLE[:30], "refused"),
+    "bytes after the end": (WHOLE + b"more", "decoded"),
+    "a chunk after the audio": (riff(FORMAT, DATA, chunk(b"LIST", b"INFO")), "decoded"),
+    "a chunk of odd size before the audio": (riff(FORMAT, chunk(b"JUNK", b"odd"), DATA), "decoded"),
+    "a long chunk before the audio": (riff(FORMAT, chunk(b"JUNK", bytes(5000)), DATA), "decoded"),
+    "streamed": (patched(patched(WHOLE, 4, "<I", 0xFFFFFFFF), 40, "<I", 0xFFFFFFFF), "decoded"),
+    "another size of the file": (patched(WHOLE, 4, "<I", 100), "decoded"),
+    "a 64-bit size, cut": (written("RF64", "PCM_16")[:-100], "refused"),
+    "a size beyond the file": (patched(WHOLE, 40, "<I", struct.unpack_from("<I", WHOLE, 40)[0] + 2), "refused"),
+    "no channel": (patched(WHOLE, 22, "<H", 0), "refused"),
+    "no rate": (patched(WHOLE, 24, "<I", 0), "refused"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_an_unusual_wav_is_decoded_whole_or_refused(tmp_path: Path, case: str) -> None:
+    data, expected = UNUSUAL[case]
+    (tmp_path / "a.wav").write_bytes(data)
+    assert check(tmp_path / "a.wav") == expected

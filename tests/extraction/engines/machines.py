@@ -5,6 +5,7 @@ A gate in a clip's place holds the one actor that reads it there, so that a test
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -49,7 +50,7 @@ def descendants(root: int) -> dict[int, str]:
 
 def actors(root: int) -> list[int]:
     """The processes of actors in clusters that `root` started."""
-    return [pid for pid, name in descendants(root).items() if name.startswith("ray::RemoteWork")]
+    return [pid for pid, name in descendants(root).items() if name.startswith("ray::RemoteEncoder")]
 
 
 def of_ray(root: int) -> list[str]:
@@ -83,6 +84,15 @@ class Gate(type(Path())):  # type: ignore[misc]
             while not os.path.exists(f"{path}.open"):
                 time.sleep(0.01)
         return path
+
+
+class WarningPath(type(Path())):  # type: ignore[misc]
+    """A clip's path that makes the actor which opens it log a warning."""
+
+    def __fspath__(self) -> str:
+        if Path("/proc/self/cmdline").read_bytes().startswith(b"ray::"):
+            logging.getLogger("pipeline.extraction").warning("not enough memory")
+        return str(self)
 
 
 def open_gate(clip: Path) -> None:

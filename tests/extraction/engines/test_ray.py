@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,10 @@ from pipeline.commands.extract_features import main
 from pipeline.core.config import ExtractConfig, TextConfig
 from pipeline.core.errors import EmotionRankError, Interrupted, ManyProblems, StoreMismatch, UsageError
 from pipeline.extraction.audio.praat import load_praat
-from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask, work_of
+from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask, batch_encoder
 from pipeline.extraction.encoders import load_text_encoder
-from pipeline.extraction.engines.ray_actor import Failure
 from pipeline.extraction.engines.ray_cluster import ray_cluster
-from pipeline.extraction.engines.ray_pool import Batch, HeadsConfig, Node
+from pipeline.extraction.engines.ray_pool import ActorBatch, ActorState, Node
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.extract import extract
 from pipeline.extraction.status import verify
@@ -61,11 +61,10 @@ def _job(clips: list[Path], gates: Sequence[int] = ()) -> EncodeTask:
     """Praat's features of clips: the work that is quickest to load."""
     return EncodeTask(
         name="acoustic",
-        work=work_of("acoustic", load_praat(), ExtractConfig(), CPU),
+        encode=batch_encoder("acoustic", load_praat(), ExtractConfig(), CPU),
         sources=lambda rows: [
             AudioFile(machines.Gate(clips[row]) if row in gates else clips[row], 8000) for row in rows.tolist()
         ],
-        seconds=lambda _: 0.5,
     )
 
 
@@ -83,7 +82,7 @@ def _by_row(results: list[EncodedBatch | None]) -> dict[int, bytes]:
 
 
 def _by_threads(clips: list[Path]) -> dict[int, bytes]:
-    with Threads().encoded(_job(clips), _batches(len(clips))) as results:
+    with closing(Threads().encode_batches(_job(clips), _batches(len(clips)))) as results:
         return _by_row(list(results))
 
 
@@ -132,7 +131,10 @@ def test_batches_in_a_dead_actors_hand_are_done_again(
 
     killer = threading.Thread(target=kill_and_mend)
     killer.start()
-    with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips, [11]), _batches(40)) as results:
+    with (
+        ray_cluster(ExtractConfig()) as engine,
+        closing(engine.encode_batches(_job(clips, [11]), _batches(40))) as results,
+    ):
         found = _by_row(list(results))
         assert 0 < engine.workers <= 2
     killer.join()
@@ -156,7 +158,7 @@ def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Clust
     try:
         with (
             ray_cluster(ExtractConfig()) as engine,
-            engine.encoded(_job(clips, [20]), _batches(40)) as coming,
+            closing(engine.encode_batches(_job(clips, [20]), _batches(40))) as coming,
             pytest.raises(EmotionRankError, match=r"u20\.wav: 3 actors died on its batch of 1 \(.+\); expected .+"),
         ):
             results.extend(coming)
@@ -168,23 +170,23 @@ def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Clust
 
 
 def test_a_batch_that_an_actor_died_on_is_encoded_alone() -> None:
-    member = HeadsConfig(None, Node("1", "one", actors=1, calls=2), loading=None)
-    fresh, suspect = Batch(np.arange(2)), Batch(np.arange(2), deaths=1)
+    actor = ActorState(None, Node("1", "one", actors=1, calls=2), loading=None)
+    fresh, suspect = ActorBatch(np.arange(2)), ActorBatch(np.arange(2), deaths=1)
     for place in range(4):
-        assert member.may_take(fresh)
-        assert member.may_take(suspect) == (place == 0)
-        member.in_hand[place] = fresh
-    assert not member.may_take(fresh)
-    member.in_hand = {0: suspect}
-    assert not member.may_take(fresh)
-    member.in_hand, member.loading = {}, "not yet"
-    assert not member.may_take(fresh)
+        assert actor.accepts(fresh)
+        assert actor.accepts(suspect) == (place == 0)
+        actor.batches[place] = fresh
+    assert not actor.accepts(fresh)
+    actor.batches = {0: suspect}
+    assert not actor.accepts(fresh)
+    actor.batches, actor.loading = {}, "not yet"
+    assert not actor.accepts(fresh)
 
 
 @pytest.mark.slow
 def test_leaving_stops_the_actors_and_gives_up_what_they_have_in_hand(cluster: Cluster, clips: list[Path]) -> None:
     with ray_cluster(ExtractConfig()) as engine:
-        with engine.encoded(_job(clips, [0]), _batches(40)) as results:
+        with closing(engine.encode_batches(_job(clips, [0]), _batches(40))) as results:
             while next(results) is None:
                 pass
             assert machines.actors(os.getpid())
@@ -197,9 +199,8 @@ def test_every_error_of_the_family_survives_the_way_back() -> None:
         ManyProblems("weights", ["one is missing", "two is left over"], "Use others."),
         Interrupted("stores", 15),
     ):
-        back = pickle.loads(pickle.dumps(Failure.of(error))).error()
+        back = pickle.loads(pickle.dumps(error))
         assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
-        assert str(Failure.of(error).on("node x").error()).splitlines()[-1].startswith(f"node x: {error.subject}: ")
 
 
 @pytest.mark.slow
@@ -209,10 +210,10 @@ def test_a_file_that_only_the_driver_can_see_ends_the_run_and_fails_no_row(clust
     gone = clips[1].with_suffix(".gone")
     try:
         with ray_cluster(ExtractConfig()) as engine:
-            with engine.encoded(_job([gone]), _batches(1)) as results:
+            with closing(engine.encode_batches(_job([gone]), _batches(1))) as results:
                 assert [batch.reasons for batch in results if batch] == [["cannot be read (No such file or directory)"]]
             with (
-                engine.encoded(_job([unseen]), _batches(1)) as results,
+                closing(engine.encode_batches(_job([unseen]), _batches(1))) as results,
                 pytest.raises(
                     UsageError, match=r"node .+: /proc/self/fd/399 cannot be read .+ under one path everywhere"
                 ),
@@ -229,7 +230,10 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
     expected = _by_threads(clips)
     gates = [0, 2]  # the first of either actor's first two batches
     held: list[int] = []
-    with ray_cluster(ExtractConfig()) as engine, engine.encoded(_job(clips, gates), _batches(40)) as results:
+    with (
+        ray_cluster(ExtractConfig()) as engine,
+        closing(engine.encode_batches(_job(clips, gates), _batches(40))) as results,
+    ):
         found: list[EncodedBatch | None] = []
         while len(held) < 2:
             found.append(next(results))
@@ -251,11 +255,11 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
     folder = save_roberta(tmp_path)
     config = ExtractConfig(text=TextConfig(encoder="transformers", model=str(folder)))
     encoder = load_text_encoder(config.text, "cpu")
-    job = EncodeTask("text", work_of("text", encoder, config, CPU), lambda rows: ["calm"] * len(rows), lambda _: 0.0)
+    job = EncodeTask("text", batch_encoder("text", encoder, config, CPU), lambda rows: ["calm"] * len(rows))
     change(folder, lambda state: state[next(iter(state))].add_(1.0))
     with (
         ray_cluster(config) as engine,
-        engine.encoded(job, _batches(3)) as results,
+        closing(engine.encode_batches(job, _batches(3))) as results,
         pytest.raises(
             StoreMismatch, match=f"node {os.uname().nodename}: text encoder: weights_sha256 differ"
         ) as caught,
@@ -265,7 +269,7 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
     shutil.rmtree(folder)
     with (
         ray_cluster(config.model_copy(update={"text": config.text.model_copy(update={"model": "/gone"})})) as engine,
-        engine.encoded(job, _batches(3)) as results,
+        closing(engine.encode_batches(job, _batches(3))) as results,
         pytest.raises(UsageError, match=f"node {os.uname().nodename}: /gone: no such folder"),
     ):
         list(results)
@@ -274,13 +278,23 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
 @pytest.mark.slow
 def test_an_error_of_the_work_arrives_as_it_was(cluster: Cluster) -> None:
     job = _job([])
-    broken = EncodeTask(job.name, job.work, lambda rows: [3] * len(rows), job.seconds)
+    broken = EncodeTask(job.name, job.encode, lambda rows: [3] * len(rows))
     with (
         ray_cluster(ExtractConfig()) as engine,
-        engine.encoded(broken, _batches(3)) as results,
+        closing(engine.encode_batches(broken, _batches(3))) as results,
         pytest.raises(AttributeError, match="'int' object has no attribute 'path'"),
     ):
         list(results)
+
+
+@pytest.mark.slow
+def test_a_warning_of_an_actor_reaches_the_user(
+    cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = EncodeTask("acoustic", _job([]).encode, lambda rows: [AudioFile(machines.WarningPath(clips[0]), 8000)])
+    with ray_cluster(ExtractConfig()) as engine, closing(engine.encode_batches(job, _batches(1))) as results:
+        assert len(_by_row(list(results))) == 1
+    assert f"acoustic: node {os.uname().nodename}: not enough memory\n" in capsys.readouterr().err
 
 
 def _spawn(manifest: Path, out: Path) -> subprocess.Popen[str]:
