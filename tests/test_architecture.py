@@ -124,7 +124,7 @@ def test_files_are_changed_in_one_place() -> None:
     elsewhere = {
         "pipeline.data.captions.llm.responses",
         "pipeline.experiments.sweeps.study",
-        "pipeline.extraction.audio.files",
+        "pipeline.extraction.audio.decoding",
     }  # the last only reads
     found = {
         name
