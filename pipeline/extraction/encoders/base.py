@@ -121,7 +121,8 @@ def rectangle(rows: Sequence[Tensor], length: int) -> Tensor:
 
 @contextmanager
 def exact_inference() -> Iterator[None]:
-    """No gradients, deterministic kernels, and float32 as float32 on a GPU too: TF32 convolutions keep 1e-3."""
+    """No gradients, deterministic kernels, and float32 as float32: no TF32 (it keeps 1e-3), no caller's autocast."""
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), cudnn:
+    no_autocast = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with torch.inference_mode(), cudnn, no_autocast[0], no_autocast[1]:
         yield

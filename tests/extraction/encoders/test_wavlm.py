@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import WavLMConfig, WavLMModel
+from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
@@ -129,6 +129,66 @@ def test_lower_precision_stays_near_float32_and_keeps_its_residuals_in_it(like, 
     assert not torch.equal(exact, rough)
 
 
+def convolution(*, wrong):
+    """conv1d rounded from float32; or, for bfloat16 in oneDNN with 4 or 8 channels a group, as wrong as F52 found."""
+
+    def conv1d(x, weight, bias, *, padding, groups):
+        exact = torch.nn.functional.conv1d(x.float(), weight.float(), bias.float(), padding=padding, groups=groups)
+        affected = x.dtype == torch.bfloat16 and weight.shape[1] in (4, 8) and torch.backends.mkldnn.enabled
+        return (exact.roll(1, 1) if wrong and affected else exact).to(x.dtype)
+
+    return conv1d
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+@pytest.mark.parametrize("kind", ["transformers", "wavlm_ser"])
+def test_a_wrong_kernel_of_a_library_never_becomes_a_vector(tmp_path, monkeypatch, caplog, kind, channels):
+    model = tiny.wavlm(num_conv_pos_embedding_groups=32 // channels)
+    if kind == "transformers":
+        folder = tiny.save_speech(tmp_path, model, do_normalize=True)
+    else:
+        folder = tiny.save_ser(tmp_path, tiny.ser_state(model))
+    waves = [tiny.wave(1.0, 1), tiny.wave(0.7, 2)]
+
+    def encoded(precision, *, wrong):
+        caplog.clear()
+        monkeypatch.setattr(products, "conv1d", convolution(wrong=wrong))
+        config = AudioConfig(encoder=kind, model=str(folder), precision=precision)
+        return load_audio_encoder(config, "cpu").encode(waves)
+
+    exact = encoded("float32", wrong=True)
+    assert not caplog.records
+    rough = encoded("bfloat16", wrong=True)
+    assert torch.cosine_similarity(rough, exact).min() > 0.99
+    assert f"computed in float32, because this machine's bfloat16 kernel for {channels} channels a group" in caplog.text
+    assert not torch.equal(rough, exact)  # all else is computed in bfloat16
+    right = encoded("bfloat16", wrong=False)
+    assert not caplog.records
+    assert torch.cosine_similarity(right, exact).min() > 0.99
+    assert not torch.equal(right, rough)
+
+
+def test_a_kernel_that_gives_nan_is_wrong(monkeypatch, caplog):
+    def conv1d(x, weight, bias, **more):
+        exact = torch.nn.functional.conv1d(x.float(), weight.float(), bias.float(), **more)
+        return exact if x.dtype == torch.float32 else exact * torch.nan
+
+    monkeypatch.setattr(products, "conv1d", conv1d)
+    _, folded = models(WavLMConfig(**tiny.FEATURES, **tiny.LARGE_LIKE))
+    assert WavLM(folded, torch.float16).positions.weight.dtype == torch.float32
+    assert "largest error inf" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["wavlm", "hubert"])
+def test_a_callers_autocast_lowers_no_precision(tmp_path, kind):
+    model = tiny.wavlm() if kind == "wavlm" else HubertModel(HubertConfig(**tiny.FEATURES, **tiny.LARGE_LIKE))
+    folder = tiny.save_speech(tmp_path, model, do_normalize=True)
+    encoder = load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder)), "cpu")
+    before = encoder.encode([tiny.wave(1.0)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder.encode([tiny.wave(1.0)]), before)
+
+
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("like", LIKE)
 def test_a_model_that_was_cut_gives_its_inner_hidden_state(like, layer):
@@ -198,8 +258,6 @@ def test_the_deviation_of_a_lower_precision_is_measured(tmp_path):
 
 
 def test_lower_precision_is_refused_for_a_model_without_a_forward_of_our_own(tmp_path):
-    from transformers import HubertConfig, HubertModel
-
     folder = tiny.save_speech(
         tmp_path, HubertModel(HubertConfig(**tiny.FEATURES, **tiny.LARGE_LIKE)), do_normalize=True
     )
