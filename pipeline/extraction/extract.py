@@ -39,9 +39,9 @@ from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
 from pipeline.extraction.batching import AudioFile, BatchSampler, EncodeTask, batches, decoding_of, work_of
 from pipeline.extraction.encode_rows import encode_rows
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
-from pipeline.extraction.encoders.precision import deviation, with_precision
+from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines import Engine
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.status import content_of, sources_of, status_of
@@ -120,7 +120,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     plan_captions(Source(manifest, None), _without_acoustic(config.captions))  # a slip in them shows before the wait
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
-    text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
+    text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
     return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 
@@ -336,7 +336,7 @@ def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
             waves.append(decoding.load(inputs.manifest.path(row)).wave)
     if not waves:
         return {}
-    found = deviation(inputs.audio, load_audio_encoder(exact, device), waves)
+    found = deviation(inputs.audio, load_encoder("audio", exact, device), waves)
     log.warning(
         f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
         f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "

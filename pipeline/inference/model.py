@@ -26,7 +26,7 @@ from pipeline.core.hub import find_model, push_folder
 from pipeline.core.resources import pick_device
 from pipeline.extraction.audio.inputs import ArrayAudio, AudioInput, AudioInputs, audio_sources
 from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask, TextReader
-from pipeline.extraction.encoders import NEED_MODEL, load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import NEED_MODEL, load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.engines.threads import Threads
 from pipeline.inference.export import SETTINGS, Description, of_run, read_model, write_model
@@ -168,7 +168,9 @@ class EmotionRankCLAP:
     @cached_property
     def audio_encoder(self) -> AudioEncoder:
         """The speech encoder. Raises UsageError if it cannot be had, StoreMismatch if it is not the heads' own."""
-        encoder = load_audio_encoder(_placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device))
+        encoder = load_encoder(
+            "audio", _placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device)
+        )
         now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
         self._require_same("audio", self.config.fingerprint.audio, now)
         return encoder
@@ -176,7 +178,7 @@ class EmotionRankCLAP:
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The text encoder. Raises UsageError if it cannot be had, StoreMismatch if it is not the heads' own."""
-        encoder = load_text_encoder(_placed(self.config.encoders.text, self._text_model, "text"), str(self.device))
+        encoder = load_encoder("text", _placed(self.config.encoders.text, self._text_model, "text"), str(self.device))
         self._require_same("text", self.config.fingerprint.text, {"encoder": encoder.fingerprint()})
         return encoder
 

@@ -26,8 +26,8 @@ from pipeline.core.config_files import validate
 from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.core.files import read_yaml
 from pipeline.core.resources import pick_device
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
-from pipeline.extraction.encoders.precision import with_precision
+from pipeline.extraction.encoders import load_encoder
+from pipeline.extraction.encoders.speech import with_precision
 from pipeline.inference.nearest_neighbours import Filter, NearestNeighbours, UtteranceFilter, embed_rows
 from pipeline.training.run_folder import Run, open_run
 
@@ -144,7 +144,7 @@ class _Opened:
 
     def sentences(self) -> Callable[[str], Vectors]:
         """A sentence -> (1, width). Raises StoreMismatch when its encoder is not the stores'."""
-        encoder = load_text_encoder(self.config.text, str(self.device))
+        encoder = load_encoder("text", self.config.text, str(self.device))
         _refuse_another("text", self.stores.text, {"encoder": encoder.fingerprint()})
         return lambda sentence: self.embed_text(encoder.encode([sentence]))
 
@@ -153,7 +153,7 @@ class _Opened:
         from pipeline.extraction.audio.decoding import UnusableAudio
         from pipeline.extraction.batching import decoding_of
 
-        encoder = load_audio_encoder(with_precision(self.config.audio, self.device), str(self.device))
+        encoder = load_encoder("audio", with_precision(self.config.audio, self.device), str(self.device))
         decoding = decoding_of(encoder, self.config)
         ours = {"encoder": encoder.fingerprint(), "decoding": decoding.fingerprint()}
         _refuse_another("audio", self.stores.audio, ours)

@@ -21,7 +21,7 @@ import numpy as np
 
 from cache.stores import open_stores
 from pipeline.core.config import TextConfig
-from pipeline.extraction.encoders import load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.inference.nearest_neighbours import UtteranceFilter, embed_rows
 from pipeline.inference.search import SpeechIndex
 from pipeline.inference.web.audio_clips import Clips
@@ -101,7 +101,7 @@ _ASK = """([sentence, top]) => new Promise((done) => {
 
 
 def _page(folder: Path) -> SearchPage:
-    stores, encoder = open_stores(folder), load_text_encoder(TextConfig(), "cpu")
+    stores, encoder = open_stores(folder), load_encoder("text", TextConfig(), "cpu")
     heads = Heads(1024, encoder.width, width=512).requires_grad_(False)
     heads.initialise(0)
     manifest = stores.manifest

@@ -146,8 +146,7 @@ def stub_encoders(width: int, *, stop: bool) -> None:
             np.array([zlib.crc32(name) >> 8], np.float32), audio.digest_of(name), audio.stamp_of(os.stat(path))
         )
 
-    extraction.load_audio_encoder = lambda *_: Stub(width)  # type: ignore[assignment]
-    extraction.load_text_encoder = lambda *_: Stub(TEXT_WIDTH)  # type: ignore[assignment]
+    extraction.load_encoder = lambda kind, *_: Stub(width if kind == "audio" else TEXT_WIDTH)  # type: ignore[assignment]
     audio.Decoding.load = load  # type: ignore[method-assign]
 
 

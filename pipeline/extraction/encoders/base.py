@@ -76,7 +76,7 @@ class TwoSteps(ABC):
 
 @dataclass(frozen=True)
 class Padding:
-    """How a batch becomes a rectangle.
+    """How the clips of a batch become one tensor.
 
     `masked`: to the batch's longest clip, padding masked. `fixed_masked`: to `samples`, padding masked.
     `fixed`: to `samples`, and the zeros count as the clip's own (F9).
@@ -91,7 +91,7 @@ class Padding:
         return cls(config.padding, round(config.max_seconds * sample_rate))
 
     def length(self, longest: int) -> int:
-        """Samples of the rectangle. Raises UsageError if a clip is longer than a fixed one."""
+        """Samples of the padded batch. Raises UsageError if a clip is longer than a fixed length."""
         if self.kind == "masked":
             return longest
         if longest > self.samples:
@@ -111,7 +111,7 @@ def at_least(samples: Tensor, minimum: int) -> Tensor:
     return torch.nn.functional.pad(samples, (0, max(0, minimum - len(samples))))
 
 
-def rectangle(rows: Sequence[Tensor], length: int) -> Tensor:
+def padded_batch(rows: Sequence[Tensor], length: int) -> Tensor:
     """Rows of samples -> (B, length), zero beyond each."""
     batch = torch.zeros(len(rows), length)
     for row, samples in zip(batch, rows, strict=True):

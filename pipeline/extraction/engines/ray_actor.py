@@ -17,7 +17,7 @@ from pipeline.core.errors import EmotionRankError, StoreMismatch
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.audio.praat import load_praat
 from pipeline.extraction.batching import BatchEncoder, EncodedBatch, work_of
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import Encoder
 
 
@@ -91,7 +91,7 @@ class RemoteWork:
 def _load(kind: str, config: ExtractConfig, device: str) -> Encoder[Any]:
     if kind == "acoustic":
         return load_praat()
-    return load_text_encoder(config.text, device) if kind == "text" else load_audio_encoder(config.audio, device)
+    return load_encoder("text", config.text, device) if kind == "text" else load_encoder("audio", config.audio, device)
 
 
 def _check(found: dict[str, Any], order: Order) -> None:

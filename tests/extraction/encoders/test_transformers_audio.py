@@ -22,7 +22,7 @@ from transformers import (
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from tests.extraction.encoders import tiny
 
 BARE = {
@@ -45,7 +45,7 @@ def build(classes, **more):
 
 
 def load(folder, **more):
-    return load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
 
 
 def prepared(wave, do_normalize):

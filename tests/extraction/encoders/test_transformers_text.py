@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaForSequ
 
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from tests.extraction.encoders import tiny
 
 SHAPE = {
@@ -36,7 +36,8 @@ def save(folder, kind=RobertaForSequenceClassification):
 
 
 def load(folder, **more):
-    return load_text_encoder(TextConfig(encoder="transformers", model=str(folder), **{"pooling": "cls", **more}), "cpu")
+    config = TextConfig(encoder="transformers", model=str(folder), **{"pooling": "cls", **more})
+    return load_encoder("text", config, "cpu")
 
 
 def change(folder, edit):

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.wavlm_ser import Settings
 from tests.extraction.encoders import tiny
 
@@ -18,7 +18,7 @@ NAMES = {"current": tiny.CURRENT, "older": tiny.OLDER}
 
 
 def load(folder: Path, **more: object):
-    return load_audio_encoder(AudioConfig(encoder="wavlm_ser", model=str(folder), **more), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="wavlm_ser", model=str(folder), **more), "cpu")
 
 
 def plain(model, state: dict[str, torch.Tensor], wave, pooling: str) -> torch.Tensor:

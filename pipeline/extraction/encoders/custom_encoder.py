@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -88,18 +88,14 @@ class CustomSpeechEncoder(CustomTextEncoder):
     sample_rate: int
 
 
-def load_audio(config: AudioConfig, device: str) -> CustomSpeechEncoder:
-    """The registered speech encoder that `config` names. Raises UsageError, also for what its own code raises."""
-    part = find("audio encoder", config.encoder)
+def load(kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str) -> CustomTextEncoder:
+    """The registered encoder that `config` names. Raises UsageError, also for what its own code raises."""
+    part = find("audio encoder" if kind == "audio" else "text encoder", config.encoder)
     inner, width, declared = _loaded(part, config, device)
+    if kind == "text":
+        return CustomTextEncoder(part, inner, width, declared)
     rate = _whole(part, inner, "sample_rate", _HIGHEST_RATE)
     return CustomSpeechEncoder(part, inner, width, declared | {"sample_rate": rate}, rate)
-
-
-def load_text(config: TextConfig, device: str) -> CustomTextEncoder:
-    """The registered text encoder that `config` names. Raises UsageError, also for what its own code raises."""
-    part = find("text encoder", config.encoder)
-    return CustomTextEncoder(part, *_loaded(part, config, device))
 
 
 def _loaded(part: Plugin, config: AudioConfig | TextConfig, device: str) -> tuple[Any, int, dict[str, Any]]:
