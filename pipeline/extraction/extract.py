@@ -220,7 +220,7 @@ def plan_extraction(
         "texts": texts,  # acoustic captions are not known before the features are
         "audio_encoder": inputs.speech_fingerprint(inputs.audio),
         "text_encoder": inputs.text_fingerprint(inputs.text),
-        "bytes": size * (len(rows) * inputs.audio.width + texts * inputs.text.width),
+        "bytes": size * (len(rows) * inputs.audio.dim + texts * inputs.text.dim),
     }
 
 
@@ -230,7 +230,7 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     rows = sources_of(manifest, inputs.decoding(encoder), path)
     kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
-    plan = StoreSpec(path, kind, rows, width=encoder.width, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, kind, rows, width=encoder.dim, dtype=dtype, fingerprint=fingerprint)
     store, carried = open_for_writing(plan, lambda row: content_of(manifest.path(row)))
     if carried:
         log.warning(f"{path}: the manifest changed; {carried:,} of {len(store):,} rows carried over")
@@ -246,7 +246,7 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
-    plan = StoreSpec(path, "text", rows, width=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, "text", rows, width=inputs.text.dim, dtype=dtype, fingerprint=fingerprint)
     store, carried = open_for_writing(plan)
     before = content_of(captions_path)
     write_captions_file(captions, captions_path)

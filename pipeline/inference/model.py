@@ -226,7 +226,7 @@ def _encoded(
     """(n, width) vectors of `sources`, longest first, in stage one's own way: on a CPU a batch a core."""
     if type(batch_size) is not int or batch_size < 1:
         raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
-    vectors = torch.zeros(len(sources), work.encoder.width)
+    vectors = torch.zeros(len(sources), work.encoder.dim)
     problems: dict[int, str] = {}
     job = EncodeTask(what, work, lambda rows: [sources[row] for row in rows.tolist()], lambda _: 0.0)
     plan = BatchSampler.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)

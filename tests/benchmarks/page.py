@@ -102,7 +102,7 @@ _ASK = """([sentence, top]) => new Promise((done) => {
 
 def _page(folder: Path) -> SearchPage:
     stores, encoder = open_stores(folder), load_encoder("text", TextConfig(), "cpu")
-    heads = Heads(1024, encoder.width, width=512).requires_grad_(False)
+    heads = Heads(1024, encoder.dim, width=512).requires_grad_(False)
     heads.initialise(0)
     manifest = stores.manifest
     found = embed_rows(stores.audio, np.arange(len(manifest)), speech(heads))

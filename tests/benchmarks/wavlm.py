@@ -103,7 +103,7 @@ def clips(manifest: Path, count: int) -> list[np.ndarray]:
 
 def over(encoder: SpeechEncoder, waves: list[np.ndarray], plan: list[np.ndarray]) -> np.ndarray:
     """The vectors of all clips, (N, width); a thread a core."""
-    vectors = np.empty((len(waves), encoder.width), np.float32)
+    vectors = np.empty((len(waves), encoder.dim), np.float32)
 
     def one(rows: np.ndarray) -> None:
         vectors[rows] = encoder.encode([waves[row] for row in rows]).numpy()

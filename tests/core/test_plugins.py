@@ -75,13 +75,13 @@ def test_a_file_runs_once_leaves_no_bytecode_and_may_import_from_beside_it(
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     plugin(tmp_path, "WIDTH = 5\n", "beside_the_plugin.py")
-    text = SPECTRUM.format(version=1, scale=1).replace("width = 16_000, 8", "width = 16_000, WIDTH")
+    text = SPECTRUM.format(version=1, scale=1).replace("dim = 16_000, 8", "dim = 16_000, WIDTH")
     ran = f"from pathlib import Path\nwith Path({str(tmp_path / 'ran')!r}).open('a') as file:\n    file.write('x')\n"
     path = plugin(tmp_path, f"{ran}from beside_the_plugin import WIDTH\n{text}")
     load_plugins([path, path])
     load_plugins([str(path)])
     assert (tmp_path / "ran").read_text() == "x"
-    assert find("audio encoder", "mine").make.width == 5
+    assert find("audio encoder", "mine").make.dim == 5
     assert find("audio encoder", "mine").home == path
     assert not list(tmp_path.glob("__pycache__/mine*"))
     assert list(tmp_path.glob("__pycache__/beside*"))  # Python's own import does

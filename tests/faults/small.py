@@ -25,7 +25,7 @@ WIDTH = 8
 class QuickEncoder:
     """A vector of a clip or a text that depends on all of it."""
 
-    width = WIDTH
+    dim = WIDTH
     sample_rate = 16_000
 
     def __init__(self, slow_below: int = 0, weights: str = "sha256:0") -> None:

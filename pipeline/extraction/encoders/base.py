@@ -28,7 +28,7 @@ class Encoder(Protocol[T]):
     """
 
     @property
-    def width(self) -> int:
+    def dim(self) -> int:
         """Numbers in one vector."""
 
     def fingerprint(self) -> dict[str, Any]:
@@ -38,10 +38,10 @@ class Encoder(Protocol[T]):
         """(B,) inputs -> what `compute` takes. Done by many threads, beside the device's work."""
 
     def compute(self, prepared: Any) -> torch.Tensor:
-        """-> (B, width) float32 on the CPU. Done by one thread at a time on an accelerator."""
+        """-> (B, dim) float32 on the CPU. Done by one thread at a time on an accelerator."""
 
     def encode(self, inputs: Sequence[T]) -> torch.Tensor:
-        """Both steps: (B,) inputs -> (B, width) float32 on the CPU."""
+        """Both steps: (B,) inputs -> (B, dim) float32 on the CPU."""
 
 
 class AudioEncoder(Encoder[Waveform], Protocol):
@@ -70,7 +70,7 @@ class TwoSteps(ABC):
         """See `Encoder`."""
 
     def encode(self, inputs: Any) -> torch.Tensor:
-        """(B,) inputs -> (B, width) float32 on the CPU."""
+        """(B,) inputs -> (B, dim) float32 on the CPU."""
         return self.compute(self.prepare(inputs))
 
 

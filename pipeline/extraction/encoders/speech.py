@@ -85,7 +85,7 @@ class SpeechEncoder(TwoSteps):
     normalise: Callable[[Tensor], Tensor]  # (samples,) -> (samples,), before padding (F18)
     pool: Pool
     padding: Padding
-    width: int
+    dim: int
     sample_rate: int
     declared: dict[str, Any]
 
@@ -100,8 +100,8 @@ class SpeechEncoder(TwoSteps):
         return [self._padded(rows, chosen) for chosen in self._together([len(row) for row in rows])]
 
     def compute(self, prepared: list[PaddedBatch]) -> Tensor:
-        """-> (B, width) float32 on the CPU."""
-        vectors = torch.empty(sum(len(part.rows) for part in prepared), self.width)
+        """-> (B, dim) float32 on the CPU."""
+        vectors = torch.empty(sum(len(part.rows) for part in prepared), self.dim)
         with exact_inference():
             for part in prepared:
                 samples = part.samples.to(self.device, non_blocking=True)
@@ -235,11 +235,11 @@ def load(folder: Path, shape: Any, config: AudioConfig, device: str) -> SpeechEn
         "sample_rate": rate,
         **in_precision(config.precision),
     }
-    width = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
+    dim = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
     prepare = standardise if normalised else unchanged
     pool = plain_pooling(config.pooling, folder)
     padding = Padding.of(config, rate)
-    return SpeechEncoder(forward, shape, torch.device(device), prepare, pool, padding, width, rate, declared)
+    return SpeechEncoder(forward, shape, torch.device(device), prepare, pool, padding, dim, rate, declared)
 
 
 def check_strides(shape: Any, rate: int, subject: object) -> None:

@@ -53,7 +53,7 @@ class TextModel(TwoSteps):
     tokenizer: Any
     pooling: str
     max_tokens: int  # special tokens included
-    width: int
+    dim: int
     declared: dict[str, Any]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class TextModel(TwoSteps):
             )
 
     def compute(self, prepared: Any) -> Tensor:
-        """-> (B, width) float32 on the CPU, not normalised."""
+        """-> (B, dim) float32 on the CPU, not normalised."""
         if prepared is None:
-            return torch.empty(0, self.width)
+            return torch.empty(0, self.dim)
         with exact_inference():
             tokens = prepared.to(self.model.device)
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)

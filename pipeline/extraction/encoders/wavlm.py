@@ -256,7 +256,7 @@ class Layer:
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         attention = layer.attention
-        self.heads, self.width, self.dtype = attention.num_heads, attention.head_dim, dtype
+        self.heads, self.dim, self.dtype = attention.num_heads, attention.head_dim, dtype
         self.constant = attention.gru_rel_pos_const.detach().float().reshape(-1)  # (H,)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         scales = [attention.scaling, 1.0, 1.0]
@@ -282,7 +282,7 @@ class Layer:
 
     def attend(self, x: Tensor, table: Tensor, outside: Tensor | None) -> Tensor:
         """Attention with the gated position bias, before its output's projection: (B, T, D) -> (B, T, D)."""
-        sizes = [*3 * [self.heads * self.width], 2 * self.heads]
+        sizes = [*3 * [self.heads * self.dim], 2 * self.heads]
         query, key, value, gate = torch.split_with_sizes(self.inward(x), sizes, -1)
         reset, update = torch.sigmoid(gate.float()).chunk(2, -1)  # (B, T, H)
         gate = (reset * (update * self.constant - 1.0) + 2.0).transpose(1, 2)[..., None]  # (B, H, T, 1)

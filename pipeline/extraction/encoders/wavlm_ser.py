@@ -139,15 +139,15 @@ class Published(nn.Module):
 
     def __init__(self, ssl_model: Any, hidden: int, outputs: int) -> None:
         super().__init__()
-        width = ssl_model.config.hidden_size
+        dim = ssl_model.config.hidden_size
         self.ssl_model = ssl_model
-        self.pool_model = AttentivePooling(width)
-        head = nn.Sequential(nn.Linear(2 * width, hidden), nn.LayerNorm(hidden), nn.ReLU())
+        self.pool_model = AttentivePooling(dim)
+        head = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LayerNorm(hidden), nn.ReLU())
         self.ser_model = nn.ModuleDict({"fc": nn.Sequential(head), "out": nn.Sequential(nn.Linear(hidden, outputs))})
 
 
 def load(folder: Path, config: AudioConfig, device: str) -> SpeechEncoder:
-    """The published checkpoint as an AudioEncoder; its pooling decides the width (1024, 1024 or 2048; F19).
+    """The published checkpoint as an AudioEncoder; its pooling decides the vector's size (1024, 1024 or 2048; F19).
 
     Raises UsageError for a folder of another layout, or a weight missing, renamed, left over or of another shape.
     """
@@ -156,7 +156,7 @@ def load(folder: Path, config: AudioConfig, device: str) -> SpeechEncoder:
     model = _published(settings, read_state(files), folder)
     _last_layer_only(config, len(model.ssl_model.encoder.layers), folder)
     model.to(device)
-    width, pool = _pooling(model, config.pooling)
+    dim, pool = _pooling(model, config.pooling)
     shape = model.ssl_model.config
     forward = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
     del model.ssl_model  # the pooling keeps `model`; the forward has the weights as it wants them
@@ -178,7 +178,7 @@ def load(folder: Path, config: AudioConfig, device: str) -> SpeechEncoder:
         settings.normalise,
         pool,
         Padding.of(config, settings.sampling_rate),
-        width,
+        dim,
         settings.sampling_rate,
         declared,
     )
@@ -205,15 +205,15 @@ def _last_layer_only(config: AudioConfig, count: int, subject: object) -> None:
 
 
 def _pooling(model: Published, kind: str) -> tuple[int, Pool]:
-    """Width and pooling of F19: `mean` is mu, `mean_std` mu || sigma, `hidden` the layer after pooling."""
-    width = model.ssl_model.config.hidden_size
+    """Size of the vector and pooling of F19: `mean` is mu, `mean_std` mu || sigma, `hidden` the layer after pooling."""
+    dim = model.ssl_model.config.hidden_size
     head: Any = model.ser_model["fc"]
     if kind == "mean":
-        return width, lambda frames, mask: mean(frames, model.pool_model(frames, mask))
+        return dim, lambda frames, mask: mean(frames, model.pool_model(frames, mask))
 
     def both(frames: Tensor, mask: Tensor) -> Tensor:
         return torch.cat(statistics(frames, model.pool_model(frames, mask)), 1)
 
     if kind == "mean_std":
-        return 2 * width, both
+        return 2 * dim, both
     return head[0][0].out_features, lambda frames, mask: head(both(frames, mask))

@@ -79,7 +79,7 @@ class WhisperSpeech(TwoSteps):
     layer: int
     pool: Pool
     padding: Padding
-    width: int
+    dim: int
     sample_rate: int
     declared: dict[str, Any]
 
@@ -92,9 +92,9 @@ class WhisperSpeech(TwoSteps):
         return [at_least(wave, self.mel.window_size) for wave in tensors(inputs)]
 
     def compute(self, prepared: list[Tensor]) -> Tensor:
-        """-> (B, width) float32 on the CPU."""
+        """-> (B, dim) float32 on the CPU."""
         if not prepared:
-            return torch.empty(0, self.width)
+            return torch.empty(0, self.dim)
         rows = prepared
         with exact_inference():
             length = self.padding.length(max(len(row) for row in rows))

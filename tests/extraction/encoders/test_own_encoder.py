@@ -36,7 +36,7 @@ from tests.stage_two import EVALUATION, TRAINING, run_command
 
 def made(**members: Any) -> Any:
     """A registered speech encoder with these members, loaded; by default a sound one."""
-    sound = {"width": 3, "sample_rate": 16_000, "__init__": lambda self, config, device: None}
+    sound = {"dim": 3, "sample_rate": 16_000, "__init__": lambda self, config, device: None}
     sound["encode"] = lambda self, waves: torch.ones(len(waves), 3)
     register_audio_encoder("own")(type("Own", (), {k: v for k, v in (sound | members).items() if v is not None}))
     return load_encoder("audio", AudioConfig(encoder="own"), "cpu")
@@ -49,7 +49,7 @@ def test_an_encoder_that_wraps_the_embedded_one_fills_a_store_with_its_vectors(s
     class Wrapped:
         def __init__(self, config: AudioConfig, device: str) -> None:
             self.inner = load_encoder("audio", AudioConfig(), device)
-            self.width, self.sample_rate = self.inner.width, self.inner.sample_rate
+            self.dim, self.sample_rate = self.inner.dim, self.inner.sample_rate
 
         def encode(self, waves: list[np.ndarray]) -> torch.Tensor:
             return self.inner.encode(waves)
@@ -160,11 +160,11 @@ def test_vectors_may_be_numpys_or_of_any_float_and_no_inputs_give_none() -> None
 @pytest.mark.parametrize(
     ("member", "value", "said"),
     [
-        ("width", None, "width None; expected a whole number from 1"),
-        ("width", True, "width True"),
-        ("width", 0, "width 0"),
+        ("dim", None, "dim None; expected a whole number from 1"),
+        ("dim", True, "dim True"),
+        ("dim", 0, "dim 0"),
         ("sample_rate", 16e3, "sample_rate 16000.0; expected a whole number from 1 to 384000"),
-        ("encode", None, "a Own without encode; expected encode(inputs) -> (B, width)"),
+        ("encode", None, "a Own without encode; expected encode(inputs) -> (B, dim)"),
         ("__init__", lambda self, config: None, "TypeError"),
         ("fingerprint", lambda self: [1], "a fingerprint of list; expected a dict that JSON can hold"),
         ("fingerprint", lambda self: {"a": object()}, "a fingerprint of dict"),
@@ -228,7 +228,7 @@ def test_a_vector_that_is_not_finite_costs_its_own_row_and_is_refused_elsewhere(
         return torch.tensor([[float("nan") if len(wave) < 7000 else 1.0] * 3 for wave in waves])
 
     made(encode=encode)
-    register_text_encoder("words")(type("W", (), {"width": 2, "__init__": lambda *_: None, "encode": _two}))
+    register_text_encoder("words")(type("W", (), {"dim": 2, "__init__": lambda *_: None, "encode": _two}))
     settings = ["audio.encoder=own", "text.encoder=words", "captions.styles=[dimensional]"]
     result = extract(many, out=tmp_path / "s", overrides=[*QUICK, *settings])
     assert result["audio"]["failed"] == 10  # of 0.4 s, every seventh

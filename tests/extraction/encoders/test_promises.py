@@ -77,7 +77,7 @@ def test_the_same_batch_gives_the_same_bits_wherever_it_lies_in_memory(load):
     assert torch.equal(load().encode(WAVES), before)
     assert before.device.type == "cpu"
     assert before.dtype == torch.float32
-    assert before.shape == (len(WAVES), encoder.width)
+    assert before.shape == (len(WAVES), encoder.dim)
 
 
 @pytest.mark.parametrize("load", [wavlm, hubert, whisper, embedded], indirect=True)  # group norms see their padding
@@ -113,7 +113,7 @@ def test_silence_has_a_finite_vector(load):
 
 def test_no_clips_give_no_vectors(load):
     encoder = load()
-    assert encoder.encode([]).shape == (0, encoder.width)
+    assert encoder.encode([]).shape == (0, encoder.dim)
 
 
 def test_a_clip_longer_than_a_fixed_length_is_refused(load):
@@ -147,5 +147,5 @@ def test_a_sentence_does_not_depend_on_its_batch(text, pooling):
     torch.testing.assert_close(together, torch.cat([encoder.encode([each]) for each in texts]), atol=1e-5, rtol=1e-5)
     assert torch.equal(encoder.encode(texts), together)
     assert not torch.allclose(together[0], together[3], atol=1e-4)
-    assert encoder.encode([]).shape == (0, encoder.width)
+    assert encoder.encode([]).shape == (0, encoder.dim)
     assert json.loads(json.dumps(encoder.fingerprint())) == encoder.fingerprint()

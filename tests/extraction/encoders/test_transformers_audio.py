@@ -77,7 +77,7 @@ def test_an_inner_layer_equals_transformers_hidden_state(tmp_path, kind, norm, l
         expected = model(prepared(wave, True), output_hidden_states=True).hidden_states[layer][0]
     encoder = load(tiny.save_speech(tmp_path, model, do_normalize=True), layer=layer, pooling="mean_std")
     statistics = torch.cat([expected.mean(0), expected.std(0, correction=0)])
-    assert encoder.width == 64
+    assert encoder.dim == 64
     torch.testing.assert_close(encoder.encode([wave])[0], statistics, atol=1e-5, rtol=1e-5)
 
 

@@ -56,7 +56,7 @@ def last_hidden_state(folder, text, **tokens):
 def test_cls_is_the_first_position_of_the_last_layer(tmp_path):
     encoder = load(save(tmp_path))
     vectors = encoder.encode(TEXTS)
-    assert vectors.shape == (4, encoder.width) == (4, 32)
+    assert vectors.shape == (4, encoder.dim) == (4, 32)
     for vector, text in zip(vectors, TEXTS, strict=True):
         torch.testing.assert_close(vector, last_hidden_state(tmp_path, text)[0], atol=1e-5, rtol=1e-5)
 

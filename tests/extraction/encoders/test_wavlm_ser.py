@@ -52,7 +52,7 @@ def test_a_published_checkpoint_equals_the_plain_computation(tmp_path, names, po
     encoder = load(tiny.save_ser(tmp_path, state), pooling=pooling)
     wave = tiny.wave(1.3)
     vector = encoder.encode([wave])
-    assert vector.shape == (1, width) == (1, encoder.width)
+    assert vector.shape == (1, width) == (1, encoder.dim)
     assert vector.dtype == torch.float32
     torch.testing.assert_close(vector[0], plain(model, state, wave, pooling), atol=1e-5, rtol=1e-5)
 
