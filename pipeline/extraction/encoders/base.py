@@ -1,4 +1,4 @@
-"""What stage one asks of an encoder, and waveforms of any lengths as one zero-padded tensor."""
+"""The interface of an encoder, and waveforms of any lengths as one zero-padded batch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TextEncoder: TypeAlias = Encoder[str]
 
 
 class TwoSteps(ABC):
-    """Makes an encoder's two steps one."""
+    """An encoder whose `encode` is `compute` of `prepare`."""
 
     @abstractmethod
     def prepare(self, inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""An encoder of the user's own as stage one takes it: what tells it from another, and its vectors checked."""
+"""A plugin's encoder as an `Encoder`: its fingerprint, with a hash of its weights, and its vectors checked."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pipeline.extraction.encoders.base import TwoSteps, exact_inference
 log = logging.getLogger(__name__)
 
 _PLACES = {"model", "revision", "encoder", "batch_seconds", "batch_size", "max_seconds", "crop"}  # or in the decoding
-_DEEPEST = 8  # objects within objects that are searched for weights
+_MAX_DEPTH = 8  # objects within objects that are searched for weights
 _NO_STATE = (type, ModuleType, FunctionType, MethodType, str, bytes, int, float, type(None))
-_HIGHEST_RATE = 384_000
+_MAX_RATE = 384_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class CustomTextEncoder(TwoSteps):
             return lengths, self.inner.prepare(list(inputs)) if self._two_steps else list(inputs)
 
     def compute(self, prepared: Any) -> Tensor:
-        """-> (B, dim) float32 on the CPU. Raises EmotionRankError for what is none."""
+        """-> (B, dim) float32 on the CPU. Raises EmotionRankError for anything else."""
         lengths, inputs = prepared
         if not lengths:
             return torch.empty(0, self.dim)
@@ -94,7 +94,7 @@ def load(kind: Literal["audio", "text"], config: AudioConfig | TextConfig, devic
     inner, dim, declared = _loaded(part, config, device)
     if kind == "text":
         return CustomTextEncoder(part, inner, dim, declared)
-    rate = _whole(part, inner, "sample_rate", _HIGHEST_RATE)
+    rate = _whole(part, inner, "sample_rate", _MAX_RATE)
     return CustomSpeechEncoder(part, inner, dim, declared | {"sample_rate": rate}, rate)
 
 
@@ -109,7 +109,7 @@ def _loaded(part: Plugin, config: AudioConfig | TextConfig, device: str) -> tupl
             raise UsageError(part, found, "encode(inputs) -> (B, dim)", "Give its class that method.")
         for _, held in _held(inner, "", set(), 0):
             if isinstance(held, nn.Module):
-                held.eval()  # dropout in a frozen encoder is a slip
+                held.eval()  # a frozen encoder has no dropout
         declared = _declared(part, inner, config)
     return inner, dim, declared
 
@@ -179,7 +179,7 @@ def _tensors(encoder: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _held(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """The modules, tensors and arrays in an object, in its attributes, in containers, each once, by name."""
-    if id(thing) in seen or depth > _DEEPEST or isinstance(thing, _NO_STATE):
+    if id(thing) in seen or depth > _MAX_DEPTH or isinstance(thing, _NO_STATE):
         return
     seen.add(id(thing))
     if isinstance(thing, nn.Module | Tensor | np.ndarray):
