@@ -12,7 +12,7 @@ import pytest
 import pipeline.inference.search
 from pipeline.core.config import TrainConfig
 from pipeline.core.progress import narration
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.extract import extract
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -76,6 +76,5 @@ def trained(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def encoders_loaded_once() -> Iterator[None]:
     """A search loads its encoders anew; here once for all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.inference.search, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.inference.search, "load_audio_encoder", cache(load_audio_encoder))
+        patch.setattr(pipeline.inference.search, "load_encoder", cache(load_encoder))
         yield

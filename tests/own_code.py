@@ -28,7 +28,7 @@ from pipeline import register_audio_encoder
 
 @register_audio_encoder("mine", version={version})
 class Spectrum:
-    sample_rate, width = 16_000, 8
+    sample_rate, dim = 16_000, 8
     def __init__(self, config, device):
         self.window = torch.hann_window(64) * {scale}
     def encode(self, waves):
@@ -43,7 +43,7 @@ from pipeline import register_text_encoder
 
 @register_text_encoder("words")
 class Words:
-    width = 7
+    width = 7  # the earlier name of dim, which plugins may keep
     def __init__(self, config, device):
         pass
     def encode(self, sentences):

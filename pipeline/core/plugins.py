@@ -83,7 +83,7 @@ def register_audio_encoder(name: str, *, version: int = 1) -> Callable[[F], F]:
 
         register_audio_encoder("mine")(LogMel)
 
-    sample_rate: Hz. width: of a vector. encode(waves): a list of (samples,) float32 arrays -> (B, width).
+    sample_rate: Hz. dim: numbers in a vector. encode(waves): a list of (samples,) float32 arrays -> (B, dim).
     Raise `version` when the code changes what comes out; weights are hashed. Raises UsageError.
     """
     return _decorator("audio encoder", name, version)
@@ -94,7 +94,7 @@ def register_text_encoder(name: str, *, version: int = 1) -> Callable[[F], F]:
 
         register_text_encoder("my_words")(Words)
 
-    width: of a vector. encode(sentences): a list of str -> (B, width). `version` is that of `register_audio_encoder`.
+    dim: numbers in a vector. encode(sentences): a list of str -> (B, dim). `version`: see `register_audio_encoder`.
     Raises UsageError.
     """
     return _decorator("text encoder", name, version)

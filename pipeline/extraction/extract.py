@@ -45,9 +45,9 @@ from pipeline.extraction.batching import (
     decoding_of,
     encode_rows,
 )
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
-from pipeline.extraction.encoders.precision import deviation, with_precision
+from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.status import digest_of_path, sources_of, status_of
 
@@ -118,7 +118,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     assign_captions(CaptionSource(manifest, None), _without_acoustic(config.captions))  # fails before the long work
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
-    text, audio = load_text_encoder(config.text, str(chosen)), load_audio_encoder(config.audio, str(chosen))
+    text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
     return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 
@@ -217,7 +217,7 @@ def plan_extraction(
         "texts": texts,  # acoustic captions are not known before the features are
         "audio_encoder": inputs.speech_fingerprint(inputs.audio),
         "text_encoder": inputs.text_fingerprint(inputs.text),
-        "bytes": size * (len(rows) * inputs.audio.width + texts * inputs.text.width),
+        "bytes": size * (len(rows) * inputs.audio.dim + texts * inputs.text.dim),
     }
 
 
@@ -227,7 +227,7 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     rows = sources_of(manifest, inputs.decoding(encoder), path)
     kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
-    plan = StoreSpec(path, kind, rows, dim=encoder.width, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, kind, rows, dim=encoder.dim, dtype=dtype, fingerprint=fingerprint)
     store, reused = open_for_writing(plan, lambda row: digest_of_path(manifest.path(row)))
     if reused:
         log.warning(f"{path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
@@ -243,7 +243,7 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
-    plan = StoreSpec(path, "text", rows, dim=inputs.text.width, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, "text", rows, dim=inputs.text.dim, dtype=dtype, fingerprint=fingerprint)
     store, reused = open_for_writing(plan)
     before = digest_of_path(captions_path)
     write_captions_file(captions, captions_path)
@@ -330,7 +330,7 @@ def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
             waves.append(decoding.load(inputs.manifest.path(row)).wave)
     if not waves:
         return {}
-    found = deviation(inputs.audio, load_audio_encoder(exact, device), waves)
+    found = deviation(inputs.audio, load_encoder("audio", exact, device), waves)
     log.warning(
         f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
         f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "

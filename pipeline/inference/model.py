@@ -27,7 +27,7 @@ from pipeline.core.hub import find_model, push_folder
 from pipeline.core.resources import pick_device
 from pipeline.extraction.audio.inputs import ArrayAudio, AudioInput, AudioInputs, audio_sources
 from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask, read_text
-from pipeline.extraction.encoders import NEED_MODEL, load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import NEED_MODEL, load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.engines.threads import Threads
 from pipeline.inference.export import SETTINGS, Description, of_run, read_model, write_model
@@ -171,7 +171,7 @@ class EmotionRankCLAP:
     @cached_property
     def audio_encoder(self) -> AudioEncoder:
         """The speech encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
-        encoder = load_audio_encoder(_placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device))
+        encoder = load_encoder("audio", _placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device))
         now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
         self._require_same("audio", self.config.fingerprint.audio, now)
         return encoder
@@ -179,7 +179,7 @@ class EmotionRankCLAP:
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The text encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
-        encoder = load_text_encoder(_placed(self.config.encoders.text, self._text_model, "text"), str(self.device))
+        encoder = load_encoder("text", _placed(self.config.encoders.text, self._text_model, "text"), str(self.device))
         self._require_same("text", self.config.fingerprint.text, {"encoder": encoder.fingerprint()})
         return encoder
 
@@ -227,7 +227,7 @@ def _encoded(
     """(n, dim) vectors of `sources`, encoded as in stage one, longest first: on a CPU one batch a core."""
     if type(batch_size) is not int or batch_size < 1:
         raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
-    vectors = torch.zeros(len(sources), encoder.encoder.width)
+    vectors = torch.zeros(len(sources), encoder.encoder.dim)
     problems: dict[int, str] = {}
     job = EncodeTask(what, encoder, lambda rows: [sources[row] for row in rows.tolist()])
     plan = BatchSampler.of_size(np.argsort(-np.array(lengths, dtype=np.int64), kind="stable"), batch_size)

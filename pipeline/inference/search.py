@@ -29,8 +29,8 @@ from pipeline.core.files import read_yaml
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device
 from pipeline.data.corpora.label_names import closest
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
-from pipeline.extraction.encoders.precision import with_precision
+from pipeline.extraction.encoders import load_encoder
+from pipeline.extraction.encoders.speech import with_precision
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ class _Embedder:
 
     def sentence_embedder(self) -> Callable[[str], Vectors]:
         """A sentence -> (1, dim). Raises StoreMismatch if the text encoder is not the stores'."""
-        encoder = load_text_encoder(self.config.text, str(self.device))
+        encoder = load_encoder("text", self.config.text, str(self.device))
         _require_same_encoder("text", self.stores.text, {"encoder": encoder.fingerprint()})
         return lambda sentence: self.embed_text(encoder.encode([sentence]))
 
@@ -183,7 +183,7 @@ class _Embedder:
         from pipeline.extraction.audio.decoding import UnusableAudio
         from pipeline.extraction.batching import decoding_of
 
-        encoder = load_audio_encoder(with_precision(self.config.audio, self.device), str(self.device))
+        encoder = load_encoder("audio", with_precision(self.config.audio, self.device), str(self.device))
         decoding = decoding_of(encoder, self.config)
         _require_same_encoder(
             "audio", self.stores.audio, {"encoder": encoder.fingerprint(), "decoding": decoding.fingerprint()}

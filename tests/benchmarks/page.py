@@ -21,7 +21,7 @@ import numpy as np
 
 from cache.stores import open_stores
 from pipeline.core.config import TextConfig
-from pipeline.extraction.encoders import load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.inference.search import SpeechIndex, UtteranceFilter, embed_rows
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
@@ -100,8 +100,8 @@ _ASK = """([sentence, top]) => new Promise((done) => {
 
 
 def _page(folder: Path) -> SearchPage:
-    stores, encoder = open_stores(folder), load_text_encoder(TextConfig(), "cpu")
-    heads = Heads(1024, encoder.width, dim=512).requires_grad_(False)
+    stores, encoder = open_stores(folder), load_encoder("text", TextConfig(), "cpu")
+    heads = Heads(1024, encoder.dim, dim=512).requires_grad_(False)
     heads.initialise(0)
     manifest = stores.manifest
     found = embed_rows(stores.audio, np.arange(len(manifest)), speech(heads))

@@ -123,14 +123,14 @@ def stub_encoders(width: int, *, stop: bool) -> None:
         sample_rate = 16_000
 
         def __init__(self, width: int) -> None:
-            self.width = width
+            self.dim = width
 
         def fingerprint(self) -> dict[str, Any]:
-            return {"encoder": "stub", "width": self.width}
+            return {"encoder": "stub", "width": self.dim}
 
         def encode(self, inputs: Sequence[Any]) -> torch.Tensor:
             seeds = np.array([zlib.crc32(i.encode()) if isinstance(i, str) else int(i[0]) for i in inputs])
-            return torch.from_numpy(table[seeds % len(table), : self.width] + (1e-4 * (seeds % 997))[:, None])
+            return torch.from_numpy(table[seeds % len(table), : self.dim] + (1e-4 * (seeds % 997))[:, None])
 
         def prepare(self, inputs: Sequence[Any]) -> Sequence[Any]:
             return inputs
@@ -146,8 +146,7 @@ def stub_encoders(width: int, *, stop: bool) -> None:
             np.array([zlib.crc32(name) >> 8], np.float32), audio.digest_of(name), audio.stamp_of(os.stat(path))
         )
 
-    extraction.load_audio_encoder = lambda *_: Stub(width)  # type: ignore[assignment]
-    extraction.load_text_encoder = lambda *_: Stub(TEXT_WIDTH)  # type: ignore[assignment]
+    extraction.load_encoder = lambda kind, *_: Stub(width if kind == "audio" else TEXT_WIDTH)  # type: ignore[assignment]
     audio.Decoding.load = load  # type: ignore[method-assign]
 
 

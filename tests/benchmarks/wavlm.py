@@ -22,9 +22,8 @@ from transformers import WavLMConfig, WavLMModel
 from pipeline.core.resources import cores
 from pipeline.extraction.batching import batches
 from pipeline.extraction.encoders.base import Padding
-from pipeline.extraction.encoders.hub_speech import standardise
 from pipeline.extraction.encoders.pooling import plain_pooling
-from pipeline.extraction.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm
+from pipeline.extraction.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm, standardise
 from pipeline.extraction.encoders.wavlm import WavLM
 from pipeline.extraction.extract import read_inputs, resolve_extraction
 
@@ -104,7 +103,7 @@ def clips(manifest: Path, count: int) -> list[np.ndarray]:
 
 def over(encoder: SpeechEncoder, waves: list[np.ndarray], plan: list[np.ndarray]) -> np.ndarray:
     """The vectors of all clips, (N, width); a thread a core."""
-    vectors = np.empty((len(waves), encoder.width), np.float32)
+    vectors = np.empty((len(waves), encoder.dim), np.float32)
 
     def one(rows: np.ndarray) -> None:
         vectors[rows] = encoder.encode([waves[row] for row in rows]).numpy()

@@ -15,7 +15,7 @@ import pytest
 
 import pipeline.extraction.extract
 from pipeline.commands.completion import COMMANDS
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.training.run_folder import Run
 from tests.commands.texts import ended
 from tests.data.captions.endpoint import serving
@@ -60,8 +60,7 @@ def home(
     for name, origin in places.items():
         shutil.copytree(origin, folder / name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.extraction.extract, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.extraction.extract, "load_audio_encoder", cache(load_audio_encoder))
+        patch.setattr(pipeline.extraction.extract, "load_encoder", cache(load_encoder))
         patch.chdir(folder)
         yield folder
 

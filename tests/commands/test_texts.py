@@ -20,7 +20,7 @@ from cache.writer import StoreWriter
 from pipeline import EmotionRankCLAP
 from pipeline.commands.completion import COMMANDS
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.training.run_folder import Run
 from tests.commands.slips import SLIPS, WITHOUT
 from tests.commands.texts import FOLDER, ended, said, same_as_kept
@@ -90,8 +90,7 @@ def _flip(path: Path, place: int) -> None:
 def encoders_of_extraction_loaded_once() -> Iterator[None]:
     """As `encoders_loaded_once` for searches; the one without a package loads another module's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.extraction.extract, "load_text_encoder", cache(load_text_encoder))
-        patch.setattr(pipeline.extraction.extract, "load_audio_encoder", cache(load_audio_encoder))
+        patch.setattr(pipeline.extraction.extract, "load_encoder", cache(load_encoder))
         yield
 
 
@@ -127,7 +126,7 @@ def test_a_missing_extra_has_the_text_that_is_kept(here: dict[str, str], monkeyp
     for package, line in WITHOUT.items():
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            patch.setattr(pipeline.extraction.extract, "load_audio_encoder", load_audio_encoder)
+            patch.setattr(pipeline.extraction.extract, "load_encoder", load_encoder)
             for module in ("sweep", "study"):  # imported with optuna by an earlier test
                 patch.delitem(sys.modules, f"pipeline.experiments.sweeps.{module}", raising=False)
             texts.append(f"without {package}\n{_settled(said(line))}")

@@ -14,7 +14,7 @@ from pipeline.commands import compare_methods, extract_features, search_speech, 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.plugins import find, load_plugins
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.extract import resolve_extraction as resolve_extraction
 from pipeline.training.train import train
 from tests.own_code import ROOT, SPECTRUM, WAVES, WORDS, forget, plugin
@@ -34,7 +34,7 @@ def test_unknown_names_are_said_with_every_other_problem_and_a_suggestion() -> N
     assert said[0].endswith("a custom one needs its plugin file: --plugin mine.py")
     assert "there are embedded, transformers;" in said[2]
     with pytest.raises(UsageError, match=r"audio encoder absent: no such audio encoder; .* --plugin mine\.py"):
-        load_audio_encoder(AudioConfig(encoder="absent"), "cpu")
+        load_encoder("audio", AudioConfig(encoder="absent"), "cpu")
 
 
 @pytest.mark.parametrize("name", ["embedded", "Mine", "a-b", "a b", "", "x" * 61, "../a", 3])
@@ -75,7 +75,7 @@ def test_a_file_runs_once_leaves_no_bytecode_and_may_import_from_beside_it(
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     plugin(tmp_path, "WIDTH = 5\n", "beside_the_plugin.py")
-    text = SPECTRUM.format(version=1, scale=1).replace("width = 16_000, 8", "width = 16_000, WIDTH")
+    text = SPECTRUM.format(version=1, scale=1).replace("dim = 16_000, 8", "dim = 16_000, WIDTH")
     ran = f"from pathlib import Path\nwith Path({str(tmp_path / 'ran')!r}).open('a') as file:\n    file.write('x')\n"
     path = plugin(tmp_path, f"{ran}from beside_the_plugin import WIDTH\n{text}")
     load_plugins([path, path])
@@ -164,7 +164,7 @@ def test_an_installed_package_is_imported_when_a_name_is_missing_and_not_before(
     find("audio encoder", "here")
     assert "good_of_ours" not in sys.modules
     config = resolve_extraction("my/manifest.csv", overrides=["audio.encoder=mine"])
-    assert load_audio_encoder(config.audio, "cpu").fingerprint()["version"] == 4
+    assert load_encoder("audio", config.audio, "cpu").fingerprint()["version"] == 4
     assert find("audio encoder", "mine").registered_by == "package good_of_ours"
     said = capsys.readouterr().err
     assert "package bad_of_ours is left out: plugin mine: ModuleNotFoundError: No module named 'nothing_such'" in said

@@ -19,7 +19,7 @@ from cache.stores import open_stores
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import Interrupted, StoreMismatch, UsageError
 from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.extract import audio_plan, extract, plan_extraction, read_inputs, resolve_extraction
 from pipeline.extraction.status import status_of, verify
 from tests.extraction.encoders import tiny
@@ -32,7 +32,7 @@ BATCHED = [*QUICK, "audio.batch_seconds=3"]
 
 def test_each_row_is_the_encoders_vector_of_its_utterance(corpus: Path, stores: Path) -> None:
     opened = open_stores(stores)
-    encoder, text = load_audio_encoder(AudioConfig(), "cpu"), load_text_encoder(TextConfig(), "cpu")
+    encoder, text = load_encoder("audio", AudioConfig(), "cpu"), load_encoder("text", TextConfig(), "cpu")
     decoding = Decoding(16_000, 10.0, "start")
     for row in (0, 7, 23):
         wave = decoding.load(corpus.parent / opened.manifest.audio[row]).wave

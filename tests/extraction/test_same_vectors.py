@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.core.config import AudioConfig
 from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.batching import AudioFile, BatchEncoder, EncodeTask, SpeechReader, batches
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder
 from pipeline.extraction.engines import threads
 from tests.extraction.encoders import tiny
@@ -30,9 +30,9 @@ BAD = 9
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AudioEncoder:
     like = KINDS[request.param]
     if like is None:
-        return load_audio_encoder(AudioConfig(), "cpu")
+        return load_encoder("audio", AudioConfig(), "cpu")
     folder = tiny.save_speech(tmp_path_factory.mktemp(request.param), tiny.wavlm(**like), do_normalize=True)
-    return load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder)), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder)), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ WIDTH = 8
 class QuickEncoder:
     """A vector of a clip or a text that depends on all of it."""
 
-    width = WIDTH
+    dim = WIDTH
     sample_rate = 16_000
 
     def __init__(self, slow_below: int = 0, weights: str = "sha256:0") -> None:
@@ -51,8 +51,11 @@ class QuickEncoder:
 
 def quick_encoders(patch: pytest.MonkeyPatch, **options: Any) -> None:
     """Let stage one use quick encoders; `options` are the speech encoder's."""
-    patch.setattr(pipeline.extraction.extract, "load_audio_encoder", lambda *_: QuickEncoder(**options))
-    patch.setattr(pipeline.extraction.extract, "load_text_encoder", lambda *_: QuickEncoder())
+
+    def load_encoder(kind: str, *_: object) -> QuickEncoder:
+        return QuickEncoder(**options) if kind == "audio" else QuickEncoder()
+
+    patch.setattr(pipeline.extraction.extract, "load_encoder", load_encoder)
 
 
 def small_corpus(folder: Path) -> Path:

@@ -83,7 +83,7 @@ def _slow_run_in_child(phase: str, words: list[str], log: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell began with & ignores it
     quick_encoders(pytest.MonkeyPatch(), slow_below=8001)  # two clips are longer
     if phase != "encoding":
-        slow = {"loading": "load_audio_encoder", "opening": "sources_of"}[phase]
+        slow = {"loading": "load_encoder", "opening": "sources_of"}[phase]
         setattr(pipeline.extraction.extract, slow, lambda *_: time.sleep(60))
     extract_features(words)
 

@@ -17,7 +17,7 @@ from cache.stores import open_stores
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
-from pipeline.extraction.encoders import load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.inference.search import (
     CaptionIndex,
     Filter,
@@ -176,7 +176,7 @@ def test_hits_are_the_nearest_utterances_with_their_labels(stores: Path, trained
     found = search(trained, SENTENCES, top=3, split="test")
     opened, heads = open_stores(stores), trained.heads()
     rows = opened.manifest.rows("test")
-    asked = heads.embed_text(load_text_encoder(TextConfig(), "cpu").encode(SENTENCES))
+    asked = heads.embed_text(load_encoder("text", TextConfig(), "cpu").encode(SENTENCES))
     similarity = asked @ heads.embed_speech(torch.tensor(opened.speech("test"))).T
     for sentence, hits in enumerate(found):
         nearest = similarity[sentence].argsort(descending=True)[:3]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from tests.security import models
 from tests.security.spoiling import spoil
 
@@ -47,9 +47,9 @@ def vectors(kind: str, folder: Path) -> torch.Tensor:
     """Load the model and have it encode something short."""
     if kind == "roberta":
         text = TextConfig(encoder="transformers", model=str(folder), pooling="cls")
-        return load_text_encoder(text, "cpu").encode(["calm"])
+        return load_encoder("text", text, "cpu").encode(["calm"])
     encoder = "wavlm_ser" if kind == "wavlm_ser" else "transformers"
-    return load_audio_encoder(AudioConfig(encoder=encoder, model=str(folder)), "cpu").encode([CLIP])
+    return load_encoder("audio", AudioConfig(encoder=encoder, model=str(folder)), "cpu").encode([CLIP])
 
 
 def refusal(kind: str, folder: Path) -> str:

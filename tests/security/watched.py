@@ -99,9 +99,9 @@ def main(manifest: str, out: str, model: str, record: str) -> None:
     evaluate_heads.main([stores, run, *SHORT], standalone_mode=False)
 
     from pipeline.core.config import TextConfig
-    from pipeline.extraction.encoders import load_text_encoder
+    from pipeline.extraction.encoders import load_encoder
 
-    load_text_encoder(TextConfig(encoder="transformers", model=model, pooling="cls"), "cpu").encode(["calm"])
+    load_encoder("text", TextConfig(encoder="transformers", model=model, pooling="cls"), "cpu").encode(["calm"])
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     seen = {kind: sorted(set(found)) for kind, found in SEEN.items()}
     seen["modules"] = sorted({file for file in files if isinstance(file, str) and os.path.exists(file)})

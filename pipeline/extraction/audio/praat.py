@@ -55,7 +55,7 @@ class PraatFeatures(TwoSteps):
     Threads may share it, but take turns: parselmouth holds the interpreter's lock through every call of Praat.
     """
 
-    width = len(NAMES)
+    dim = len(NAMES)
     sample_rate = 16_000
 
     def __init__(self, parselmouth: Any) -> None:
@@ -83,7 +83,7 @@ class PraatFeatures(TwoSteps):
     def compute(self, prepared: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """-> (B, 7) float32, finite. A clip short of 128 ms has zeros appended."""
         vectors = np.array([self._measure(wave) for wave in prepared], dtype=np.float32)  # (B, 7)
-        return torch.from_numpy(vectors.reshape(-1, self.width))
+        return torch.from_numpy(vectors.reshape(-1, self.dim))
 
     def _measure(self, wave: NDArray[np.float32]) -> list[float]:
         shortest = int(np.ceil(6.4 / INTENSITY_FLOOR * self.sample_rate))  # samples of Praat's window

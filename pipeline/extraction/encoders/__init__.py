@@ -1,6 +1,6 @@
 """The frozen encoders: waveforms or sentences in, one vector each out.
 
-    encoder = load_audio_encoder(AudioConfig(), "cpu")
+    encoder = load_encoder("audio", AudioConfig(), "cpu")
     vectors = encoder.encode([wave])  # (1, 384)
 
 Importing this package imports neither transformers nor any model; loading an encoder does.
@@ -8,45 +8,43 @@ Importing this package imports neither transformers nor any model; loading an en
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     from pipeline.core.config import AudioConfig, TextConfig
     from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 
-
 NEED_MODEL = ("wavlm_ser", "transformers")  # built-in encoders whose weights lie where `model` says
 
 
-def load_audio_encoder(config: AudioConfig, device: str) -> AudioEncoder:
-    """The speech encoder that `config` names, with its weights, on `device`. Raises UsageError if it cannot be had."""
-    if config.encoder == "embedded":
-        from pipeline.extraction.encoders import embedded
+@overload
+def load_encoder(kind: Literal["audio"], config: AudioConfig, device: str) -> AudioEncoder: ...
+@overload
+def load_encoder(kind: Literal["text"], config: TextConfig, device: str) -> TextEncoder: ...
+def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> Any:
+    """The frozen encoder that `config` names, with its weights, on `device`: a plugin's, or a model from its folder.
 
-        return embedded.load_audio(config, device)
+    Raises UsageError if it cannot be had.
+    """
+    from pipeline.core.plugins import BUILT_IN
+
+    if config.encoder not in BUILT_IN["audio encoder" if kind == "audio" else "text encoder"]:
+        from pipeline.extraction.encoders import custom_encoder
+
+        return custom_encoder.load(kind, config, device)
+
+    from pipeline.extraction.encoders import embedded, model_files, speech, text, wavlm_ser, whisper
+
+    if config.encoder == "embedded":
+        folder = embedded.find_embedded(kind, config.model)
+    else:
+        folder = model_files.find_folder(config.model, config.revision)
+    if kind == "text":
+        return text.load(folder, config, device)
+    if config.encoder == "embedded":
+        return embedded.load_speech(folder, config, device)
     if config.encoder == "wavlm_ser":
-        from pipeline.extraction.encoders import wavlm_ser
-
-        return wavlm_ser.load(config, device)
-    if config.encoder == "transformers":
-        from pipeline.extraction.encoders import hub_speech as transformers_audio
-
-        return transformers_audio.load(config, device)
-    from pipeline.extraction.encoders import plugin_encoder as own
-
-    return own.load_audio(config, device)
-
-
-def load_text_encoder(config: TextConfig, device: str) -> TextEncoder:
-    """The text encoder that `config` names, with its weights, on `device`. Raises UsageError if it cannot be had."""
-    if config.encoder == "embedded":
-        from pipeline.extraction.encoders import embedded
-
-        return embedded.load_text(config, device)
-    if config.encoder == "transformers":
-        from pipeline.extraction.encoders import hub_text as transformers_text
-
-        return transformers_text.load(config, device)
-    from pipeline.extraction.encoders import plugin_encoder as own
-
-    return own.load_text(config, device)
+        return wavlm_ser.load(folder, config, device)
+    shape = model_files.read_config(folder)
+    family = whisper if shape.model_type == "whisper" else speech
+    return family.load(folder, shape, config, device)

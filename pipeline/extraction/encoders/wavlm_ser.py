@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders.base import Padding
-from pipeline.extraction.encoders.model_files import architecture, find_folder, read_json, sampling_rate, skeleton
+from pipeline.extraction.encoders.model_files import (
+    State,
+    architecture,
+    base_weights,
+    load_strictly,
+    read_json,
+    read_state,
+    renamed,
+    sampling_rate,
+    sha256,
+    weight_files,
+    without_weights,
+)
 from pipeline.extraction.encoders.pooling import AttentivePooling, Pool, mean, statistics
 from pipeline.extraction.encoders.speech import (
     POSITIONS,
@@ -23,15 +35,6 @@ from pipeline.extraction.encoders.speech import (
     forward_of,
     in_precision,
     layer_number,
-)
-from pipeline.extraction.encoders.weights import (
-    State,
-    base_weights,
-    load_strictly,
-    read_state,
-    renamed,
-    sha256,
-    weight_files,
 )
 
 # the feature extractor's norm; with `layer` the transformer normalises before its sublayers, with `group` after
@@ -55,7 +58,7 @@ def wavlm_of(ssl_type: str, state: State, subject: object) -> Any:
         found = f"weights of a {fields['feat_extract_norm']}-normalised extractor"
         raise UsageError(subject, found, f"{_NORMS[ssl_type]} norm, as in {ssl_type}", "Correct ssl_type.")
     stable = _NORMS[ssl_type] == "layer"
-    return skeleton(lambda: WavLMModel(WavLMConfig(**fields, do_stable_layer_norm=stable)), subject)
+    return without_weights(lambda: WavLMModel(WavLMConfig(**fields, do_stable_layer_norm=stable)), subject)
 
 
 def _convolutions(state: State, subject: object) -> dict[str, Any]:
@@ -136,30 +139,29 @@ class Published(nn.Module):
 
     def __init__(self, ssl_model: Any, hidden: int, outputs: int) -> None:
         super().__init__()
-        width = ssl_model.config.hidden_size
+        dim = ssl_model.config.hidden_size
         self.ssl_model = ssl_model
-        self.pool_model = AttentivePooling(width)
-        head = nn.Sequential(nn.Linear(2 * width, hidden), nn.LayerNorm(hidden), nn.ReLU())
+        self.pool_model = AttentivePooling(dim)
+        head = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LayerNorm(hidden), nn.ReLU())
         self.ser_model = nn.ModuleDict({"fc": nn.Sequential(head), "out": nn.Sequential(nn.Linear(hidden, outputs))})
 
 
-def load(config: AudioConfig, device: str) -> SpeechEncoder:
-    """The published checkpoint as an AudioEncoder; its pooling decides the width (1024, 1024 or 2048; F19).
+def load(folder: Path, config: AudioConfig, device: str) -> SpeechEncoder:
+    """The published checkpoint as an AudioEncoder; its pooling decides the vector's size (1024, 1024 or 2048; F19).
 
     Raises UsageError for a folder of another layout, or a weight missing, renamed, left over or of another shape.
     """
-    folder = find_folder(config.model, config.revision)
     settings = Settings.read(folder / "config.json")
     files = weight_files(folder)
     model = _published(settings, read_state(files), folder)
     _last_layer_only(config, len(model.ssl_model.encoder.layers), folder)
     model.to(device)
-    width, pool = _pooling(model, config.pooling)
+    dim, pool = _pooling(model, config.pooling)
     shape = model.ssl_model.config
     forward = forward_of(model.ssl_model, config.precision, torch.device(device), folder)
     del model.ssl_model  # the pooling keeps `model`; the forward has the weights as it wants them
     declared = {
-        "encoder": "wavlm_ser",
+        "encoder": config.encoder,
         "weights_sha256": sha256(files),
         "architecture": architecture(shape),
         "pooling": config.pooling,
@@ -176,7 +178,7 @@ def load(config: AudioConfig, device: str) -> SpeechEncoder:
         settings.normalise,
         pool,
         Padding.of(config, settings.sampling_rate),
-        width,
+        dim,
         settings.sampling_rate,
         declared,
     )
@@ -186,8 +188,8 @@ def _published(settings: Settings, state: State, subject: object) -> Published:
     state = renamed(state, POSITIONS, subject)
     ssl_model = wavlm_of(settings.ssl_type, base_weights(state, "ssl_model"), subject)
     hidden, outputs = (_rows(state, name) for name in ("ser_model.fc.0.0.weight", "ser_model.out.0.weight"))
-    model: Published = skeleton(lambda: Published(ssl_model, hidden, outputs), subject)
-    load_strictly(model, state, subject, may_lack=["ssl_model.masked_spec_embed"])
+    model: Published = without_weights(lambda: Published(ssl_model, hidden, outputs), subject)
+    load_strictly(model, state, subject, optional="ssl_model.masked_spec_embed")
     fold_weight_norm(model.ssl_model)
     return model
 
@@ -203,15 +205,15 @@ def _last_layer_only(config: AudioConfig, count: int, subject: object) -> None:
 
 
 def _pooling(model: Published, kind: str) -> tuple[int, Pool]:
-    """Width and pooling of F19: `mean` is mu, `mean_std` mu || sigma, `hidden` the layer after pooling."""
-    width = model.ssl_model.config.hidden_size
+    """Size of the vector and pooling of F19: `mean` is mu, `mean_std` mu || sigma, `hidden` the layer after pooling."""
+    dim = model.ssl_model.config.hidden_size
     head: Any = model.ser_model["fc"]
     if kind == "mean":
-        return width, lambda frames, mask: mean(frames, model.pool_model(frames, mask))
+        return dim, lambda frames, mask: mean(frames, model.pool_model(frames, mask))
 
     def both(frames: Tensor, mask: Tensor) -> Tensor:
         return torch.cat(statistics(frames, model.pool_model(frames, mask)), 1)
 
     if kind == "mean_std":
-        return 2 * width, both
+        return 2 * dim, both
     return head[0][0].out_features, lambda frames, mask: head(both(frames, mask))

@@ -14,11 +14,30 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders.base import Padding, TwoSteps, Waveform, at_least, exact_inference, rectangle, tensors
-from pipeline.extraction.encoders.model_files import feature_settings, first_line, quietly, sampling_rate, skeleton
+from pipeline.extraction.encoders.base import (
+    Padding,
+    TwoSteps,
+    Waveform,
+    at_least,
+    exact_inference,
+    padded_batch,
+    tensors,
+)
+from pipeline.extraction.encoders.model_files import (
+    State,
+    feature_settings,
+    first_line,
+    load_strictly,
+    quietly,
+    read_state,
+    sampling_rate,
+    sha256,
+    weight_files,
+    without_prefix,
+    without_weights,
+)
 from pipeline.extraction.encoders.pooling import Pool, frame_mask, plain_pooling
 from pipeline.extraction.encoders.speech import layer_number, require_float32
-from pipeline.extraction.encoders.weights import State, load_strictly, read_state, sha256, weight_files
 
 
 class LogMel:
@@ -36,7 +55,7 @@ class LogMel:
         """(B,) waveforms of at least `window_size` samples -> mel (B, bins, M), zero beyond each; (B,) its length."""
         edge = self.window_size // 2
         mirrored = [torch.nn.functional.pad(row[None], (edge, edge), mode="reflect")[0] for row in rows]
-        samples = rectangle(mirrored, max(len(row) for row in mirrored)).to(self.window.device)
+        samples = padded_batch(mirrored, max(len(row) for row in mirrored)).to(self.window.device)
         counts = torch.tensor([len(row) // self.hop for row in rows], device=samples.device)  # (B,)
         spectrum = torch.stft(
             samples, self.window_size, self.hop, window=self.window, center=False, return_complex=True
@@ -49,7 +68,6 @@ class LogMel:
 
 
 _SHAPING = ("model_type", "d_model", "encoder_layers", "encoder_attention_heads", "activation_function")
-_PREFIXES = ("model.encoder.", "encoder.")  # with a decoder beside it, or alone
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,7 @@ class WhisperSpeech(TwoSteps):
     layer: int
     pool: Pool
     padding: Padding
-    width: int
+    dim: int
     sample_rate: int
     declared: dict[str, Any]
 
@@ -74,14 +92,14 @@ class WhisperSpeech(TwoSteps):
         return [at_least(wave, self.mel.window_size) for wave in tensors(inputs)]
 
     def compute(self, prepared: list[Tensor]) -> Tensor:
-        """-> (B, width) float32 on the CPU."""
+        """-> (B, dim) float32 on the CPU."""
         if not prepared:
-            return torch.empty(0, self.width)
+            return torch.empty(0, self.dim)
         rows = prepared
         with exact_inference():
             length = self.padding.length(max(len(row) for row in rows))
             if self.padding.kind == "fixed":
-                rows = list(rectangle(rows, length))
+                rows = list(padded_batch(rows, length))
             mel, counts = self.mel(rows)
             mel = torch.nn.functional.pad(mel, (0, length // self.mel.hop - mel.shape[-1]))
             frames = hidden_state(self.model, mel, counts, self.layer)
@@ -121,36 +139,41 @@ def _block(block: Any, x: Tensor, keys: Tensor | None) -> Tensor:
     return x + step
 
 
-def load(config: AudioConfig, device: str, folder: Path, shape: Any) -> WhisperSpeech:
+def load(folder: Path, shape: Any, config: AudioConfig, device: str) -> WhisperSpeech:
     """A Whisper checkpoint of transformers; only its encoder is used. Raises UsageError for weights that do not fit."""
     files = weight_files(folder)
     features = feature_settings(folder)
-    state = _encoder_weights(read_state(files), folder)
-    declared = {"encoder": "transformers", "weights_sha256": sha256(files)}
-    return assemble(config, device, shape, state, features=features, declared=declared, subject=folder)
+    state = read_state(files)
+    weights = without_prefix(state, "model.encoder.") or without_prefix(state, "encoder.")  # with a decoder, or alone
+    if not weights:
+        found, expected = "no weights of an encoder", "names under model.encoder."
+        raise UsageError(folder, found, expected, "Download the model again.")
+    return assemble(weights, shape, config, device, features=features, weights_sha256=sha256(files), subject=folder)
 
 
 def assemble(
+    state: State,
+    shape: Any,
     config: AudioConfig,
     device: str,
-    shape: Any,
-    state: State,
     *,
     features: dict[str, Any],
-    declared: dict[str, Any],
+    weights_sha256: str,
     subject: object,
 ) -> WhisperSpeech:
-    """A WhisperSpeech from a WhisperConfig, encoder weights under transformers' names and preprocessor settings."""
+    """A WhisperSpeech from encoder weights under transformers' names, a WhisperConfig and preprocessor settings."""
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     require_float32(config.precision, "whisper", subject)
     extractor = _extractor(features, shape.num_mel_bins, subject)
-    model = skeleton(lambda: WhisperEncoder(shape), subject)
+    model = without_weights(lambda: WhisperEncoder(shape), subject)
     load_strictly(model, state, subject)
     layer = layer_number(config.layer, shape.encoder_layers, subject)
     model.layers = model.layers[:layer]
     rate = int(extractor.sampling_rate)
-    more = {
+    declared = {
+        "encoder": config.encoder,
+        "weights_sha256": weights_sha256,
         "architecture": {name: getattr(shape, name) for name in _SHAPING},
         "layer": layer,
         "pooling": config.pooling,
@@ -166,7 +189,7 @@ def assemble(
         Padding.of(config, rate),
         shape.d_model * (2 if config.pooling == "mean_std" else 1),
         rate,
-        declared | more,
+        declared,
     )
 
 
@@ -189,11 +212,3 @@ def _extractor(features: dict[str, Any], bins: int, subject: object) -> Any:
         found = f"no mel spectrogram ({first_line(error)})"
         raise UsageError(subject, found, "a sound preprocessor_config.json", "Download the model again.") from None
     return extractor
-
-
-def _encoder_weights(state: State, subject: object) -> State:
-    for prefix in _PREFIXES:
-        inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        if inside:
-            return inside
-    raise UsageError(subject, "no weights of an encoder", f"names under {_PREFIXES[0]}", "Download the model again.")

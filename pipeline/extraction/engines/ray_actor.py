@@ -20,7 +20,7 @@ from pipeline.core.errors import EmotionRankError, StoreMismatch
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.audio.praat import load_praat
 from pipeline.extraction.batching import BatchEncoder, EncodedBatch, batch_encoder
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import Encoder
 
 
@@ -83,7 +83,7 @@ class RemoteEncoder:
 def _load_encoder(kind: str, config: ExtractConfig, device: str) -> Encoder[Any]:
     if kind == "acoustic":
         return load_praat()
-    return load_text_encoder(config.text, device) if kind == "text" else load_audio_encoder(config.audio, device)
+    return load_encoder("text", config.text, device) if kind == "text" else load_encoder("audio", config.audio, device)
 
 
 def _require_same(found: dict[str, Any], actor: ActorConfig) -> None:

@@ -30,7 +30,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.plugins import BUILT_IN, Kind, find, loaded_files
 from pipeline.core.resources import cores
 from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask
-from pipeline.extraction.encoders.precision import with_precision
+from pipeline.extraction.encoders.speech import with_precision
 from pipeline.extraction.engines.ray_actor import ActorConfig
 
 log = logging.getLogger(__name__)

@@ -205,7 +205,7 @@ def test_threads_and_batches_give_the_same_bits(praat):
     with ThreadPoolExecutor(6) as pool:
         threaded = torch.cat(list(pool.map(lambda wave: praat.encode([wave]), waves)))
     assert serial.dtype == torch.float32
-    assert serial.shape == (24, praat.width) == (24, len(NAMES))
+    assert serial.shape == (24, praat.dim) == (24, len(NAMES))
     assert torch.equal(serial, threaded)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders.ctranslate2 import parse
+from pipeline.extraction.encoders.embedded import parse_ctranslate2
 
 TYPES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 
@@ -39,7 +39,7 @@ VARIABLES = {
 
 
 def test_every_type_rank_and_alias_is_read():
-    found = parse(write(VARIABLES, {"tied": "encoder/half"}), "file", "WhisperSpec")
+    found = parse_ctranslate2(write(VARIABLES, {"tied": "encoder/half"}), "file", "WhisperSpec")
     assert set(found) == {*VARIABLES, "tied"}
     for name, array in VARIABLES.items():
         assert found[name].shape == array.shape
@@ -52,14 +52,14 @@ def test_a_file_cut_anywhere_is_refused():
     whole = write(VARIABLES, {"tied": "encoder/half"})
     for length in range(len(whole)):
         with pytest.raises(UsageError, match="ends within"):
-            parse(whole[:length], "file", "WhisperSpec")
+            parse_ctranslate2(whole[:length], "file", "WhisperSpec")
 
 
 def test_any_byte_changed_gives_arrays_or_a_refusal():
     whole = write(VARIABLES, {"tied": "encoder/half"})
     for at in range(len(whole)):
         with suppress(UsageError):
-            parse(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :], "file", "WhisperSpec")
+            parse_ctranslate2(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :], "file", "WhisperSpec")
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_any_byte_changed_gives_arrays_or_a_refusal():
 )
 def test_a_foreign_file_is_refused_in_words(data, text):
     with pytest.raises(UsageError, match=text):
-        parse(data, "file", "WhisperSpec")
+        parse_ctranslate2(data, "file", "WhisperSpec")

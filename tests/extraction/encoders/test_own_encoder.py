@@ -18,8 +18,8 @@ from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import EmotionRankError, ManyProblems, StoreMismatch, UsageError
 from pipeline.core.files import read_yaml
 from pipeline.core.plugins import load_plugins
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
-from pipeline.extraction.encoders.plugin_encoder import sha256_of
+from pipeline.extraction.encoders import load_encoder
+from pipeline.extraction.encoders.custom_encoder import sha256_of
 from pipeline.extraction.engines.ray_cluster import ray_cluster
 from pipeline.extraction.extract import extract
 from pipeline.extraction.extract import resolve_extraction as resolve_extraction
@@ -36,10 +36,10 @@ from tests.stage_two import EVALUATION, TRAINING, run_command
 
 def made(**members: Any) -> Any:
     """A registered speech encoder with these members, loaded; by default a sound one."""
-    sound = {"width": 3, "sample_rate": 16_000, "__init__": lambda self, config, device: None}
+    sound = {"dim": 3, "sample_rate": 16_000, "__init__": lambda self, config, device: None}
     sound["encode"] = lambda self, waves: torch.ones(len(waves), 3)
     register_audio_encoder("own")(type("Own", (), {k: v for k, v in (sound | members).items() if v is not None}))
-    return load_audio_encoder(AudioConfig(encoder="own"), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="own"), "cpu")
 
 
 def test_an_encoder_that_wraps_the_embedded_one_fills_a_store_with_its_vectors(stores: Path, tmp_path: Path) -> None:
@@ -48,13 +48,13 @@ def test_an_encoder_that_wraps_the_embedded_one_fills_a_store_with_its_vectors(s
     @register_audio_encoder("wrapped")
     class Wrapped:
         def __init__(self, config: AudioConfig, device: str) -> None:
-            self.inner = load_audio_encoder(AudioConfig(), device)
-            self.width, self.sample_rate = self.inner.width, self.inner.sample_rate
+            self.inner = load_encoder("audio", AudioConfig(), device)
+            self.dim, self.sample_rate = self.inner.dim, self.inner.sample_rate
 
         def encode(self, waves: list[np.ndarray]) -> torch.Tensor:
             return self.inner.encode(waves)
 
-    register_text_encoder("wrapped")(lambda config, device: load_text_encoder(TextConfig(), device))  # two steps
+    register_text_encoder("wrapped")(lambda config, device: load_encoder("text", TextConfig(), device))  # two steps
     settings = ["audio.encoder=wrapped", "text.encoder=wrapped", "captions.styles=[template]"]
     extract(corpus, out=tmp_path / "s", overrides=[*QUICK, *settings])
     ours, theirs = open_stores(tmp_path / "s"), open_stores(stores)
@@ -160,11 +160,11 @@ def test_vectors_may_be_numpys_or_of_any_float_and_no_inputs_give_none() -> None
 @pytest.mark.parametrize(
     ("member", "value", "said"),
     [
-        ("width", None, "width None; expected a whole number from 1"),
-        ("width", True, "width True"),
-        ("width", 0, "width 0"),
+        ("dim", None, "dim None; expected a whole number from 1"),
+        ("dim", True, "dim True"),
+        ("dim", 0, "dim 0"),
         ("sample_rate", 16e3, "sample_rate 16000.0; expected a whole number from 1 to 384000"),
-        ("encode", None, "a Own without encode; expected encode(inputs) -> (B, width)"),
+        ("encode", None, "a Own without encode; expected encode(inputs) -> (B, dim)"),
         ("__init__", lambda self, config: None, "TypeError"),
         ("fingerprint", lambda self: [1], "a fingerprint of list; expected a dict that JSON can hold"),
         ("fingerprint", lambda self: {"a": object()}, "a fingerprint of dict"),
@@ -209,7 +209,7 @@ def test_two_steps_are_taken_where_both_are_there() -> None:
 def test_what_its_code_raises_is_one_line_with_the_place_and_the_inputs(tmp_path: Path) -> None:
     broken = SPECTRUM.format(version=1, scale=1).replace("torch.stft(wave, 64", "torch.stft(wave[:5], 64")
     load_plugins([plugin(tmp_path, broken)])
-    encoder = load_audio_encoder(AudioConfig(encoder="mine"), "cpu")
+    encoder = load_encoder("audio", AudioConfig(encoder="mine"), "cpu")
     place = 1 + broken[: broken.index("power =")].count("\n")
     with pytest.raises(EmotionRankError, match=rf"\(mine.py:{place}\); expected .* of inputs 800 to 1600 long"):
         encoder.encode(WAVES)
@@ -228,7 +228,7 @@ def test_a_vector_that_is_not_finite_costs_its_own_row_and_is_refused_elsewhere(
         return torch.tensor([[float("nan") if len(wave) < 7000 else 1.0] * 3 for wave in waves])
 
     made(encode=encode)
-    register_text_encoder("words")(type("W", (), {"width": 2, "__init__": lambda *_: None, "encode": _two}))
+    register_text_encoder("words")(type("W", (), {"dim": 2, "__init__": lambda *_: None, "encode": _two}))
     settings = ["audio.encoder=own", "text.encoder=words", "captions.styles=[dimensional]"]
     result = extract(many, out=tmp_path / "s", overrides=[*QUICK, *settings])
     assert result["audio"]["failed"] == 10  # of 0.4 s, every seventh

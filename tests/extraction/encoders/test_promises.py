@@ -12,7 +12,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder, load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from tests.extraction.encoders import test_transformers_text, test_whisper, tiny
 
 WAVES = [tiny.wave(seconds, i) for i, seconds in enumerate((0.8, 2.1, 0.31, 2.1, 1.37, 1.3701))]
@@ -53,7 +53,7 @@ SPEECH = [wavlm, wavlm_group, hubert, wav2vec2_group, whisper, embedded]
 def load(request, tmp_path):
     folder, kind = request.param(tmp_path)
     model = None if folder is None else str(folder)
-    return lambda **more: load_audio_encoder(AudioConfig(encoder=kind, model=model, **more), "cpu")
+    return lambda **more: load_encoder("audio", AudioConfig(encoder=kind, model=model, **more), "cpu")
 
 
 @pytest.mark.parametrize("padding", ["masked", "fixed_masked", "fixed"])
@@ -77,7 +77,7 @@ def test_the_same_batch_gives_the_same_bits_wherever_it_lies_in_memory(load):
     assert torch.equal(load().encode(WAVES), before)
     assert before.device.type == "cpu"
     assert before.dtype == torch.float32
-    assert before.shape == (len(WAVES), encoder.width)
+    assert before.shape == (len(WAVES), encoder.dim)
 
 
 @pytest.mark.parametrize("load", [wavlm, hubert, whisper, embedded], indirect=True)  # group norms see their padding
@@ -113,7 +113,7 @@ def test_silence_has_a_finite_vector(load):
 
 def test_no_clips_give_no_vectors(load):
     encoder = load()
-    assert encoder.encode([]).shape == (0, encoder.width)
+    assert encoder.encode([]).shape == (0, encoder.dim)
 
 
 def test_a_clip_longer_than_a_fixed_length_is_refused(load):
@@ -134,9 +134,9 @@ def test_the_fingerprint_tells_what_changes_a_vector_and_nothing_else(load, tmp_
 @pytest.fixture(params=["roberta", "embedded"])
 def text(request, tmp_path):
     if request.param == "embedded":
-        return lambda **more: load_text_encoder(TextConfig(**more), "cpu")
+        return lambda **more: load_encoder("text", TextConfig(**more), "cpu")
     model = str(test_transformers_text.save(tmp_path))
-    return lambda **more: load_text_encoder(TextConfig(encoder="transformers", model=model, **more), "cpu")
+    return lambda **more: load_encoder("text", TextConfig(encoder="transformers", model=model, **more), "cpu")
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -147,5 +147,5 @@ def test_a_sentence_does_not_depend_on_its_batch(text, pooling):
     torch.testing.assert_close(together, torch.cat([encoder.encode([each]) for each in texts]), atol=1e-5, rtol=1e-5)
     assert torch.equal(encoder.encode(texts), together)
     assert not torch.allclose(together[0], together[3], atol=1e-4)
-    assert encoder.encode([]).shape == (0, encoder.width)
+    assert encoder.encode([]).shape == (0, encoder.dim)
     assert json.loads(json.dumps(encoder.fingerprint())) == encoder.fingerprint()

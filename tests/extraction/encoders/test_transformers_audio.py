@@ -22,7 +22,7 @@ from transformers import (
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from tests.extraction.encoders import tiny
 
 BARE = {
@@ -45,7 +45,7 @@ def build(classes, **more):
 
 
 def load(folder, **more):
-    return load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
 
 
 def prepared(wave, do_normalize):
@@ -77,7 +77,7 @@ def test_an_inner_layer_equals_transformers_hidden_state(tmp_path, kind, norm, l
         expected = model(prepared(wave, True), output_hidden_states=True).hidden_states[layer][0]
     encoder = load(tiny.save_speech(tmp_path, model, do_normalize=True), layer=layer, pooling="mean_std")
     statistics = torch.cat([expected.mean(0), expected.std(0, correction=0)])
-    assert encoder.width == 64
+    assert encoder.dim == 64
     torch.testing.assert_close(encoder.encode([wave])[0], statistics, atol=1e-5, rtol=1e-5)
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaForSequ
 
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from tests.extraction.encoders import tiny
 
 SHAPE = {
@@ -36,7 +36,8 @@ def save(folder, kind=RobertaForSequenceClassification):
 
 
 def load(folder, **more):
-    return load_text_encoder(TextConfig(encoder="transformers", model=str(folder), **{"pooling": "cls", **more}), "cpu")
+    config = TextConfig(encoder="transformers", model=str(folder), **{"pooling": "cls", **more})
+    return load_encoder("text", config, "cpu")
 
 
 def change(folder, edit):
@@ -55,7 +56,7 @@ def last_hidden_state(folder, text, **tokens):
 def test_cls_is_the_first_position_of_the_last_layer(tmp_path):
     encoder = load(save(tmp_path))
     vectors = encoder.encode(TEXTS)
-    assert vectors.shape == (4, encoder.width) == (4, 32)
+    assert vectors.shape == (4, encoder.dim) == (4, 32)
     for vector, text in zip(vectors, TEXTS, strict=True):
         torch.testing.assert_close(vector, last_hidden_state(tmp_path, text)[0], atol=1e-5, rtol=1e-5)
 

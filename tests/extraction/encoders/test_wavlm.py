@@ -9,15 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import WavLMConfig, WavLMModel
+from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders import wavlm as products
 from pipeline.extraction.encoders.pooling import frame_mask
-from pipeline.extraction.encoders.precision import deviation, with_precision
-from pipeline.extraction.encoders.speech import Stock, fold_weight_norm, forward_of, frame_counts, stop_after
+from pipeline.extraction.encoders.speech import (
+    Stock,
+    deviation,
+    fold_weight_norm,
+    forward_of,
+    frame_counts,
+    stop_after,
+    with_precision,
+)
 from pipeline.extraction.encoders.wavlm import WavLM, supports
 from tests.extraction.encoders import tiny
 
@@ -129,6 +136,66 @@ def test_lower_precision_stays_near_float32_and_keeps_its_residuals_in_it(like, 
     assert not torch.equal(exact, rough)
 
 
+def convolution(*, wrong):
+    """conv1d rounded from float32; or, for bfloat16 in oneDNN with 4 or 8 channels a group, as wrong as F52 found."""
+
+    def conv1d(x, weight, bias, *, padding, groups):
+        exact = torch.nn.functional.conv1d(x.float(), weight.float(), bias.float(), padding=padding, groups=groups)
+        affected = x.dtype == torch.bfloat16 and weight.shape[1] in (4, 8) and torch.backends.mkldnn.enabled
+        return (exact.roll(1, 1) if wrong and affected else exact).to(x.dtype)
+
+    return conv1d
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+@pytest.mark.parametrize("kind", ["transformers", "wavlm_ser"])
+def test_a_wrong_kernel_of_a_library_never_becomes_a_vector(tmp_path, monkeypatch, caplog, kind, channels):
+    model = tiny.wavlm(num_conv_pos_embedding_groups=32 // channels)
+    if kind == "transformers":
+        folder = tiny.save_speech(tmp_path, model, do_normalize=True)
+    else:
+        folder = tiny.save_ser(tmp_path, tiny.ser_state(model))
+    waves = [tiny.wave(1.0, 1), tiny.wave(0.7, 2)]
+
+    def encoded(precision, *, wrong):
+        caplog.clear()
+        monkeypatch.setattr(products, "conv1d", convolution(wrong=wrong))
+        config = AudioConfig(encoder=kind, model=str(folder), precision=precision)
+        return load_encoder("audio", config, "cpu").encode(waves)
+
+    exact = encoded("float32", wrong=True)
+    assert not caplog.records
+    rough = encoded("bfloat16", wrong=True)
+    assert torch.cosine_similarity(rough, exact).min() > 0.99
+    assert f"computed in float32, because this machine's bfloat16 kernel for {channels} channels a group" in caplog.text
+    assert not torch.equal(rough, exact)  # all else is computed in bfloat16
+    right = encoded("bfloat16", wrong=False)
+    assert not caplog.records
+    assert torch.cosine_similarity(right, exact).min() > 0.99
+    assert not torch.equal(right, rough)
+
+
+def test_a_kernel_that_gives_nan_is_wrong(monkeypatch, caplog):
+    def conv1d(x, weight, bias, **more):
+        exact = torch.nn.functional.conv1d(x.float(), weight.float(), bias.float(), **more)
+        return exact if x.dtype == torch.float32 else exact * torch.nan
+
+    monkeypatch.setattr(products, "conv1d", conv1d)
+    _, folded = models(WavLMConfig(**tiny.FEATURES, **tiny.LARGE_LIKE))
+    assert WavLM(folded, torch.float16).positions.weight.dtype == torch.float32
+    assert "largest error inf" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["wavlm", "hubert"])
+def test_a_callers_autocast_lowers_no_precision(tmp_path, kind):
+    model = tiny.wavlm() if kind == "wavlm" else HubertModel(HubertConfig(**tiny.FEATURES, **tiny.LARGE_LIKE))
+    folder = tiny.save_speech(tmp_path, model, do_normalize=True)
+    encoder = load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder)), "cpu")
+    before = encoder.encode([tiny.wave(1.0)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder.encode([tiny.wave(1.0)]), before)
+
+
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("like", LIKE)
 def test_a_model_that_was_cut_gives_its_inner_hidden_state(like, layer):
@@ -150,7 +217,7 @@ def test_precision_is_float32_on_a_cpu_and_stands_in_the_fingerprint_where_it_is
     folder = tiny.save_speech(tmp_path, tiny.wavlm(), do_normalize=True)
 
     def load(**more):
-        return load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
+        return load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
 
     assert load().fingerprint() == load(precision="float32").fingerprint()
     assert "precision" not in load().fingerprint()
@@ -185,8 +252,8 @@ def test_only_a_wavlm_on_an_accelerator_computes_in_bfloat16_unasked(tmp_path, m
 def test_the_deviation_of_a_lower_precision_is_measured(tmp_path):
     folder = tiny.save_speech(tmp_path, tiny.wavlm(), do_normalize=True)
     config = AudioConfig(encoder="transformers", model=str(folder))
-    exact = load_audio_encoder(config, "cpu")
-    rough = load_audio_encoder(config.model_copy(update={"precision": "bfloat16"}), "cpu")
+    exact = load_encoder("audio", config, "cpu")
+    rough = load_encoder("audio", config.model_copy(update={"precision": "bfloat16"}), "cpu")
     waves = [tiny.wave(0.5, 1), tiny.wave(0.7, 2)]
     found = deviation(rough, exact, waves)
     low, high = (np.concatenate([e.encode([w]).numpy() for w in waves]) for e in (rough, exact))
@@ -198,13 +265,11 @@ def test_the_deviation_of_a_lower_precision_is_measured(tmp_path):
 
 
 def test_lower_precision_is_refused_for_a_model_without_a_forward_of_our_own(tmp_path):
-    from transformers import HubertConfig, HubertModel
-
     folder = tiny.save_speech(
         tmp_path, HubertModel(HubertConfig(**tiny.FEATURES, **tiny.LARGE_LIKE)), do_normalize=True
     )
     with pytest.raises(UsageError, match=r"audio.precision=bfloat16 with model_type hubert; expected float32"):
-        load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder), precision="bfloat16"), "cpu")
+        load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder), precision="bfloat16"), "cpu")
 
 
 @pytest.mark.slow
@@ -231,9 +296,9 @@ def test_clips_padded_to_a_fixed_length_and_masked_equal_transformers_given_the_
     with torch.inference_mode():
         frames = model(samples, attention_mask=frame_mask(own, 16_000).long()).last_hidden_state
     expected = frames[0, : int(frame_counts(own, model.config))].mean(0)
-    torch.testing.assert_close(load_audio_encoder(config, "cpu").encode([wave])[0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(load_encoder("audio", config, "cpu").encode([wave])[0], expected, atol=1e-5, rtol=0)
 
 
 def test_lower_precision_is_refused_for_the_embedded_encoder():
     with pytest.raises(UsageError, match=r"audio.precision=float16 with model_type whisper; expected float32"):
-        load_audio_encoder(AudioConfig(precision="float16"), "cpu")
+        load_encoder("audio", AudioConfig(precision="float16"), "cpu")

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.wavlm_ser import Settings
 from tests.extraction.encoders import tiny
 
@@ -18,7 +18,7 @@ NAMES = {"current": tiny.CURRENT, "older": tiny.OLDER}
 
 
 def load(folder: Path, **more: object):
-    return load_audio_encoder(AudioConfig(encoder="wavlm_ser", model=str(folder), **more), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="wavlm_ser", model=str(folder), **more), "cpu")
 
 
 def plain(model, state: dict[str, torch.Tensor], wave, pooling: str) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_a_published_checkpoint_equals_the_plain_computation(tmp_path, names, po
     encoder = load(tiny.save_ser(tmp_path, state), pooling=pooling)
     wave = tiny.wave(1.3)
     vector = encoder.encode([wave])
-    assert vector.shape == (1, width) == (1, encoder.width)
+    assert vector.shape == (1, width) == (1, encoder.dim)
     assert vector.dtype == torch.float32
     torch.testing.assert_close(vector[0], plain(model, state, wave, pooling), atol=1e-5, rtol=1e-5)
 

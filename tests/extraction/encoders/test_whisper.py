@@ -18,7 +18,7 @@ from transformers import (
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import load_audio_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.whisper import LogMel
 from tests.extraction.encoders import tiny
 
@@ -33,7 +33,7 @@ def save(folder, kind=WhisperModel):
 
 
 def load(folder, **more):
-    return load_audio_encoder(AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
+    return load_encoder("audio", AudioConfig(encoder="transformers", model=str(folder), **more), "cpu")
 
 
 def extracted(wave, **more):

@@ -26,7 +26,7 @@ from pipeline.core.config import ExtractConfig, TextConfig
 from pipeline.core.errors import EmotionRankError, Interrupted, ManyProblems, StoreMismatch, UsageError
 from pipeline.extraction.audio.praat import load_praat
 from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask, batch_encoder
-from pipeline.extraction.encoders import load_text_encoder
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.engines.ray_cluster import ray_cluster
 from pipeline.extraction.engines.ray_pool import ActorBatch, ActorState, Node
 from pipeline.extraction.engines.threads import Threads
@@ -254,7 +254,7 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
 def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_path: Path) -> None:
     folder = save_roberta(tmp_path)
     config = ExtractConfig(text=TextConfig(encoder="transformers", model=str(folder)))
-    encoder = load_text_encoder(config.text, "cpu")
+    encoder = load_encoder("text", config.text, "cpu")
     job = EncodeTask("text", batch_encoder("text", encoder, config, CPU), lambda rows: ["calm"] * len(rows))
     change(folder, lambda state: state[next(iter(state))].add_(1.0))
     with (

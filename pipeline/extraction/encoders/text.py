@@ -17,25 +17,21 @@ from pipeline.extraction.encoders.base import TwoSteps, exact_inference
 from pipeline.extraction.encoders.model_files import (
     architecture,
     bare_model,
-    find_folder,
+    base_weights,
     first_line,
+    load_strictly,
     quietly,
     read_config,
     read_json,
-)
-from pipeline.extraction.encoders.pooling import mean, uniform
-from pipeline.extraction.encoders.weights import (
-    State,
-    base_weights,
-    load_strictly,
     read_state,
     renamed,
     sha256,
     weight_files,
 )
+from pipeline.extraction.encoders.pooling import mean, uniform
 
 _TOKENIZING = Lock()  # a tokenizer keeps its truncation and padding inside: "Already borrowed" from a second thread
-_SHORTEST = 4
+MIN_TOKENS = 4
 _STALE = "embeddings.position_ids"  # 0, 1, 2, ...: older versions saved it (F3)
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # BERT's first files
 _VOCABULARIES = (
@@ -57,7 +53,7 @@ class TextModel(TwoSteps):
     tokenizer: Any
     pooling: str
     max_tokens: int  # special tokens included
-    width: int
+    dim: int
     declared: dict[str, Any]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -74,9 +70,9 @@ class TextModel(TwoSteps):
             )
 
     def compute(self, prepared: Any) -> Tensor:
-        """-> (B, width) float32 on the CPU, not normalised."""
+        """-> (B, dim) float32 on the CPU, not normalised."""
         if prepared is None:
-            return torch.empty(0, self.width)
+            return torch.empty(0, self.dim)
         with exact_inference():
             tokens = prepared.to(self.model.device)
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
@@ -84,20 +80,19 @@ class TextModel(TwoSteps):
             return pooled.cpu()
 
 
-def load(config: TextConfig, device: str) -> TextModel:
-    """The text encoder that `config.model` names. Raises UsageError if it cannot be had or does not fit."""
-    return load_folder(find_folder(config.model, config.revision), config, device, encoder="transformers")
+def load(folder: Path, config: TextConfig, device: str) -> TextModel:
+    """The text encoder in `folder`; heads are left out, every weight of the model itself must be there.
 
-
-def load_folder(folder: Path, config: TextConfig, device: str, *, encoder: str) -> TextModel:
-    """The text encoder that lies in `folder`; heads are left out, every weight of the model itself must be there."""
+    Raises UsageError for another kind of model, or files that do not fit.
+    """
     shape = read_config(folder)
     if getattr(shape, "is_encoder_decoder", False):
         raise UsageError(folder, f"model_type {shape.model_type}", "an encoder, like RoBERTa", "Choose another model.")
     model = bare_model(shape, folder)
     files = weight_files(folder)
     state = base_weights(renamed(read_state(files), _OLD_NAMES, folder), model.base_model_prefix)
-    load_strictly(model, _without_stale(state), folder, may_lack=["pooler."])
+    state.pop(_STALE, None)
+    load_strictly(model, state, folder, optional="pooler.")
     tokenizer = _tokenizer(folder)
     if len(tokenizer) > shape.vocab_size:
         found = f"a tokenizer of {len(tokenizer)} tokens"
@@ -105,7 +100,7 @@ def load_folder(folder: Path, config: TextConfig, device: str, *, encoder: str) 
     published = (_published_limit(folder), _length(tokenizer.model_max_length, folder / "tokenizer_config.json"))
     limit = min(config.max_tokens, _length(_positions(model), folder / "config.json"), *published)
     declared = {
-        "encoder": encoder,
+        "encoder": config.encoder,
         "weights_sha256": sha256(files),
         "tokenizer_sha256": sha256(_tokenizer_files(folder)),
         "architecture": architecture(shape),
@@ -117,10 +112,6 @@ def load_folder(folder: Path, config: TextConfig, device: str, *, encoder: str) 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
     return sorted({path for glob in _TOKENIZER_FILES for path in folder.glob(glob) if path.is_file()})
-
-
-def _without_stale(state: State) -> State:
-    return {name: tensor for name, tensor in state.items() if name != _STALE}
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -159,7 +150,7 @@ def _length(tokens: object, subject: object) -> int:
     """Raises UsageError for what no text can be cut at: a sentence's two ends and a word are more than three tokens."""
     if type(tokens) is float and tokens >= 1 << 30:  # 1e30, as transformers writes "no limit"
         return 1 << 30
-    if type(tokens) is not int or tokens < _SHORTEST:
+    if type(tokens) is not int or tokens < MIN_TOKENS:
         found = f"a length of {tokens!r:.40} tokens"
-        raise UsageError(subject, found, f"{_SHORTEST} or more", "Download the model again.")
+        raise UsageError(subject, found, f"{MIN_TOKENS} or more", "Download the model again.")
     return tokens

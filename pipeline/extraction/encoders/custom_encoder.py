@@ -1,4 +1,4 @@
-"""An encoder of the user's own as stage one takes it: what tells it from another, and its vectors checked."""
+"""A plugin's encoder as an `Encoder`: its fingerprint, with a hash of its weights, and its vectors checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from pipeline.extraction.encoders.base import TwoSteps, exact_inference
 log = logging.getLogger(__name__)
 
 _PLACES = {"model", "revision", "encoder", "batch_seconds", "batch_size", "max_seconds", "crop"}  # or in the decoding
-_DEEPEST = 8  # objects within objects that are searched for weights
+_MAX_DEPTH = 8  # objects within objects that are searched for weights
 _NO_STATE = (type, ModuleType, FunctionType, MethodType, str, bytes, int, float, type(None))
-_HIGHEST_RATE = 384_000
+_MAX_RATE = 384_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CustomTextEncoder(TwoSteps):
 
     part: Plugin
     inner: Any
-    width: int
+    dim: int
     declared: dict[str, Any]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -48,11 +48,11 @@ class CustomTextEncoder(TwoSteps):
             return lengths, self.inner.prepare(list(inputs)) if self._two_steps else list(inputs)
 
     def compute(self, prepared: Any) -> Tensor:
-        """-> (B, width) float32 on the CPU. Raises EmotionRankError for what is none."""
+        """-> (B, dim) float32 on the CPU. Raises EmotionRankError for anything else."""
         lengths, inputs = prepared
         if not lengths:
-            return torch.empty(0, self.width)
-        expected = f"vectors ({len(lengths)}, {self.width}) of inputs {_of(lengths)}"
+            return torch.empty(0, self.dim)
+        expected = f"vectors ({len(lengths)}, {self.dim}) of inputs {_of(lengths)}"
         with exact_inference(), translate_errors(self.part, self.part.source, expected):
             vectors = self.inner.compute(inputs) if self._two_steps else self.inner.encode(inputs)
             return self._checked(vectors, len(lengths))
@@ -72,11 +72,11 @@ class CustomTextEncoder(TwoSteps):
     def _checked(self, vectors: Any, count: int) -> Tensor:
         if isinstance(vectors, np.ndarray):
             vectors = torch.tensor(vectors)
-        right = isinstance(vectors, Tensor) and vectors.shape == (count, self.width) and vectors.is_floating_point()
+        right = isinstance(vectors, Tensor) and vectors.shape == (count, self.dim) and vectors.is_floating_point()
         if not right:
             shape = f" of shape {tuple(vectors.shape)}, {vectors.dtype}" if isinstance(vectors, Tensor) else ""
-            found, wanted = f"it returned a {type(vectors).__name__}{shape}", f"floats of shape ({count}, {self.width})"
-            raise EmotionRankError(self.part, found, wanted, "Correct encode, or width.")
+            found, wanted = f"it returned a {type(vectors).__name__}{shape}", f"floats of shape ({count}, {self.dim})"
+            raise EmotionRankError(self.part, found, wanted, "Correct encode, or dim.")
         checked: Tensor = vectors.detach().to("cpu", torch.float32).contiguous()
         return checked
 
@@ -88,33 +88,30 @@ class CustomSpeechEncoder(CustomTextEncoder):
     sample_rate: int
 
 
-def load_audio(config: AudioConfig, device: str) -> CustomSpeechEncoder:
-    """The registered speech encoder that `config` names. Raises UsageError, also for what its own code raises."""
-    part = find("audio encoder", config.encoder)
-    inner, width, declared = _loaded(part, config, device)
-    rate = _whole(part, inner, "sample_rate", _HIGHEST_RATE)
-    return CustomSpeechEncoder(part, inner, width, declared | {"sample_rate": rate}, rate)
-
-
-def load_text(config: TextConfig, device: str) -> CustomTextEncoder:
-    """The registered text encoder that `config` names. Raises UsageError, also for what its own code raises."""
-    part = find("text encoder", config.encoder)
-    return CustomTextEncoder(part, *_loaded(part, config, device))
+def load(kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str) -> CustomTextEncoder:
+    """The registered encoder that `config` names. Raises UsageError, also for what its own code raises."""
+    part = find("audio encoder" if kind == "audio" else "text encoder", config.encoder)
+    inner, dim, declared = _loaded(part, config, device)
+    if kind == "text":
+        return CustomTextEncoder(part, inner, dim, declared)
+    rate = _whole(part, inner, "sample_rate", _MAX_RATE)
+    return CustomSpeechEncoder(part, inner, dim, declared | {"sample_rate": rate}, rate)
 
 
 def _loaded(part: Plugin, config: AudioConfig | TextConfig, device: str) -> tuple[Any, int, dict[str, Any]]:
-    """The object, its width and its fingerprint."""
+    """The object, its dim and its fingerprint."""
     with translate_errors(part, part.source, "an encoder made of (config, device)", kind=UsageError):
         inner = part.make(config, device)
-        width = _whole(part, inner, "width", 2**20)
+        size = "width" if hasattr(inner, "width") and not hasattr(inner, "dim") else "dim"  # width: its earlier name
+        dim = _whole(part, inner, size, 2**20)
         if not _has(inner, "encode") and not (_has(inner, "prepare") and _has(inner, "compute")):
             found = f"a {type(inner).__name__} without encode"
-            raise UsageError(part, found, "encode(inputs) -> (B, width)", "Give its class that method.")
+            raise UsageError(part, found, "encode(inputs) -> (B, dim)", "Give its class that method.")
         for _, held in _held(inner, "", set(), 0):
             if isinstance(held, nn.Module):
-                held.eval()  # dropout in a frozen encoder is a slip
+                held.eval()  # a frozen encoder has no dropout
         declared = _declared(part, inner, config)
-    return inner, width, declared
+    return inner, dim, declared
 
 
 def _of(lengths: Sequence[int]) -> str:
@@ -182,7 +179,7 @@ def _tensors(encoder: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _held(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """The modules, tensors and arrays in an object, in its attributes, in containers, each once, by name."""
-    if id(thing) in seen or depth > _DEEPEST or isinstance(thing, _NO_STATE):
+    if id(thing) in seen or depth > _MAX_DEPTH or isinstance(thing, _NO_STATE):
         return
     seen.add(id(thing))
     if isinstance(thing, nn.Module | Tensor | np.ndarray):
