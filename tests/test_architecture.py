@@ -166,6 +166,8 @@ def _public_definitions() -> Iterator[tuple[str, str]]:
     for module, path in _modules().items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
+                    continue
                 yield node.name, module
 
 

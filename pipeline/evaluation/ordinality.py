@@ -85,12 +85,12 @@ def ordinality(
     result = {}
     for name, axis in AXES.items():
         values = points[labelled, _COLUMN[axis]]
-        taus = [kendall_tau(VALUES, values[retrieve(similarity[rows])]) for rows in rows_of[name]]
+        kendall_taus = [kendall_tau(VALUES, values[retrieve(similarity[rows])]) for rows in rows_of[name]]
         fixed = "arousal" if axis == "valence" else "valence"
         result[name] = {
-            **mean_and_std(np.nan_to_num(taus, nan=0.0)),
-            "taus": np.nan_to_num(taus, nan=0.0).tolist(),
-            "undefined": sum(map(math.isnan, taus)),
+            **mean_and_std(np.nan_to_num(kendall_taus, nan=0.0)),
+            "taus": np.nan_to_num(kendall_taus, nan=0.0).tolist(),
+            "undefined": sum(map(math.isnan, kendall_taus)),
             "convention": (
                 f"Kendall's tau-b of {axis} asked and found, {lists} lists of {STEPS} prompts at a fixed {fixed}, no "
                 "utterance twice in a list, undefined tau counts 0; std over lists"

@@ -3,7 +3,7 @@
     compare-methods stores/msp --seeds 5 --out runs/comparison
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
 
-Each method is a RUN of its own in `out`, so that an interrupted comparison goes on where it stopped. Heads are chosen
+Each method is a RUN of its own in `out`, so that an interrupted comparison resumes. Heads are chosen
 on the development split; no row of the test split is read before a method's training has ended.
 """
 
@@ -82,7 +82,7 @@ def served(
 ) -> dict[str, TrainConfig]:
     """The configs of `methods`, or of every preset that the stores have captions and features for.
 
-    A method of one's own goes by its file's name. Raises UsageError when two have one name, or when a named method, or
+    A method file goes by its name. Raises UsageError when two have one name, or when a named method, or
     every one, lacks what it trains on.
     """
     asked = dict.fromkeys(methods or preset_names("methods"))

@@ -4,7 +4,7 @@
     compare-methods stores/ravdess --folds 5 --training small_corpus
 
 IEMOCAP's literature (F26) leaves one session out at a time and reports WAR and UAR. Each fold of each method is a RUN
-of its own, OUT/METHOD/FOLD, so that an interrupted cross-validation goes on where it stopped. No row that a fold tests
+of its own, OUT/METHOD/FOLD, so that an interrupted cross-validation resumes. No row that a fold tests
 is read before that fold's training has ended. Captions are the stores': what stage one fitted to the manifest's own
 training split (the quantiles of the acoustic style) is not fitted again.
 """

@@ -171,7 +171,9 @@ class EmotionRankCLAP:
     @cached_property
     def audio_encoder(self) -> AudioEncoder:
         """The speech encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
-        encoder = load_encoder("audio", _placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device))
+        encoder = load_encoder(
+            "audio", _placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device)
+        )
         now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
         self._require_same("audio", self.config.fingerprint.audio, now)
         return encoder

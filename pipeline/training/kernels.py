@@ -17,10 +17,10 @@ from pipeline.training.batched_heads import BatchedHeads, Step
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[], None]
+Launch = Callable[[], None]
 
 
-def recorded_on_cuda(work: Work) -> Work:
+def recorded_on_cuda(work: Launch) -> Launch:
     """Warm `work` up on a stream of its own, record it as a CUDA graph, and return the graph's replay."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -31,7 +31,7 @@ def recorded_on_cuda(work: Work) -> Work:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
-    replay: Work = graph.replay
+    replay: Launch = graph.replay
     return replay
 
 
@@ -39,7 +39,7 @@ def replayed_step(
     heads: BatchedHeads,
     batch: tuple[Tensor, Tensor, Sequence[Any]],
     *,
-    record: Callable[[Work], Work] = recorded_on_cuda,
+    record: Callable[[Launch], Launch] = recorded_on_cuda,
 ) -> Step:
     """`heads.step` for batches shaped as `batch`: inputs are copied into place, then the recorded work is replayed.
 

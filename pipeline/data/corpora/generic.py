@@ -1,4 +1,4 @@
-"""A manifest of one's own: CSV with a header, or JSON lines.
+"""A generic manifest: CSV with a header, or JSON lines.
 
     id,audio,split,valence,arousal
     u1,audio/u1.wav,train,2.4,5.0

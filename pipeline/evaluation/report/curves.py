@@ -10,7 +10,7 @@ from pipeline.core.errors import StoreCorrupt
 from pipeline.evaluation.report.drawing import COLOURS, LINES, MARKERS, Figure, drawable
 from pipeline.training.run_folder import TRAIN_AGAIN, Run
 
-NAME = "curves"
+CURVES = "curves"
 MEASURES = ("train_loss", "dev_loss", "temperature")
 Line = Mapping[str, float]
 Curve = tuple[Sequence[Line], int]  # a line an epoch, and the epoch that was kept; 0 is none
@@ -32,7 +32,7 @@ def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Figure:
             ) from None
     by_seed = {f"seed {seed}": [(lines, trained[seed]["epoch"])] for seed, lines in epochs.items()}
     return Figure(
-        NAME,
+        CURVES,
         "Training",
         "Left: the training loss (dashed) and the development loss (solid) of every seed; the ring marks the epoch of "
         "lowest development loss, whose heads are evaluated. Right: the temperature.",

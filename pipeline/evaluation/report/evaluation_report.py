@@ -41,7 +41,7 @@ from pipeline.training.run_folder import Run, open_run
 log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
-EVALUATION_FIGURES = (curves.NAME, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
+EVALUATION_FIGURES = (curves.CURVES, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
 _FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 

@@ -102,8 +102,8 @@ def umap_figure(heads: Heads, pairs: CachedPairs) -> Figure | None:
             layout = umap_class(
                 n_neighbors=NEIGHBOURS, min_dist=MIN_DISTANCE, metric="euclidean", random_state=0, n_jobs=1
             )
-            laid_out = layout.fit_transform(_take(vectors.cpu(), fitted, len(pairs)).float().numpy())
-        points[panel] = _take(torch.from_numpy(laid_out), drawn, len(fitted))
+            embedded = layout.fit_transform(_take(vectors.cpu(), fitted, len(pairs)).float().numpy())
+        points[panel] = _take(torch.from_numpy(embedded), drawn, len(fitted))
     caption = (
         f"Neighbourhoods of the vectors above (UMAP, n_neighbors {NEIGHBOURS}, min_dist {MIN_DISTANCE}, Euclidean, "
         "random_state 0). What lies close together was close; distances between clusters, their sizes and their "

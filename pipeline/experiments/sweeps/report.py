@@ -32,7 +32,7 @@ from pipeline.experiments.sweeps.tables import Leaderboard, Row, format_cell, ta
 
 log = logging.getLogger(__name__)
 
-NAMES = (figures.PARALLEL, figures.DIMENSIONS, figures.IMPORTANCE, figures.HALVING, curves.NAME)
+NAMES = (figures.PARALLEL, figures.DIMENSIONS, figures.IMPORTANCE, figures.HALVING, curves.CURVES)
 CURVES = 7  # trials: as many as there are colours
 BEST_OF_MANY = (
     "It is the best of many, by one score on the development split: part of its lead is luck. Train it with other "
@@ -110,7 +110,7 @@ def _curves(out: Path, rows: Sequence[Row]) -> Figure | None:
     ]
     of_trials = {f"trial {n}": [(lines, _kept(lines)) for lines in histories[n].values()] for n in best}
     return Figure(
-        curves.NAME,
+        curves.CURVES,
         f"The best {len(best)} trials that ended an epoch",
         "Left: the training loss (dashed) and the development loss (solid) of every seed; a ring marks the epoch of "
         "lowest development loss, whose heads count. Losses of other objectives or batch sizes are not comparable. "

@@ -69,6 +69,7 @@ def as_csv(rows: Iterable[Row], names: Sequence[str]) -> str:
 
 
 def as_json(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
+    """sweep.json: `about` and every trial."""
     return json.dumps({**about, "trials": rows}, indent=1, allow_nan=False) + "\n"
 
 

@@ -31,7 +31,7 @@ def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> An
     if config.encoder not in BUILT_IN["audio encoder" if kind == "audio" else "text encoder"]:
         from pipeline.extraction.encoders import custom_encoder
 
-        return custom_encoder.load(kind, config, device)
+        return custom_encoder.load_custom_encoder(kind, config, device)
 
     from pipeline.extraction.encoders import embedded, model_files, speech, text, wavlm_ser, whisper
 
@@ -40,11 +40,11 @@ def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> An
     else:
         folder = model_files.find_folder(config.model, config.revision)
     if kind == "text":
-        return text.load(folder, config, device)
+        return text.load_text_model(folder, config, device)
     if config.encoder == "embedded":
-        return embedded.load_speech(folder, config, device)
+        return embedded.load_embedded_speech(folder, config, device)
     if config.encoder == "wavlm_ser":
-        return wavlm_ser.load(folder, config, device)
+        return wavlm_ser.load_wavlm_ser(folder, config, device)
     shape = model_files.read_config(folder)
-    family = whisper if shape.model_type == "whisper" else speech
-    return family.load(folder, shape, config, device)
+    load = whisper.load_whisper if shape.model_type == "whisper" else speech.load_speech_model
+    return load(folder, shape, config, device)

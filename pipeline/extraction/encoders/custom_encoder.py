@@ -88,7 +88,9 @@ class CustomSpeechEncoder(CustomTextEncoder):
     sample_rate: int
 
 
-def load(kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str) -> CustomTextEncoder:
+def load_custom_encoder(
+    kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str
+) -> CustomTextEncoder:
     """The registered encoder that `config` names. Raises UsageError, also for what its own code raises."""
     part = find("audio encoder" if kind == "audio" else "text encoder", config.encoder)
     inner, dim, declared = _loaded(part, config, device)

@@ -39,7 +39,7 @@ _TYPES: dict[int, np.dtype[Any]] = {
 }
 
 
-def load_speech(folder: Path, config: AudioConfig, device: str) -> WhisperSpeech:
+def load_embedded_speech(folder: Path, config: AudioConfig, device: str) -> WhisperSpeech:
     """Whisper tiny.en's encoder (F35). Raises UsageError for other weights than the published ones."""
     from transformers import WhisperConfig
 

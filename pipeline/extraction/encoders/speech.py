@@ -208,7 +208,7 @@ def receptive_field(config: Any) -> int:
     return int(field)
 
 
-def load(folder: Path, shape: Any, config: AudioConfig, device: str) -> SpeechEncoder:
+def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str) -> SpeechEncoder:
     """Hidden state `config.layer` (None: the last) of the model in `folder`, pooled over a clip's own frames.
 
     `shape` is its config. Raises UsageError for another kind of model, or weights that do not fit it exactly.
@@ -256,6 +256,7 @@ def standardise(wave: Tensor) -> Tensor:
 
 
 def unchanged(wave: Tensor) -> Tensor:
+    """`wave` as it is, for models that normalise nothing."""
     return wave
 
 

@@ -80,7 +80,7 @@ class TextModel(TwoSteps):
             return pooled.cpu()
 
 
-def load(folder: Path, config: TextConfig, device: str) -> TextModel:
+def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
     """The text encoder in `folder`; heads are left out, every weight of the model itself must be there.
 
     Raises UsageError for another kind of model, or files that do not fit.

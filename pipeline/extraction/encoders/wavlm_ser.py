@@ -146,7 +146,7 @@ class Published(nn.Module):
         self.ser_model = nn.ModuleDict({"fc": nn.Sequential(head), "out": nn.Sequential(nn.Linear(hidden, outputs))})
 
 
-def load(folder: Path, config: AudioConfig, device: str) -> SpeechEncoder:
+def load_wavlm_ser(folder: Path, config: AudioConfig, device: str) -> SpeechEncoder:
     """The published checkpoint as an AudioEncoder; its pooling decides the vector's size (1024, 1024 or 2048; F19).
 
     Raises UsageError for a folder of another layout, or a weight missing, renamed, left over or of another shape.

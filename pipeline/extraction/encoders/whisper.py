@@ -139,7 +139,7 @@ def _block(block: Any, x: Tensor, keys: Tensor | None) -> Tensor:
     return x + step
 
 
-def load(folder: Path, shape: Any, config: AudioConfig, device: str) -> WhisperSpeech:
+def load_whisper(folder: Path, shape: Any, config: AudioConfig, device: str) -> WhisperSpeech:
     """A Whisper checkpoint of transformers; only its encoder is used. Raises UsageError for weights that do not fit."""
     files = weight_files(folder)
     features = feature_settings(folder)
