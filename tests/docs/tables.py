@@ -29,7 +29,7 @@ STANDS_FOR = {
 
 # commands that are documented and not run, by how they begin; the reason is for the reader of this table
 NOT_RUN = {
-    "python -m venv": "an environment of gigabytes; .ci/run makes one",
+    "python3 -m venv": "an environment of gigabytes; .ci/run makes one",
     "pip install": "needs a package index",
     "pip freeze": "lists the environment for pip-audit",
     "audit/bin/pip": "as pip",
