@@ -74,14 +74,14 @@ def test_a_file_runs_once_leaves_no_bytecode_and_may_import_from_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    plugin(tmp_path, "WIDTH = 5\n", "beside_the_plugin.py")
-    text = SPECTRUM.format(version=1, scale=1).replace("dim = 16_000, 8", "dim = 16_000, WIDTH")
+    plugin(tmp_path, "DIM = 5\n", "beside_the_plugin.py")
+    text = SPECTRUM.format(version=1, scale=1).replace("dim = 16_000, 8", "dim = 16_000, DIM")
     ran = f"from pathlib import Path\nwith Path({str(tmp_path / 'ran')!r}).open('a') as file:\n    file.write('x')\n"
-    path = plugin(tmp_path, f"{ran}from beside_the_plugin import WIDTH\n{text}")
+    path = plugin(tmp_path, f"{ran}from beside_the_plugin import DIM\n{text}")
     load_plugins([path, path])
     load_plugins([str(path)])
     assert (tmp_path / "ran").read_text() == "x"
-    assert find("audio encoder", "mine").make.width == 5
+    assert find("audio encoder", "mine").make.dim == 5
     assert find("audio encoder", "mine").registered_by == path
     assert not list(tmp_path.glob("__pycache__/mine*"))
     assert list(tmp_path.glob("__pycache__/beside*"))  # Python's own import does
@@ -97,9 +97,9 @@ def test_two_files_may_share_a_name_of_theirs_and_not_of_an_encoder(tmp_path: Pa
 
 
 def test_code_that_runs_again_replaces_what_it_registered() -> None:
-    for width in (2, 3):
+    for version in (2, 3):
 
-        @register_audio_encoder("again", version=width)
+        @register_audio_encoder("again", version=version)
         class Again:
             pass
 

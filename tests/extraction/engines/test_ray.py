@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100_000_000})
         yield started
         started.shutdown()
-        machines.until(lambda: not machines.of_ray(os.getpid()), 20.0)
+        machines.until(lambda: not machines.of_ray(os.getpid()))
 
 
 @pytest.fixture
