@@ -130,8 +130,6 @@ def test_encoders_are_loaded_when_first_used_and_once(run: Run, stores: Path, mo
     monkeypatch.setattr(
         pipeline.inference.model, "load_encoder", lambda kind, *rest: loaded.append(kind) or real(kind, *rest)
     )
-        pipeline.inference.model, "load_encoder", lambda kind, *a: loaded.append(kind) or real(kind, *a)
-    )
     lazy = EmotionRankCLAP.from_pretrained(run.folder)
     stored = lazy.embed_speech(open_stores(stores).speech("dev"))
     lazy.similarity(stored, stored)
