@@ -21,8 +21,7 @@ from transformers import WavLMConfig, WavLMModel
 
 from pipeline.core.resources import cores
 from pipeline.extraction.batching import batches
-from pipeline.extraction.encoders.base import Padding
-from pipeline.extraction.encoders.pooling import plain_pooling
+from pipeline.extraction.encoders.base import Padding, plain_pooling
 from pipeline.extraction.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm, standardise
 from pipeline.extraction.encoders.wavlm import WavLM
 from pipeline.extraction.extract import read_inputs, resolve_extraction

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pipeline.core.errors import EmotionRankError
 from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.batching import AudioFile, BatchEncoder, SpeechReader, read_text
-from pipeline.extraction.encoders.base import TwoSteps
+from pipeline.extraction.encoders.base import Encoder
 from tests.speech import write_corpus
 
 CPU = torch.device("cpu")
 
 
-class Limited(TwoSteps):
+class Limited(Encoder):
     """Vectors (length, first letter); memory for `room` letters, padding included."""
 
     width = 2

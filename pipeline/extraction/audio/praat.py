@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders.base import TwoSteps
+from pipeline.extraction.encoders.base import AudioEncoder
 
 NAMES: tuple[str, ...] = (
     "pitch_mean",  # Hz, over voiced frames
@@ -49,7 +49,7 @@ def load_praat() -> PraatFeatures:
         ) from None
 
 
-class PraatFeatures(TwoSteps):
+class PraatFeatures(AudioEncoder):
     """An `AudioEncoder` whose vector is `NAMES`.
 
     Threads may share it, but take turns: parselmouth holds the interpreter's lock through every call of Praat.

@@ -1,77 +1,63 @@
-"""The interface of an encoder, and waveforms of any lengths as one zero-padded batch."""
+"""The interface of an encoder; clips as one zero-padded batch; frames pooled to one vector, never over padding."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
 
 Waveform = NDArray[np.float32]  # (samples,) mono, at the encoder's sample rate, as decoded
+Pool = Callable[[Tensor, Tensor], Tensor]  # frames (B, T, D), mask (B, T) -> (B, dim)
 T = TypeVar("T", contravariant=True)
 
 
-class Encoder(Protocol[T]):
+class Encoder(ABC, Generic[T]):
     """A frozen encoder. Threads may share it.
 
     The vector of an input does not depend on the other inputs of its batch beyond 1e-5 (F32), and is bit-equal for an
     equal batch on one machine at one thread count.
     """
 
-    @property
-    def dim(self) -> int:
-        """Numbers in one vector."""
+    dim: int  # numbers in one vector
+    declared: dict[str, Any]  # the fingerprint
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything of the encoder that changes a vector (weights' hash, layer, pooling, normalisation)."""
+        return dict(self.declared)
 
+    @abstractmethod
     def prepare(self, inputs: Sequence[T]) -> Any:
         """(B,) inputs -> what `compute` takes. Done by many threads, beside the device's work."""
 
-    def compute(self, prepared: Any) -> torch.Tensor:
+    @abstractmethod
+    def compute(self, prepared: Any) -> Tensor:
         """-> (B, dim) float32 on the CPU. Done by one thread at a time on an accelerator."""
 
-    def encode(self, inputs: Sequence[T]) -> torch.Tensor:
+    def encode(self, inputs: Sequence[T]) -> Tensor:
         """Both steps: (B,) inputs -> (B, dim) float32 on the CPU."""
+        return self.compute(self.prepare(inputs))
 
 
-class AudioEncoder(Encoder[Waveform], Protocol):
+class AudioEncoder(Encoder[Waveform]):
     """A frozen speech encoder: waveforms of any lengths, already cropped.
 
     A clip too short for one frame is zero-padded to one.
     """
 
-    @property
-    def sample_rate(self) -> int:
-        """Hz."""
+    sample_rate: int  # Hz
 
 
 TextEncoder: TypeAlias = Encoder[str]
-
-
-class TwoSteps(ABC):
-    """An encoder whose `encode` is `compute` of `prepare`."""
-
-    @abstractmethod
-    def prepare(self, inputs: Any) -> Any:
-        """See `Encoder`."""
-
-    @abstractmethod
-    def compute(self, prepared: Any) -> torch.Tensor:
-        """See `Encoder`."""
-
-    def encode(self, inputs: Any) -> torch.Tensor:
-        """(B,) inputs -> (B, dim) float32 on the CPU."""
-        return self.compute(self.prepare(inputs))
 
 
 @dataclass(frozen=True)
@@ -85,38 +71,31 @@ class Padding:
     kind: str
     samples: int
 
-    @classmethod
-    def of(cls, config: AudioConfig, sample_rate: int) -> Padding:
-        """The config's padding; max_seconds is rounded to whole samples."""
-        return cls(config.padding, round(config.max_seconds * sample_rate))
-
     def length(self, longest: int) -> int:
         """Samples of the padded batch. Raises UsageError if a clip is longer than a fixed length."""
         if self.kind == "masked":
             return longest
         if longest > self.samples:
-            raise UsageError(
-                "clip", f"{longest} samples", f"at most {self.samples} with padding {self.kind}", "Crop it first."
-            )
+            expected = f"at most {self.samples} with padding {self.kind}"
+            raise UsageError("clip", f"{longest} samples", expected, "Crop it first.")
         return self.samples
 
 
-def tensors(waves: Sequence[Waveform]) -> list[Tensor]:
-    """Waveforms in torch's own memory: it is aligned, numpy's need not be, and kernels round differently by that."""
-    return [torch.tensor(np.ascontiguousarray(wave, dtype=np.float32)) for wave in waves]
+def clip_tensors(
+    waves: Sequence[Waveform], minimum: int, normalise: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """Waveforms, normalised, in torch's own memory: it is aligned, numpy's need not be, and kernels round by that.
+
+    A clip shorter than `minimum`, the samples behind one frame, is zero-padded to it: so every clip has a frame.
+    """
+    clips = [torch.tensor(np.ascontiguousarray(wave, dtype=np.float32)) for wave in waves]
+    clips = [normalise(clip) for clip in clips] if normalise else clips
+    return [pad(clip, (0, max(0, minimum - len(clip)))) for clip in clips]
 
 
-def at_least(samples: Tensor, minimum: int) -> Tensor:
-    """A clip shorter than `minimum`, the samples behind one frame, zero-padded to it: so every clip has a frame."""
-    return torch.nn.functional.pad(samples, (0, max(0, minimum - len(samples))))
-
-
-def padded_batch(rows: Sequence[Tensor], length: int) -> Tensor:
-    """Rows of samples -> (B, length), zero beyond each."""
-    batch = torch.zeros(len(rows), length)
-    for row, samples in zip(batch, rows, strict=True):
-        row[: len(samples)] = samples
-    return batch
+def padded_batch(clips: Sequence[Tensor], length: int) -> Tensor:
+    """One or more clips -> (B, length), zero beyond each."""
+    return torch.stack([pad(clip, (0, length - len(clip))) for clip in clips])
 
 
 @contextmanager
@@ -126,3 +105,48 @@ def exact_inference() -> Iterator[None]:
     no_autocast = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
     with torch.inference_mode(), cudnn, no_autocast[0], no_autocast[1]:
         yield
+
+
+def frame_mask(counts: Tensor, frames: int) -> Tensor:
+    """(B,) frames each clip has -> (B, frames), True where a frame is the clip's own."""
+    return torch.arange(frames, device=counts.device)[None] < counts[:, None]
+
+
+def uniform(mask: Tensor) -> Tensor:
+    """(B, T) weights of the plain mean: 1 / T over a clip's own frames, 0 elsewhere."""
+    return mask / mask.sum(1, keepdim=True)
+
+
+def mean(frames: Tensor, weights: Tensor) -> Tensor:
+    """frames (B, T, D), weights (B, T) -> (B, D)."""
+    return torch.bmm(weights[:, None], frames)[:, 0]
+
+
+def mean_std(frames: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean || standard deviation (F19), (B, 2D); variances are clamped at 1e-5 from below."""
+    average = mean(frames, weights)
+    # sum w (x - mu)^2 is sum w x^2 - mu^2 without its cancellation, which costs digits in outlier channels (F36)
+    variance = mean((frames - average[:, None]).square(), weights)
+    return torch.cat([average, variance.clamp_min(1e-5).sqrt()], 1)
+
+
+def plain_pooling(kind: str, subject: object) -> Pool:
+    """`mean` or `mean_std`, every frame alike. Raises UsageError for `hidden`."""
+    if kind not in ("mean", "mean_std"):
+        raise UsageError(subject, f"pooling {kind}", "mean or mean_std", "Only encoder wavlm_ser has a hidden layer.")
+    statistics = mean if kind == "mean" else mean_std
+    return lambda frames, mask: statistics(frames, uniform(mask))
+
+
+class AttentivePooling(nn.Module):
+    """The weights of F19, under their published names: softmax(tanh(sap_linear(x)) @ attention) over frames."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.sap_linear = nn.Linear(dim, dim)
+        self.attention = nn.Parameter(torch.zeros(dim, 1))
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """frames (B, T, D), mask (B, T) -> weights (B, T), zero outside the mask."""
+        scores = (torch.tanh(self.sap_linear(frames)) @ self.attention)[..., 0]
+        return scores.masked_fill(~mask, -torch.inf).softmax(1)

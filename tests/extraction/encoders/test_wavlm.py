@@ -15,7 +15,7 @@ from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders import wavlm as products
-from pipeline.extraction.encoders.pooling import frame_mask
+from pipeline.extraction.encoders.base import frame_mask
 from pipeline.extraction.encoders.speech import (
     Stock,
     deviation,
