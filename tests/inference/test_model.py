@@ -52,7 +52,7 @@ def files_of(corpus: Path) -> list[Path]:
 def projected(run: Run, side: str, vectors: np.ndarray) -> np.ndarray:
     """F1 by hand, in float64."""
     state = {name: tensor.numpy().astype(np.float64) for name, tensor in run.heads().state_dict().items()}
-    standard = (vectors - state[f"{side}_mean"]) / state[f"{side}_spread"]
+    standard = (vectors - state[f"{side}_mean"]) / state[f"{side}_std"]
     found = np.maximum(0, standard @ state[f"{side}.weight"].T + state[f"{side}.bias"])
     return found / np.maximum(1e-8, np.linalg.norm(found, axis=1, keepdims=True))
 
@@ -126,12 +126,10 @@ def test_vectors_that_could_be_either_are_told_by_their_length(stores: Path, tmp
 
 def test_encoders_are_loaded_when_first_used_and_once(run: Run, stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    for side in ("audio", "text"):
-        name = f"load_{side}_encoder"
-        real = getattr(pipeline.inference.model, name)
-        monkeypatch.setattr(
-            pipeline.inference.model, name, lambda *a, real=real, side=side: loaded.append(side) or real(*a)
-        )
+    real = pipeline.inference.model.load_encoder
+    monkeypatch.setattr(
+        pipeline.inference.model, "load_encoder", lambda side, *rest: loaded.append(side) or real(side, *rest)
+    )
     lazy = EmotionRankCLAP.from_pretrained(run.folder)
     stored = lazy.embed_speech(open_stores(stores).speech("dev"))
     lazy.similarity(stored, stored)
