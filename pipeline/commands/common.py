@@ -17,49 +17,46 @@ import click
 
 from cache.errors import EmotionRankError
 from pipeline.commands.completion import FOLDER, presets, settings, values
+from pipeline.commands.usage_errors import Command
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
 audio_root_option = click.option("--audio-root", type=FOLDER, help="The corpus folder on this machine.")
+_devices = values("auto", "cpu", "cuda")
 device_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda, cuda:1 ...",
-    shell_complete=values("auto", "cpu", "cuda"),
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...", shell_complete=_devices
 )
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+_json_help = "Print one JSON object on stdout."
 no_report_option = click.option("--no-report", is_flag=True, help="Write no report.html.")
-plugin_option = click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="FILE",
-    help="Run this Python file first: it registers a custom encoder or loss. Repeatable.",
-)
+_plugin_help = "Run this Python file first: it registers a custom encoder or loss. Repeatable."
+plugin_option = click.option("--plugin", "plugins", multiple=True, metavar="FILE", help=_plugin_help)
 tensorboard_option = click.option(
     "--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard)."
 )
-training_option = click.option(
-    "--training",
-    help="A preset of configs/training: paper, small_corpus, fast.",
-    shell_complete=presets("training", or_file=False),
-)
+_training_help = "A preset of configs/training: paper, small_corpus, fast."
+_trainings = presets("training", or_file=False)
+training_option = click.option("--training", help=_training_help, shell_complete=_trainings)
 
 
 def overrides_option(model: str) -> Callable[[F], F]:
     """`-o`, completed with the settings of the config model "module:class"."""
-    return click.option(
-        "-o",
-        "overrides",
-        multiple=True,
-        metavar="A.B=VALUE",
-        help="Change one setting. Repeatable.",
-        shell_complete=settings(model),
-    )
+    text = "Change one setting. Repeatable."
+    complete = settings(model)
+    return click.option("-o", "overrides", multiple=True, metavar="A.B=VALUE", help=text, shell_complete=complete)
+
+
+def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """The command `name` with -h, --json, -q and -v, whose errors are one line and an exit code."""
+
+    def decorate(main: Callable[..., None]) -> click.Command:
+        made = click.command(name, cls=Command)(handle_errors(main))
+        made.params.insert(-2, click.Option(["--json", "as_json"], is_flag=True, help=_json_help))  # before -q and -v
+        return made
+
+    return decorate
 
 
 def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -69,18 +66,17 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         from pipeline.core.progress import narration
 
+        level = click.get_current_context().meta.get("log_level", logging.INFO)
         try:
-            with _exit_on_sigterm(), narration(click.get_current_context().meta.get("log_level", logging.INFO)):
-                try:
-                    if files := kwargs.pop("plugins", ()):
-                        from pipeline.core.plugins import load_plugins
+            with _exit_on_sigterm(), narration(level):
+                if files := kwargs.pop("plugins", ()):
+                    from pipeline.core.plugins import load_plugins
 
-                        load_plugins(files)  # type: ignore[arg-type]
-                    command(*args, **kwargs)
-                except EmotionRankError:
-                    log.debug("where it was raised:", exc_info=True)
-                    raise
+                    load_plugins(files)  # type: ignore[arg-type]
+                command(*args, **kwargs)
         except EmotionRankError as error:
+            with narration(level):
+                log.debug("where it was raised:", exc_info=True)
             click.echo(f"error: {error}", err=True)
             _exit(error.exit_code)
         except BrokenPipeError:

@@ -10,10 +10,9 @@ import click
 from cache.errors import UsageError
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets, settings, values
-from pipeline.commands.usage_errors import Command
 
 
-@click.command("compare-methods", cls=Command)
+@common.command("compare-methods")
 @click.argument("stores", type=FOLDER)
 @click.argument("methods", nargs=-1, shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
@@ -40,18 +39,10 @@ from pipeline.commands.usage_errors import Command
 @common.tensorboard_option
 @common.no_report_option
 @common.plugin_option
-@common.json_option
-@common.handle_errors
 def main(
-    stores: Path,
-    out: Path | None,
-    evaluation: tuple[str, ...],
-    others: tuple[Path, ...],
-    folds: str | None,
-    no_report: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+    stores: Path, out: Path | None, evaluation: tuple[str, ...], others: tuple[Path, ...], folds: str | None,
+    no_report: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
 
     \b

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from click.shell_completion import (
@@ -29,21 +29,10 @@ from click.shell_completion import (
 
 from pipeline.commands.usage_errors import Command
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
-COMMANDS = (
-    "write-captions",
-    "extract-features",
-    "train-heads",
-    "evaluate-heads",
-    "compare-methods",
-    "sweep-heads",
-    "search-speech",
-    "run-demo",
-)
+COMMANDS: tuple[str, ...] = ("write-captions", "extract-features", "train-heads", "evaluate-heads")
+COMMANDS += ("compare-methods", "sweep-heads", "search-speech", "run-demo")
 MAX_MANIFEST_BYTES = 1 << 24  # a larger manifest is not read while somebody waits
 
 
@@ -113,8 +102,8 @@ def settings(model: str) -> Completer:
     return complete
 
 
-def _settings_of(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[list[str], str | None]]:
-    """Every setting's dotted name -> the values it may have, where they can be listed, and its description."""
+def _settings_of(model: Any, prefix: str = "") -> dict[str, tuple[list[str], str | None]]:
+    """Every dotted name in a config model -> the values it may have, where they can be listed, and its description."""
     known: dict[str, tuple[list[str], str | None]] = {}
     for name, field in model.model_fields.items():
         nested = [kind for kind in _alternatives(field.annotation) if hasattr(kind, "model_fields")]

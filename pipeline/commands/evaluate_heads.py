@@ -8,17 +8,14 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER
-from pipeline.commands.usage_errors import Command
 
 
-@click.command("evaluate-heads", cls=Command)
+@common.command("evaluate-heads")
 @click.argument("stores", type=FOLDER)
 @click.argument("run", type=FOLDER)
 @common.overrides_option("pipeline.core.config:EvaluateConfig")
 @common.device_option
 @common.no_report_option
-@common.json_option
-@common.handle_errors
 def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, as_json: bool) -> None:
     """Alignment (MMD, Wasserstein) and ordinality (AOC, VOC) on the test split, as in the paper's two tables.
 

@@ -9,61 +9,36 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
-from pipeline.commands.usage_errors import Command
+
+_ENGINE = "Encode on this machine, or on a Ray cluster."
+_PRECISION = "Numerical precision of the speech encoder.  [default: bfloat16 for a WavLM on CUDA, else float32]"
+_VERIFY = "Check every byte of the stores; --verify=deep hashes all audio again as well."
+_ENCODERS = presets("encoders", or_file=False)
+_ENGINES = click.Choice(["threads", "ray"])
+_PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 
 
-@click.command("extract-features", cls=Command)
+@common.command("extract-features")
 @click.argument("config", shell_complete=presets("corpora"))
 @click.option("--out", type=FOLDER, help="The folder of the stores.  [default: stores/NAME]")
 @common.audio_root_option
-@click.option(
-    "--encoders",
-    help="A preset of configs/encoders: paper, embedded.",
-    shell_complete=presets("encoders", or_file=False),
-)
+@click.option("--encoders", help="A preset of configs/encoders: paper, embedded.", shell_complete=_ENCODERS)
 @common.overrides_option("pipeline.core.config:ExtractConfig")
 @common.device_option
-@click.option(
-    "--engine",
-    type=click.Choice(["threads", "ray"]),
-    default="threads",
-    show_default=True,
-    help="Encode on this machine, or on a Ray cluster.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    help="Numerical precision of the speech encoder.  [default: bfloat16 for a WavLM on CUDA, else float32]",
-)
+@click.option("--engine", type=_ENGINES, default="threads", show_default=True, help=_ENGINE)
+@click.option("--precision", type=_PRECISIONS, help=_PRECISION)
 @click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
 @click.option("--retry-failed", is_flag=True, help="Retry failed rows.")
 @click.option("--strict", is_flag=True, help="Exit 3 when rows failed.")
 @common.fresh_option
 @click.option("--dry-run", is_flag=True, help="Read and check everything, print the plan, write nothing.")
 @click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
-@click.option(
-    "--verify",
-    is_flag=False,
-    flag_value="stores",
-    type=click.Choice(["stores", "deep"]),
-    help="Check every byte of the stores; --verify=deep hashes all audio again as well.",
-)
+@click.option("--verify", is_flag=False, flag_value="stores", type=click.Choice(["stores", "deep"]), help=_VERIFY)
 @common.plugin_option
-@common.json_option
-@common.handle_errors
 def main(
-    config: str,
-    out: Path | None,
-    audio_root: Path | None,
-    overrides: tuple[str, ...],
-    precision: str | None,
-    strict: bool,
-    dry_run: bool,
-    status: bool,
-    verify: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+    config: str, out: Path | None, audio_root: Path | None, overrides: tuple[str, ...], precision: str | None,
+    strict: bool, dry_run: bool, status: bool, verify: str | None, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Run the frozen encoders once over a corpus and its captions.
 
     \b
@@ -94,9 +69,8 @@ def main(
     result = extract(config, **shared, **options)
     common.print_result(result, status_table(result), as_json)
     if strict and result["failures"]:
-        raise QuarantinedRows(
-            folder, f"{len(result['failures'])} failed rows", "none (--strict)", "See the list above."
-        )
+        found = f"{len(result['failures'])} failed rows"
+        raise QuarantinedRows(folder, found, "none (--strict)", "See the list above.")
 
 
 def _inspect(folder: Path, verify: str | None, audio_root: Path | None, as_json: bool) -> None:

@@ -8,15 +8,12 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER
-from pipeline.commands.usage_errors import Command
 
 
-@click.command("run-demo", cls=Command)
+@common.command("run-demo")
 @click.option("--out", type=FOLDER, default=Path("emotionrankclap-demo"), show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Heads to train.")
 @common.fresh_option
-@common.json_option
-@common.handle_errors
 def main(out: Path, seeds: int, fresh: bool, as_json: bool) -> None:
     """Synthesise a spoken corpus, run both stages with the embedded encoders, evaluate, search, draw.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import click
 from cache.errors import UsageError, one_line
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, manifest_column
-from pipeline.commands.usage_errors import Command
 
 _COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "style", "audio", "text")
 
 
-@click.command("search-speech", cls=Command)
+def _filter_option(name: str) -> Callable[[common.F], common.F]:
+    text, complete = f"Only this {name}. Repeatable.", manifest_column(name)
+    return click.option(f"--{name}", multiple=True, help=text, shell_complete=complete)
+
+
+@common.command("search-speech")
 @click.argument("stores", type=FOLDER)
 @click.argument("run", type=FOLDER)
 @click.argument("sentences", nargs=-1)
@@ -25,29 +29,15 @@ _COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "spl
 @click.option("--serve", "served", is_flag=True, help="Search in a browser: a page on this machine (extra serve).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Of the page; 0, the default, is any free one.")
 @click.option("--top", type=click.IntRange(min=1), help="How many to find. [default: 5; 10 on the page]")
-@click.option("--split", multiple=True, help="Only this split. Repeatable.", shell_complete=manifest_column("split"))
-@click.option(
-    "--speaker", multiple=True, help="Only this speaker. Repeatable.", shell_complete=manifest_column("speaker")
-)
-@click.option(
-    "--emotion", multiple=True, help="Only this emotion. Repeatable.", shell_complete=manifest_column("emotion")
-)
+@_filter_option("split")
+@_filter_option("speaker")
+@_filter_option("emotion")
 @common.device_option
 @common.plugin_option
-@common.json_option
-@common.handle_errors
 def main(
-    stores: Path,
-    run: Path,
-    sentences: tuple[str, ...],
-    audio: tuple[Path, ...],
-    served: bool,
-    port: int | None,
-    top: int | None,
-    device: str,
-    as_json: bool,
-    **among: tuple[str, ...],
-) -> None:
+    stores: Path, run: Path, sentences: tuple[str, ...], audio: tuple[Path, ...], served: bool, port: int | None,
+    top: int | None, device: str, as_json: bool, **among: Any,
+) -> None:  # fmt: skip
     """Find the utterances of STORES that sound like each of SENTENCES, by the heads in RUN.
 
     \b
@@ -61,27 +51,23 @@ def main(
     in every field named.
     """
     _check_words(sentences, audio, served=served, filtered=any(among.values()))
+    options: dict[str, Any] = {"stores": stores, "device": device}
     if served:
         from pipeline.inference.web.server import serve
 
         def ready(url: str) -> None:
             common.print_result({"url": url}, url, as_json)
 
-        sentence = "".join(sentences)
-        serve(run, sentence, stores=stores, **among, top=top or 10, port=port or 0, device=device, ready=ready)
+        serve(run, "".join(sentences), **among, **options, top=top or 10, port=port or 0, ready=ready)
         return
     if port is not None:
         raise UsageError("--port", "no --serve", "both or neither", "Add --serve.")
-    queries = list(audio or _sentences(sentences))
+    queries = list(map(str, audio or _sentences(sentences)))
     from pipeline.inference.search import describe, search
 
-    if audio:
-        results = describe(run, audio, stores=stores, top=top or 5, device=device)
-    else:
-        results = search(run, list(map(str, queries)), stores=stores, **among, top=top or 5, device=device)
-    answers: list[dict[str, Any]] = [
-        {"asked": str(query), "hits": hits} for query, hits in zip(queries, results, strict=True)
-    ]
+    options["top"] = top or 5
+    results = describe(run, audio, **options) if audio else search(run, queries, **among, **options)
+    answers: list[Any] = [{"asked": query, "hits": hits} for query, hits in zip(queries, results, strict=True)]
     text = "\n\n".join("\n".join([one_line(answer["asked"]), *_table(answer["hits"])]) for answer in answers)
     common.print_result({"stores": str(stores), "run": str(run), "answers": answers}, text, as_json)
 

@@ -9,10 +9,9 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
-from pipeline.commands.usage_errors import Command
 
 
-@click.command("sweep-heads", cls=Command)
+@common.command("sweep-heads")
 @click.argument("stores", type=FOLDER)
 @click.argument("sweep", required=False, shell_complete=presets("sweeps"))
 @click.option("--out", type=FOLDER, help="The sweep's folder.  [default: sweeps/STORES-SWEEP]")
@@ -23,8 +22,6 @@ from pipeline.commands.usage_errors import Command
 @common.fresh_option
 @common.plugin_option
 @common.no_report_option
-@common.json_option
-@common.handle_errors
 def main(stores: Path, sweep: str | None, out: Path | None, no_report: bool, as_json: bool, **options: Any) -> None:
     """Find the best settings of the heads on the development split.
 

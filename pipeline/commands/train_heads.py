@@ -9,10 +9,9 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
-from pipeline.commands.usage_errors import Command
 
 
-@click.command("train-heads", cls=Command)
+@common.command("train-heads")
 @click.argument("stores", type=FOLDER)
 @click.argument("config", default="emotionrankclap", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
@@ -23,8 +22,6 @@ from pipeline.commands.usage_errors import Command
 @common.fresh_option
 @common.tensorboard_option
 @common.plugin_option
-@common.json_option
-@common.handle_errors
 def main(stores: Path, config: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train projection heads from cached tensors.
 

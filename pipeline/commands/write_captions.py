@@ -9,20 +9,17 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
-from pipeline.commands.usage_errors import Command
 
 MAX_FAILURES_SHOWN = 20
 
 
-@click.command("write-captions", cls=Command)
+@common.command("write-captions")
 @click.argument("config", shell_complete=presets("corpora"))
 @click.option("--out", type=FOLDER, help="The folder of the captions.  [default: captions/NAME]")
 @common.audio_root_option
 @common.overrides_option("pipeline.data.captions.llm.config:WriteConfig")
 @click.option("--dry-run", is_flag=True, help="Print how many prompts and about how many tokens; send no request.")
 @common.plugin_option
-@common.json_option
-@common.handle_errors
 def main(config: str, out: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Have an LLM write the captions of a corpus, by any OpenAI-compatible endpoint.
 

@@ -3,15 +3,15 @@
     compare-methods stores/msp --seeds 5 --out runs/comparison
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
 
-Each method is a RUN of its own in `out`, so that an interrupted comparison resumes. Heads are chosen
-on the development split; no row of the test split is read before a method's training has ended.
+Each method is a RUN in `out`. Heads are chosen on the development split; no row of the test split is read before a
+method's training has ended.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def compare(
-    stores: Stores | str | Path,
-    *,
-    out: str | Path,
-    methods: Sequence[str] = (),
-    seeds: int = 5,
-    training: str | None = None,
-    overrides: Sequence[str] = (),
-    evaluation: Sequence[str] = (),
-    zero_shot_on: Sequence[str | Path] = (),
-    device: str = "auto",
-    fresh: bool = False,
-    tensorboard: bool = False,
-) -> tuple[dict[str, Any], str]:
+    stores: Stores | str | Path, *, out: str | Path, methods: Sequence[str] = (), seeds: int = 5,
+    training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
+    zero_shot_on: Sequence[str | Path] = (), device: str = "auto", fresh: bool = False, tensorboard: bool = False,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Train and evaluate `methods` (all that the stores can serve) and write both tables to `out`.
 
         summary, text = compare("stores/mine", methods=["emotionrankclap", "supcon"], out="runs/comparison")
@@ -63,17 +54,13 @@ def compare(
             log.info(f"== {name}")
             run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
             results[name] = _measured(run, stores, others, evaluation, device)
-        return _written(results, out)
-
-
-def _written(results: dict[str, Any], out: Path) -> tuple[dict[str, Any], str]:
-    comparison = comparison_tables(results)
-    text = "\n\n".join([comparison.markdown(), *_recognition_tables(results)])
-    write_text(out / "comparison.md", f"{text}\n\n{paper_tables().markdown()}\n")
-    write_text(out / "comparison.tex", comparison.latex() + "\n")
-    write_text(out / "comparison.csv", comparison.csv())
-    summary = {"tables": comparison.as_json(), "methods": results}
-    write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        comparison = comparison_tables(results)
+        text = "\n\n".join([comparison.markdown(), *_recognition_tables(results)])
+        write_text(out / "comparison.md", f"{text}\n\n{paper_tables().markdown()}\n")
+        write_text(out / "comparison.tex", comparison.latex() + "\n")
+        write_text(out / "comparison.csv", comparison.csv())
+        summary = {"tables": comparison.as_json(), "methods": results}
+        write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary, text
 
 
@@ -105,41 +92,37 @@ def served(
 def _measured(
     run: Run, stores: Stores, others: Sequence[Stores], overrides: Sequence[str], device: str
 ) -> dict[str, Any]:
-    result = evaluated(run, stores, overrides=overrides)
-    if result is None:
-        result = evaluate(run, stores=stores, overrides=overrides, device=device)
+    result = evaluated(run, stores, overrides=overrides) or evaluate(
+        run, stores=stores, overrides=overrides, device=device
+    )
     if stores.captions.classes and any(stores.manifest.emotion):
         result["recognition"] = zero_shot(run, stores, split=result["split"], device=device)
     result["zero_shot"] = [zero_shot(run, other, device=device) for other in others]
     return result
 
 
-def _recognition_tables(results: dict[str, Any]) -> list[str]:
+def _recognition_tables(results: dict[str, Any]) -> Iterator[str]:
     """A Markdown table of zero-shot recognition for each other corpus."""
-    columns: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    tests: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for name, result in results.items():
-        for found in result["zero_shot"]:
-            columns.setdefault(f"{found['stores']}, {found['split']} utterances", []).append((name, found))
-    return [_recognition_table(title, rows) for title, rows in columns.items()]
+        for test in result["zero_shot"]:
+            tests.setdefault(f"{test['stores']}, {test['split']} utterances", []).append((name, test))
+    for title, rows in tests.items():
+        _, first = rows[0]
+        chance = f"{first['chance']:.3f}"
+        lines = [f"Zero-shot recognition on {title}", "", "| method | UAR | WAR |", "|---|---|---|"]
+        lines += [f"| {name} | {mean_std(test, 'uar', 'war')} |" for name, test in rows]
+        lines += [
+            f"| chance | {chance} | {chance} |",
+            f"| always the most frequent | {chance} | {first['majority']:.3f} |",
+        ]
+        note = (
+            f"{first['n']} utterances, {len(first['classes'])} classes ({', '.join(first['classes'])}), prompt "
+            f"“{first['template']}”; mean ± std over {len(first['seeds'])} seeds. {first['convention']}"
+        )
+        yield "\n".join([*lines, "", note])
 
 
-def _recognition_table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> str:
-    first = rows[0][1]
-    lines = [
-        f"Zero-shot recognition on {title}",
-        "",
-        "| method | UAR | WAR |",
-        "|---|---|---|",
-        *(f"| {name} | {cell(found['uar'])} | {cell(found['war'])} |" for name, found in rows),
-        f"| chance | {first['chance']:.3f} | {first['chance']:.3f} |",
-        f"| always the most frequent | {first['chance']:.3f} | {first['majority']:.3f} |",
-        "",
-        f"{first['n']} utterances, {len(first['classes'])} classes ({', '.join(first['classes'])}), prompt "
-        f"“{first['template']}”; mean ± std over {len(first['seeds'])} seeds. {first['convention']}",
-    ]
-    return "\n".join(lines)
-
-
-def cell(figure: Mapping[str, float]) -> str:
-    """`mean ± std` with three digits."""
-    return f"{figure['mean']:.3f} ± {figure['std']:.3f}"
+def mean_std(figures: Mapping[str, Any], *measures: str) -> str:
+    """`mean ± std` of each measure with three digits, as cells of a Markdown row."""
+    return " | ".join(f"{figures[name]['mean']:.3f} ± {figures[name]['std']:.3f}" for name in measures)

@@ -156,9 +156,8 @@ def read_model(folder: Path) -> tuple[Heads, Description]:
     except StoreCorrupt as error:
         raise StoreCorrupt(error.subject, error.found, "what save_pretrained wrote", EXPORT_AGAIN) from None
     if identity != described.identity():
-        raise StoreCorrupt(
-            folder / HEADS, f"other heads than {SETTINGS} describes", "those it was exported with", EXPORT_AGAIN
-        )
+        found = f"other heads than {SETTINGS} describes"
+        raise StoreCorrupt(folder / HEADS, found, "those it was exported with", EXPORT_AGAIN)
     return heads, described
 
 

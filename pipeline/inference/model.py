@@ -47,26 +47,17 @@ class EmotionRankCLAP:
     """
 
     def __init__(
-        self,
-        heads: Heads,
-        config: Description,
-        *,
-        device: str = "auto",
-        audio_model: str | Path | None = None,
-        text_model: str | Path | None = None,
-    ) -> None:
+        self, heads: Heads, config: Description, *, device: str = "auto",
+        audio_model: str | Path | None = None, text_model: str | Path | None = None,
+    ) -> None:  # fmt: skip
         self.heads, self.config = heads, config
         self._device, self._audio_model, self._text_model = device, audio_model, text_model
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | Path,
-        revision: str | None = None,
-        device: str = "auto",
-        audio_model: str | Path | None = None,
-        text_model: str | Path | None = None,
-    ) -> EmotionRankCLAP:
+        cls, name: str | Path, revision: str | None = None, device: str = "auto",
+        audio_model: str | Path | None = None, text_model: str | Path | None = None,
+    ) -> EmotionRankCLAP:  # fmt: skip
         """The model in a RUN folder of `train-heads`, in a folder of `save_pretrained`, or on the hub.
 
         `audio_model` and `text_model` are the encoders' folders, in place of the recorded ones. Of a run the best
@@ -91,34 +82,23 @@ class EmotionRankCLAP:
         write_model(folder, self.heads, self.config, lambda config: card_of(config, folder.resolve().name))
 
     def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = True,
-        revision: str | None = None,
-        commit_message: str = "EmotionRankCLAP heads",
-        endpoint: str | None = None,
-    ) -> str:
+        self, repo_id: str, *, private: bool = True, revision: str | None = None,
+        commit_message: str = "EmotionRankCLAP heads", endpoint: str | None = None,
+    ) -> str:  # fmt: skip
         """Export to the hub's model `repo_id` ("owner/name") as one commit; returns the commit's URL.
 
         The token is that of `hf auth login` or HF_TOKEN. Raises UsageError where a private repository is asked for and
         a public one is there, EmotionRankError for everything that the hub refuses.
         """
         with TemporaryDirectory() as place:
-            folder = Path(place)
-            write_model(folder, self.heads, self.config, lambda config: card_of(config, repo_id))
-            return push_folder(
-                folder, repo_id, private=private, revision=revision, message=commit_message, endpoint=endpoint
-            )
+            write_model(Path(place), self.heads, self.config, lambda config: card_of(config, repo_id))
+            options: Any = {"private": private, "revision": revision, "message": commit_message, "endpoint": endpoint}
+            return push_folder(Path(place), repo_id, **options)
 
     def encode_speech(
-        self,
-        recordings: AudioInput | Sequence[AudioInput],
-        sample_rate: int | None = None,
-        batch_size: int = 1,
-        *,
-        convert_to_numpy: bool = False,
-    ) -> Vectors:
+        self, recordings: AudioInput | Sequence[AudioInput], sample_rate: int | None = None, batch_size: int = 1,
+        *, convert_to_numpy: bool = False,
+    ) -> Vectors:  # fmt: skip
         """Audio files by path, or mono waveforms (samples,) at `sample_rate` Hz -> (n, d), in the order given.
 
         Decoded, cropped and encoded as a store's rows are. One clip a batch, on each core, is quickest on a CPU; a
@@ -129,8 +109,8 @@ class EmotionRankCLAP:
         reader = AudioInputs(decoding, sample_rate or decoding.sample_rate)
         lengths = [reader.samples(source) for source in sources]
         work = BatchEncoder(reader.read, encoder, self.device)
-        vectors = _encoded("recording", sources, lengths, work, batch_size)
-        return _as(self.embed_speech(vectors), convert_to_numpy)
+        vectors = self.embed_speech(_encoded("recording", sources, lengths, work, batch_size))
+        return vectors.numpy() if convert_to_numpy else vectors
 
     def encode_text(
         self, sentences: str | Sequence[str], batch_size: int = 64, *, convert_to_numpy: bool = False
@@ -142,8 +122,8 @@ class EmotionRankCLAP:
                 found = type(text).__name__ if not isinstance(text, str) else "not UTF-8" if text else "empty"
                 raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
         work = BatchEncoder(read_text, self.text_encoder, self.device)
-        vectors = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
-        return _as(self.embed_text(vectors), convert_to_numpy)
+        vectors = self.embed_text(_encoded("sentence", texts, list(map(len, texts)), work, batch_size))
+        return vectors.numpy() if convert_to_numpy else vectors
 
     def embed_speech(self, vectors: Vectors) -> Tensor:
         """(n, Da) vectors of the speech encoder, such as `stores.speech("test1")`, -> (n, d). Raises UsageError."""
@@ -171,9 +151,8 @@ class EmotionRankCLAP:
     @cached_property
     def audio_encoder(self) -> AudioEncoder:
         """The speech encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
-        encoder = load_encoder(
-            "audio", _placed(self.config.encoders.audio, self._audio_model, "audio"), str(self.device)
-        )
+        config = _placed(self.config.encoders.audio, self._audio_model, "audio")
+        encoder = load_encoder("audio", config, str(self.device))
         now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
         self._require_same("audio", self.config.fingerprint.audio, now)
         return encoder
@@ -192,14 +171,10 @@ class EmotionRankCLAP:
     def _require_same(self, side: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Compare fingerprints, but for the version of the stores' format, which changes no vector."""
         recorded = {name: value for name, value in recorded.items() if name != "store_version"}
-        fields = differences(recorded, now)
-        if fields:
-            raise StoreMismatch(
-                f"{side} encoder",
-                describe_differences(fields, "the heads have")[:MAX_DIFFERENCE_LENGTH],
-                "the one the heads were trained on",
-                f"Name the folder of that model as {side}_model.",
-            )
+        if fields := differences(recorded, now):
+            found = describe_differences(fields, "the heads have")[:MAX_DIFFERENCE_LENGTH]
+            action = f"Name the folder of that model as {side}_model."
+            raise StoreMismatch(f"{side} encoder", found, "the one the heads were trained on", action)
 
     def _embedded(self, vectors: Vectors) -> Tensor:
         dim, speech_dim = self.heads.audio.out_features, self.heads.audio.in_features
@@ -264,7 +239,3 @@ def _matrix(vectors: Vectors, *dims: int) -> Tensor:
         wanted = " or ".join(f"(n, {dim})" for dim in dict.fromkeys(dims))
         raise UsageError("vectors", f"of shape {tuple(matrix.shape)}", wanted, "Pass vectors of these encoders.")
     return matrix
-
-
-def _as(vectors: Tensor, convert_to_numpy: bool) -> Vectors:
-    return vectors.numpy() if convert_to_numpy else vectors

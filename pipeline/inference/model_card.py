@@ -97,7 +97,10 @@ def _values(described: Description, name: str) -> dict[str, Any]:
     built_in = {*BUILT_IN["audio encoder"], *BUILT_IN["text encoder"]}
     return {
         **{field: getattr(described, field) for field in type(described).model_fields},
-        "objective_settings": ", ".join(f"{key} {_joined(value)}" for key, value in leaves(settings)),
+        "objective_settings": ", ".join(
+            f"{key} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in leaves(settings)
+        ),
         "arguments": ", ".join(arguments),
         "embedded": any(config.encoder == "embedded" for config in configs.values()),
         "custom": [config.encoder for config in configs.values() if config.encoder not in built_in],
@@ -106,13 +109,8 @@ def _values(described: Description, name: str) -> dict[str, Any]:
         "max_tokens": described.encoders.text.max_tokens,
         "several": evaluation is not None and evaluation.seeds > 1,
         "figures": [
-            {
-                "name": metric,
-                "seed": _shown(figure),
-                "all_seeds": _shown(all_seeds.get(metric)),
-                "convention": figure.convention,
-            }
-            for metric, figure in (evaluation.heads.items() if evaluation else ())
+            {"name": metric, "seed": _shown(f), "all_seeds": _shown(all_seeds.get(metric)), "convention": f.convention}
+            for metric, f in (evaluation.heads.items() if evaluation else ())
         ],
     }
 
@@ -130,10 +128,6 @@ def _encoder(config: AudioConfig | TextConfig, described: Description, side: str
         "revision": config.revision or "",
         "weights": str(fingerprint.get("weights_sha256", "")) if isinstance(fingerprint, dict) else "",
     }
-
-
-def _joined(value: object) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _shown(figure: MeasuredFigure | None) -> str:

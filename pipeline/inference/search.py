@@ -185,9 +185,8 @@ class _Embedder:
 
         encoder = load_encoder("audio", with_precision(self.config.audio, self.device), str(self.device))
         decoding = decoding_of(encoder, self.config)
-        _require_same_encoder(
-            "audio", self.stores.audio, {"encoder": encoder.fingerprint(), "decoding": decoding.fingerprint()}
-        )
+        fingerprint = {"encoder": encoder.fingerprint(), "decoding": decoding.fingerprint()}
+        _require_same_encoder("audio", self.stores.audio, fingerprint)
 
         def embed(path: Path) -> Vectors:
             try:
@@ -200,8 +199,8 @@ class _Embedder:
 
 
 def _require_same_encoder(name: str, store: Store, fingerprint: Mapping[str, Any]) -> None:
-    changes = differences({key: value for key, value in store.fingerprint.items() if key in fingerprint}, fingerprint)
-    if changes:
+    recorded = {key: value for key, value in store.fingerprint.items() if key in fingerprint}
+    if changes := differences(recorded, fingerprint):
         found = f"another {name} encoder ({describe_differences(changes)})"
         action = "Restore it, or the stores' config.yaml."
         raise StoreMismatch(store.path, found, "the one the stores were made with", action)
@@ -254,11 +253,12 @@ class SpeechIndex:
 
     def _hit(self, row: int, similarity: float) -> Hit:
         manifest = self.manifest
+        labels = {"valence": manifest.valence[row], "arousal": manifest.arousal[row]}
         return {
             "id": manifest.id[row],
             "audio": str(self.root / manifest.audio[row]) if self.root else manifest.audio[row],
             "similarity": similarity,
-            **{name: _label(getattr(manifest, name)[row]) for name in ("valence", "arousal")},
+            **{name: None if np.isnan(value) else float(value) for name, value in labels.items()},
             **{name: getattr(manifest, name)[row] for name in ("emotion", "speaker", "split")},
         }
 
@@ -289,10 +289,6 @@ class CaptionIndex:
             hits = [(self.texts[row], similarity) for row, similarity in nearest]
             answers.append([{"text": t, "similarity": s, "style": self.styles[t]} for t, s in hits])
         return answers
-
-
-def _label(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _styles(stores: Stores) -> dict[str, str]:

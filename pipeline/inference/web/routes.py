@@ -22,13 +22,8 @@ from pipeline.inference.web.search_page import SearchPage, parse_query, sentence
 from pipeline.inference.web.security import SecurityMiddleware
 
 MAX_THREADS = 4  # queries and recordings at once
-FILES = {
-    "page.html": "text/html",
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "hits.js": "text/javascript",
-    "plane.js": "text/javascript",
-}
+SCRIPTS = ("page.js", "hits.js", "plane.js")
+FILES = {"page.html": "text/html", "page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
 
 
 def application(page: SearchPage, port: int, key: str) -> SecurityMiddleware:

@@ -71,9 +71,8 @@ def _number(name: str, given: Parameters) -> float:
 def _parameters(query: bytes, *, once: tuple[str, ...], often: tuple[str, ...] = ()) -> Parameters:
     """The values of each name, in their order. Raises UsageError."""
     try:
-        pairs = parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
-        )
+        text = query.decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
     except ValueError as error:
         found = "not UTF-8" if isinstance(error, UnicodeError) else f"more than {_MAX_PARAMETERS} parts"
         raise UsageError("the query", found, "a short query in UTF-8", "Send it again.") from None
@@ -110,9 +109,8 @@ class SearchPage:
         root = config.corpus.root or opened.folder
         digests = opened.audio.column("digest")
         clips = Clips(index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root)
-        return cls(
-            _thread_safe(index), clips, _facts(opened, run, config) | {"top": top} | _among(index, among or Filter())
-        )
+        facts = _facts(opened, run, config) | {"top": top} | _among(index, among or Filter())
+        return cls(_thread_safe(index), clips, facts)
 
     def answer(self, query: SearchQuery) -> dict[str, Any]:
         """What `SpeechIndex.ask` finds, each hit with its row, and how many fit the filter. Raises UsageError."""

@@ -35,18 +35,10 @@ MAX_REQUEST_BYTES = 2**15  # holds the longest sentence, each of its letters as 
 
 
 def serve(
-    run: Run | Folder,
-    sentence: str = "",
-    *,
-    stores: AnyStores = None,
-    split: Sequence[str] = (),
-    speaker: Sequence[str] = (),
-    emotion: Sequence[str] = (),
-    top: int = 10,
-    port: int = 0,
-    device: str = "auto",
+    run: Run | Folder, sentence: str = "", *, stores: AnyStores = None, split: Sequence[str] = (),
+    speaker: Sequence[str] = (), emotion: Sequence[str] = (), top: int = 10, port: int = 0, device: str = "auto",
     ready: Callable[[str], object] = print,
-) -> None:
+) -> None:  # fmt: skip
     """Load the utterances of any of the values named, call `ready` with the page's URL once it listens, and serve it.
 
         serve("runs/erc", "The person is speaking with joy.", stores="stores/msp", port=8080)
