@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
@@ -114,14 +114,18 @@ def train(
     }
     with translate_os_errors(out), writer_lock(out), interruptible(out) as check, threads_restored():
         run = begin_run(out, config, origin, fresh=fresh)
-        _forget_corrupt(run, config.seeds)
+        trained = run.about["seeds"]
+        for seed in config.seeds:
+            if str(seed) in trained and (reason := run.corruption(seed)):
+                log.warning(f"seed {seed} is trained again: {reason}")
+                del trained[str(seed)]
+        run.record(trained)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
         fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
         data = TrainingData(pairs, dev, config.batch_size, standard)
         shared = SharedTraining(config, data, objective_of(config.objective, pairs), origin)
-        log.info(
-            f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}"
-        )
+        counts = f"{len(pairs):,} training and {len(dev):,} development pairs"
+        log.info(f"{counts}; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
             folder = run.seed_folder(seed)
             if seed not in run.seeds:
@@ -130,18 +134,7 @@ def train(
                 with tensorboard_curves(folder, map(json.loads, run.metrics(seed).splitlines())):
                     pass
             remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
-        run.restore_best_and_metrics()
     return run
-
-
-def _forget_corrupt(run: Run, seeds: Sequence[int]) -> None:
-    """Have those of `seeds` trained again that ended and whose files are corrupt."""
-    reasons = {seed: run.corruption(seed) for seed in seeds if seed in run.seeds}
-    corrupt = [seed for seed, reason in reasons.items() if reason]
-    for seed in corrupt:
-        log.warning(f"seed {seed} is trained again: {reasons[seed]}")
-    if corrupt:
-        run.forget(corrupt)
 
 
 class SharedTraining:
@@ -175,10 +168,9 @@ class SharedTraining:
         return choose_threads(lambda: self.data.step(heads, batches, 0))
 
 
-class Progress(BaseModel):
+class Progress(BaseModel, strict=True, extra="forbid"):
     """How far the training of one seed is: what a checkpoint holds beside its tensors."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     epoch: int = Field(0, ge=1)  # defaults are not validated; no checkpoint is written before the first epoch
     best_epoch: int = Field(0, ge=1)
     best_loss: float = float("inf")
@@ -214,8 +206,7 @@ class Trainer:
                 self._checkpoint(progress)
                 if add_to_curves:
                     add_to_curves(progress.metrics[-1])
-        lines = "".join(json.dumps(line) + "\n" for line in progress.metrics)
-        write_text(self.folder / "metrics.jsonl", lines)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
         heads = copy.deepcopy(self.data.standard)  # with the standardisation
         heads.load_state_dict(self.best, strict=False)
         about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
@@ -254,29 +245,23 @@ class Trainer:
             return Progress()
         try:
             tensors, metadata = load_tensors(self.checkpoint)
-            progress = self._load_checkpoint(tensors, metadata)
+            of_this = metadata.pop("training", None) == self.identity
+            progress = Progress.model_validate(metadata)
+            if not of_this or not progress.best_epoch <= progress.epoch <= self.config.epochs:
+                raise ValueError("of another training")
+            expected = self._tensors(self.heads.state(0))
+            if tensors.keys() != expected.keys() or any(
+                (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype)
+                for name, tensor in tensors.items()
+            ):
+                raise ValueError("tensors of other shapes")
+            self.heads.restore(tensors)
         except (StoreCorrupt, ValueError, OverflowError) as error:
             reason = error.found if isinstance(error, StoreCorrupt) else f"no checkpoint of it ({first_wrong(error)})"
             log.warning(f"seed {self.seed} begins again: {self.checkpoint}: {reason}")
-            self.heads = self.shared.heads(self.seed)
             return Progress()
-        log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")
-        return progress
-
-    def _load_checkpoint(self, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> Progress:
-        """Raises ValueError or OverflowError for a checkpoint of something else."""
-        of_this = metadata.pop("training", None) == self.identity
-        progress = Progress.model_validate(metadata)
-        if not of_this or not progress.best_epoch <= progress.epoch <= self.config.epochs:
-            raise ValueError("of another training")
-        found, expected = (
-            {name: (tensor.shape, tensor.dtype) for name, tensor in each.items()}
-            for each in (tensors, self._tensors(self.heads.state(0)))
-        )
-        if found != expected:
-            raise ValueError("tensors of other shapes")
-        self.heads.restore(tensors)
         self.best = {name: tensors[f"best.{name}"] for name in TRAINED}
+        log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")
         return progress
 
 
