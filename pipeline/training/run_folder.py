@@ -97,8 +97,7 @@ class Run:
     def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
         """`heads(seed)`, for the vectors of `stores`. Raises StoreMismatch where these have other dimensions."""
         heads = self.heads(seed)
-        found = heads.audio.in_features, heads.text.in_features
-        expected = stores.audio.dim, stores.text.dim
+        found, expected = (heads.audio.in_features, heads.text.in_features), (stores.audio.dim, stores.text.dim)
         if found != expected:
             folder = self.folder if seed is None else self.seed_folder(seed)
             mismatch = f"heads of vectors {found} wide", f"{expected} as in {stores.folder}"

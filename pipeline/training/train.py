@@ -144,9 +144,8 @@ class SharedTraining:
         self, config: TrainConfig, data: TrainingData, objective: Objective, origin: Mapping[str, Any]
     ) -> None:
         self.config, self.data, self.objective = config, data, objective
-        settings = config.model_dump(mode="json", exclude={"seeds"})
-        if settings["step"] == "auto":  # checkpoints of before this setting existed are resumed
-            del settings["step"]
+        # checkpoints of before the setting `step` existed are resumed
+        settings = config.model_dump(mode="json", exclude={"seeds"} | ({"step"} if config.step == "auto" else set()))
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
         self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
         self.dev_batches = data.dev_batches([objective])
@@ -162,9 +161,8 @@ class SharedTraining:
         """The config's thread count, else the fastest; measured once."""
         if self.config.threads != "auto":
             return self.config.threads
-        rng = epoch_rng(-1, 0)  # of a seed that no config has
+        heads, rng = self.heads(0), epoch_rng(-1, 0)  # of a seed that no config has
         batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective]))
-        heads = self.heads(0)
         return choose_threads(lambda: self.data.step(heads, batches, 0))
 
 
@@ -228,10 +226,9 @@ class Trainer:
         now = time.perf_counter()
         if now - self.logged > LOG_SECONDS or progress.epoch == self.config.epochs:
             self.logged = now
-            log.info(
-                f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, "
-                f"dev {dev_loss:.4f}, temperature {temperature:.3f}, {now - self.started:.1f} s"
-            )
+            numbers = f"train {train_loss:.4f}, dev {dev_loss:.4f}, temperature {temperature:.3f}"
+            place = f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}"
+            log.info(f"{place}: {numbers}, {now - self.started:.1f} s")
 
     def _checkpoint(self, progress: Progress) -> None:
         save_tensors(self._tensors(self.best), self.checkpoint, progress.model_dump() | {"training": self.identity})
