@@ -1,7 +1,6 @@
 """One clip or text, from the plan to the row on disk: plan -> read -> encode -> commit.
 
-The plan of batches is cut from the manifest alone, so that an interrupted run that is resumed gives the same bytes. An
-`Engine` carries out the plan: each batch is read and encoded by a `BatchEncoder`, and `encode_rows` commits its rows.
+The plan of batches is cut from the manifest alone, so that an interrupted run that is resumed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
@@ -61,7 +61,7 @@ class BatchSampler(Sequence[NDArray[np.int64]]):
 
     def __getitem__(self, place: int | slice) -> NDArray[np.int64] | BatchSampler:
         if isinstance(place, slice):
-            return BatchSampler(self._order, self._starts[place], self._stops[place])
+            return self.take(place)
         return self._order[self._starts[place] : self._stops[place]]
 
     @property
@@ -76,7 +76,7 @@ class BatchSampler(Sequence[NDArray[np.int64]]):
         counted: NDArray[np.int64] = before[self._stops] - before[self._starts]
         return counted
 
-    def take(self, places: NDArray[np.int64]) -> BatchSampler:
+    def take(self, places: NDArray[np.int64] | slice) -> BatchSampler:
         """The batches at `places`, in that order."""
         return BatchSampler(self._order, self._starts[places], self._stops[places])
 
@@ -113,22 +113,16 @@ class AudioFile(NamedTuple):
     mtime: int | None = None  # nanoseconds; None: not compared, for machines may differ in it
 
 
-@dataclass(frozen=True)
-class SpeechReader:
-    """Reads the clips of one corpus."""
-
-    decoding: Decoding
-
-    def read(self, source: AudioFile) -> EncoderInput:
-        """The clip; of an unusable file, or one that is not the file planned, silence of the planned length."""
-        try:
-            decoded = self.decoding.load(source.path)
-            planned = zip((source.size, source.mtime), decoded.stamp, strict=True)
-            if any(then not in (None, now) for then, now in planned):
-                raise UnusableAudio("changed after it was planned: run it again")
-        except UnusableAudio as error:
-            return EncoderInput(np.zeros(max(1, source.samples), np.float32), error.digest, error.reason)
-        return EncoderInput(decoded.wave, decoded.digest)
+def read_speech(decoding: Decoding, source: AudioFile) -> EncoderInput:
+    """The clip; of an unusable file, or one that is not the file planned, silence of the planned length."""
+    try:
+        decoded = decoding.load(source.path)
+        planned = zip((source.size, source.mtime), decoded.stamp, strict=True)
+        if any(then not in (None, now) for then, now in planned):
+            raise UnusableAudio("changed after it was planned: run it again")
+    except UnusableAudio as error:
+        return EncoderInput(np.zeros(max(1, source.samples), np.float32), error.digest, error.reason)
+    return EncoderInput(decoded.wave, decoded.digest)
 
 
 def read_text(text: str) -> EncoderInput:
@@ -188,9 +182,8 @@ class BatchEncoder(Generic[S]):
             del prepared
             self._too_large = min(self._too_large, _padded_size(inputs))
             if len(inputs) == 1:
-                raise EmotionRankError(
-                    "encoder", "not enough memory for one clip", "room for it", "Lower audio.max_seconds."
-                )
+                found, action = "not enough memory for one clip", "Lower audio.max_seconds."
+                raise EmotionRankError("encoder", found, "room for it", action)
             log.warning(f"not enough memory for {len(inputs)} at once: batches of this size are halved from here on")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -206,8 +199,8 @@ def batch_encoder(kind: str, encoder: Encoder[Any], config: ExtractConfig, devic
     """The BatchEncoder of the store `kind`: audio, acoustic (Praat runs on the CPU alone) or text."""
     if kind == "text":
         return BatchEncoder(read_text, encoder, device)
-    reader = SpeechReader(decoding_of(encoder, config))
-    return BatchEncoder(reader.read, encoder, device if kind == "audio" else torch.device("cpu"))
+    read = partial(read_speech, decoding_of(encoder, config))
+    return BatchEncoder(read, encoder, device if kind == "audio" else torch.device("cpu"))
 
 
 def decoding_of(encoder: Any, config: ExtractConfig) -> Decoding:

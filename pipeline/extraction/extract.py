@@ -26,7 +26,7 @@ from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, MANIFEST
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
-from pipeline.core.config import CaptionsConfig, ExtractConfig
+from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import UsageError
 from pipeline.core.progress import Stop, clock, interruptible
@@ -73,13 +73,6 @@ class Inputs:
     def decoding(self, encoder: AudioEncoder) -> Decoding:
         return decoding_of(encoder, self.config)
 
-    def captions(self, acoustics: Acoustics | None) -> Captions:
-        """The captions of every style; without `acoustics`, of those that need none."""
-        config = self.config.captions
-        return assign_captions(
-            CaptionSource(self.manifest, acoustics), config if acoustics else _without_acoustic(config)
-        )
-
     def speech_fingerprint(self, encoder: AudioEncoder) -> dict[str, Any]:
         return self.text_fingerprint(encoder) | {"decoding": self.decoding(encoder).fingerprint()}
 
@@ -115,7 +108,7 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    assign_captions(CaptionSource(manifest, None), _without_acoustic(config.captions))  # fails before the long work
+    _captions(manifest, config)  # fails before the long work
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
@@ -158,20 +151,29 @@ def extract(
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
             write_manifest(inputs.manifest, out / MANIFEST)
-            write_atomic(out / CONFIG, [dump(_with_absolute_root(inputs)).encode()])
+            absolute = {"corpus": {"root": str(inputs.manifest.root.resolve())}}
+            tree = merge(inputs.config.model_dump(mode="json"), absolute)
+            write_atomic(out / CONFIG, [dump(validate(ExtractConfig, tree, subject="corpus.root")).encode()])
             if inputs.config.audio.precision != "float32" and (audio.column("state") == PENDING).any():
                 run.report.update(_report_precision(inputs, str(inputs.device) if engine == "threads" else "cpu"))
         if praat and acoustic:
             run.encode_speech(praat, acoustic)
         with stop.anywhere():
-            text = _open_text(inputs, inputs.captions(_acoustics(acoustic)), out)
+            acoustics = None
+            if acoustic:
+                values, done = acoustic.read(np.arange(len(acoustic)))
+                values[~done] = np.nan
+                acoustics = Acoustics(NAMES, values)
+            text = _open_text(inputs, _captions(inputs.manifest, inputs.config, acoustics), out)
         run.encode_text(text)
         run.encode_speech(inputs.audio, audio)
     return status_of(out) | run.report
 
 
-def _without_acoustic(config: CaptionsConfig) -> CaptionsConfig:
-    return config.model_copy(update={"styles": tuple(style for style in config.styles if style != ACOUSTIC)})
+def _captions(manifest: Manifest, config: ExtractConfig, acoustics: Acoustics | None = None) -> Captions:
+    """The captions of every style; without `acoustics`, of those that need none."""
+    styles = tuple(style for style in config.captions.styles if acoustics or style != ACOUSTIC)
+    return assign_captions(CaptionSource(manifest, acoustics), config.captions.model_copy(update={"styles": styles}))
 
 
 @contextmanager
@@ -206,7 +208,7 @@ def plan_extraction(
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     inputs = read_inputs(config, device=device, out=Path(out))
     rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
-    texts = len(inputs.captions(None).texts())
+    texts = len(_captions(inputs.manifest, inputs.config).texts())
     size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize
     return {
         "stores": str(out),
@@ -251,14 +253,6 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
         kept = f"{reused or len(store):,} of {len(store):,} texts were there before"
         log.warning(f"{captions_path}: the captions changed; {kept}")
     return store
-
-
-def _acoustics(store: Store | None) -> Acoustics | None:
-    if store is None:
-        return None
-    values, done = store.read(np.arange(len(store)))
-    values[~done] = np.nan
-    return Acoustics(NAMES, values)
 
 
 def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> BatchSampler:
@@ -337,8 +331,3 @@ def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
         f"{found['largest_value']:.1e}"
     )
     return {"precision": found}
-
-
-def _with_absolute_root(inputs: Inputs) -> ExtractConfig:
-    tree = merge(inputs.config.model_dump(mode="json"), {"corpus": {"root": str(inputs.manifest.root.resolve())}})
-    return validate(ExtractConfig, tree, subject="corpus.root")

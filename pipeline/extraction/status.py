@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,8 @@ def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDA
     lengths = np.full(len(ids), -1, dtype=np.int64)
     if not path.exists():
         return lengths
-    old = Store.open(path)
-    if old.names == RowNames.of(ids):
-        old_rows = np.arange(len(ids))
-    else:
+    old, old_rows = Store.open(path), np.arange(len(ids))
+    if old.names != RowNames.of(ids):
         row_of = {name: row for row, name in enumerate(old.ids)}
         old_rows = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
     known = np.flatnonzero(old_rows >= 0)
@@ -107,7 +105,7 @@ def status_of(folder: str | Path) -> dict[str, Any]:
     stores = open_stores(folder)
     failures: list[dict[str, str]] = []
     result: dict[str, Any] = {"stores": str(folder)}
-    for name, store in _by_name(stores):
+    for name, store in _by_name(stores).items():
         states = store.scan()
         counts = {key: int((states == state).sum()) for key, state in STATES.items()}
         result[name] = {"rows": len(store), **counts, "width": store.dim}
@@ -119,11 +117,8 @@ def status_of(folder: str | Path) -> dict[str, Any]:
     return result | {"failures": failures}
 
 
-def _by_name(stores: Stores) -> Iterator[tuple[str, Store]]:
-    for name in STORE_NAMES:
-        store = getattr(stores, name)
-        if store is not None:
-            yield name, store
+def _by_name(stores: Stores) -> dict[str, Store]:
+    return {name: store for name in STORE_NAMES if (store := getattr(stores, name)) is not None}
 
 
 def _same_audio(stores: Stores, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -167,7 +162,7 @@ def verify(folder: str | Path) -> int:
     Raises StoreCorrupt naming the file and the rows whose bytes are not what was committed.
     """
     checked = 0
-    for _, store in _by_name(open_stores(folder)):
+    for store in _by_name(open_stores(folder)).values():
         if not store.checksum_matches():
             found, expected = "names, times or metadata were changed", "the bytes that were allocated"
             raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
@@ -192,17 +187,13 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
     config = validate(ExtractConfig, read_yaml(folder / CONFIG), subject=str(folder / CONFIG))
     root = Path(audio_root or config.corpus.root or folder)
     changed, checked = [], 0
-    for name, store in _by_name(stores):
+    for name, store in _by_name(stores).items():
         digests = store.column("digest")
         for row in np.flatnonzero(digests.any(axis=1)).tolist():
             checked += 1
-            digest: bytes | None
-            if name == "text":
-                source = store.ids[row]
-                digest = digest_of(source.encode("utf-8", "surrogateescape"))
-            else:
-                path = root / stores.manifest.audio[row]
-                source, digest = str(path), digest_of_path(path)
+            source = store.ids[row] if name == "text" else str(root / stores.manifest.audio[row])
+            encoded = source.encode("utf-8", "surrogateescape")
+            digest = digest_of(encoded) if name == "text" else digest_of_path(Path(source))
             if digest != digests[row].tobytes():
                 changed.append(source + (" (cannot be read)" if digest is None else ""))
     if changed:

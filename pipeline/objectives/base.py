@@ -111,9 +111,18 @@ class CustomLoss:
             for index, batch in enumerate(flat):
                 variable = batch.clone().requires_grad_(with_gradient)
                 loss = self._loss_of_batch(variable, prepared, index)
-                if with_gradient:
-                    gradients[index] = self._gradient_of(loss, variable)
                 losses[index] = loss.detach()
+                if not with_gradient:
+                    continue
+                gradient = None
+                if loss.requires_grad:
+                    with translate_errors(self.plugin, self.plugin.source, "a loss that autograd can follow"):
+                        (gradient,) = torch.autograd.grad(loss, variable, allow_unused=True)
+                if gradient is None:
+                    found = "its loss does not depend on the logits"
+                    action = "Compute it from the logits, without detaching."
+                    raise EmotionRankError(self.plugin, found, "one with a gradient", action)
+                gradients[index] = gradient
         return losses.view(logits.shape[:-2]), gradients.view(logits.shape) if with_gradient else gradients.flatten()
 
     def _loss_of_batch(self, logits: Tensor, prepared: Batch, index: int) -> Tensor:
@@ -121,11 +130,8 @@ class CustomLoss:
 
         Leading dimensions that `prepared` lacks share it. Raises EmotionRankError for what is not one number.
         """
-        batch = prepared
-        if prepared.rows.dim() > 1:
-            count, size = prepared.rows.shape[:-1].numel(), prepared.rows.shape[-1]
-            rows, captions = prepared.rows.reshape(count, size), prepared.captions.reshape(count, size)
-            batch = Batch(prepared.pairs, rows[index % count], captions[index % count])
+        rows, captions = (tensor.reshape(-1, len(prepared)) for tensor in (prepared.rows, prepared.captions))
+        batch = Batch(prepared.pairs, rows[index % len(rows)], captions[index % len(rows)])
         with translate_errors(self.plugin, self.plugin.source, "a loss of (logits, batch)"):
             loss = self.plugin.make(logits, batch, **self.settings)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
@@ -133,16 +139,6 @@ class CustomLoss:
             found = f"it returned a {type(loss).__name__}{shape}"
             raise EmotionRankError(self.plugin, found, "one number, as a tensor", "Return the mean over the batch.")
         return loss.reshape(())
-
-    def _gradient_of(self, loss: Tensor, logits: Tensor) -> Tensor:
-        gradient = None
-        if loss.requires_grad:
-            with translate_errors(self.plugin, self.plugin.source, "a loss that autograd can follow"):
-                (gradient,) = torch.autograd.grad(loss, logits, allow_unused=True)
-        if gradient is None:
-            found, action = "its loss does not depend on the logits", "Compute it from the logits, without detaching."
-            raise EmotionRankError(self.plugin, found, "one with a gradient", action)
-        return gradient
 
 
 def required_labels(config: AnyObjective) -> Sequence[str]:

@@ -131,16 +131,17 @@ def label_order(labels: Tensor, *, distance: Distance = "l2") -> LabelOrder:
     size = labels.shape[-2]
     if labels.device.type != "cpu" or size < _GRID_SIZE:
         return rank_order(labels, distance=distance)
-    distinct = [_distinct(batch) for batch in labels.reshape(-1, size, labels.shape[-1])]
+    distinct = [torch.unique(batch, dim=0, return_inverse=True) for batch in labels.reshape(-1, *labels.shape[-2:])]
     if max((len(points) for points, _ in distinct), default=size) > _DISTINCT_SHARE * size:
         return rank_order(labels, distance=distance)
-    return GridOrder(tuple(_groups(*batch, distance) for batch in distinct), tuple(labels.shape[:-2]))
+    return GridOrder(tuple(_groups(batch, distance) for batch in distinct), tuple(labels.shape[:-2]))
 
 
 def grid_order(labels: Tensor, *, distance: Distance = "l2") -> GridOrder:
     """Group the pairs of every batch of labels (..., N, K) by their label, whether or not any repeat."""
     batches = labels.reshape(-1, *labels.shape[-2:])
-    return GridOrder(tuple(_groups(*_distinct(batch), distance) for batch in batches), tuple(labels.shape[:-2]))
+    distinct = [torch.unique(batch, dim=0, return_inverse=True) for batch in batches]
+    return GridOrder(tuple(_groups(batch, distance) for batch in distinct), tuple(labels.shape[:-2]))
 
 
 def rank_order(labels: Tensor, *, distance: Distance = "l2") -> RankOrder:
@@ -152,29 +153,25 @@ def rank_order(labels: Tensor, *, distance: Distance = "l2") -> RankOrder:
     *leading, size, _ = labels.shape
     empty = torch.empty((*leading, size, size), dtype=_index_type(size), device=labels.device)
     order = RankOrder(empty, empty.clone(), empty.clone())
+    position = torch.arange(size, device=labels.device)
     step = max(1, BLOCK_ELEMENTS // max(1, math.prod(leading) * size)) if labels.device.type == "cpu" else size
     for start in range(0, size, step):
         rows = slice(start, start + step)
-        candidates, since, until = _sorted_rows(labels, rows, distance)
-        order.candidates[..., rows, :], order.since[..., rows, :], order.until[..., rows, :] = candidates, since, until
+        differences = [label[..., rows, None] - label[..., None, :] for label in labels.double().unbind(-1)]
+        powers = [d.square_() if distance == "l2" else d.abs_() for d in differences]
+        distances = torch.stack(powers).sum(0)  # (..., rows, N), L2 squared
+        keys = ((distances * -UNITS).round_().long() << _INDEX_BITS).bitwise_or_(position)
+        # numpy's vectorised sort takes 2.5-4 times less than torch's on a CPU
+        keys = torch.from_numpy(np.sort(keys.numpy(), axis=-1)) if keys.device.type == "cpu" else keys.sort(-1).values
+        gap = (keys >> _INDEX_BITS).diff(dim=-1) > TIE  # ascending
+        edge = torch.ones_like(keys[..., :1], dtype=torch.bool)
+        first = torch.where(torch.cat([edge, gap], -1), position, 0).cummax(-1).values
+        order.candidates[..., rows, :] = keys & (2**_INDEX_BITS - 1)
+        order.since[..., rows, :] = size - 1 - first
+        order.until[..., rows, :] = (
+            torch.where(torch.cat([gap, edge], -1), position, size - 1).flip(-1).cummin(-1).values
+        )
     return order
-
-
-def _sorted_rows(labels: Tensor, rows: slice, distance: Distance) -> tuple[Tensor, Tensor, Tensor]:
-    """`candidates`, `since` and `until` of some anchors, (..., rows, N) int64."""
-    size = labels.shape[-2]
-    differences = [label[..., rows, None] - label[..., None, :] for label in labels.double().unbind(-1)]
-    powers = [d.square_() if distance == "l2" else d.abs_() for d in differences]
-    distances = torch.stack(powers).sum(0)  # (..., rows, N), L2 squared
-    position = torch.arange(size, device=labels.device)
-    keys = ((distances * -UNITS).round_().long() << _INDEX_BITS).bitwise_or_(position)
-    # numpy's vectorised sort takes 2.5-4 times less than torch's on a CPU
-    keys = torch.from_numpy(np.sort(keys.numpy(), axis=-1)) if keys.device.type == "cpu" else keys.sort(-1).values
-    gap = (keys >> _INDEX_BITS).diff(dim=-1) > TIE  # ascending
-    edge = torch.ones_like(keys[..., :1], dtype=torch.bool)
-    first = torch.where(torch.cat([edge, gap], -1), position, 0).cummax(-1).values
-    until = torch.where(torch.cat([gap, edge], -1), position, size - 1).flip(-1).cummin(-1).values
-    return keys & (2**_INDEX_BITS - 1), size - 1 - first, until
 
 
 def _index_type(size: int) -> torch.dtype:
@@ -183,14 +180,9 @@ def _index_type(size: int) -> torch.dtype:
     return torch.int16 if size < 2**15 else torch.int32
 
 
-def _distinct(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct labels (G, K) of one batch and the one of each pair (N,)."""
-    points, group = torch.unique(labels, dim=0, return_inverse=True)
-    return points, group
-
-
-def _groups(points: Tensor, group: Tensor, distance: Distance) -> Groups:
+def _groups(distinct: tuple[Tensor, Tensor], distance: Distance) -> Groups:
     """`Groups` of distinct labels (G, K) and the one of each pair (N,)."""
+    points, group = distinct
     order = rank_order(points, distance=distance)
     starts = order.first_tie == torch.arange(len(points), device=points.device)
     position_class = starts.cumsum(-1) - 1

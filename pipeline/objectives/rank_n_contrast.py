@@ -123,20 +123,20 @@ class Ranking:
     config: RankingConfig
     recordable: ClassVar[bool] = True
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"denominator": self.config.denominator, "symmetric": self.config.symmetric}
+
     def prepare(self, pairs: CachedPairs, rows: Tensor, _: Tensor) -> LabelOrder:
         columns = [LABEL_COLUMNS.index(name) for name in self.config.labels]
         weights = torch.tensor(self.config.weights or [1.0] * len(columns), dtype=torch.float64, device=rows.device)
         return label_order(pairs.labels[rows][..., columns] * weights, distance=self.config.distance)
 
     def loss(self, logits: Tensor, prepared: LabelOrder) -> Tensor:
-        config = self.config
-        return rank_n_contrast(logits, prepared, denominator=config.denominator, symmetric=config.symmetric)
+        return rank_n_contrast(logits, prepared, **self._options)
 
     def gradient(self, logits: Tensor, prepared: LabelOrder, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
-        reading, symmetric = self.config.denominator, self.config.symmetric
-        return rank_n_contrast_gradient(
-            logits, prepared, denominator=reading, symmetric=symmetric, with_gradient=with_gradient
-        )
+        return rank_n_contrast_gradient(logits, prepared, **self._options, with_gradient=with_gradient)
 
 
 class _RankNContrast(torch.autograd.Function):
@@ -274,5 +274,4 @@ def _from_the_end(values: Tensor) -> Tensor:
 
 
 def _log(sums: Tensor) -> Tensor:
-    """Natural logarithm."""
     return torch.from_numpy(np.log(sums.numpy())) if _NUMPY and sums.device.type == "cpu" else sums.log()

@@ -2,10 +2,9 @@
 
     train-heads STORES -o step=reference      # trains by the readable form; the same to rounding
 
-`BatchedHeads` keeps the parameters of C configurations stacked and trains them on shared batches. One product projects
-a batch for all of them and one makes all gradients of a weight; the loss's gradient comes out of its forward pass; the
-optimiser is the fused Adam under torch.optim.Adam, called directly because the parameters are rows of stacked tensors.
-A single training is C = 1.
+`BatchedHeads` stacks the parameters of C configurations (a single training is C = 1). One product projects a batch for
+all of them and one makes all gradients of a weight; the loss's gradient comes out of its forward pass; the optimiser is
+the fused Adam under torch.optim.Adam, called directly because the parameters are rows of stacked tensors.
 
 On a CPU each of torch's threads keeps to some rows of the weights, forward, backward and in Adam (which cuts a tensor
 into as many pieces). Products cut otherwise pass megabytes from core to core each step: on two cores that share no
@@ -18,7 +17,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -91,25 +90,11 @@ def reference_step(
 
 @dataclass(frozen=True)
 class _AdamGroup:
-    """The parameters of all configurations with one learning rate, weight decay and schedule, as `adam` takes them."""
+    """The configurations with one learning rate, weight decay and schedule, for one call of `adam`."""
 
-    learning_rate: float
-    weight_decay: float
-    schedule: Schedule
+    config: HeadsConfig  # one of them
     rate: Tensor  # (), of the coming step
-    params: list[Tensor]
-    grads: list[Tensor]
-    first_moments: list[Tensor]
-    second_moments: list[Tensor]
-    steps: list[Tensor]
-
-
-class _Projection(NamedTuple):
-    """What the backward pass needs of a projection."""
-
-    inputs: Tensor  # (B, D), standardised
-    unit: Tensor  # (C, B, dim)
-    length: Tensor  # (C, B, 1), before it was divided out
+    tensors: dict[str, Any]  # their parameters and moments, as `adam` takes them
 
 
 class BatchedHeads:
@@ -125,20 +110,35 @@ class BatchedHeads:
         self._gradients, self._first_moments, self._second_moments = (
             {name: torch.zeros_like(tensor) for name, tensor in self.stacked.items()} for _ in range(3)
         )
-        self._adam_steps = torch.zeros(self.count, len(TRAINED), device=first.audio.weight.device)
+        device = first.audio.weight.device
+        self._adam_steps = torch.zeros(self.count, len(TRAINED), device=device)
         alike: dict[tuple[float, float, Schedule], list[int]] = {}
         for c, config in enumerate(configs):
             alike.setdefault((config.learning_rate, config.weight_decay, config.schedule), []).append(c)
-        self._groups = [self._adam_group(settings, members) for settings, members in alike.items()]
+        self._groups = []
+        for members in alike.values():
+            tensors: dict[str, Any] = {
+                name: [tensor for c in members for tensor in self._rows(stacked, c).values()]
+                for name, stacked in (
+                    ("params", self.stacked),
+                    ("grads", self._gradients),
+                    ("exp_avgs", self._first_moments),
+                    ("exp_avg_sqs", self._second_moments),
+                )
+            }
+            tensors["state_steps"] = [step for c in members for step in self._adam_steps[c].unbind()]
+            rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+            self._groups.append(_AdamGroup(configs[members[0]], rate, tensors))
         self.steps_done = 0
         self.chosen_step: Step | None = None  # `step`, or its CUDA graph's replay (kernels.py)
         self.objectives: list[Objective] = []  # the distinct ones, in the order of `prepared`
-        self._configs_of: list[list[int]] = []  # which configurations each objective trains
-        for c, config in enumerate(configs):
+        for config in configs:
             if config.objective not in self.objectives:
                 self.objectives.append(config.objective)
-                self._configs_of.append([])
-            self._configs_of[self.objectives.index(config.objective)].append(c)
+        self._objective_of = [self.objectives.index(config.objective) for config in configs]
+        self._configs_of = [  # which configurations each objective trains
+            [c for c, place in enumerate(self._objective_of) if place == index] for index in range(len(self.objectives))
+        ]
 
     def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
         """Train every configuration on one batch of standardised vectors, (B, Da) and (B, Dt); `prepared` by objective.
@@ -153,25 +153,26 @@ class BatchedHeads:
     def set_learning_rates(self) -> None:
         """Set the learning rates of the coming step."""
         for group in self._groups:
-            group.rate.fill_(group.learning_rate * group.schedule.factor(self.steps_done))
+            group.rate.fill_(group.config.learning_rate * group.config.schedule.factor(self.steps_done))
 
     def update(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
         """`step` at the learning rates that are set: work for the device alone, so that CUDA can record it."""
         threads = torch.get_num_threads() if speech.device.type == "cpu" else 1
         parts = threads if self.count * self.dim % threads == 0 else 1  # which share the rows of the weights
-        audio, words = self._project("audio", speech, parts), self._project("text", text, parts)
+        audio_unit, audio_length = self._project("audio", speech, parts)
+        text_unit, text_length = self._project("text", text, parts)
         scale = self.stacked["log_scale"].exp().view(-1, 1, 1)
-        logits = (audio.unit @ words.unit.mT).mul_(scale)  # (C, B, B)
+        logits = (audio_unit @ text_unit.mT).mul_(scale)  # (C, B, B)
         losses, slope = self._losses(logits, prepared)
         torch.sum(slope * logits, (1, 2), out=self._gradients["log_scale"])
         slope.mul_(scale)
-        self._backward("audio", slope @ words.unit, audio, parts=parts)
-        self._backward("text", slope.mT @ audio.unit, words, parts=parts)
+        audio_slope, text_slope = slope @ text_unit, slope.mT @ audio_unit
+        self._backward("audio", speech, audio_slope, (audio_unit, audio_length), parts=parts)
+        self._backward("text", text, text_slope, (text_unit, text_length), parts=parts)
         for group in self._groups:
             adam(
-                group.params, group.grads, group.first_moments, group.second_moments, [], group.steps,
-                fused=True, capturable=speech.is_cuda, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
-                lr=group.rate, weight_decay=group.weight_decay,
+                **group.tensors, max_exp_avg_sqs=[], lr=group.rate, weight_decay=group.config.weight_decay, fused=True,
+                capturable=speech.is_cuda, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
             )  # fmt: skip
         self.stacked["log_scale"].clamp_(max=math.log(MAX_SCALE))
         return losses
@@ -183,7 +184,7 @@ class BatchedHeads:
 
     def losses(self, c: int, cosines: Tensor, prepared: Sequence[Any]) -> Tensor:
         """Configuration c's loss of each batch, (S,), for (S, B, B) cosines."""
-        index = next(index for index, configs in enumerate(self._configs_of) if c in configs)
+        index = self._objective_of[c]
         logits = cosines * self.stacked["log_scale"][c].exp()
         return self.objectives[index].gradient(logits, prepared[index], with_gradient=False)[0]
 
@@ -202,46 +203,29 @@ class BatchedHeads:
         return tensors | {"steps": self._adam_steps}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load a `checkpoint`. Raises KeyError or ValueError, before anything is changed, where it does not fit."""
+        """Load a `checkpoint`. KeyError, ValueError or OverflowError where it does not fit; then nothing is changed."""
         mine = self.checkpoint()
         for name, tensor in mine.items():
             if tensor.shape != tensors[name].shape:
                 raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
+        self.steps_done = int(tensors["steps"][0, 0])
         for name, tensor in mine.items():
             tensor.copy_(tensors[name])
-        self.steps_done = int(self._adam_steps[0, 0])
-
-    def _adam_group(self, settings: tuple[float, float, Schedule], members: Sequence[int]) -> _AdamGroup:
-        """The group of the configurations `members`; `settings` are their learning rate, weight decay and schedule."""
-
-        def rows(stacked: Mapping[str, Tensor]) -> list[Tensor]:
-            return [tensor for c in members for tensor in self._rows(stacked, c).values()]
-
-        device = self._adam_steps.device
-        rate_type = torch.float64 if device.type == "cpu" else torch.float32
-        return _AdamGroup(
-            *settings,
-            rate=torch.zeros((), dtype=rate_type, device=device),
-            params=rows(self.stacked),
-            grads=rows(self._gradients),
-            first_moments=rows(self._first_moments),
-            second_moments=rows(self._second_moments),
-            steps=[step for c in members for step in self._adam_steps[c].unbind()],
-        )
 
     def _rows(self, stacked: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
         """Configuration c's rows of each stacked tensor, as views."""
         sizes = {name: 1 if name == "log_scale" else self.dim for name in stacked}
         return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in stacked.items()}
 
-    def _project(self, side: str, inputs: Tensor, parts: int) -> _Projection:
+    def _project(self, side: str, inputs: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        """Unit vectors (C, B, dim) of standardised inputs (B, D), and the lengths (C, B, 1) that were divided out."""
         weight, bias = self.stacked[f"{side}.weight"], self.stacked[f"{side}.bias"]
         if parts == 1:
             projected = linear(inputs, weight, bias)  # (B, C * dim)
         else:
             by_part = torch.bmm(inputs.expand(parts, -1, -1), weight.view(parts, -1, inputs.shape[1]).mT)
             projected = by_part.transpose(0, 1).reshape(len(inputs), -1).add_(bias)
-        return _Projection(inputs, *self._normalise(projected.view(-1, self.count, self.dim).transpose(0, 1)))
+        return self._normalise(projected.view(-1, self.count, self.dim).transpose(0, 1))
 
     def _normalise(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors after the activation, and their lengths before; in place."""
@@ -259,9 +243,11 @@ class BatchedHeads:
             losses[configs], gradient[configs] = objective.gradient(logits[configs], of_objective)
         return losses, gradient
 
-    def _backward(self, side: str, slope: Tensor, projection: _Projection, *, parts: int) -> None:
+    def _backward(
+        self, side: str, inputs: Tensor, slope: Tensor, projected: tuple[Tensor, Tensor], *, parts: int
+    ) -> None:
         """From the gradient (C, B, dim) of the unit vectors to that of the weight and the bias."""
-        inputs, unit, length = projection
+        unit, length = projected
         slope = slope.sub_(unit * (slope * unit).sum(-1, keepdim=True)).div_(length)
         if self.activation == "relu":
             slope.mul_(unit.sign())  # 1 where the ReLU let through; as bools, .3 ms of a step more

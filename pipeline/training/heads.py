@@ -24,7 +24,6 @@ from pipeline.core.errors import StoreCorrupt
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 EPSILON = 1e-8  # a ReLU row can be all zero (F7)
 HEADS_FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
-ACTIVATIONS = ("relu", "identity")
 _FILE_NAMES = {"audio_std": "audio_spread", "text_std": "text_spread"}  # of the state dict -> of the file
 _METADATA, _CHECKSUM = "emotionrankclap", "checksum"
 _LENGTH_BYTES = 8  # bytes of a safetensors file that hold the length of its header
@@ -120,7 +119,13 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
     try:
         if metadata["format"] != HEADS_FORMAT:
             raise ValueError(f"format {metadata['format']}")
-        heads = _empty_heads(metadata["heads"])
+        shape = metadata["heads"]
+        sizes = [shape[name] for name in ("audio_width", "text_width", "width")]
+        whole = all(type(size) is int and size >= 1 for size in sizes)
+        if not whole or len(shape) > len(sizes) + 1 or shape["activation"] not in ("relu", "identity"):
+            raise ValueError(f"described as {dict(shape)}")
+        with torch.device("meta"):  # without memory: a description costs nothing until tensors of that shape are there
+            heads = Heads(*sizes[:2], dim=sizes[2], activation=shape["activation"])
         names = {file_name: name for name, file_name in _FILE_NAMES.items()}
         heads.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, assign=True)
         for name, tensor in heads.state_dict().items():
@@ -133,16 +138,6 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
         found = f"no heads of this release ({one_line_reason(error)})"
         raise StoreCorrupt(path, found, "heads.safetensors", "Train them again.") from None
     return heads.eval(), about
-
-
-def _empty_heads(shape: Mapping[str, Any]) -> Heads:
-    """Heads without memory: a file's description costs nothing until tensors of that shape are there."""
-    sizes = [shape[name] for name in ("audio_width", "text_width", "width")]
-    whole = all(type(size) is int and size >= 1 for size in sizes)
-    if not whole or len(shape) > len(sizes) + 1 or shape["activation"] not in ACTIVATIONS:
-        raise ValueError(f"described as {dict(shape)}")
-    with torch.device("meta"):
-        return Heads(*sizes[:2], dim=sizes[2], activation=shape["activation"])
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> None:

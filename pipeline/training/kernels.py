@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -43,11 +42,11 @@ def replayed_step(
 ) -> Step:
     """`heads.step` for batches shaped as `batch`: inputs are copied into place, then the recorded work is replayed.
 
-    `record` turns work into a function that replays it; the heads are left as they were. Where it raises RuntimeError
-    the reason is logged and `heads.step` itself returned.
+    `record` turns work into a function that replays it. Where it raises RuntimeError the reason is logged and
+    `heads.step` itself returned.
     """
     speech, text = batch[0].clone(), batch[1].clone()
-    prepared = [type(each)(**{name: tensor.clone() for name, tensor in _tensors(each)}) for each in batch[2]]
+    prepared = [type(each)(**{name: tensor.clone() for name, tensor in vars(each).items()}) for each in batch[2]]
     losses = torch.zeros(heads.count, device=speech.device, dtype=speech.dtype)
 
     def work() -> None:
@@ -71,7 +70,7 @@ def replayed_step(
         speech.copy_(new_speech)
         text.copy_(new_text)
         for static, new in zip(prepared, new_prepared, strict=True):
-            for name, tensor in _tensors(static):
+            for name, tensor in vars(static).items():
                 tensor.copy_(getattr(new, name))
         heads.set_learning_rates()
         replay()
@@ -79,8 +78,3 @@ def replayed_step(
         return losses.clone()
 
     return step
-
-
-def _tensors(prepared: Any) -> list[tuple[str, Tensor]]:
-    """The names and values of a dataclass of tensors."""
-    return [(field.name, getattr(prepared, field.name)) for field in fields(prepared)]

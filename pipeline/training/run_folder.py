@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, StringConstraints, ValidationError
 
 from cache.disk import make_folder, remove, remove_tree, write_atomic, write_text
-from cache.fingerprint import Difference, describe_differences, differences
+from cache.fingerprint import describe_differences, differences
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump, validate
@@ -32,19 +32,15 @@ _MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 _SeedName = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
 
 
-class _SeedResult(BaseModel):
-    """An entry of run.json: a seed whose training has ended."""
+class _SeedResult(BaseModel, strict=True):
+    """A seed whose training has ended."""
 
-    model_config = ConfigDict(strict=True)
     epoch: int = Field(ge=1, lt=2**31)
     dev_loss: FiniteFloat
     threads: int = Field(ge=0, lt=2**31)
 
 
-class _RunJson(BaseModel):
-    """What run.json must hold to be used."""
-
-    model_config = ConfigDict(strict=True)
+class _RunJson(BaseModel, strict=True):
     stores: str
     fingerprint: dict[str, Any]
     data: str
@@ -90,19 +86,18 @@ class Run:
         Raises StoreCorrupt where they are corrupt, or are not those that run.json names.
         """
         about = self.about
-        of_seed = about["best_seed"] if seed is None else seed
         path = (self.folder if seed is None else self.seed_folder(seed)) / "heads.safetensors"
         heads, origin = load_heads(path)
-        expected = about["seeds"][str(of_seed)] | {"seed": of_seed}
+        seed = about["best_seed"] if seed is None else seed
+        expected = about["seeds"][str(seed)] | {"seed": seed}
         if any(origin.get(name) != expected[name] for name in ("seed", "epoch", "dev_loss")):
-            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {of_seed}", TRAIN_AGAIN)
+            raise StoreCorrupt(path, "other heads than run.json names", f"those of seed {seed}", TRAIN_AGAIN)
         return heads
 
     def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
         """`heads(seed)`, for the vectors of `stores`. Raises StoreMismatch where these have other dimensions."""
         heads = self.heads(seed)
-        found = heads.audio.in_features, heads.text.in_features
-        expected = stores.audio.dim, stores.text.dim
+        found, expected = (heads.audio.in_features, heads.text.in_features), (stores.audio.dim, stores.text.dim)
         if found != expected:
             folder = self.folder if seed is None else self.seed_folder(seed)
             mismatch = f"heads of vectors {found} wide", f"{expected} as in {stores.folder}"
@@ -138,38 +133,32 @@ class Run:
         """`stores`, or those it was trained from. Raises StoreMismatch where the encoders differ."""
         stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
         if fields := differences(self.about["fingerprint"], stores.fingerprint()):
+            # of encoders of another kind, the fields that only one side has are counted
+            shared = [field for field in fields if field.then is not None and field.now is not None] or fields
+            found, rest = describe_differences(shared, "the heads have", "the stores"), len(fields) - len(shared)
+            found += f"; and {rest} fields that one of them has not" if rest else ""
             expected = "the encoders the heads were trained on"
-            raise StoreMismatch(stores.folder, _brief(fields), expected, "Name matching stores.")
+            raise StoreMismatch(stores.folder, found, expected, "Name matching stores.")
         return stores
 
     def finish(self, seed: int, result: dict[str, Any]) -> None:
         """Record a seed's result, join the metrics, and copy the best seed's heads."""
-        seeds = self.about["seeds"] | {str(seed): result}
+        self.record(self.about["seeds"] | {str(seed): result})
+
+    def record(self, seeds: dict[str, Any]) -> None:
+        """Make `seeds` those of run.json, and the joined metrics and the best heads theirs; what is so stays.
+
+        Without any seed the metrics and heads stay as they are: no command reads them.
+        """
         about = self.about | {"seeds": {name: seeds[name] for name in sorted(seeds, key=int)}}
-        self._write_best_and_metrics(about)
-        self._write_about(about)
-
-    def forget(self, seeds: list[int]) -> None:
-        """Let `seeds` be trained again."""
-        about = self.about
-        for seed in seeds:
-            del about["seeds"][str(seed)]
-        self._write_about(about)
-
-    def restore_best_and_metrics(self) -> None:
-        """Write metrics.jsonl and heads.safetensors again from the seeds' folders, where they differ from those."""
-        self._write_best_and_metrics(self.about)
-
-    def _write_about(self, about: dict[str, Any]) -> None:
         about.pop("best_seed", None)
-        if about["seeds"]:
-            about["best_seed"] = _best_seed(about["seeds"])  # the last key
-        write_text(self.folder / "run.json", json.dumps(about, indent=2) + "\n")
-
-    def _write_best_and_metrics(self, about: dict[str, Any]) -> None:
-        lines = "".join(self.metrics(int(name)) for name in about["seeds"])
-        best = (self.seed_folder(_best_seed(about["seeds"])) / "heads.safetensors").read_bytes()
-        for name, contents in (("metrics.jsonl", lines.encode()), ("heads.safetensors", best)):
+        files = {}
+        if seeds:
+            best = about["best_seed"] = int(min(about["seeds"], key=lambda name: float(seeds[name]["dev_loss"])))
+            files["metrics.jsonl"] = "".join(self.metrics(int(name)) for name in about["seeds"]).encode()
+            files["heads.safetensors"] = (self.seed_folder(best) / "heads.safetensors").read_bytes()
+        files["run.json"] = (json.dumps(about, indent=2) + "\n").encode()  # last: it names the others
+        for name, contents in files.items():
             path = self.folder / name
             if not path.is_file() or path.read_bytes() != contents:
                 write_atomic(path, [contents])
@@ -188,34 +177,21 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
 
     Raises StoreMismatch, field by field, where the folder holds a run of another config or other data.
     """
-    run = Run(folder)
-    if fresh:
-        _clear(folder)
+    run, about_path = Run(folder), folder / "run.json"
+    if fresh and about_path.is_file():
+        for name in ("seeds", "report"):
+            remove_tree(folder / name)
+        for name in ("report.html", "evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml"):
+            remove(folder / name)
+        remove(about_path)  # last, so that an interrupted removal still leaves a run
     make_folder(folder)
-    resumed = (folder / "run.json").is_file()
+    resumed = about_path.is_file()
     if resumed and (changes := list(_changes(run, config, origin))):
         raise StoreMismatch(folder, "; ".join(changes), "the same run", "Choose another --out, or --fresh.")
     write_text(folder / "config.yaml", dump(config))
     if not resumed:  # after the config: a folder with a run.json has both
-        write_text(folder / "run.json", json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
+        write_text(about_path, json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
     return run
-
-
-def _brief(fields: list[Difference]) -> str:
-    """Differences of encoders; where they are of another kind, fields that only one side has are counted."""
-    shared = [field for field in fields if field.then is not None and field.now is not None] or fields
-    text = describe_differences(shared, "the heads have", "the stores")
-    rest = len(fields) - len(shared)
-    return f"{text}; and {rest} fields that one of them has not" if rest else text
-
-
-def _clear(folder: Path) -> None:
-    """Remove a run; run.json goes last, so that an interrupted removal still leaves a run."""
-    if (folder / "run.json").is_file():
-        for name in ("seeds", "report"):
-            remove_tree(folder / name)
-        for name in ("report.html", "evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml", "run.json"):
-            remove(folder / name)
 
 
 def text_of(path: Path) -> str:
@@ -223,10 +199,6 @@ def text_of(path: Path) -> str:
     if not path.is_file():  # a pipe would be waited for
         raise FileNotFoundError("no such file")
     return path.read_text(encoding="utf-8")
-
-
-def _best_seed(seeds: dict[str, Any]) -> int:
-    return int(min(seeds, key=lambda name: float(seeds[name]["dev_loss"])))
 
 
 def first_wrong(error: Exception) -> str:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cache.disk import remove
 from pipeline.core.errors import UsageError
 
-SCALARS = ("train_loss", "dev_loss", "temperature")
 EVENT_FILES = "events.out.tfevents.*"
 
 
@@ -28,14 +27,15 @@ def require_tensorboard() -> None:
     try:
         import tensorboard  # noqa: F401
     except ImportError:
-        what = "the tensorboard extra", "pip install 'emotionrankclap[tensorboard]'"
-        raise UsageError("tensorboard", "not installed", *what) from None
+        extra = "the tensorboard extra", "pip install 'emotionrankclap[tensorboard]'"
+        raise UsageError("tensorboard", "not installed", *extra) from None
+
+
+Line = Mapping[str, Any]  # of metrics.jsonl
 
 
 @contextmanager
-def tensorboard_curves(
-    folder: Path, metrics: Iterable[Mapping[str, Any]]
-) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def tensorboard_curves(folder: Path, metrics: Iterable[Line]) -> Iterator[Callable[[Line], None]]:
     """Show `metrics`, a line an epoch, in place of what a seed's `folder` shows; gives the call that adds the next.
 
     Raises OSError where the disk refuses.
@@ -53,21 +53,18 @@ def tensorboard_curves(
         if not issubclass(error.exc_type, OSError):
             hook(error)
 
-    threading.excepthook = without_os_errors
-    try:
+    with ExitStack() as stack:
+        stack.callback(setattr, threading, "excepthook", hook)
+        threading.excepthook = without_os_errors
         writer = SummaryWriter(str(folder), purge_step=1)
+        # waits for the thread; SummaryWriter.close would not after a failure
+        stack.callback(lambda: writer.file_writer.close())  # type: ignore[attr-defined]
 
-        def add(line: Mapping[str, Any]) -> None:
-            for name in SCALARS:
+        def add(line: Line) -> None:
+            for name in ("train_loss", "dev_loss", "temperature"):
                 writer.add_scalar(name, line[name], line["epoch"])
             writer.flush()
 
-        try:
-            for line in metrics:
-                add(line)
-            yield add
-        finally:
-            # waits for the thread; SummaryWriter.close would not after a failure
-            writer.file_writer.close()  # type: ignore[attr-defined]
-    finally:
-        threading.excepthook = hook
+        for line in metrics:
+            add(line)
+        yield add

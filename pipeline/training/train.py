@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
@@ -114,14 +114,18 @@ def train(
     }
     with translate_os_errors(out), writer_lock(out), interruptible(out) as check, threads_restored():
         run = begin_run(out, config, origin, fresh=fresh)
-        _forget_corrupt(run, config.seeds)
+        trained = run.about["seeds"]
+        for seed in config.seeds:
+            if str(seed) in trained and (reason := run.corruption(seed)):
+                log.warning(f"seed {seed} is trained again: {reason}")
+                del trained[str(seed)]
+        run.record(trained)
         standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
         fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
         data = TrainingData(pairs, dev, config.batch_size, standard)
         shared = SharedTraining(config, data, objective_of(config.objective, pairs), origin)
-        log.info(
-            f"{len(pairs):,} training and {len(dev):,} development pairs; {config.epochs} epochs, seeds {config.seeds}"
-        )
+        counts = f"{len(pairs):,} training and {len(dev):,} development pairs"
+        log.info(f"{counts}; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
             folder = run.seed_folder(seed)
             if seed not in run.seeds:
@@ -130,18 +134,7 @@ def train(
                 with tensorboard_curves(folder, map(json.loads, run.metrics(seed).splitlines())):
                     pass
             remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
-        run.restore_best_and_metrics()
     return run
-
-
-def _forget_corrupt(run: Run, seeds: Sequence[int]) -> None:
-    """Have those of `seeds` trained again that ended and whose files are corrupt."""
-    reasons = {seed: run.corruption(seed) for seed in seeds if seed in run.seeds}
-    corrupt = [seed for seed, reason in reasons.items() if reason]
-    for seed in corrupt:
-        log.warning(f"seed {seed} is trained again: {reasons[seed]}")
-    if corrupt:
-        run.forget(corrupt)
 
 
 class SharedTraining:
@@ -151,9 +144,8 @@ class SharedTraining:
         self, config: TrainConfig, data: TrainingData, objective: Objective, origin: Mapping[str, Any]
     ) -> None:
         self.config, self.data, self.objective = config, data, objective
-        settings = config.model_dump(mode="json", exclude={"seeds"})
-        if settings["step"] == "auto":  # checkpoints of before this setting existed are resumed
-            del settings["step"]
+        # checkpoints of before the setting `step` existed are resumed
+        settings = config.model_dump(mode="json", exclude={"seeds"} | ({"step"} if config.step == "auto" else set()))
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
         self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
         self.dev_batches = data.dev_batches([objective])
@@ -169,16 +161,14 @@ class SharedTraining:
         """The config's thread count, else the fastest; measured once."""
         if self.config.threads != "auto":
             return self.config.threads
-        rng = epoch_rng(-1, 0)  # of a seed that no config has
+        heads, rng = self.heads(0), epoch_rng(-1, 0)  # of a seed that no config has
         batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective]))
-        heads = self.heads(0)
         return choose_threads(lambda: self.data.step(heads, batches, 0))
 
 
-class Progress(BaseModel):
+class Progress(BaseModel, strict=True, extra="forbid"):
     """How far the training of one seed is: what a checkpoint holds beside its tensors."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     epoch: int = Field(0, ge=1)  # defaults are not validated; no checkpoint is written before the first epoch
     best_epoch: int = Field(0, ge=1)
     best_loss: float = float("inf")
@@ -214,8 +204,7 @@ class Trainer:
                 self._checkpoint(progress)
                 if add_to_curves:
                     add_to_curves(progress.metrics[-1])
-        lines = "".join(json.dumps(line) + "\n" for line in progress.metrics)
-        write_text(self.folder / "metrics.jsonl", lines)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
         heads = copy.deepcopy(self.data.standard)  # with the standardisation
         heads.load_state_dict(self.best, strict=False)
         about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
@@ -237,10 +226,9 @@ class Trainer:
         now = time.perf_counter()
         if now - self.logged > LOG_SECONDS or progress.epoch == self.config.epochs:
             self.logged = now
-            log.info(
-                f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}: train {train_loss:.4f}, "
-                f"dev {dev_loss:.4f}, temperature {temperature:.3f}, {now - self.started:.1f} s"
-            )
+            numbers = f"train {train_loss:.4f}, dev {dev_loss:.4f}, temperature {temperature:.3f}"
+            place = f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}"
+            log.info(f"{place}: {numbers}, {now - self.started:.1f} s")
 
     def _checkpoint(self, progress: Progress) -> None:
         save_tensors(self._tensors(self.best), self.checkpoint, progress.model_dump() | {"training": self.identity})
@@ -254,29 +242,23 @@ class Trainer:
             return Progress()
         try:
             tensors, metadata = load_tensors(self.checkpoint)
-            progress = self._load_checkpoint(tensors, metadata)
+            of_this = metadata.pop("training", None) == self.identity
+            progress = Progress.model_validate(metadata)
+            if not of_this or not progress.best_epoch <= progress.epoch <= self.config.epochs:
+                raise ValueError("of another training")
+            expected = self._tensors(self.heads.state(0))
+            if tensors.keys() != expected.keys() or any(
+                (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype)
+                for name, tensor in tensors.items()
+            ):
+                raise ValueError("tensors of other shapes")
+            self.heads.restore(tensors)
         except (StoreCorrupt, ValueError, OverflowError) as error:
             reason = error.found if isinstance(error, StoreCorrupt) else f"no checkpoint of it ({first_wrong(error)})"
             log.warning(f"seed {self.seed} begins again: {self.checkpoint}: {reason}")
-            self.heads = self.shared.heads(self.seed)
             return Progress()
-        log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")
-        return progress
-
-    def _load_checkpoint(self, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> Progress:
-        """Raises ValueError or OverflowError for a checkpoint of something else."""
-        of_this = metadata.pop("training", None) == self.identity
-        progress = Progress.model_validate(metadata)
-        if not of_this or not progress.best_epoch <= progress.epoch <= self.config.epochs:
-            raise ValueError("of another training")
-        found, expected = (
-            {name: (tensor.shape, tensor.dtype) for name, tensor in each.items()}
-            for each in (tensors, self._tensors(self.heads.state(0)))
-        )
-        if found != expected:
-            raise ValueError("tensors of other shapes")
-        self.heads.restore(tensors)
         self.best = {name: tensors[f"best.{name}"] for name in TRAINED}
+        log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")
         return progress
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: 
         if side == "audio" and pairs.disk is not None:
             std, mean = _std_and_mean_on_disk(pairs.disk)
         else:
-            std, mean = torch.std_mean((pairs.text if side == "text" else pairs.speech).double(), dim=0)
+            std, mean = torch.std_mean((pairs.speech if side == "audio" else pairs.text).double(), dim=0)
         getattr(heads, f"{side}_mean").copy_(mean)
         getattr(heads, f"{side}_std").copy_(std.clamp_min(1e-6))
 
@@ -74,10 +74,6 @@ class TrainingData:
     dev: CachedPairs
     batch_size: int
     standard: Heads  # untrained; its mean and std are those of the training pairs
-    speech: Tensor = field(init=False)
-    text: Tensor = field(init=False)
-    dev_speech: Tensor = field(init=False)
-    dev_text: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         with torch.no_grad():
@@ -110,9 +106,7 @@ class TrainingData:
     def step(self, heads: BatchedHeads, batches: TrainingBatches, s: int, speech: Tensor | None = None) -> Tensor:
         """Step on batch `s`; returns the losses before it, (C,). `speech`: (S, B, Da) where it was read from disk."""
         batch_speech = self.speech[batches.rows[s]] if speech is None else speech[s]
-        batch_text = self.text[batches.captions[s]]
-        prepared = [of_objective[s] for of_objective in batches.prepared]
-        batch = batch_speech, batch_text, prepared
+        batch = batch_speech, self.text[batches.captions[s]], [prepared[s] for prepared in batches.prepared]
         if heads.chosen_step is None:
             recordable = self.device.type == "cuda" and all(objective.recordable for objective in heads.objectives)
             heads.chosen_step = replayed_step(heads, batch) if recordable else heads.step
@@ -148,20 +142,16 @@ def epoch_rng(seed: int, epoch: int) -> torch.Generator:
 
 
 def epoch_batches(
-    pairs: CachedPairs,
-    batch_size: int,
-    generator: torch.Generator,
-    objectives: Sequence[Objective],
-    part: slice = slice(None),
+    pairs: CachedPairs, size: int, rng: torch.Generator, objectives: Sequence[Objective], part: slice = slice(None)
 ) -> Iterator[TrainingBatches]:
-    """The batches of one epoch, or of `part` of its steps, up to `_STEPS_AHEAD` at a time.
+    """The batches of `size` pairs of one epoch, or of `part` of its steps, up to `_STEPS_AHEAD` at a time.
 
     Rows that fill no batch are left to the next shuffle.
     """
-    size = min(batch_size, len(pairs))
-    rows = pairs.shuffled(generator).to(pairs.text.device)
+    size = min(size, len(pairs))
+    rows = pairs.shuffled(rng).to(pairs.text.device)
     rows = rows[: len(rows) // size * size].view(-1, size)[part]
-    captions = pairs.draw_captions(generator)
+    captions = pairs.draw_captions(rng)
     for chunk in torch.split(rows, max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))):
         drawn = captions[chunk]
         yield TrainingBatches(chunk, drawn, [objective.prepare(pairs, chunk, drawn) for objective in objectives])

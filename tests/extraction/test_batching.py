@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import EmotionRankError
 from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.batching import AudioFile, BatchEncoder, SpeechReader, read_text
+from pipeline.extraction.batching import AudioFile, BatchEncoder, read_speech, read_text
 from pipeline.extraction.encoders.base import Encoder
 from tests.speech import write_corpus
 
@@ -109,7 +110,7 @@ def test_an_unusable_clip_is_replaced_by_silence_of_its_planned_length(tmp_path:
         def compute(self, prepared):
             return torch.ones(len(prepared), 2)
 
-    work = BatchEncoder(SpeechReader(Decoding(16_000, 10.0, "start")).read, Lengths(99), CPU)
+    work = BatchEncoder(partial(read_speech, Decoding(16_000, 10.0, "start")), Lengths(99), CPU)
     there, gone = manifest.parent / "audio/u00.wav", manifest.parent / "audio/none.wav"
     done = work(np.array([5, 9]), [AudioFile(there, 6_400), AudioFile(gone, 1_234)])
     assert seen == [[6_400, 1_234]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.config import AudioConfig
 from pipeline.extraction.audio.decoding import Decoding
-from pipeline.extraction.batching import AudioFile, BatchEncoder, EncodeTask, SpeechReader, batches
+from pipeline.extraction.batching import AudioFile, BatchEncoder, EncodeTask, batches, read_speech
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder
 from pipeline.extraction.engines import threads
@@ -53,7 +54,7 @@ def encoded(
     lengths = np.array([clips[i].samples for i in order])
     job = EncodeTask(
         name="audio",
-        encode=BatchEncoder(SpeechReader(Decoding(16_000, 10.0, "start")).read, encoder, torch.device("cpu")),
+        encode=BatchEncoder(partial(read_speech, Decoding(16_000, 10.0, "start")), encoder, torch.device("cpu")),
         sources=lambda rows: [clips[order[row]] for row in rows],
     )
     found: dict[int, np.ndarray] = {}

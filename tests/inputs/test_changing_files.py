@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.core.errors import ManyProblems
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio import decoding as audio
 from pipeline.extraction.audio.decoding import UnusableAudio, stamp_of
-from pipeline.extraction.batching import AudioFile, SpeechReader
+from pipeline.extraction.batching import AudioFile, read_speech
 from pipeline.extraction.status import digest_of_path, sources_of
 from tests.inputs.spoiled_audio import DECODING, clip, manifest_of, written
 
@@ -26,16 +27,16 @@ WHOLE = written("WAV", "PCM_16")
 
 
 def test_a_clip_whose_file_has_another_size_or_time_than_planned_is_refused(tmp_path: Path) -> None:
-    path, reader = tmp_path / "a.wav", SpeechReader(DECODING)
+    path, reader = tmp_path / "a.wav", partial(read_speech, DECODING)
     path.write_bytes(WHOLE)
     os.utime(path, ns=(1, 10**18))
     size, mtime = len(WHOLE), 10**18
     for same in [(size, mtime), (size, None), (None, None)]:
-        read = reader.read(AudioFile(path, 8000, *same))
+        read = reader(AudioFile(path, 8000, *same))
         assert np.array_equal(read.value, clip())
         assert (read.digest, read.reason) == (audio.digest_of(WHOLE), None)
     for other in [(size, mtime + 1), (size + 1, mtime), (size + 1, None)]:
-        read = reader.read(AudioFile(path, 8000, *other))
+        read = reader(AudioFile(path, 8000, *other))
         assert read.reason == "changed after it was planned: run it again"
         assert not any(read.digest)
         assert np.array_equal(read.value, np.zeros(8000))  # the batch keeps its shape

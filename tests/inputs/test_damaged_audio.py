@@ -175,7 +175,7 @@ def test_samples_made_one_by_one_are_torchaudios(rate: int, new_rate: int) -> No
     import torch
     import torchaudio.functional
 
-    from pipeline.extraction.audio.resampling import resample_by_sample
+    from pipeline.extraction.audio.decoding import resample_by_sample
 
     wave = np.random.default_rng(0).standard_normal(3001).astype(np.float32)
     exact = torch.tensor(wave, dtype=torch.float64)  # in float32 torchaudio's own filters are 1e-4 off

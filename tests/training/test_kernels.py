@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pipeline.training.batched_heads import BatchedHeads, HeadsConfig, Schedule
-from pipeline.training.kernels import Work, replayed_step
+from pipeline.training.kernels import Launch, replayed_step
 from tests.training.test_batched_heads import batches, heads_of, objectives, some_pairs
 
 
-def record(work: Work) -> Work:
+def record(work: Launch) -> Launch:
     for _ in range(3):  # as the warm-up does
         work()
     return work
@@ -59,7 +59,7 @@ def test_where_nothing_can_be_recorded_the_plain_step_runs_and_the_reason_is_sai
     stack = BatchedHeads([member])
     before = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
 
-    def refuses(work: Work) -> Work:
+    def refuses(work: Launch) -> Launch:
         work()
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 

@@ -48,22 +48,26 @@ def missing_audio(handle: int, size: int) -> str | None:
     None where it is whole, or where the container does not tell.
     """
     head = os.pread(handle, NIST_BYTES, 0)
-    name, form = head[:4], head[8:12]
+    name, form, chunks = head[:4], head[8:12], None
     promised = None  # (place, bytes) of the audio
     if name == b"OggS":
         return _missing_last_page(handle, size)
     if form == b"WAVE" and name in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        promised = _audio_chunk(handle, size, RIFX if name == b"RIFX" else RIFF)
+        chunks = RIFX if name == b"RIFX" else RIFF
     elif name == b"FORM" and form in (b"AIFF", b"AIFC"):
-        promised = _audio_chunk(handle, size, AIFF)
+        chunks = AIFF
     elif name == b"riff" and head[24:28] == b"wave":
-        promised = _audio_chunk(handle, size, WAVE64)
+        chunks = WAVE64
     elif name == b"caff":
-        promised = _audio_chunk(handle, size, CAF)
+        chunks = CAF
     elif name in (b".snd", b"dns."):
-        promised = _au_audio(head, "big" if name == b".snd" else "little")
+        order: ByteOrder = "big" if name == b".snd" else "little"
+        place, count = (int.from_bytes(head[start : start + 4], order) for start in (4, 8))
+        promised = None if count == 0xFFFFFFFF else (place, count)
     elif head.startswith(b"NIST_1A"):
         promised = _nist_audio(head)
+    if chunks is not None:
+        promised = _audio_chunk(handle, size, chunks)
     if promised is None:
         return None
     place, count = promised
@@ -92,11 +96,6 @@ def _audio_chunk(handle: int, size: int, form: ChunkFormat) -> tuple[int, int] |
             size64 = int.from_bytes(os.pread(handle, 8, content + 8), "little")
         place = content + count + -count % form.alignment
     return None
-
-
-def _au_audio(head: bytes, order: ByteOrder) -> tuple[int, int] | None:
-    place, count = int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
-    return None if count == 0xFFFFFFFF else (place, count)
 
 
 def _nist_audio(head: bytes) -> tuple[int, int] | None:

@@ -1,11 +1,15 @@
 """An audio file -> one mono clip at the encoder's rate, or the reason why there is none.
 
-A file is opened once, by its handle: its bytes are hashed, its container is checked and libsndfile decodes it.
+A file is opened once, by its handle: its bytes are hashed, its container is checked, libsndfile decodes it and
+torchaudio resamples it. Resampling is by hand only where torchaudio would take gigabytes: it lays out one filter for
+each phase of the reduced ratio, and rates without a common divisor (16,001 Hz to 16 kHz, as a corrupt header may say)
+have very many. There the same filter is computed for each sample alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -15,22 +19,21 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from pipeline.extraction.audio.containers import missing_audio
-from pipeline.extraction.audio.resampling import resample, resampled_length
 from pipeline.extraction.encoders.base import Waveform
 
 MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
 READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
 MAX_RATE = (1 << 20) - 1  # Hz; no recording has more
 HASH_BYTES = 1 << 20  # of a file, in memory at once while it is hashed
+ZERO_CROSSINGS = 6  # of the sinc on either side: torchaudio's default
+ROLLOFF = 0.99  # of the lower rate's Nyquist frequency, likewise
+MAX_KERNEL_VALUES = 1 << 24  # of torchaudio's filters: 44.1 kHz takes 70 thousand, 22,255 Hz 14 million
+BLOCK_VALUES = 1 << 18  # of the filters held at once by `resample_by_sample`
 _UNDECODABLE = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError)
-_SPECIAL_FILES = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+_SPECIAL_FILES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 class UnusableAudio(Exception):
@@ -195,3 +198,38 @@ def refuse_invalid(decoded: Waveform, clip: Waveform) -> None:
             raise UnusableAudio("silent: every sample is zero")
     if decoded[0] == decoded[-1] and len(decoded) > 1 and (decoded == decoded[0]).all():
         raise UnusableAudio(f"silent: every sample is {decoded[0]:.3g}")
+
+
+def resampled_length(frames: int, rate: int, new_rate: int) -> int:
+    """Samples that `frames` at `rate` are at `new_rate`."""
+    return -(-frames * new_rate // rate)
+
+
+def resample(wave: Waveform, rate: int, new_rate: int) -> Waveform:
+    """(frames,) at `rate` -> (resampled_length,) at another `new_rate`."""
+    common = math.gcd(rate, new_rate)
+    old, new = rate // common, new_rate // common
+    if old * new > MAX_KERNEL_VALUES:
+        return resample_by_sample(wave, old, new)
+    from torchaudio.functional import resample as resample_by_phase
+
+    result: Waveform = resample_by_phase(torch.tensor(wave), old, new).numpy()
+    return result
+
+
+def resample_by_sample(wave: Waveform, old: int, new: int) -> Waveform:
+    """torchaudio's resampling by the formula: each sample is a sum over the frames around its own time."""
+    band = min(old, new) * ROLLOFF / old
+    width = math.ceil(ZERO_CROSSINGS / band)
+    taps = np.arange(-width, width + 2)
+    padded = np.pad(wave, (width, width + 2)).astype(np.float64)
+    result = np.empty(resampled_length(len(wave), old, new), np.float32)
+    step = max(1, BLOCK_VALUES // len(taps))
+    for start in range(0, len(result), step):
+        frame, phase = np.divmod(np.arange(start, min(start + step, len(result)), dtype=np.int64) * old, new)
+        t = np.clip((taps - phase[:, None] / new) * band, -ZERO_CROSSINGS, ZERO_CROSSINGS)
+        kernels = np.sinc(t) * np.cos(t * (math.pi / ZERO_CROSSINGS / 2)) ** 2 * band
+        around = padded[frame[:, None] + taps + width]
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked where it is used
+            result[start : start + step] = (kernels * around).sum(axis=1)
+    return result

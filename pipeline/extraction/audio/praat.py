@@ -41,12 +41,8 @@ def load_praat() -> PraatFeatures:
     try:
         return PraatFeatures(import_module("parselmouth"))
     except ImportError:
-        raise UsageError(
-            "captions.styles: acoustic",
-            "praat-parselmouth is not installed",
-            "Praat to measure the voice",
-            "pip install 'emotionrankclap[acoustic]'",
-        ) from None
+        found, action = "praat-parselmouth is not installed", "pip install 'emotionrankclap[acoustic]'"
+        raise UsageError("captions.styles: acoustic", found, "Praat to measure the voice", action) from None
 
 
 class PraatFeatures(AudioEncoder):

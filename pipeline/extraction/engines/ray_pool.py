@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.extraction.batching import EncodedBatch
-from pipeline.extraction.engines.ray_actor import ActorConfig, RemoteEncoder, Reply
+from pipeline.extraction.engines.ray_cluster import ActorConfig, RemoteEncoder, Reply
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +121,9 @@ class ActorPool:
         places = [node for node in nodes(gpus=self._gpus) for _ in range(node.actors - started[node.id])]
         loading = sum(actor.loading is not None for actor in self._actors)
         for node in places[: max(0, self._unplanned + len(self._waiting) - loading)]:
-            options = ray.remote(RemoteEncoder).options(
-                num_cpus=1,
-                num_gpus=1 if self._gpus else 0,
-                max_concurrency=node.calls,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            )
-            handle = options.remote(self._config)
+            here = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            resources = {"num_cpus": 1, "num_gpus": 1 if self._gpus else 0, "max_concurrency": node.calls}
+            handle = ray.remote(RemoteEncoder).options(**resources, scheduling_strategy=here).remote(self._config)
             self._actors.append(ActorState(handle, node, handle.load.remote()))
         if any(actor.loading is None for actor in self._actors):
             self._warned = now
@@ -189,12 +185,9 @@ class ActorPool:
                 return  # the whole node is gone
             self._failed_to_start[node.id] += 1
             if self._failed_to_start[node.id] == MAX_DEATHS:
-                raise EmotionRankError(
-                    f"node {node.name}",
-                    f"{MAX_DEATHS} actors died before they were ready ({reason})",
-                    "room and packages for the encoder",
-                    "See Ray's logs there (/tmp/ray/session_latest/logs).",
-                )
+                found = f"{MAX_DEATHS} actors died before they were ready ({reason})"
+                action = "See Ray's logs there (/tmp/ray/session_latest/logs)."
+                raise EmotionRankError(f"node {node.name}", found, "room and packages for the encoder", action)
             return
         batches = list(actor.batches.values())
         log.warning(f"{kind}: an actor on {node.name} died ({reason}); batches encoded again: {len(batches)}")
@@ -202,12 +195,10 @@ class ActorPool:
             batch.deaths += 1
             if batch.deaths == MAX_DEATHS:
                 first = self._sources(batch.rows)[0]
-                raise EmotionRankError(
-                    str(getattr(first, "path", first))[:200],
-                    f"{MAX_DEATHS} actors died on its batch of {len(batch.rows)} ({reason})",
-                    "a batch that can be encoded",
-                    "Take it out of the corpus, or give the nodes more memory.",
-                )
+                found = f"{MAX_DEATHS} actors died on its batch of {len(batch.rows)} ({reason})"
+                action = "Take it out of the corpus, or give the nodes more memory."
+                subject = str(getattr(first, "path", first))[:200]
+                raise EmotionRankError(subject, found, "a batch that can be encoded", action)
         self._waiting.extendleft(reversed(batches))
 
 
