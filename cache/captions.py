@@ -182,11 +182,7 @@ def read_captions(path: Path) -> Captions:
 
 
 def _columns_by_use(captions: Captions) -> dict[str, dict[str, list[Any]]]:
-    return {
-        "caption": captions.captions.columns,
-        "prompt": captions.prompts.columns,
-        "class": captions.classes.columns,
-    }
+    return {"caption": captions.captions.columns, "prompt": captions.prompts.columns, "class": captions.classes.columns}
 
 
 class _Invalid(ValueError):
@@ -230,13 +226,11 @@ def _quoted(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    match error:
-        case _Invalid():
-            return str(error)
-        case json.JSONDecodeError():
-            return f"not JSON: {error.msg}"
-        case UnicodeDecodeError():
-            return "not UTF-8"
-        case OSError():
-            return error.strerror or "not a file"
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+    if isinstance(error, _Invalid):
+        return str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    if isinstance(error, OSError):
+        return error.strerror or "not a file"
+    others = {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}
+    return others.get(type(error), "a number too long")
