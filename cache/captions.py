@@ -206,18 +206,14 @@ def _check(entry: Any, by_use: dict[str, dict[str, list[Any]]]) -> dict[str, lis
         if name in _NUMBERS:
             types, top = _NUMBERS[name]
             valid = type(value) in types and 0 <= value <= top
+        elif name == "rows":  # whole numbers from 0, none twice: a row given twice would count twice
+            whole = type(value) is list and set(map(type, value)) <= {int}
+            valid = whole and min(value, default=0) >= 0 and len(set(value)) == len(value)
         else:
-            valid = _are_rows(value) if name == "rows" else type(value) is str
+            valid = type(value) is str
         if not valid:
             raise _Invalid(f"{name} {_quoted(value)}")
     return columns
-
-
-def _are_rows(value: object) -> bool:
-    """Whole numbers from 0, none twice: a row given twice would count twice."""
-    if type(value) is not list or set(map(type, value)) - {int}:
-        return False
-    return min(value, default=0) >= 0 and len(set(value)) == len(value)
 
 
 def _quoted(value: object) -> str:

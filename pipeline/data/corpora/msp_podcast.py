@@ -53,7 +53,12 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
         _add(builder, (labels, line), audio, record, dropped)
     unlabelled = _add_hidden(builder, root, audio, listed)
     extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed)
-    return builder.build([*_notes(dropped, unlabelled, extra), _compared(builder.counts())])
+    notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
+    if unlabelled:
+        notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
+    if extra:
+        notes.append(f"{extra:,} audio files are in no list: left out")
+    return builder.build([*notes, _compared(builder.counts())])
 
 
 def _add(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, dropped: Counter[str]) -> None:
@@ -116,15 +121,6 @@ def _stripped(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _notes(dropped: Counter[str], unlabelled: int, extra: int) -> list[str]:
-    notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
-    if unlabelled:
-        notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
-    if extra:
-        notes.append(f"{extra:,} audio files are in no list: left out")
-    return notes
-
-
 def _compared(counts: Mapping[str, int]) -> str:
     """The splits' sizes against those of the paper (F10)."""
     apart = [
@@ -132,6 +128,5 @@ def _compared(counts: Mapping[str, int]) -> str:
         for split, paper in PAPER.items()
         if counts.get(split, 0) != paper
     ]
-    if not apart:
-        return "splits are of the paper's sizes (release 1.12)"
-    return f"not the paper's release 1.12 without X and O: {', '.join(apart)}"
+    found = f"not the paper's release 1.12 without X and O: {', '.join(apart)}"
+    return found if apart else "splits are of the paper's sizes (release 1.12)"
