@@ -182,11 +182,7 @@ def read_captions(path: Path) -> Captions:
 
 
 def _columns_by_use(captions: Captions) -> dict[str, dict[str, list[Any]]]:
-    return {
-        "caption": captions.captions.columns,
-        "prompt": captions.prompts.columns,
-        "class": captions.classes.columns,
-    }
+    return {"caption": captions.captions.columns, "prompt": captions.prompts.columns, "class": captions.classes.columns}
 
 
 class _Invalid(ValueError):
@@ -210,18 +206,14 @@ def _check(entry: Any, by_use: dict[str, dict[str, list[Any]]]) -> dict[str, lis
         if name in _NUMBERS:
             types, top = _NUMBERS[name]
             valid = type(value) in types and 0 <= value <= top
+        elif name == "rows":  # whole numbers from 0, none twice: a row given twice would count twice
+            whole = type(value) is list and set(map(type, value)) <= {int}
+            valid = whole and min(value, default=0) >= 0 and len(set(value)) == len(value)
         else:
-            valid = _are_rows(value) if name == "rows" else type(value) is str
+            valid = type(value) is str
         if not valid:
             raise _Invalid(f"{name} {_quoted(value)}")
     return columns
-
-
-def _are_rows(value: object) -> bool:
-    """Whole numbers from 0, none twice: a row given twice would count twice."""
-    if type(value) is not list or set(map(type, value)) - {int}:
-        return False
-    return min(value, default=0) >= 0 and len(set(value)) == len(value)
 
 
 def _quoted(value: object) -> str:
@@ -230,13 +222,11 @@ def _quoted(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    match error:
-        case _Invalid():
-            return str(error)
-        case json.JSONDecodeError():
-            return f"not JSON: {error.msg}"
-        case UnicodeDecodeError():
-            return "not UTF-8"
-        case OSError():
-            return error.strerror or "not a file"
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+    if isinstance(error, _Invalid):
+        return str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    if isinstance(error, OSError):
+        return error.strerror or "not a file"
+    others = {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}
+    return others.get(type(error), "a number too long")

@@ -42,25 +42,21 @@ def assign_acoustic(source: CaptionSource, config: CaptionsConfig) -> Captions:
     names, values = source.acoustics.names, source.acoustics.values
     done = np.isfinite(values).all(axis=1)  # (N,)
     training = np.array([split == "train" for split in source.manifest.split], dtype=bool)
-    levels = _levels(values, training & done, config)  # (N, F)
-    phrases_of = word_list("captions/acoustic")["features"]
-    voice = [(phrases_of[name], levels[:, feature]) for feature, name in enumerate(names)]
-    return _captions([*_labels(source, config), *voice], np.flatnonzero(done))
-
-
-def _levels(values: NDArray[np.floating], fitted: NDArray[np.bool_], config: CaptionsConfig) -> NDArray[np.int64]:
-    """(N, F) 0 low, 1 normal, 2 high, by the quantiles of the `fitted` rows."""
-    if not fitted.any():
+    fitted = values[training & done]
+    if not fitted.size:
         raise UsageError(
             "captions.styles: acoustic",
             "no training utterance with acoustic features",
             "some, to tell low from high",
             "Extract the training split too, or leave `acoustic` out.",
         )
-    low, high = np.quantile(values[fitted].astype(np.float64), config.quantiles, axis=0)  # (F,)
+    low, high = np.quantile(fitted.astype(np.float64), config.quantiles, axis=0)  # (F,)
     is_low = (values <= low) & (values < high)
     is_high = (values >= high) & (values > low)
-    return np.asarray(1 + is_high.astype(np.int64) - is_low)
+    levels = 1 + is_high.astype(np.int64) - is_low  # (N, F): 0 low, 1 normal, 2 high
+    phrases_of = word_list("captions/acoustic")["features"]
+    voice = [(phrases_of[name], levels[:, feature]) for feature, name in enumerate(names)]
+    return _captions([*_labels(source, config), *voice], np.flatnonzero(done))
 
 
 def _labels(source: CaptionSource, config: CaptionsConfig) -> Iterator[Coded]:

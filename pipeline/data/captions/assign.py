@@ -36,7 +36,7 @@ def assign_captions(source: CaptionSource, config: CaptionsConfig) -> Captions:
 
 
 def _assign_style(name: str, source: CaptionSource, config: CaptionsConfig, from_files: Captions) -> Captions:
-    """One style: its captions in `from_files`, with the built-in prompts where these have none; else the built-in."""
+    """A style's captions in `from_files`, with the built-in prompts where these have none; else the built-in ones."""
     captions = from_files.captions.of_style(name)
     if captions:
         built_in = STYLES[name](source, config) if name in _WITH_PROMPTS else Captions()

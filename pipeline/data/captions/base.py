@@ -58,10 +58,7 @@ def hash_ids(manifest: Manifest, rows: NDArray[np.int64], seed: int) -> NDArray[
 
 
 def group_rows(
-    style: str,
-    keys: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    texts_of: Callable[[NDArray[np.int64]], list[str]],
+    style: str, keys: NDArray[np.int64], rows: NDArray[np.int64], texts_of: Callable[[NDArray[np.int64]], list[str]]
 ) -> Columns[Caption]:
     """One caption per distinct key, ascending, with its text by `texts_of`; `keys` is (M, K), those of `rows` (M,).
 

@@ -172,14 +172,9 @@ def class_prompts(emotions: Iterable[str] | None = None) -> Columns[ClassPrompt]
     """The class prompts (F29) of `emotions` (not given: all that are known) in each class template."""
     names = known_emotions() if emotions is None else list(emotions)
     templates = category_words()["class_templates"]
-    filled = [(template, _adjective(name), name) for template in templates["adjective"] for name in names]
-    filled += [(template, name, name) for template in templates["name"] for name in names]
-    return Columns.of(
-        ClassPrompt,
-        [template for template, _, _ in filled],
-        [template.format(emotion=word) for template, word, _ in filled],
-        [name for _, _, name in filled],
-    )
+    filled = [(each, each.format(emotion=_adjective(name)), name) for each in templates["adjective"] for name in names]
+    filled += [(each, each.format(emotion=name), name) for each in templates["name"] for name in names]
+    return Columns.of(ClassPrompt, *map(list, zip(*filled, strict=True)))
 
 
 def _adjective(emotion: str) -> str:

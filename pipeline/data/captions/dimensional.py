@@ -33,6 +33,10 @@ class Template(NamedTuple):
     valence: list[str]
     arousal: list[str]
 
+    def fill(self, v: int, a: int) -> str:
+        """The sentence for a `level` of valence and one of arousal."""
+        return self.sentence.format(v=self.valence[v], a=self.arousal[a])
+
 
 @cache
 def templates(split: TemplateSplit) -> list[Template]:
@@ -52,9 +56,7 @@ def describe_point(valence: float, arousal: float, *, split: TemplateSplit, vari
     """
     if not 0 <= variant < VARIANTS:
         raise UsageError(f"variant {variant}", "no such paraphrase", f"0 to {VARIANTS - 1}", "Ask for fewer variants.")
-    template = templates(split)[variant]
-    v, a = level(valence, "valence"), level(arousal, "arousal")
-    return template.sentence.format(v=template.valence[v], a=template.arousal[a])
+    return templates(split)[variant].fill(level(valence, "valence"), level(arousal, "arousal"))
 
 
 def level(label: float, name: str) -> int:
@@ -97,23 +99,16 @@ def _levels(manifest: Manifest, labels: NDArray[np.float64], rows: NDArray[np.in
 
 
 def _texts(keys: NDArray[np.int64]) -> list[str]:
-    by_split = [templates(split) for split in _SPLITS]
-    found = []
-    for split, valence, arousal, variant in zip(*map(np.ndarray.tolist, np.unravel_index(keys, _SHAPE)), strict=True):
-        template = by_split[split][variant]
-        found.append(template.sentence.format(v=template.valence[valence], a=template.arousal[arousal]))
-    return found
+    parts = map(np.ndarray.tolist, np.unravel_index(keys, _SHAPE))
+    return [templates(_SPLITS[split])[variant].fill(v, a) for split, v, a, variant in zip(*parts, strict=True)]
 
 
 def _prompts(variants: int) -> Columns[Prompt]:
     """Every point of the grid in each of the first `variants` test templates: what `describe_point` says of it."""
-    chosen = templates("test")[:variants]
-    points = [(v, a) for v in LEVELS for a in LEVELS] * len(chosen)
-    return Columns.of(
-        Prompt,
-        ["dimensional"] * len(points),
-        [t.sentence.format(v=v, a=a) for t in chosen for v in t.valence for a in t.arousal],
-        [valence for valence, _ in points],
-        [arousal for _, arousal in points],
-        [variant for variant in range(len(chosen)) for _ in range(len(LEVELS) ** 2)],
-    )
+    prompts = [
+        Prompt("dimensional", template.fill(v, a), LEVELS[v], LEVELS[a], variant)
+        for variant, template in enumerate(templates("test")[:variants])
+        for v in range(len(LEVELS))
+        for a in range(len(LEVELS))
+    ]
+    return Columns.of(Prompt, *map(list, zip(*prompts, strict=True)))

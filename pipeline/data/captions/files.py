@@ -6,7 +6,7 @@ import logging
 import zlib
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal, get_args
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cache.captions import Caption, Captions, Prompt
 from pipeline.core.config import CaptionsConfig, Model, Number, Whole
-from pipeline.core.config_files import short_repr, validate
+from pipeline.core.config_files import short_repr, validate, word_list
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json
 from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_split
@@ -24,19 +24,6 @@ from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_
 log = logging.getLogger(__name__)
 
 _STYLES: tuple[str, ...] = get_args(get_args(CaptionsConfig.model_fields["styles"].annotation)[0])
-_ALIASES = {  # nouns and other corpora's words -> the label names of the corpus readers
-    "anger": "angry",
-    "sadness": "sad",
-    "happiness": "happy",
-    "joy": "happy",
-    "surprise": "surprised",
-    "fear": "fearful",
-    "disgusted": "disgust",
-    "boredom": "bored",
-    "frustration": "frustrated",
-    "excitement": "excited",
-    "neutrality": "neutral",
-}
 _Target = tuple[object, ...]  # ("id", id), ("pair", split, valence, arousal) or ("emotion", split, name)
 
 
@@ -107,9 +94,8 @@ class PromptLine(Model):
 _Line = CaptionLine | PromptLine
 
 
-def read_caption_files(paths: Iterable[Path]) -> list[_Line]:
+def read_caption_files(paths: Sequence[Path]) -> list[_Line]:
     """Every line of `paths`, in their order. Raises ManyProblems with every faulty line of all of them, file:line."""
-    paths = list(paths)
     problems: list[str] = []
     lines: list[_Line] = []
     first_with: dict[tuple[object, ...], str] = {}
@@ -132,11 +118,9 @@ def _parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, _Line]]:
     try:
         with open_regular(path, "rb") as file:
             for where, entry in entries(path, file, problems):
+                model: type[_Line] = PromptLine if entry.get("use") == "prompt" else CaptionLine
                 try:
-                    if entry.get("use") == "prompt":
-                        yield where, validate(PromptLine, entry, subject=where)
-                    else:
-                        yield where, validate(CaptionLine, entry, subject=where)
+                    yield where, validate(model, entry, subject=where)
                 except ManyProblems as error:
                     problems += error.problems
     except UsageError as error:
@@ -189,10 +173,9 @@ def assign_files(source: CaptionSource, config: CaptionsConfig) -> Captions:
     gets that many, chosen by its id and the seed. Utterances without a caption are counted in the log. Raises
     ManyProblems for faulty lines, UsageError for a style whose captions describe no utterance.
     """
-    lines = read_caption_files(config.files)
     by_style: dict[str, list[CaptionLine]] = defaultdict(list)
     prompts = []
-    for line in lines:
+    for line in read_caption_files(config.files):
         if isinstance(line, CaptionLine):
             by_style[line.style].append(line)
         else:
@@ -211,10 +194,9 @@ def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, c
     @lru_cache(maxsize=1 << 16)  # labels on raters' grids: the same few thousand on every row
     def texts_by_labels(split: str, emotion: str, valence: float, arousal: float) -> dict[str, None]:
         pair = _rounded(valence, arousal)
-        parts = (template_split(split), None)
-        targets = [
-            target for part in parts for target in (("pair", part, *pair), ("emotion", part, _category(emotion)))
-        ]
+        targets: list[_Target] = []
+        for part in (template_split(split), None):
+            targets += [("pair", part, *pair), ("emotion", part, _category(emotion))]
         present = [target for target in targets if target in texts_of]
         used.update(present)
         return dict.fromkeys(text for target in present for text in texts_of[target])
@@ -227,7 +209,11 @@ def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, c
         if ("id", name) in texts_of:
             used.add(("id", name))
             texts = texts_of["id", name] | texts
-        for text in _choose(list(texts), name, config):
+        chosen = list(texts)
+        if len(chosen) > config.per_utterance:  # by the utterance's id, not by its row
+            start = zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape"))
+            chosen = [chosen[(start + step) % len(chosen)] for step in range(config.per_utterance)]
+        for text in chosen:
             rows_of[text].append(row)
         without += not texts
     _log_unmatched(style, without, [target for target in texts_of if target not in used], source, config)
@@ -240,15 +226,7 @@ def _rounded(valence: float, arousal: float) -> tuple[float, float]:
 
 def _category(emotion: str) -> str:
     name = emotion.strip().casefold()
-    return _ALIASES.get(name, name)
-
-
-def _choose(texts: Sequence[str], name: str, config: CaptionsConfig) -> Sequence[str]:
-    """At most `per_utterance` of `texts`, by the utterance's id, not by its row."""
-    if len(texts) <= config.per_utterance:
-        return texts
-    start = zlib.crc32(f"{config.seed}:{name}".encode(errors="surrogateescape"))
-    return [texts[(start + step) % len(texts)] for step in range(config.per_utterance)]
+    return str(word_list("captions/category")["aliases"].get(name, name))
 
 
 def _log_unmatched(

@@ -77,18 +77,14 @@ def acted_labels(convention: dict[str, Any], parts: dict[str, str]) -> dict[str,
 @cache
 def nominal_points() -> dict[str, tuple[float, float]]:
     """(valence, arousal) on 1-7 of each acted emotion."""
-    return {emotion: (valence, arousal) for emotion, (valence, arousal) in _circumplex()["emotions"].items()}
+    return {emotion: tuple(point) for emotion, point in word_list("labels/circumplex")["emotions"].items()}
 
 
 def nominal_point(emotion: str, intensity: str = "") -> tuple[float, float]:
     """(valence, arousal) on 1-7 of an acted `emotion`, pushed out from or drawn in to the centre by `intensity`."""
-    factor = _circumplex()["intensities"].get(intensity, 1.0)
+    factor = word_list("labels/circumplex")["intensities"].get(intensity, 1.0)
     valence, arousal = (CENTRE + factor * (value - CENTRE) for value in nominal_points()[emotion])
     return round(valence, 6), round(arousal, 6)
-
-
-def _circumplex() -> dict[str, Any]:
-    return word_list("labels/circumplex")
 
 
 def _without_copies(builder: ManifestBuilder, root: Path, clips: list[str]) -> list[str]:
@@ -102,19 +98,15 @@ def _without_copies(builder: ManifestBuilder, root: Path, clips: list[str]) -> l
         if known.parent == path.parent:
             once.append(clip)
         else:
-            shared[_differing_parts(known.parent.parts, path.parent.parts)] += 1
-    for (one, other), count in shared.items():
-        found = f"{count:,} of its clips lie in {root / one} too"
-        builder.problem(0, root / other, f"{found}; expected each clip once (pass one copy as --audio-root)")
+            one, other = known.parent.parts, path.parent.parts  # less what they end alike in
+            while one and other and one[-1] == other[-1]:
+                one, other = one[:-1], other[:-1]
+            outer, inner = sorted(("/".join(one), "/".join(other)))
+            shared[outer, inner] += 1
+    for (outer, inner), count in shared.items():
+        found = f"{count:,} of its clips lie in {root / outer} too"
+        builder.problem(0, root / inner, f"{found}; expected each clip once (pass one copy as --audio-root)")
     return once
-
-
-def _differing_parts(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str]:
-    """Two folders that share a clip, less what their paths end alike in; an outer folder before what is inside it."""
-    while one and other and one[-1] == other[-1]:
-        one, other = one[:-1], other[:-1]
-    first, second = sorted(("/".join(one), "/".join(other)))
-    return first, second
 
 
 def _clips(root: Path) -> Iterator[str]:

@@ -18,7 +18,6 @@ from reprlib import Repr
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
 from pipeline.core.config import CorpusConfig
@@ -34,7 +33,7 @@ _BLOCK = 8192  # rows that wait to be taken apart into columns
 _LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
-_WHERE_TO_POINT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
+_CORRECT_ROOT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
 
 
 class ManifestBuilder:
@@ -116,14 +115,21 @@ class ManifestBuilder:
     def build(self, notes: Sequence[str] = ()) -> Manifest:
         """The manifest of all utterances taken. Raises ManyProblems with every problem, UsageError when it is empty."""
         if self._problems:
-            raise ManyProblems(self._source, self._problems, self._action())
+            action = _CORRECT_ROOT if self._no_file else "Correct these lines."
+            if self._escapes.count and self._outside_root is not None:
+                action = self._escapes.action
+            raise ManyProblems(self._source, self._problems, action)
         self._sort()
         notes = [*notes, *self._own_notes()]
         if not len(self):
             found = "; ".join(["no utterance", *notes])
             raise UsageError(self._source, found, "at least one utterance", "Check that this is the right corpus.")
         counts = ", ".join(f"{split} {count:,}" for split, count in self.counts().items())
-        labels = dict(zip(LABEL_COLUMNS, self._on_seven().T.copy(), strict=True))
+        values = np.array(self._labels, dtype=np.float64).reshape(-1, len(LABEL_COLUMNS))  # (N, 3)
+        lowest, highest = self._scale
+        if self._scale != (1.0, 7.0):  # what is on it already is kept to the last bit
+            values = 1.0 + (values - lowest) / (highest - lowest) * 6.0
+        labels = dict(zip(LABEL_COLUMNS, values.T.copy(), strict=True))
         return Manifest(self._root, **self._columns, **labels, notes=[f"{len(self):,} utterances: {counts}", *notes])  # type: ignore[arg-type]
 
     def _sort(self) -> None:
@@ -131,11 +137,6 @@ class ManifestBuilder:
         for place, column in enumerate(self._columns.values()):
             column += self._texts[place :: len(TEXT_COLUMNS)]
         self._texts.clear()
-
-    def _action(self) -> str:
-        if self._escapes.count and self._outside_root is not None:
-            return self._escapes.action
-        return _WHERE_TO_POINT if self._no_file else "Correct these lines."
 
     def _own_notes(self) -> list[str]:
         notes = [f"gender {name!r} of {count:,} utterances is not used" for name, count in self._genders.items()]
@@ -145,31 +146,23 @@ class ManifestBuilder:
         columns = self._columns
         return [*notes, *same_audio(columns["id"], columns["audio"], columns["split"], self.files)]
 
-    def _on_seven(self) -> NDArray[np.float64]:
-        """The labels on 1-7, (N, 3); what is on it already is kept to the last bit."""
-        lowest, highest = self._scale
-        given = np.array(self._labels, dtype=np.float64).reshape(-1, len(LABEL_COLUMNS))
-        if self._scale == (1.0, 7.0):
-            return given
-        return 1.0 + (given - lowest) / (highest - lowest) * 6.0
-
     def _text(self, place: tuple[Path, int], name: str, value: object) -> str:
         if value is None:
             return ""
         if isinstance(value, str):
             text = value.strip()
-            return text if text.isprintable() else self._writable(place, name, text)
+            if not text.isprintable():
+                if name == "caption":  # written by people and language models: a line break in it is a space
+                    text = " ".join(text.split())
+                if _UNWRITABLE.search(text):
+                    self.problem(
+                        place[1], place[0], f"{name} {_SHORT.repr(text)}: a control character; expected plain text"
+                    )
+            return text
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: a {type(value).__name__}; expected text")
         return ""
-
-    def _writable(self, place: tuple[Path, int], name: str, text: str) -> str:
-        if name == "caption":  # written by people and language models: a line break in it is a space
-            text = " ".join(text.split())
-        if _UNWRITABLE.search(text):
-            self.problem(place[1], place[0], f"{name} {_SHORT.repr(text)}: a control character; expected plain text")
-        return text
 
     def _label(self, place: tuple[Path, int], name: str, value: object) -> float:
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -207,7 +200,10 @@ class ManifestBuilder:
         before = len(self._problems)
         text = sys.intern(self._text(place, column, value))
         if column == "split":
-            text = self._split(place, text)
+            text, given = canonical_split(text) or "", text
+            if not text:
+                found = f"split {_SHORT.repr(given)}: unknown{closest(given.lower(), SPLITS)}"
+                self.problem(place[1], place[0], f"{found}; expected {', '.join(SPLITS)}")
         elif column == "speaker":
             text = "" if text.lower() == "unknown" else text
         elif column == "gender" and text.lower() not in GENDERS:
@@ -218,13 +214,6 @@ class ManifestBuilder:
         if isinstance(value, str) and len(self._problems) == before:
             self._clean[column][value] = text
         return text
-
-    def _split(self, place: tuple[Path, int], name: str) -> str:
-        split = canonical_split(name)
-        if split is None:
-            hint = closest(name.lower(), SPLITS)
-            self.problem(place[1], place[0], f"split {_SHORT.repr(name)}: unknown{hint}; expected {', '.join(SPLITS)}")
-        return split or ""
 
     def _audio(self, place: tuple[Path, int], value: object) -> str | None:
         name = self._text(place, "audio", value)
@@ -263,33 +252,30 @@ def _number(value: object) -> float | None:
         return math.inf
 
 
-Scale = tuple[float, float]
-_WHERE_TO_POINT_PLACES = "Pass the corpus folder as --audio-root or set corpus.root."
+_WHERE_TO_POINT = "Pass the corpus folder as --audio-root or set corpus.root."
 
 
 def corpus_root(config: CorpusConfig) -> Path:
     """The folder the corpus was unpacked to. Raises UsageError when it is not given or not there."""
     if config.root is None:
-        raise UsageError(
-            "corpus.root", f"not given for reader {config.reader}", "the corpus folder", _WHERE_TO_POINT_PLACES
-        )
+        found = f"not given for reader {config.reader}"
+        raise UsageError("corpus.root", found, "the corpus folder", _WHERE_TO_POINT)
     root = Path(os.path.expanduser(config.root))
     if not os.path.isdir(root):
-        raise UsageError(root, "no such folder", "the corpus folder", _WHERE_TO_POINT_PLACES)
+        raise UsageError(root, "no such folder", "the corpus folder", _WHERE_TO_POINT)
     return root
 
 
 def first_existing(root: Path, names: Sequence[str], *, what: str) -> Path:
     """The first of `names` under `root` that exists. Raises UsageError that lists every path tried."""
     tried = [root / name for name in names]
-    for path in tried:
-        if os.path.exists(path):
-            return path
-    looked = ", ".join(str(path) for path in tried)
-    raise UsageError(root, f"no {what}", f"one of {looked}", _WHERE_TO_POINT_PLACES)
+    path = next(filter(os.path.exists, tried), None)
+    if path is None:
+        raise UsageError(root, f"no {what}", f"one of {', '.join(map(str, tried))}", _WHERE_TO_POINT)
+    return path
 
 
-def corpus_scale(config: CorpusConfig, own: Scale) -> Scale:
+def corpus_scale(config: CorpusConfig, own: tuple[float, float]) -> tuple[float, float]:
     """The corpus's `own` label scale. Raises UsageError when the config explicitly says another."""
     if config.scale is not None and config.scale != own:
         found = f"{config.scale[0]:g} to {config.scale[1]:g}"

@@ -33,13 +33,13 @@ def read_generic(config: CorpusConfig) -> Manifest:
     path = _path(config)
     root = path.parent if config.root is None else corpus_root(config)
     builder = ManifestBuilder(
-        root,
-        config.scale or SCALE,
-        missing_audio=config.missing_audio,
-        outside_root=config.outside_root,
-        source=path,
+        root, config.scale or SCALE, missing_audio=config.missing_audio, outside_root=config.outside_root, source=path
     )
-    notes = _add_csv(builder, path) if path.suffix == ".csv" else _add_json_lines(builder, path)
+    if path.suffix != ".csv":
+        return builder.build(_add_json_lines(builder, path))
+    notes: list[str] = []
+    for line, fields in read_csv(path, COLUMNS, builder.problem, notes):
+        builder.add(line, path, **fields)
     return builder.build(notes)
 
 
@@ -52,13 +52,6 @@ def _path(config: CorpusConfig) -> Path:
     if not os.path.isfile(path):
         raise UsageError(path, "no such file", "a CSV or JSON-lines manifest", "Check the path.")
     return path
-
-
-def _add_csv(builder: ManifestBuilder, path: Path) -> list[str]:
-    notes: list[str] = []
-    for line, fields in read_csv(path, COLUMNS, builder.problem, notes):
-        builder.add(line, path, **fields)
-    return notes
 
 
 def _add_json_lines(builder: ManifestBuilder, path: Path) -> list[str]:

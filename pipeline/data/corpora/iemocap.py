@@ -12,23 +12,14 @@ from pathlib import Path
 
 from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
+from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
 from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
 
 SCALE = (1.0, 5.0)
 SESSIONS = {1: "train", 2: "train", 3: "train", 4: "dev", 5: "test"}
-EMOTIONS = {
-    "neu": "neutral",
-    "hap": "happy",
-    "sad": "sad",
-    "ang": "angry",
-    "fru": "frustrated",
-    "exc": "excited",
-    "fea": "fearful",
-    "sur": "surprised",
-    "dis": "disgust",
-}
-DROPPED = {"xxx": "no agreement", "oth": "other"}
+_CODES = word_list("labels/annotated")["iemocap"]
+EMOTIONS, DROPPED = _CODES["emotions"], _CODES["dropped"]
 _NUMBER = r"\s*([-+.\w]+)\s*"
 # [6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5000, 2.5000, 2.5000]
 _TURN = re.compile(
@@ -51,7 +42,11 @@ def read_iemocap(config: CorpusConfig) -> Manifest:
         for file in sorted((root / folder).glob("[!.]*.txt")):
             _read_dialog(builder, file, number, tally)
     absent = [f"{folder} is not there" for folder in folders if not (root / folder).is_dir()]
-    return builder.build([*absent, *_notes(tally)])
+    dropped = [
+        f"dropped {tally[label]:,} turns labelled {label} ({DROPPED[label]})" for label in DROPPED if tally[label]
+    ]
+    clipped = [f"{tally['clipped']:,} labels half a point off the scale were clipped to it"] if tally["clipped"] else []
+    return builder.build([*absent, *dropped, *clipped])
 
 
 def _read_dialog(builder: ManifestBuilder, file: Path, session: int, tally: Counter[str]) -> None:
@@ -69,17 +64,17 @@ def _read_dialog(builder: ManifestBuilder, file: Path, session: int, tally: Coun
                 builder.problem(number, file, f"label {turn['label']!r}: unknown; expected {expected}")
             else:
                 labels = {name: _clipped(turn[name].strip(), tally) for name in ("valence", "arousal", "dominance")}
-                builder.add(number, file, split=SESSIONS[session], **_who(turn, session), **labels)
-
-
-def _who(turn: re.Match[str], session: int) -> dict[str, str]:
-    return {
-        "id": turn["turn"],
-        "audio": f"Session{session}/sentences/wav/{turn['dialog']}/{turn['turn']}.wav",
-        "emotion": EMOTIONS[turn["label"]],
-        "speaker": turn["session"] + turn["letter"],
-        "gender": turn["letter"],
-    }
+                builder.add(
+                    number,
+                    file,
+                    id=turn["turn"],
+                    audio=f"Session{session}/sentences/wav/{turn['dialog']}/{turn['turn']}.wav",
+                    split=SESSIONS[session],
+                    emotion=EMOTIONS[turn["label"]],
+                    speaker=turn["session"] + turn["letter"],
+                    gender=turn["letter"],
+                    **labels,
+                )
 
 
 def _clipped(text: str, tally: Counter[str]) -> str:
@@ -90,10 +85,3 @@ def _clipped(text: str, tally: Counter[str]) -> str:
     clip = {"5.5": "5", "0.5": "1"}.get(text.rstrip("0"))
     tally["clipped"] += clip is not None
     return clip or text
-
-
-def _notes(tally: Counter[str]) -> list[str]:
-    notes = [f"dropped {tally[label]:,} turns labelled {label} ({DROPPED[label]})" for label in DROPPED if tally[label]]
-    if tally["clipped"]:
-        notes.append(f"{tally['clipped']:,} labels half a point off the scale were clipped to it")
-    return notes

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
+from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
 from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
 from pipeline.data.corpora.label_names import canonical_split
@@ -21,17 +22,8 @@ SCALE = (1.0, 7.0)
 LABELS = ("Labels/labels_consensus.csv", "Labels/labels_consensus.json")
 AUDIO = ("Audios", "Audio")
 PARTITIONS = ("Partitions.txt", "Partition.txt", "Labels/Partitions.txt")  # 1.12's readme calls it Partition.txt
-EMOTIONS = {
-    "A": "angry",
-    "S": "sad",
-    "H": "happy",
-    "U": "surprised",
-    "F": "fearful",
-    "D": "disgust",
-    "C": "contempt",
-    "N": "neutral",
-}
-DROPPED = {"X": "no agreement", "O": "other"}
+_CODES = word_list("labels/annotated")["msp_podcast"]
+EMOTIONS, DROPPED = _CODES["emotions"], _CODES["dropped"]
 # by name, never by position: the file has arousal before valence, the encoder's outputs another order still (F30)
 ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
 COLUMNS = TableColumns(("FileName", "EmoClass", *ATTRIBUTES.values(), "Split_Set"), ("SpkrID", "Gender"))
@@ -51,18 +43,22 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
     builder = ManifestBuilder(root, corpus_scale(config, SCALE), missing_audio=config.missing_audio, source=labels)
     dropped: Counter[str] = Counter()
     listed: set[str] = set()  # file names of the labels and of Partitions.txt
-    for line, record in _records(labels, builder):
+    records: Iterator[tuple[int, Record]]
+    if labels.suffix == ".csv":
+        records = read_csv(labels, COLUMNS, builder.problem, [])
+    else:
+        records = read_json_table(labels, "FileName", builder.problem)
+    for line, record in records:
         listed.add(_stripped(record.get("FileName")))
         _add(builder, (labels, line), audio, record, dropped)
     unlabelled = _add_hidden(builder, root, audio, listed)
     extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed)
-    return builder.build([*_notes(dropped, unlabelled, extra), _compared(builder.counts())])
-
-
-def _records(labels: Path, builder: ManifestBuilder) -> Iterator[tuple[int, Record]]:
-    if labels.suffix == ".csv":
-        return read_csv(labels, COLUMNS, builder.problem, [])
-    return read_json_table(labels, "FileName", builder.problem)
+    notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
+    if unlabelled:
+        notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
+    if extra:
+        notes.append(f"{extra:,} audio files are in no list: left out")
+    return builder.build([*notes, _compared(builder.counts())])
 
 
 def _add(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, dropped: Counter[str]) -> None:
@@ -125,15 +121,6 @@ def _stripped(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _notes(dropped: Counter[str], unlabelled: int, extra: int) -> list[str]:
-    notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
-    if unlabelled:
-        notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
-    if extra:
-        notes.append(f"{extra:,} audio files are in no list: left out")
-    return notes
-
-
 def _compared(counts: Mapping[str, int]) -> str:
     """The splits' sizes against those of the paper (F10)."""
     apart = [
@@ -141,6 +128,5 @@ def _compared(counts: Mapping[str, int]) -> str:
         for split, paper in PAPER.items()
         if counts.get(split, 0) != paper
     ]
-    if not apart:
-        return "splits are of the paper's sizes (release 1.12)"
-    return f"not the paper's release 1.12 without X and O: {', '.join(apart)}"
+    found = f"not the paper's release 1.12 without X and O: {', '.join(apart)}"
+    return found if apart else "splits are of the paper's sizes (release 1.12)"

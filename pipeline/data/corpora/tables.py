@@ -66,9 +66,13 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str,
             if raw.isspace():
                 continue
             try:
-                yield line, _json_object(raw)
+                entry = parse_json(raw)
+                if not isinstance(entry, dict):
+                    raise NotJson(f"a JSON {type(entry).__name__}")
             except NotJson as error:
                 report(line, path, f"{error}; expected one JSON object a line")
+            else:
+                yield line, entry
     if not line:
         report(1, path, "empty; expected one JSON object a line")
 
@@ -82,14 +86,6 @@ def unused_notes(names: Sequence[str], columns: TableColumns) -> list[str]:
     return [*notes, f"{rest:,} more columns are not used"] if rest else notes
 
 
-def _json_object(raw: bytes) -> dict[str, object]:
-    """The object that `raw` holds. Raises NotJson with the reason."""
-    value = parse_json(raw)
-    if not isinstance(value, dict):
-        raise NotJson(f"a JSON {type(value).__name__}")
-    return value
-
-
 def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (first line, fields) of each record; None for fields that were reported."""
     undecoded: list[int] = []
@@ -98,9 +94,9 @@ def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | Non
         reader = csv.reader(_watched(file, undecoded), strict=True)
         try:
             for fields in reader:
+                for bad in undecoded:
+                    report(bad, path, "not UTF-8; expected text in UTF-8")
                 if undecoded:
-                    for bad in undecoded:
-                        report(bad, path, "not UTF-8; expected text in UTF-8")
                     undecoded.clear()
                     yield line, None
                 elif fields:

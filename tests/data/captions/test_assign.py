@@ -51,10 +51,7 @@ corpora = st.lists(st.tuples(labels, labels, st.sampled_from(SPLITS)), max_size=
     lambda rows: corpus([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
 )
 configs = st.builds(
-    CaptionsConfig,
-    per_utterance=st.integers(1, 8),
-    prompt_variants=st.integers(1, 8),
-    seed=st.integers(0, 2**40),
+    CaptionsConfig, per_utterance=st.integers(1, 8), prompt_variants=st.integers(1, 8), seed=st.integers(0, 2**40)
 )
 
 

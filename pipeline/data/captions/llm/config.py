@@ -12,29 +12,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, PositiveFloat, model_validator
 
 from pipeline.core.config import ExtractConfig, Model
-from pipeline.core.config_files import load_config, merge, validate
+from pipeline.core.config_files import load_config, word_list
 from pipeline.core.errors import ManyProblems, UsageError
-
-WrittenStyle = Literal["dimensional", "clap4emo"]
-PROMPTS: dict[WrittenStyle, str] = {
-    # paper: F11 gives the contents of the prompt, not its words
-    "dimensional": (
-        "Valence is rated from 1 (very negative) to 7 (very positive), and arousal from 1 (very calm) to 7 (very "
-        "active). In one sentence, describe a speaking style that is {valence} on valence and {arousal} on arousal. "
-        "Do not use any numbers, and begin with 'The person is speaking'."
-    ),
-    "clap4emo": (
-        "In one sentence, describe the voice and the speaking style of a person whose emotion is: {emotion}. "
-        "Do not use any numbers, and begin with 'The person is speaking'."
-    ),
-}
-PLACEHOLDERS: dict[WrittenStyle, set[str]] = {"dimensional": {"valence", "arousal"}, "clap4emo": {"emotion"}}
 
 
 class WritingConfig(Model):
     """What is requested (F11, F13, F14). Labels are printed with at most two decimals (F11 does not say)."""
 
-    style: WrittenStyle = "dimensional"
+    style: Literal["dimensional", "clap4emo"] = "dimensional"
     per: Literal["pair", "utterance"] = Field(
         "pair", description="dimensional: captions for each distinct (valence, arousal), or for each utterance"
     )
@@ -48,15 +33,14 @@ class WritingConfig(Model):
     @property
     def template(self) -> str:
         """The prompt's text, with its placeholders."""
-        return PROMPTS[self.style] if self.prompt is None else self.prompt
+        return word_list("captions/prompts")[self.style] if self.prompt is None else self.prompt
 
     @model_validator(mode="after")
     def _has_its_placeholders(self) -> WritingConfig:
-        needed = PLACEHOLDERS[self.style]
-        allowed = needed | ({"words"} if self.style == "clap4emo" else set())
+        needed = {"emotion"} if self.style == "clap4emo" else {"valence", "arousal"}
         parts = [part[1:] for part in string.Formatter().parse(self.template) if part[1] is not None]
-        found = {name for name, _, _ in parts}
-        if not needed <= found <= allowed or any(spec or conversion for _, spec, conversion in parts):
+        found = {name for name, _, _ in parts} - ({"words"} if self.style == "clap4emo" else set())
+        if found != needed or any(spec or conversion for _, spec, conversion in parts):
             names = " and ".join(f"{{{name}}}" for name in sorted(needed))
             raise ValueError(f"a {self.style} prompt holds {names}, and no other {{placeholder}}")
         return self
@@ -84,36 +68,30 @@ class WriteConfig(ExtractConfig):
     llm: LlmConfig = LlmConfig()
 
 
-def resolve_writing(
-    config: str | Path | WriteConfig, *, audio_root: str | Path | None = None, overrides: tuple[str, ...] = ()
-) -> WriteConfig:
-    """The config of a preset, a YAML file or a manifest, with the command line's choices laid on top."""
-    if not isinstance(config, WriteConfig):
-        config = load_config(WriteConfig, str(config), overrides, kind="corpora")
-    if audio_root is not None:
-        tree = merge(config.model_dump(mode="json"), {"corpus": {"root": str(audio_root)}})
-        config = validate(WriteConfig, tree, subject="--audio-root")
-    return config
-
-
 _KEY_SETTING = re.compile(r"\bllm\.\w*(key|token|secret|password|auth|header)\w*: no such setting", re.IGNORECASE)
 _VALUE = re.compile(r"\b(llm[\w.]*) = .*: ")  # a value that was refused may be a key in the wrong place
 _KEY_ACTION = "Put the key into the environment variable OPENAI_API_KEY, or the one that llm.key_env names."
 
 
-def resolve_without_keys(
-    config: str | Path | WriteConfig, *, audio_root: str | Path | None, overrides: tuple[str, ...]
+def resolve_writing(
+    config: str | Path | WriteConfig, *, audio_root: str | Path | None = None, overrides: tuple[str, ...] = ()
 ) -> WriteConfig:
-    """`resolve_writing`, and none of the settings is or holds a key. Raises UsageError, in which no key is."""
+    """The config of a preset, a YAML file or a manifest, with the command line's choices laid on top.
+
+    None of its settings is or holds a key. Raises UsageError, in which no key is.
+    """
     try:
-        resolved = resolve_writing(config, audio_root=audio_root, overrides=overrides)
+        if not isinstance(config, WriteConfig):
+            config = load_config(WriteConfig, str(config), overrides, kind="corpora")
     except ManyProblems as error:
         problems = [_VALUE.sub(r"\1: ", problem) for problem in error.problems]
         is_key = problems != error.problems or any(map(_KEY_SETTING.search, problems))
         raise ManyProblems(error.subject, problems, _KEY_ACTION if is_key else error.action) from None
-    name, url = resolved.llm.key_env, resolved.llm.base_url or "http://none"
-    is_name = name in os.environ or re.fullmatch("[A-Z_][A-Z0-9_]*", name)  # keys look like names in small letters
-    if not is_name:
+    if audio_root is not None:
+        corpus = config.corpus.model_copy(update={"root": Path(audio_root)})
+        config = config.model_copy(update={"corpus": corpus})
+    name, url = config.llm.key_env, config.llm.base_url or "http://none"
+    if name not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):  # a key looks like a lower-case name
         raise UsageError("llm.key_env", "not a variable's name", "such as OPENAI_API_KEY", _KEY_ACTION)
     expected = "such as http://127.0.0.1:8080/v1"
     try:
@@ -124,7 +102,7 @@ def resolve_without_keys(
         raise UsageError("llm.base_url", "a password or a ?query in it", "a plain URL", _KEY_ACTION)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise UsageError("llm.base_url", "not an address", expected, "Correct it.")
-    return resolved
+    return config
 
 
 def key_of(llm: LlmConfig) -> str:

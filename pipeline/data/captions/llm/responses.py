@@ -15,11 +15,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
-from pipeline.data.captions.llm.config import LlmConfig
+from pipeline.data.captions.llm.config import WriteConfig
 from pipeline.data.captions.llm.requests import CaptionRequest
 
 RESPONSES = "responses.sqlite"
-OLD_LOG = "answers.jsonl"  # JSON lines of versions before; imported once
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _SCHEMA = "CREATE TABLE responses (id INTEGER PRIMARY KEY, key TEXT NOT NULL, response TEXT NOT NULL)"
 _INSERT = "INSERT INTO responses (key, response) VALUES (?, ?)"  # JSON: SQLite's text takes no half characters
@@ -38,14 +37,16 @@ class ResponseCache:
             self._connection = sqlite3.connect(self._path, isolation_level=None)  # a statement is a transaction
             # EXTRA: a commit outlives power loss. FULL lacks the sync of the folder after its journal is deleted.
             self._connection.execute("PRAGMA synchronous = EXTRA")
-            if _version(self._connection) == 0:
-                entries = _read_log(folder / OLD_LOG)
+            pairs = _read_all(self._connection)
+            if pairs is None:
+                entries = _read_log(folder)
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.execute(_SCHEMA)
                 self._connection.executemany(_INSERT, [(entry["key"], json.dumps(entry)) for entry in entries])
                 self._connection.execute("PRAGMA user_version = 1")
                 self._connection.execute("COMMIT")
-            self.pairs = _read_all(self._connection)
+                pairs = [(entry["key"], entry["text"]) for entry in entries]
+            self.pairs = pairs
 
     def append(self, key: str, request: CaptionRequest, text: str, *, model: str | None) -> None:
         """Put a response on the disk, for good. Raises EmotionRankError on a full disk."""
@@ -60,20 +61,18 @@ class ResponseCache:
 
 def read_responses(folder: Path) -> list[tuple[str, str]]:
     """What `ResponseCache(folder).pairs` would be; nothing is written. Raises as it does."""
-    path = folder / RESPONSES
+    path, pairs = folder / RESPONSES, None
     if path.exists():
         uri = f"{path.absolute().as_uri()}?mode=rw"  # read-only, it could not roll back what a crash left
         with _translate_errors(path), closing(sqlite3.connect(uri, uri=True)) as connection:
-            if _version(connection):
-                return _read_all(connection)
-    return [(entry["key"], entry["text"]) for entry in _read_log(folder / OLD_LOG)]
+            pairs = _read_all(connection)
+    return [(entry["key"], entry["text"]) for entry in _read_log(folder)] if pairs is None else pairs
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _read_all(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+def _read_all(connection: sqlite3.Connection) -> list[tuple[str, str]] | None:
+    """The pairs of a database; None of a new one."""
+    if not connection.execute("PRAGMA user_version").fetchone()[0]:
+        return None
     check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if check != "ok":
         raise ValueError(check)
@@ -94,15 +93,13 @@ def _translate_errors(path: Path) -> Iterator[None]:
         raise EmotionRankError(path, found, "a disk with room", action) from None
 
 
-def _read_log(path: Path) -> list[dict[str, str]]:
+def _read_log(folder: Path) -> list[dict[str, str]]:
     """The entries of an earlier version's log, without a last line that a crash cut off; none without a log.
 
     Raises StoreCorrupt, naming the line.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
+    path = folder / "answers.jsonl"
+    content = path.read_bytes() if path.exists() else b""
     entries = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
@@ -110,9 +107,8 @@ def _read_log(path: Path) -> list[dict[str, str]]:
             entries.append({**entry, "key": str(entry["key"]), "text": str(entry["text"])})
         except (ValueError, LookupError, TypeError) as error:
             found, expected = f"cannot be read ({type(error).__name__})", "a response that write-captions kept"
-            raise StoreCorrupt(
-                f"{path}:{number}", found, expected, "Remove that line; its prompt is paid again."
-            ) from None
+            action = "Remove that line; its prompt is paid again."
+            raise StoreCorrupt(f"{path}:{number}", found, expected, action) from None
     return entries
 
 
@@ -152,12 +148,15 @@ class RequestState:
     other template split: no training caption is a test caption.
     """
 
-    def __init__(self, requests: Iterable[CaptionRequest], llm: LlmConfig, attempts: int) -> None:
-        self.by_key = {request.key(llm): request for request in requests}
-        self.attempts = attempts
+    def __init__(self, requests: Iterable[CaptionRequest], config: WriteConfig, pairs: Iterable[tuple[str, str]]):
+        """With the (request key, text) `pairs` that are kept already."""
+        self.by_key = {request.key(config.llm): request for request in requests}
+        self.attempts = config.writing.attempts
         self.texts: dict[CaptionRequest, str] = {}
-        self.problems: dict[CaptionRequest, list[str]] = defaultdict(list)  # of refused responses
+        self.problems: dict[CaptionRequest, list[str]] = {request: [] for request in self.by_key.values()}
         self._texts_of: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)  # by split; by split and target
+        for key, text in pairs:
+            self.add(key, text)
 
     def add(self, key: str, response: str) -> None:
         """Accept or refuse a response. One to a request of another config is passed over."""
@@ -177,10 +176,6 @@ class RequestState:
         self._texts_of[(request.split,)].add(text)
         self._texts_of[request.split, request.target].add(text)
 
-    def refusals(self, request: CaptionRequest) -> int:
-        """Responses to `request` that were refused."""
-        return len(self.problems.get(request, ()))
-
     def is_open(self, request: CaptionRequest) -> bool:
         """Whether `request` is to be sent (again)."""
-        return request not in self.texts and self.refusals(request) < self.attempts
+        return request not in self.texts and len(self.problems[request]) < self.attempts

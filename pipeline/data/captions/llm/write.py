@@ -8,15 +8,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from cache.disk import write_atomic, write_text, writer_lock
-from pipeline.core.config_files import dump, merge, validate
+from pipeline.core.config_files import dump
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.progress import Meter, interruptible
-from pipeline.data.captions.llm.config import WriteConfig, key_of, resolve_without_keys
+from pipeline.data.captions.llm.config import LlmConfig, WriteConfig, key_of, resolve_writing
 from pipeline.data.captions.llm.requests import CaptionRequest, caption_lines, requests_for
 from pipeline.data.captions.llm.responses import RequestState, ResponseCache, read_responses
 from pipeline.data.corpora import read_corpus
@@ -25,8 +26,7 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0  # after a stop, for the responses on their way: they are being paid
 MAX_UNANSWERED = 10  # requests in a row
-_CAPTIONS, _CONFIG = "captions.jsonl", "config.yaml"
-_CHARACTERS_A_TOKEN, _FRAMING_TOKENS, _RESPONSE_TOKENS = 4, 8, 30  # for an estimate
+_FRAMING_TOKENS, _RESPONSE_TOKENS = 8, 30  # of one request, for an estimate
 
 
 class NoResponse(Exception):
@@ -36,8 +36,8 @@ class NoResponse(Exception):
 class RequestQueue:
     """One run of the open requests of `state`; `unanswered` holds the reason for each that got no response."""
 
-    def __init__(self, config: WriteConfig, key: str, state: RequestState, cache: ResponseCache) -> None:
-        self.config, self.llm, self.state, self.cache = config, config.llm, state, cache
+    def __init__(self, llm: LlmConfig, key: str, state: RequestState, cache: ResponseCache) -> None:
+        self.llm, self.state, self.cache = llm, state, cache
         self.unanswered: dict[CaptionRequest, str] = {}
         self._key, self._in_a_row, self._next_start = key, 0, 0.0
         self._stopping = asyncio.Event()
@@ -48,14 +48,19 @@ class RequestQueue:
         pending = [(key, request) for key, request in requests if self.state.is_open(request)]
         if not pending:
             return
-        done = len(requests) - len(pending)
+        meter = Meter("captions", len(requests), already=len(requests) - len(pending), unit="prompts")
         async with self._client() as client:
-            with Meter("captions", len(requests), already=done, unit="prompts") as meter:
+            with meter:
                 queue = iter(pending)
                 workers = min(self.llm.concurrency, len(pending))
-                tasks = [asyncio.create_task(self._work(queue, client, meter)) for _ in range(workers)]
+                tasks = {asyncio.create_task(self._work(queue, client, meter)) for _ in range(workers)}
+                running = tasks
                 try:
-                    await _wait_for(tasks, check)
+                    while running:
+                        done, running = await asyncio.wait(running, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
+                        for task in done:
+                            task.result()
+                        check()
                 finally:
                     self._stopping.set()
                     _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
@@ -88,7 +93,11 @@ class RequestQueue:
                     self.state.add(key, text)
             except NoResponse as error:
                 if not self._stopping.is_set():
-                    self._count_unanswered(request, str(error))
+                    self.unanswered[request] = str(error)
+                    self._in_a_row += 1
+                    if self._in_a_row >= MAX_UNANSWERED:
+                        found = f"{self._in_a_row} prompts in a row got no response ({error})"
+                        raise EmotionRankError(self._endpoint, found, "responses", "Run it again later.") from None
             if self._stopping.is_set():
                 return
             meter.advance(1)
@@ -98,47 +107,42 @@ class RequestQueue:
 
         Raises NoResponse when they do not end, EmotionRankError when retrying is no use (a wrong key, no such model).
         """
-        try:
-            for _ in range(self.llm.retries + 1):  # of a whole reply that is not a completion, as a proxy's page
-                text = message_content(await self._request(client, key, request))
-                if text is not None:
-                    return self._without_key(text)
-        except self._openai.APIStatusError as error:
-            found = self._without_key(f"{error.status_code} {error.message}")[:300]  # cut after: half a key is a key
-            if may_pass(error):
-                raise NoResponse(found) from None
-            where, action = self.llm.base_url or "the endpoint", "Check the model's name, the key and the quota."
-            raise EmotionRankError(where, found, "a response", action) from None
-        except (self._openai.APIConnectionError, ValueError) as error:
-            raise NoResponse(self._without_key(str(error) or type(error).__name__)) from None
-        raise NoResponse("not a chat completion")
-
-    async def _request(self, client: Any, key: str, request: CaptionRequest) -> str:
-        """The body of the endpoint's reply to the next attempt."""
-        attempt = self.state.refusals(request)
+        attempt = len(self.state.problems[request])
         sample = request.index * self.state.attempts + attempt
         sampling = {
             "temperature": self.llm.temperature,
             "seed": None if self.llm.seed is None else self.llm.seed + sample,
             "max_completion_tokens": self.llm.max_tokens,
         }
-        response = await client.chat.completions.with_raw_response.create(
-            model=self.llm.model,
-            messages=[{"role": "user", "content": request.prompt}],
-            extra_headers={"Idempotency-Key": f"{key}-{attempt}"},
-            **{option: value for option, value in sampling.items() if value is not None},
-        )
-        return str(response.http_response.text)
+        try:
+            for _ in range(self.llm.retries + 1):  # of a whole reply that is not a completion, as a proxy's page
+                response = await client.chat.completions.with_raw_response.create(
+                    model=self.llm.model,
+                    messages=[{"role": "user", "content": request.prompt}],
+                    extra_headers={"Idempotency-Key": f"{key}-{attempt}"},
+                    **{option: value for option, value in sampling.items() if value is not None},
+                )
+                text = message_content(response.http_response.text)
+                if text is not None:
+                    return self._without_key(text)
+        except self._openai.APIStatusError as error:
+            found = self._without_key(f"{error.status_code} {error.message}")[:300]  # cut after: half a key is a key
+            no_quota = error.status_code == 429 and error.code == "insufficient_quota"
+            if not no_quota and (error.status_code in (408, 409, 429) or error.status_code >= 500):
+                raise NoResponse(found) from None
+            action = "Check the model's name, the key and the quota."
+            raise EmotionRankError(self._endpoint, found, "a response", action) from None
+        except (self._openai.APIConnectionError, ValueError) as error:
+            raise NoResponse(self._without_key(str(error) or type(error).__name__)) from None
+        raise NoResponse("not a chat completion")
 
     async def _wait_for_turn(self, _: Any) -> None:
         """Before every request and retry: keep to `requests_per_minute`; none is sent after a stop."""
         now = time.monotonic()
         start = max(now, self._next_start)
         self._next_start = start + 60.0 / (self.llm.requests_per_minute or float("inf"))
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), start - now)
-        except TimeoutError:
-            pass
         if self._stopping.is_set():
             raise NoResponse("stopped")
 
@@ -146,19 +150,9 @@ class RequestQueue:
         """`text` without the key, should an endpoint repeat it."""
         return text.replace(self._key, "[key]") if self._key else text
 
-    def _count_unanswered(self, request: CaptionRequest, reason: str) -> None:
-        self.unanswered[request] = reason
-        self._in_a_row += 1
-        if self._in_a_row >= MAX_UNANSWERED:
-            where, found = self.llm.base_url or "the endpoint", f"{self._in_a_row} prompts in a row got no response"
-            raise EmotionRankError(where, f"{found} ({reason})", "responses", "Run it again later.")
-
-
-def may_pass(error: Any) -> bool:
-    """Whether an endpoint that refused with `error` may accept the same request later."""
-    if error.status_code == 429:
-        return getattr(error, "code", None) != "insufficient_quota"
-    return error.status_code in (408, 409) or error.status_code >= 500
+    @property
+    def _endpoint(self) -> str:
+        return self.llm.base_url or "the endpoint"
 
 
 def message_content(body: str) -> str | None:
@@ -168,15 +162,6 @@ def message_content(body: str) -> str | None:
     except (LookupError, TypeError, AttributeError, RecursionError, ValueError):
         return None
     return content if isinstance(content, str) else ""
-
-
-async def _wait_for(tasks: list[asyncio.Task[None]], check: Callable[[], None]) -> None:
-    pending = set(tasks)
-    while pending:
-        done, pending = await asyncio.wait(pending, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        check()
 
 
 def write_captions(
@@ -195,27 +180,27 @@ def write_captions(
     `out/responses.sqlite`.
     """
     out = Path(out)
-    config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
-    key = key_of(config.llm)
+    config = resolve_writing(config, audio_root=audio_root, overrides=overrides)
+    key, writing, file = key_of(config.llm), config.writing, out / "captions.jsonl"
     if (out / "text.h5").exists():  # its captions.jsonl is the index of text.h5
         raise UsageError(out, "a folder of stores", "a folder of its own", "Choose another --out.")
     requests = _requests(config)
     with writer_lock(out), interruptible(out) as check, closing(ResponseCache(out)) as cache:
-        state = _replay(requests, cache.pairs, config)
-        tree = merge(config.model_dump(mode="json"), {"writing": {"prompt": config.writing.template}})
-        write_text(out / _CONFIG, dump(validate(WriteConfig, tree, subject="config")))
-        queue = RequestQueue(config, key, state, cache)
+        state = RequestState(requests, config, cache.pairs)
+        resolved = {"writing": writing.model_copy(update={"prompt": writing.template})}
+        write_text(out / "config.yaml", dump(config.model_copy(update=resolved)))
+        queue = RequestQueue(config.llm, key, state, cache)
         asyncio.run(queue.run(check))
-        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in caption_lines(requests, state.texts, config))
-        write_atomic(out / _CAPTIONS, (line.encode("utf-8", "surrogateescape") for line in lines))
-    failures = {str(r): "; ".join(state.problems[r]) for r in requests if state.refusals(r) >= state.attempts}
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in caption_lines(requests, state.texts, writing))
+        write_atomic(file, (line.encode("utf-8", "surrogateescape") for line in lines))
+    failures = {str(r): "; ".join(found) for r, found in state.problems.items() if len(found) >= state.attempts}
     failures |= {str(request): f"no response: {reason}" for request, reason in queue.unanswered.items()}
     return {
         "prompts": len(requests),
         "answered": len(state.texts),
-        "refused_answers": dict(Counter(problem for problems in state.problems.values() for problem in problems)),
-        "failures": {name: why for name, why in failures.items() if why},
-        "captions": str(out / _CAPTIONS),
+        "refused_answers": dict(Counter(chain.from_iterable(state.problems.values()))),
+        "failures": failures,
+        "captions": str(file),
     }
 
 
@@ -233,16 +218,16 @@ def plan_write_captions(
     Tokens are four characters each, every prompt is sent once, and a reasoning model's thoughts are not in it.
     Raises UsageError.
     """
-    config = resolve_without_keys(config, audio_root=audio_root, overrides=overrides)
+    config = resolve_writing(config, audio_root=audio_root, overrides=overrides)
     requests = _requests(config)
-    state = _replay(requests, read_responses(Path(out)), config)
+    state = RequestState(requests, config, read_responses(Path(out)))
     pending = [request for request in requests if state.is_open(request)]
     return {
         "model": config.llm.model,
         "prompts": len(requests),
         "answered": len(state.texts),
         "to_ask": len(pending),
-        "tokens_in": sum(len(request.prompt) // _CHARACTERS_A_TOKEN + _FRAMING_TOKENS for request in pending),
+        "tokens_in": sum(len(request.prompt) // 4 + _FRAMING_TOKENS for request in pending),
         "tokens_out": len(pending) * _RESPONSE_TOKENS,
         "example": requests[0].prompt,
     }
@@ -252,11 +237,4 @@ def _requests(config: WriteConfig) -> list[CaptionRequest]:
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
         log.info(note)
-    return requests_for(manifest, config)
-
-
-def _replay(requests: list[CaptionRequest], pairs: list[tuple[str, str]], config: WriteConfig) -> RequestState:
-    state = RequestState(requests, config.llm, config.writing.attempts)
-    for key, text in pairs:
-        state.add(key, text)
-    return state
+    return requests_for(manifest, config.writing)
