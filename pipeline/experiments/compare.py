@@ -111,7 +111,7 @@ def _recognition_tables(results: dict[str, Any]) -> Iterator[str]:
         _, first = rows[0]
         chance = f"{first['chance']:.3f}"
         lines = [f"Zero-shot recognition on {title}", "", "| method | UAR | WAR |", "|---|---|---|"]
-        lines += [f"| {name} | {mean_std(test, 'uar', 'war')} |" for name, test in rows]
+        lines += [f"| {name} | {mean_and_std_cells(test, 'uar', 'war')} |" for name, test in rows]
         lines += [
             f"| chance | {chance} | {chance} |",
             f"| always the most frequent | {chance} | {first['majority']:.3f} |",
@@ -123,6 +123,6 @@ def _recognition_tables(results: dict[str, Any]) -> Iterator[str]:
         yield "\n".join([*lines, "", note])
 
 
-def mean_std(figures: Mapping[str, Any], *measures: str) -> str:
+def mean_and_std_cells(figures: Mapping[str, Any], *measures: str) -> str:
     """`mean ± std` of each measure with three digits, as cells of a Markdown row."""
     return " | ".join(f"{figures[name]['mean']:.3f} ± {figures[name]['std']:.3f}" for name in measures)

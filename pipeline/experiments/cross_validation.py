@@ -24,7 +24,7 @@ from pipeline.core.errors import UsageError
 from pipeline.evaluation.folds import Fold, session_folds, speaker_folds
 from pipeline.evaluation.recognition import CLASS_TEMPLATE, pooled_recognition, zero_shot
 from pipeline.evaluation.significance import mean_and_std
-from pipeline.experiments.compare import mean_std, served
+from pipeline.experiments.compare import mean_and_std_cells, served
 from pipeline.training.train import train
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for name, result in results.items():
-        pooled, means = (mean_std(result[name], *MEASURES) for name in ("pooled", "mean_over_folds"))
+        pooled, means = (mean_and_std_cells(result[name], *MEASURES) for name in ("pooled", "mean_over_folds"))
         lines.append(f"| {name} | {pooled} | {means} |")
     lines += [
         f"| chance | {chance} | {chance} | {chance} | {chance} |",
@@ -158,7 +158,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
             "| tested | n | WAR | UAR | always the most frequent, WAR |",
             "|---|---:|---:|---:|---:|",
             *(
-                f"| {fold} | {at['n']} | {mean_std(at, *MEASURES)} | {at['majority']:.3f} |"
+                f"| {fold} | {at['n']} | {mean_and_std_cells(at, *MEASURES)} | {at['majority']:.3f} |"
                 for fold, at in result["folds"].items()
             ),
             f"\n**{name}, confusions summed over folds and seeds** (a row is the truth, a column what was said)\n",
