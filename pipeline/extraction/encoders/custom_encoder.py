@@ -151,7 +151,7 @@ def sha256_of(encoder: Any) -> str | None:
 def _held(thing: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """The modules, tensors and arrays in an object, in its attributes, in containers, each once, by name.
 
-    A module's own parts are in its state dict; only what it does not know of is searched.
+    A module's parameters are in its state dict; only what is outside of it is searched.
     """
     if id(thing) in seen or depth > _MAX_DEPTH or isinstance(thing, _NO_STATE):
         return
