@@ -55,7 +55,8 @@ def actors(root: int) -> list[int]:
 
 def of_ray(root: int) -> list[str]:
     """Command lines of the processes of Ray that `root` started."""
-    return [name for name in descendants(root).values() if "/ray/" in name or name.startswith("ray::")]
+    commands = descendants(root).values()
+    return [command for command in commands if "/ray/" in " ".join(command.split()[:3]) or command.startswith("ray::")]
 
 
 def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
