@@ -180,9 +180,9 @@ def test_a_comparison_holds_its_folder_from_the_first_training_to_the_last_table
 
     from pipeline.experiments import compare as method_comparison
 
-    measured, written = method_comparison._measured, method_comparison._written
+    measured, last_table = method_comparison._measured, method_comparison.paper_tables
     monkeypatch.setattr(method_comparison, "_measured", lambda *a: (beside(), measured(*a))[1])
-    monkeypatch.setattr(method_comparison, "_written", lambda *a: (beside(), written(*a))[1])
+    monkeypatch.setattr(method_comparison, "paper_tables", lambda: (beside(), last_table())[1])
     words = ["-e" if word == "-o" else word for word in EVALUATION]
     done = run_command(compare_methods, small, "emotionrankclap", "--out", tmp_path, "--seeds", 1, *TRAINING, *words)
     assert done.exit_code == 0
