@@ -50,7 +50,17 @@ class ClassPrompt(NamedTuple):
     emotion: str
 
 
-_Record = TypeVar("_Record", Caption, Prompt, ClassPrompt)
+class GridText(NamedTuple):
+    """One text of a style's training wording and the point of the valence-arousal plane that it describes."""
+
+    style: str
+    text: str
+    valence: float
+    arousal: float
+    variant: int
+
+
+_Record = TypeVar("_Record", Caption, Prompt, ClassPrompt, GridText)
 
 
 @dataclass(frozen=True)
@@ -99,16 +109,21 @@ class Links:
 
 @dataclass(frozen=True)
 class Captions:
-    """Every caption and prompt of a folder of stores."""
+    """Every caption, prompt and whole-grammar text of a folder of stores."""
 
     captions: Columns[Caption] = field(default_factory=lambda: Columns.of(Caption))
     prompts: Columns[Prompt] = field(default_factory=lambda: Columns.of(Prompt))
     classes: Columns[ClassPrompt] = field(default_factory=lambda: Columns.of(ClassPrompt))
+    grid: Columns[GridText] = field(default_factory=lambda: Columns.of(GridText))
     source: Path | None = field(default=None, compare=False)  # the file they were read from
 
     @classmethod
     def of(
-        cls, captions: Iterable[Caption] = (), prompts: Iterable[Prompt] = (), classes: Iterable[ClassPrompt] = ()
+        cls,
+        captions: Iterable[Caption] = (),
+        prompts: Iterable[Prompt] = (),
+        classes: Iterable[ClassPrompt] = (),
+        grid: Iterable[GridText] = (),
     ) -> Captions:
         """From records; the rows of a caption may be any sequence of integers."""
         as_arrays = [Caption(style, text, array("q", rows)) for style, text, rows in captions]
@@ -116,14 +131,20 @@ class Captions:
             Columns.of(Caption, *map(list, zip(*as_arrays, strict=True))),
             Columns.of(Prompt, *map(list, zip(*prompts, strict=True))),
             Columns.of(ClassPrompt, *map(list, zip(*classes, strict=True))),
+            Columns.of(GridText, *map(list, zip(*grid, strict=True))),
         )
 
     def __add__(self, other: Captions) -> Captions:
-        return Captions(self.captions + other.captions, self.prompts + other.prompts, self.classes + other.classes)
+        return Captions(
+            self.captions + other.captions,
+            self.prompts + other.prompts,
+            self.classes + other.classes,
+            self.grid + other.grid,
+        )
 
     def texts(self) -> list[str]:
         """The distinct texts, in order of first appearance: row j of `text.h5` is `texts()[j]`."""
-        parts = (self.captions, self.prompts, self.classes)
+        parts = (self.captions, self.prompts, self.classes, self.grid)
         return list(dict.fromkeys(chain.from_iterable(part.columns["text"] for part in parts)))
 
     def styles(self) -> list[str]:
@@ -182,7 +203,12 @@ def read_captions(path: Path) -> Captions:
 
 
 def _columns_by_use(captions: Captions) -> dict[str, dict[str, list[Any]]]:
-    return {"caption": captions.captions.columns, "prompt": captions.prompts.columns, "class": captions.classes.columns}
+    return {
+        "caption": captions.captions.columns,
+        "prompt": captions.prompts.columns,
+        "class": captions.classes.columns,
+        "grid": captions.grid.columns,
+    }
 
 
 class _Invalid(ValueError):

@@ -139,6 +139,31 @@ def cached_pairs(
     )
 
 
+@dataclass(frozen=True)
+class GridTexts:
+    """The whole-grammar texts of one caption style: M sentences and the points of the plane that they describe."""
+
+    text: torch.Tensor  # (M, text dim) float32
+    points: torch.Tensor  # (M, 2) float64: valence and arousal on 1-7
+
+
+def grid_texts(stores: Stores, style: str, *, device: str | torch.device = "cpu") -> GridTexts:
+    """The encoded whole-grammar texts of `style`, in the order of the captions, as tensors on `device`.
+
+    Raises UsageError when the stores have none, or some that are not encoded.
+    """
+    columns = stores.captions.grid.of_style(style).columns
+    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
+    rows = np.array([row_of[text] for text in columns["text"]], dtype=np.int64)
+    values, done = stores.text.read(rows)
+    if not len(rows) or not done.all():
+        found = f"{int((~done).sum()):,} of {len(rows):,} not encoded" if len(rows) else f"none of style {style}"
+        action = "Run extract-features again: only the new texts are encoded."
+        raise UsageError(f"{stores.folder}: whole-grammar texts", found, "encoded texts (captions.grid)", action)
+    points = np.array([columns["valence"], columns["arousal"]], dtype=np.float64).T
+    return GridTexts(_tensor(values, device), torch.tensor(points, device=device))
+
+
 def _require_style(stores: Stores, style: str) -> None:
     """Raises UsageError for a style without captions."""
     styles = stores.captions.styles()

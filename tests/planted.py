@@ -14,12 +14,13 @@ What is planted, so that a result can be read (docs/planted.md):
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.captions import Captions, write_captions_file
+from cache.captions import Captions, Columns, GridText, write_captions_file
 from cache.manifest import Manifest, write_manifest
 from cache.stores import Stores, open_stores
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
@@ -50,12 +51,14 @@ def plant(
     noise: float = 1.0,
     reliability: float | None = None,
     styles: Sequence[str] = ("dimensional", "template"),
+    grid: bool = False,
     seed: int = 0,
 ) -> Stores:
     """Write stores of planted vectors; `noise` is each channel's, beside a signal of about .7.
 
     Without a `reliability` the encoder perceives the true point. With the style `acoustic` in `styles` (or any other of
-    a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none.
+    a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none. With
+    `grid` there are whole-grammar texts too; every other row is then the same as without it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
@@ -76,12 +79,14 @@ def plant(
     acoustics = _acoustics(truth, female, draw) if rich else None
     captions = assign_captions(
         CaptionSource(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None),
-        CaptionsConfig(styles=styles),
+        CaptionsConfig(styles=styles, grid=grid),
     )
     texts = captions.texts()
     perceived = truth + draw.normal(0, _blur(labels, truth, reliability), truth.shape)
     said = _said(captions, texts, labels)
-    said += draw.normal(0, 0.33 * SPREAD, said.shape)  # R^2 about .9
+    others = len(replace(captions, grid=Columns.of(GridText)).texts())  # their noise is drawn as without the grid
+    said[:others] += draw.normal(0, 0.33 * SPREAD, (others, 2))  # R^2 about .9
+    said[others:] += np.random.default_rng([seed, 1]).normal(0, 0.33 * SPREAD, (len(said) - others, 2))
     nuisance = draw.standard_normal((count, NUISANCES))
     nuisance[:, 0] = np.where(female, 1, -1)
     write_manifest(manifest, folder / "manifest.csv")
@@ -121,10 +126,14 @@ def _acoustics(truth: Values, female: NDArray[np.bool_], draw: np.random.Generat
 def _said(captions: Captions, texts: list[str], labels: Values) -> Values:
     """(T, 2) the point that each text is about: its own for a prompt, the mean of its utterances for a caption.
 
+    A whole-grammar text that is no utterance's caption is about its own point.
+
     An acoustic caption of few utterances says little of them: their mean is drawn in to the centre.
     """
     said = np.full((len(texts), 2), 4.0)
     row_of = {text: row for row, text in enumerate(texts)}
+    for text in captions.grid:
+        said[row_of[text.text]] = text.valence, text.arousal
     for caption in captions.captions:
         known = len(caption.rows) / (len(caption.rows) + 20) if caption.style == "acoustic" else 1.0
         said[row_of[caption.text]] = 4 + known * (labels[caption.rows].mean(0) - 4)

@@ -16,7 +16,7 @@ def with_rubbish_in_the_test_splits(stores: Path, out: Path) -> Path:
     opened = open_stores(out)
     test = [row for row, split in enumerate(opened.manifest.split) if split.startswith("test")]
     seen = {caption.text for caption in opened.captions.captions if set(caption.rows) - set(test)}
-    seen |= {prompt.text for prompt in opened.captions.prompts}
+    seen |= {text for part in (opened.captions.prompts, opened.captions.grid) for text in part.columns["text"]}
     unseen = [row for row, text in enumerate(opened.captions.texts()) if text not in seen]
     for store, rows in (("audio.h5", test), ("acoustic.h5", test), ("text.h5", unseen)):
         assert rows

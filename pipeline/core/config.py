@@ -189,6 +189,9 @@ class CaptionsConfig(Model):
     files: tuple[Path, ...] = Field((), description="captions of write-captions or your own, in place of the built-in")
     per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
     prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
+    grid: bool = Field(
+        True, description="whole-grammar texts, for text sides trained on the whole plane and for folds (dimensional)"
+    )
     lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one here")
     quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.captions import Captions, write_captions_file
+from cache.captions import Captions, Columns, GridText, write_captions_file
 from cache.disk import remove, write_atomic, writer_lock
 from cache.header import FAILED, PENDING, VERSION
 from cache.manifest import Manifest, write_manifest
@@ -164,8 +164,9 @@ def extract(
                 values, done = acoustic.read(np.arange(len(acoustic)))
                 values[~done] = np.nan
                 acoustics = Acoustics(NAMES, values)
-            text = _open_text(inputs, _captions(inputs.manifest, inputs.config, acoustics), out)
-        run.encode_text(text)
+            captions = _captions(inputs.manifest, inputs.config, acoustics)
+            text = _open_text(inputs, captions, out)
+        run.encode_text(text, text_plan(captions, inputs.config.text.batch_size))
         run.encode_speech(inputs.audio, audio)
     return status_of(out) | run.report
 
@@ -255,6 +256,19 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     return store
 
 
+def text_plan(captions: Captions, batch_size: int) -> BatchSampler:
+    """The batches of the text encoder, longest texts first.
+
+    Whole-grammar texts have batches of their own, after the others: stores that get them later keep the batches that
+    they have, so that no earlier text is encoded again.
+    """
+    texts, others = captions.texts(), len(replace(captions, grid=Columns.of(GridText)).texts())
+    order = np.array(sorted(range(len(texts)), key=lambda row: (row >= others, -len(texts[row]))), dtype=np.int64)
+    starts = np.array([*range(0, others, batch_size), *range(others, len(texts), batch_size)], dtype=np.int64)
+    ends = np.where(starts < others, others, len(texts))
+    return BatchSampler(order, starts, np.minimum(starts + batch_size, ends))
+
+
 def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> BatchSampler:
     """The batches of the speech encoder. With a fixed padding every clip is as large as the longest may be."""
     if inputs.config.audio.padding != "masked":
@@ -275,13 +289,12 @@ class ExtractionRun:
     limit: int | None  # utterances to encode
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
 
-    def encode_text(self, store: Store) -> None:
-        """Encode the pending texts, longest first."""
-        texts, config = store.ids, self.inputs.config
-        encoder = batch_encoder("text", self.inputs.text, config, self.inputs.device)
+    def encode_text(self, store: Store, plan: BatchSampler) -> None:
+        """Encode the pending texts in the batches of `plan`."""
+        texts = store.ids
+        encoder = batch_encoder("text", self.inputs.text, self.inputs.config, self.inputs.device)
         task = EncodeTask("text", encoder, lambda rows: [texts[row] for row in rows])
-        order = np.argsort(-store.column("length"), kind="stable")
-        self._encode(store, task, BatchSampler.of_size(order, config.text.batch_size))
+        self._encode(store, task, plan)
 
     def encode_speech(self, encoder: AudioEncoder, store: Store) -> None:
         """Encode the pending utterances, longest first; with a limit, batches evenly spaced over the plan."""

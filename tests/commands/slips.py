@@ -77,6 +77,7 @@ SLIPS: dict[str, list[str]] = {
         "train-heads stores/none",
         "extract-features my/manifest.csv --verify=deep --out stores/mine --audio-root changed",
         "extract-features my/manifest.csv --out stores/failed -o captions.prompt_variants=1 -o captions.per_utterance=1"
+        " -o captions.grid=false"
         " --strict",
     ],
     "runs": [

@@ -23,7 +23,7 @@ from tests.data.captions.writer import good
 from tests.stage_two import EVALUATION, SETTINGS, TRAINING
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/commands.md").read_text(encoding="utf-8")
-QUICK = "-o captions.prompt_variants=1 -o captions.per_utterance=1"
+QUICK = "-o captions.prompt_variants=1 -o captions.per_utterance=1 -o captions.grid=false"
 TRAIN = " ".join(TRAINING)
 TEST = " ".join(EVALUATION)
 MEASURE = TEST.replace("--no-report ", "").replace("-o", "-e")

@@ -8,6 +8,7 @@ import re
 QUICK = {
     ("CaptionsConfig", "prompt_variants"): 1,
     ("CaptionsConfig", "per_utterance"): 1,
+    ("CaptionsConfig", "grid"): False,
     ("TrainConfig", "epochs"): 2,
     ("TrainConfig", "width"): 16,
     ("TrainConfig", "batch_size"): 16,

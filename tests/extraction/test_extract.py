@@ -13,17 +13,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from cache.captions import Caption, Captions, GridText
 from cache.header import DONE, FAILED, PENDING
+from cache.pairs import grid_texts
 from cache.stores import open_stores
+from cache.writer import StoreWriter
 from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import Interrupted, StoreMismatch, UsageError
 from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.encoders import load_encoder
-from pipeline.extraction.extract import audio_plan, extract, plan_extraction, read_inputs, resolve_extraction
+from pipeline.extraction.extract import (
+    audio_plan,
+    extract,
+    plan_extraction,
+    read_inputs,
+    resolve_extraction,
+    text_plan,
+)
 from pipeline.extraction.status import status_of, verify
 from tests.extraction.encoders import tiny
-from tests.faults.small import quick_encoders
+from tests.faults.small import QuickEncoder, quick_encoders
 from tests.speech import QUICK, QUICK_OPTIONS, spoil, write_corpus
 
 FILES = ("audio.h5", "text.h5", "manifest.csv", "captions.jsonl")
@@ -118,6 +129,63 @@ def test_a_mended_file_is_encoded_and_the_rest_is_carried_over(corpus: Path, sto
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that take no time, where others would show nothing more."""
     quick_encoders(monkeypatch)
+
+
+@pytest.mark.usefixtures("quick")
+def test_whole_grammar_texts_are_added_to_stores_and_only_new_texts_are_encoded(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(corpus, out=tmp_path, overrides=QUICK)
+    before = open_stores(tmp_path)
+    texts, vectors = before.captions.texts(), before.text.read(np.arange(len(before.text)))[0].tobytes()
+    speech = (tmp_path / "audio.h5").read_bytes()
+    with pytest.raises(UsageError, match=r"none of style dimensional.*only the new texts are encoded"):
+        grid_texts(before, "dimensional")
+    encoded: list[str] = []
+    compute = QuickEncoder.compute
+    monkeypatch.setattr(QuickEncoder, "compute", lambda self, batch: encoded.extend(batch) or compute(self, batch))
+    extract(corpus, out=tmp_path, overrides=[*QUICK, "captions.grid=true"])
+    after = open_stores(tmp_path)
+    assert after.captions.texts()[: len(texts)] == texts
+    assert after.text.read(np.arange(len(texts)))[0].tobytes() == vectors
+    assert (tmp_path / "audio.h5").read_bytes() == speech
+    assert sorted(encoded) == sorted(after.captions.texts()[len(texts) :])
+    found, grid = grid_texts(after, "dimensional"), list(after.captions.grid)
+    assert found.points.tolist() == [[g.valence, g.arousal] for g in grid]
+    assert found.text.dtype == torch.float32
+    assert np.array_equal(found.text.numpy(), QuickEncoder().encode([g.text for g in grid]).numpy())
+    with pytest.raises(UsageError, match="none of style template"):
+        grid_texts(after, "template")
+
+
+@pytest.mark.parametrize(
+    ("described", "grid", "size"), [(0, 0, 4), (5, 0, 4), (0, 5, 4), (8, 9, 4), (9, 3, 1), (3, 2, 64)]
+)
+def test_whole_grammar_texts_have_batches_of_their_own(described: int, grid: int, size: int) -> None:
+    texts = ["x" * (1 + 7 * row % 11) + str(row) for row in range(described + grid)]
+    captions = Captions.of(
+        [Caption("a", text, [0]) for text in texts[:described]],
+        grid=[GridText("a", text, 1.0, 2.0, 0) for text in texts],  # those that are captions too are not of the grid
+    )
+    found = [
+        batch.tolist()
+        for batch in map(text_plan(captions, size).__getitem__, range(-(-described // size) - (-grid // size)))
+    ]
+    parts = [
+        sorted(part, key=lambda row: -len(texts[row])) for part in (range(described), range(described, len(texts)))
+    ]
+    assert found == [part[start : start + size] for part in parts for start in range(0, len(part), size)]
+    assert len(found) == len(text_plan(captions, size))
+
+
+@pytest.mark.usefixtures("quick")
+def test_whole_grammar_texts_that_are_not_encoded_are_refused(corpus: Path, tmp_path: Path) -> None:
+    extract(corpus, out=tmp_path, overrides=[*QUICK, "captions.grid=true"])
+    stores = open_stores(tmp_path)
+    with StoreWriter(stores.text) as writer:
+        writer.reset([len(stores.captions.texts()) - 1])
+    with pytest.raises(UsageError, match="whole-grammar texts: 1 of 1,568 not encoded"):
+        grid_texts(open_stores(tmp_path), "dimensional")
 
 
 @pytest.mark.usefixtures("quick")

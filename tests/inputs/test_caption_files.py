@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.captions import Caption, Captions, ClassPrompt, Prompt, read_captions, write_captions_file
+from cache.captions import Caption, Captions, ClassPrompt, GridText, Prompt, read_captions, write_captions_file
 from cache.errors import StoreCorrupt
 from pipeline.commands import extract_features
 from pipeline.core.config import CaptionsConfig
@@ -132,6 +132,7 @@ CUSTOM = Captions.of(
     [Caption("a", "u0", [0, 2]), Caption("a", "u1", [1, 2])],
     [Prompt("a", "u2", 1.0, 2.0, 0)],
     [ClassPrompt("{emotion}", "sad", "sad")],
+    [GridText("a", "u3", 3.0, 4.0, 0)],
 )
 EDITS = [
     ('"rows": [1, 2]', f'"rows": {rows}', 2)
@@ -151,10 +152,13 @@ EDITS = [
     ('"variant": 0', f'"variant": {"9" * 5000}', 3),
     ('"emotion": "sad"', '"emotion": []', 4),
     ('"use": "class"', '"use": "klass"', 4),
+    ('"use": "class"', '"use": "grid"', 4),
     ('"use": "class"', '"use": ["class"]', 4),
     ('"use": "class", ', "", 4),
     ('"template": "{emotion}", ', "", 4),
     ('"emotion": "sad"', '"emotion": "sad", "more": 1', 4),
+    ('"valence": 3.0', '"valence": 7.5', 5),
+    ('"arousal": 4.0, "variant"', '"variant"', 5),
     ('{"use": "class"', '[' * 100_000, 4),
     ('{"use": "class"', '3 {', 4),
     ('{"use": "class"', '\n{"use": "class"', 4),

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-QUIET = ("-o", "captions.prompt_variants=1", "-o", "captions.per_utterance=1")
+QUIET = ("-o", "captions.prompt_variants=1", "-o", "captions.per_utterance=1", "-o", "captions.grid=false")
 SHORT = ("--no-report", "-o", "trials=1", "-o", "lists=1", "-o", "pairs=4", "-o", "projections=8")
 PATHS = {  # event -> which of its arguments are paths that change
     "os.rename": (0, 1),

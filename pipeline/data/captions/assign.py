@@ -25,7 +25,7 @@ _WITH_PROMPTS = ("dimensional", "template")
 
 
 def assign_captions(source: CaptionSource, config: CaptionsConfig) -> Captions:
-    """The captions and prompts of every style in `config`, in its order.
+    """The captions, prompts and whole-grammar texts of every style in `config`, in its order.
 
     A function of its arguments alone: the same manifest and config give the same captions, line by line. Raises
     UsageError for a style that is not registered or a label outside 0.5-7.
@@ -36,11 +36,15 @@ def assign_captions(source: CaptionSource, config: CaptionsConfig) -> Captions:
 
 
 def _assign_style(name: str, source: CaptionSource, config: CaptionsConfig, from_files: Captions) -> Captions:
-    """A style's captions in `from_files`, with the built-in prompts where these have none; else the built-in ones."""
+    """A style's texts in `from_files`, with the built-in prompts and grid where these have none; else the built-in.
+
+    Prompts and grid lines of a style are read beside captions of it; a style without captions in the files is built in.
+    """
     captions = from_files.captions.of_style(name)
     if captions:
         built_in = STYLES[name](source, config) if name in _WITH_PROMPTS else Captions()
-        return Captions(captions, from_files.prompts.of_style(name) or built_in.prompts, built_in.classes)
+        prompts, grid = from_files.prompts.of_style(name), from_files.grid.of_style(name)
+        return Captions(captions, prompts or built_in.prompts, built_in.classes, grid or built_in.grid)
     if name == FILE:
         found = f"no captions of style {FILE} in captions.files"
         raise UsageError("captions.styles", found, "a file that has them", "Name it: -o captions.files=[mine.jsonl].")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from functools import cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.captions import Captions, Columns, Prompt
+from cache.captions import Captions, Columns, GridText, Prompt
 from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
@@ -72,6 +72,7 @@ def assign_dimensional(source: CaptionSource, config: CaptionsConfig) -> Caption
 
     Training and development utterances get train templates; test utterances and the prompts, which are the whole
     14 x 14 grid of F13, get test templates. An utterance keeps its paraphrases when the manifest grows around it.
+    With `config.grid` every sentence of the train templates comes as a whole-grammar text.
     """
     manifest = source.manifest
     rows = np.flatnonzero(np.isfinite(manifest.valence) & np.isfinite(manifest.arousal))  # (M,)
@@ -81,7 +82,11 @@ def assign_dimensional(source: CaptionSource, config: CaptionsConfig) -> Caption
     variants = choices[hash_ids(manifest, rows, config.seed) % len(choices)]  # (M, K)
     of_row = (is_test(manifest, rows)[:, None], valence[:, None], arousal[:, None])
     keys = np.ravel_multi_index((*of_row, variants), _SHAPE)  # (M, K)
-    return Captions(group_rows("dimensional", keys, rows, _texts), _prompts(config.prompt_variants))
+    return Captions(
+        group_rows("dimensional", keys, rows, _texts),
+        Columns.of(Prompt, *_plane("test", config.prompt_variants)),
+        grid=Columns.of(GridText, *(_plane("train", VARIANTS) if config.grid else ())),
+    )
 
 
 def _levels(manifest: Manifest, labels: NDArray[np.float64], rows: NDArray[np.int64], axis: str) -> NDArray[np.int64]:
@@ -103,12 +108,15 @@ def _texts(keys: NDArray[np.int64]) -> list[str]:
     return [templates(_SPLITS[split])[variant].fill(v, a) for split, v, a, variant in zip(*parts, strict=True)]
 
 
-def _prompts(variants: int) -> Columns[Prompt]:
-    """Every point of the grid in each of the first `variants` test templates: what `describe_point` says of it."""
-    prompts = [
-        Prompt("dimensional", template.fill(v, a), LEVELS[v], LEVELS[a], variant)
-        for variant, template in enumerate(templates("test")[:variants])
+def _plane(split: TemplateSplit, variants: int) -> list[list[Any]]:
+    """Every point of the 14 x 14 grid in each of the first `variants` templates, as columns.
+
+    The columns are style, text, valence, arousal and variant; the texts are what `describe_point` says.
+    """
+    rows = [
+        ("dimensional", template.fill(v, a), LEVELS[v], LEVELS[a], variant)
+        for variant, template in enumerate(templates(split)[:variants])
         for v in range(len(LEVELS))
         for a in range(len(LEVELS))
     ]
-    return Columns.of(Prompt, *map(list, zip(*prompts, strict=True)))
+    return list(map(list, zip(*rows, strict=True)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import IO, Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from cache.captions import Caption, Captions, Prompt
+from cache.captions import Caption, Captions, GridText, Prompt
 from pipeline.core.config import CaptionsConfig, Model, Number, Whole
 from pipeline.core.config_files import short_repr, validate, word_list
 from pipeline.core.errors import ManyProblems, UsageError
@@ -91,7 +91,18 @@ class PromptLine(Model):
     variant: Whole = Field(0, ge=0)
 
 
-_Line = CaptionLine | PromptLine
+class GridLine(Model):
+    """One text of training wording that describes a point of the valence-arousal plane; several may share a point."""
+
+    use: Literal["grid"]
+    style: _StyleName = "file"
+    text: _Text
+    valence: _Label
+    arousal: _Label
+
+
+_Line = CaptionLine | PromptLine | GridLine
+_MODELS: dict[object, type[_Line]] = {"prompt": PromptLine, "grid": GridLine}
 
 
 def read_caption_files(paths: Sequence[Path]) -> list[_Line]:
@@ -106,6 +117,12 @@ def read_caption_files(paths: Sequence[Path]) -> list[_Line]:
                 if point in first_with:
                     problems.append(f"{where}: the same style, point and variant as {first_with[point]}")
                 first_with.setdefault(point, where)
+            elif isinstance(line, GridLine):
+                if (line.style, line.text) in first_with:
+                    problems.append(
+                        f"{where}: the same style and whole-grammar text as {first_with[line.style, line.text]}"
+                    )
+                first_with.setdefault((line.style, line.text), where)
             lines.append(line)
     if problems:
         raise ManyProblems(", ".join(map(str, paths)), problems, "Correct the files.")
@@ -118,7 +135,8 @@ def _parse_file(path: Path, problems: list[str]) -> Iterator[tuple[str, _Line]]:
     try:
         with open_regular(path, "rb") as file:
             for where, entry in entries(path, file, problems):
-                model: type[_Line] = PromptLine if entry.get("use") == "prompt" else CaptionLine
+                use = entry.get("use")
+                model = _MODELS.get(use, CaptionLine) if isinstance(use, str) else CaptionLine
                 try:
                     yield where, validate(model, entry, subject=where)
                 except ManyProblems as error:
@@ -166,7 +184,7 @@ def _category_entries(path: Path, file: IO[bytes], problems: list[str]) -> Itera
 
 
 def assign_files(source: CaptionSource, config: CaptionsConfig) -> Captions:
-    """The captions and prompts of every style in `config.files`, assigned to the utterances of `source`.
+    """The captions, prompts and whole-grammar texts of every style in `config.files`, for the utterances of `source`.
 
     A caption describes an utterance by its id, by its (valence, arousal) at two decimals or by its emotion; a line
     with a phrasing describes only the utterances of its splits. Of more than `per_utterance` captions an utterance
@@ -174,14 +192,19 @@ def assign_files(source: CaptionSource, config: CaptionsConfig) -> Captions:
     ManyProblems for faulty lines, UsageError for a style whose captions describe no utterance.
     """
     by_style: dict[str, list[CaptionLine]] = defaultdict(list)
-    prompts = []
+    prompts, grid = [], []
+    of_point: Counter[_Target] = Counter()
     for line in read_caption_files(config.files):
         if isinstance(line, CaptionLine):
             by_style[line.style].append(line)
+        elif isinstance(line, GridLine):
+            point = (line.style, *_rounded(line.valence, line.arousal))
+            grid.append(GridText(line.style, line.text, line.valence, line.arousal, of_point[point]))
+            of_point[point] += 1
         else:
             prompts.append(Prompt(line.style, line.text, line.valence, line.arousal, line.variant))
     captions = [each for style, of in by_style.items() for each in _assign_lines(style, of, source, config)]
-    return Captions.of(captions, prompts)
+    return Captions.of(captions, prompts, grid=grid if config.grid else ())
 
 
 def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, config: CaptionsConfig) -> list[Caption]:

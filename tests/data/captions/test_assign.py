@@ -111,6 +111,29 @@ def test_the_prompts_are_the_whole_grid_of_the_ordinality_test_in_test_templates
         assert p.text == describe_point(p.valence, p.arousal, split="test", variant=p.variant)
 
 
+def test_the_whole_grammar_texts_are_every_training_sentence_and_never_a_prompt():
+    found = assign_captions(corpus([4.1, 2], [3, 6], ["train", "test1"]), CaptionsConfig())
+    values = [0.5 * step for step in range(1, 15)]
+    points = [(v, a, k) for v in values for a in values for k in range(8)]
+    assert sorted((g.valence, g.arousal, g.variant) for g in found.grid) == sorted(points)
+    assert {g.style for g in found.grid} == {"dimensional"}
+    for g in found.grid:
+        assert g.text == describe_point(g.valence, g.arousal, split="train", variant=g.variant)
+    texts = {g.text for g in found.grid}
+    assert len(texts) == 1568
+    assert not texts & {p.text for p in found.prompts}
+    assert {c.text for c in found.captions if 0 in c.rows} <= texts
+    assert not texts & {c.text for c in found.captions if 1 in c.rows}
+
+
+def test_without_the_grid_nothing_else_changes():
+    manifest = corpus([4.1, 2], [3, 6], ["train", "test1"])
+    found, without = (assign_captions(manifest, CaptionsConfig(grid=grid)) for grid in (True, False))
+    assert replace(found, grid=without.grid) == without
+    assert not without.grid
+    assert found.texts()[: len(without.texts())] == without.texts()
+
+
 def test_an_utterance_keeps_its_paraphrases_when_the_manifest_grows_around_it():
     config = CaptionsConfig(per_utterance=2)
     alone = corpus([3.2], [5.1], names=["b"])
@@ -186,8 +209,28 @@ def test_captions_of_a_file_take_the_place_of_the_built_in_and_keep_its_prompts(
         ("file", "A caption of my own.", [1]),
     ]
     assert found.prompts == assign_captions(manifest, CaptionsConfig()).prompts
+    assert found.grid == assign_captions(manifest, CaptionsConfig()).grid
     with pytest.raises(UsageError, match="no captions of style file"):
         assign_captions(manifest, CaptionsConfig(styles=("file",)))
+
+
+def test_the_grid_of_a_file_takes_the_place_of_the_built_in(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        '{"use":"caption","style":"dimensional","id":"u0","text":"The person is speaking as I say."}\n'
+        '{"use":"grid","style":"dimensional","valence":6.5,"arousal":2,"text":"The person is speaking at ease."}\n'
+        '{"use":"grid","style":"dimensional","valence":6.5,"arousal":2,"text":"A calm and happy voice."}\n'
+        '{"use":"caption","id":"u0","text":"A caption of my own."}\n'
+        '{"use":"grid","valence":1,"arousal":1.25,"text":"A flat voice."}\n'
+    )
+    config = CaptionsConfig(files=(path,), styles=("dimensional", "file"))
+    found = assign_captions(corpus([4], [4]), config)
+    assert list(found.grid) == [
+        ("dimensional", "The person is speaking at ease.", 6.5, 2.0, 0),
+        ("dimensional", "A calm and happy voice.", 6.5, 2.0, 1),
+        ("file", "A flat voice.", 1.0, 1.25, 0),
+    ]
+    assert not assign_captions(corpus([4], [4]), config.model_copy(update={"grid": False})).grid
 
 
 def test_the_shipped_words_write_the_captions_that_stores_of_earlier_versions_hold(tmp_path: Path) -> None:
@@ -197,6 +240,11 @@ def test_the_shipped_words_write_the_captions_that_stores_of_earlier_versions_ho
     manifest = replace(manifest, emotion=known_emotions() * 50, gender=["female", "male", ""] * 200)
     source = CaptionSource(manifest, Acoustics(NAMES, draw.integers(0, 9, (600, len(NAMES))).astype(np.float32)))
     styles = ("dimensional", "template", "clap4emo", "acoustic")
-    write_captions_file(assign_source(source, CaptionsConfig(styles=styles)), tmp_path / "captions.jsonl")
-    found = hashlib.sha256((tmp_path / "captions.jsonl").read_bytes()).hexdigest()
+    path = tmp_path / "captions.jsonl"
+    write_captions_file(assign_source(source, CaptionsConfig(styles=styles, grid=False)), path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
     assert found == "4688969c353c3b1c73d8a95811eca1f63b38de6946c8e762ee842028716c20b2"
+    earlier = path.read_bytes()
+    write_captions_file(assign_source(source, CaptionsConfig(styles=styles)), path)
+    assert path.read_bytes().startswith(earlier)  # whole-grammar texts come last
+    assert path.read_bytes().count(b'"use": "grid"') == 14 * 14 * 8

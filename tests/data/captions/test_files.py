@@ -136,6 +136,10 @@ def test_every_faulty_line_of_every_file_is_named_at_once(tmp_path: Path) -> Non
         {"use": "prompt", "valence": 1.0, "arousal": 1, "text": "U."},
         {"use": "class", "text": "T."},
         {"id": "a", "phrasing": "test", "text": "T."},
+        {"use": "grid", "valence": 1, "arousal": 1, "text": "G."},
+        {"use": "grid", "valence": 2, "arousal": 1, "text": "G."},
+        {"use": "grid", "valence": 2, "text": "H."},
+        {"use": ["grid"], "valence": 2, "arousal": 1, "text": "I."},
     )
     worse = tmp_path / "worse.json"
     worse.write_text('{"angry": "not a list", "sad": [3]}')
@@ -143,11 +147,18 @@ def test_every_faulty_line_of_every_file_is_named_at_once(tmp_path: Path) -> Non
         read_caption_files([bad, worse, tmp_path / "none.jsonl"])
     places = [line.split(": ")[0] for line in caught.value.problems]
     assert places == [
-        *(f"{bad}:{number}" for number in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14)),
+        *(f"{bad}:{number}" for number in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18)),
         *(str(worse), str(worse), str(tmp_path / "none.jsonl")),
     ]
     said = str(caught.value)
-    for hint in ("did you mean text?", "the styles are dimensional", f"as {bad}:11", "sad[0]", "15 problems"):
+    for hint in (
+        "did you mean text?",
+        "the styles are dimensional",
+        f"as {bad}:11",
+        f"as {bad}:15",
+        "sad[0]",
+        "18 problems",
+    ):
         assert hint in said
 
 
