@@ -52,13 +52,15 @@ def plant(
     reliability: float | None = None,
     styles: Sequence[str] = ("dimensional", "template"),
     grid: bool = False,
+    word_norms: Path | None = None,
     seed: int = 0,
 ) -> Stores:
     """Write stores of planted vectors; `noise` is each channel's, beside a signal of about .7.
 
     Without a `reliability` the encoder perceives the true point. With the style `acoustic` in `styles` (or any other of
     a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none. With
-    `grid` there are whole-grammar texts too; every other row is then the same as without it.
+    `grid` there are whole-grammar texts too; every other row is then the same as without it. `word_norms` is a CSV of
+    rated words for the prompts of that style.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
@@ -79,7 +81,7 @@ def plant(
     acoustics = _acoustics(truth, female, draw) if rich else None
     captions = assign_captions(
         CaptionSource(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None),
-        CaptionsConfig(styles=styles, grid=grid),
+        CaptionsConfig(styles=styles, grid=grid, word_norms=word_norms),
     )
     texts = captions.texts()
     perceived = truth + draw.normal(0, _blur(labels, truth, reliability), truth.shape)

@@ -193,11 +193,22 @@ class CaptionsConfig(Model):
         True, description="whole-grammar texts, for text sides trained on the whole plane and for folds (dimensional)"
     )
     lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one here")
+    word_norms: Path | None = Field(
+        None, description="a CSV of rated words (word, valence, arousal), for prompts by other hands; none makes none"
+    )
+    word_norms_scale: tuple[_Point, _Point] = Field((1, 9), description="lowest and highest rating, mapped to 1-7")
     quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
         ("emotion", "gender"), description="labels in captions of the acoustic style; () describes the voice alone"
     )
     seed: Seed = 0
+
+    @field_validator("word_norms_scale")
+    @classmethod
+    def _low_comes_first(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not scale[0] < scale[1]:
+            raise ValueError("the lowest rating comes first, and is below the highest")
+        return scale
 
 
 class AudioConfig(Model):

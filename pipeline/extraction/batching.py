@@ -1,6 +1,7 @@
 """One clip or text, from the plan to the row on disk: plan -> read -> encode -> commit.
 
-The plan of batches is cut from the manifest alone, so that an interrupted run that is resumed gives the same bytes.
+The plan of batches is cut from the manifest and the captions alone, so that an interrupted run that is resumed gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.captions import Captions
 from cache.header import PENDING
 from cache.reader import Store
 from cache.writer import Rounding, StoreWriter
@@ -26,6 +29,7 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.errors import EmotionRankError
 from pipeline.core.progress import Meter
 from pipeline.core.resources import out_of_memory
+from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, digest_of
 from pipeline.extraction.encoders.base import Encoder
 
@@ -94,6 +98,23 @@ def batches(lengths: NDArray[np.int64], budget: int) -> BatchSampler:
         start += sizes[start]
     cuts = np.array([*starts, len(order)], dtype=np.int64)
     return BatchSampler(order, cuts[:-1], cuts[1:])
+
+
+def text_plan(captions: Captions, batch_size: int) -> BatchSampler:
+    """The batches of the text encoder, longest texts first.
+
+    Rated words' prompts and whole-grammar texts have batches of their own, after the others: stores that get them
+    later keep the batches that they have, so that no earlier text is encoded again.
+    """
+    texts = captions.texts()
+    others = [prompt.text for prompt in captions.prompts if prompt.style != WORD_NORMS]
+    part_of = dict.fromkeys((*captions.captions.columns["text"], *others, *captions.classes.columns["text"]), 0)
+    part_of = dict.fromkeys(texts, 2) | dict.fromkeys(captions.prompts.columns["text"], 1) | part_of
+    part = np.array([part_of[text] for text in texts], dtype=np.int64)
+    ends = np.bincount(part, minlength=3).cumsum()
+    starts = np.concatenate([np.arange(start, end, batch_size) for start, end in pairwise([0, *ends.tolist()])])
+    order = np.lexsort((-np.array([len(text) for text in texts], dtype=np.int64), part))
+    return BatchSampler(order, starts, np.minimum(starts + batch_size, ends[part[order][starts]]))
 
 
 class EncoderInput(NamedTuple):

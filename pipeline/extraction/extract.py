@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.captions import Captions, Columns, GridText, write_captions_file
+from cache.captions import Captions, write_captions_file
 from cache.disk import remove, write_atomic, writer_lock
 from cache.header import FAILED, PENDING, VERSION
 from cache.manifest import Manifest, write_manifest
@@ -32,6 +32,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device
 from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
+from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
@@ -44,6 +45,7 @@ from pipeline.extraction.batching import (
     batches,
     decoding_of,
     encode_rows,
+    text_plan,
 )
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
@@ -108,7 +110,10 @@ def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    _captions(manifest, config)  # fails before the long work
+    norms = _captions(manifest, config).prompts.of_style(WORD_NORMS)  # fails before the long work
+    if norms:
+        words = norms.columns["variant"].count(0)
+        log.info(f"{config.captions.word_norms}: {words:,} words for the ordinality test, {len(norms):,} prompts")
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
@@ -254,19 +259,6 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
         kept = f"{reused or len(store):,} of {len(store):,} texts were there before"
         log.warning(f"{captions_path}: the captions changed; {kept}")
     return store
-
-
-def text_plan(captions: Captions, batch_size: int) -> BatchSampler:
-    """The batches of the text encoder, longest texts first.
-
-    Whole-grammar texts have batches of their own, after the others: stores that get them later keep the batches that
-    they have, so that no earlier text is encoded again.
-    """
-    texts, others = captions.texts(), len(replace(captions, grid=Columns.of(GridText)).texts())
-    order = np.array(sorted(range(len(texts)), key=lambda row: (row >= others, -len(texts[row]))), dtype=np.int64)
-    starts = np.array([*range(0, others, batch_size), *range(others, len(texts), batch_size)], dtype=np.int64)
-    ends = np.where(starts < others, others, len(texts))
-    return BatchSampler(order, starts, np.minimum(starts + batch_size, ends))
 
 
 def audio_plan(inputs: Inputs, lengths: NDArray[np.int64]) -> BatchSampler:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from cache.captions import Caption, Captions, GridText
 from cache.header import DONE, FAILED, PENDING
 from cache.pairs import grid_texts
 from cache.stores import open_stores
@@ -30,9 +29,9 @@ from pipeline.extraction.extract import (
     plan_extraction,
     read_inputs,
     resolve_extraction,
-    text_plan,
 )
 from pipeline.extraction.status import status_of, verify
+from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.extraction.encoders import tiny
 from tests.faults.small import QuickEncoder, quick_encoders
 from tests.speech import QUICK, QUICK_OPTIONS, spoil, write_corpus
@@ -158,24 +157,25 @@ def test_whole_grammar_texts_are_added_to_stores_and_only_new_texts_are_encoded(
         grid_texts(after, "template")
 
 
-@pytest.mark.parametrize(
-    ("described", "grid", "size"), [(0, 0, 4), (5, 0, 4), (0, 5, 4), (8, 9, 4), (9, 3, 1), (3, 2, 64)]
-)
-def test_whole_grammar_texts_have_batches_of_their_own(described: int, grid: int, size: int) -> None:
-    texts = ["x" * (1 + 7 * row % 11) + str(row) for row in range(described + grid)]
-    captions = Captions.of(
-        [Caption("a", text, [0]) for text in texts[:described]],
-        grid=[GridText("a", text, 1.0, 2.0, 0) for text in texts],  # those that are captions too are not of the grid
+@pytest.mark.usefixtures("quick")
+def test_prompts_of_rated_words_are_added_to_stores_and_counted(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(corpus, out=tmp_path / "s", overrides=QUICK)
+    before = open_stores(tmp_path / "s")
+    known = dict(zip(before.text.ids, before.text.read(np.arange(len(before.text)))[0].tolist(), strict=True))
+    norms = norms_file(tmp_path, *made_up(30))
+    extract(corpus, out=tmp_path / "s", overrides=[*QUICK, f"captions.word_norms={norms}"])
+    after = open_stores(tmp_path / "s")
+    vectors, done = after.text.read(np.arange(len(after.text)))
+    assert done.all()
+    found = dict(zip(after.text.ids, vectors.tolist(), strict=True))
+    assert found | known == found
+    prompts = after.captions.prompts.of_style("word_norms")
+    assert set(prompts.columns["text"]) == found.keys() - known.keys()
+    assert (
+        f"{norms}: {len(prompts) // 4} words for the ordinality test, {len(prompts)} prompts" in capsys.readouterr().err
     )
-    found = [
-        batch.tolist()
-        for batch in map(text_plan(captions, size).__getitem__, range(-(-described // size) - (-grid // size)))
-    ]
-    parts = [
-        sorted(part, key=lambda row: -len(texts[row])) for part in (range(described), range(described, len(texts)))
-    ]
-    assert found == [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-    assert len(found) == len(text_plan(captions, size))
 
 
 @pytest.mark.usefixtures("quick")

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.extraction.batching import BatchSampler, batches
+from cache.captions import Caption, Captions, ClassPrompt, GridText, Prompt
+from pipeline.extraction.batching import BatchSampler, batches, text_plan
 
 
 @settings(deadline=None)
@@ -59,3 +60,35 @@ def test_batches_of_one_size_hold_every_row_once_and_say_how_many_each_has(count
     assert [row for rows in cut for row in rows] == list(range(count))[::-1]
     assert cut.sizes.tolist() == [len(rows) for rows in cut]
     assert cut.counts(np.arange(count) % 2 == 0).tolist() == [sum(row % 2 == 0 for row in rows) for rows in cut]
+
+
+TEXTS = st.lists(st.text("ab", min_size=1, max_size=6), max_size=20)
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS, TEXTS, TEXTS, st.integers(1, 9))
+def test_texts_that_were_there_keep_their_batches_when_others_are_added(
+    captions: list[str], prompts: list[str], norms: list[str], grid: list[str], size: int
+) -> None:
+    """The batches of the captions, prompts and classes; then of the rated words' other texts; then of the grid's."""
+
+    def batches_of(norms: list[str], grid: list[str]) -> list[list[str]]:
+        of = Captions.of(
+            [Caption("a", text, [0]) for text in captions],
+            [Prompt("a", text, 1, 1, 0) for text in prompts] + [Prompt("word_norms", text, 1, 1, 0) for text in norms],
+            [ClassPrompt("{emotion}", "sad", "sad")],
+            [GridText("a", text, 1, 1, 0) for text in grid],
+        )
+        texts = of.texts()
+        return [[texts[row] for row in rows.tolist()] for rows in text_plan(of, size)]
+
+    def cut(texts: list[str]) -> list[list[str]]:
+        longest_first = sorted(dict.fromkeys(texts), key=lambda text: -len(text))
+        return [longest_first[start : start + size] for start in range(0, len(longest_first), size)]
+
+    base = [*captions, *prompts, "sad"]
+    words = [text for text in norms if text not in base]
+    others = [text for text in grid if text not in base + words]
+    assert batches_of([], []) == cut(base)
+    assert batches_of(norms, []) == cut(base) + cut(words)
+    assert batches_of(norms, grid) == cut(base) + cut(words) + cut(others)

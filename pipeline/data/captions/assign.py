@@ -13,6 +13,7 @@ from pipeline.data.captions.base import CaptionSource, Style
 from pipeline.data.captions.category import assign_clap4emo, assign_template
 from pipeline.data.captions.dimensional import assign_dimensional
 from pipeline.data.captions.files import assign_files
+from pipeline.data.captions.word_norms import word_prompts
 
 STYLES: dict[str, Style] = {
     "dimensional": assign_dimensional,
@@ -28,11 +29,13 @@ def assign_captions(source: CaptionSource, config: CaptionsConfig) -> Captions:
     """The captions, prompts and whole-grammar texts of every style in `config`, in its order.
 
     A function of its arguments alone: the same manifest and config give the same captions, line by line. Raises
-    UsageError for a style that is not registered or a label outside 0.5-7.
+    UsageError for a style that is not registered or a label outside 0.5-7. With `config.word_norms` the prompts of
+    rated words follow those of the styles.
     """
     from_files = assign_files(source, config)
     styles = dict.fromkeys(config.styles)
-    return sum((_assign_style(name, source, config, from_files) for name in styles), Captions())
+    assigned = sum((_assign_style(name, source, config, from_files) for name in styles), Captions())
+    return assigned + Captions(prompts=word_prompts(config))
 
 
 def _assign_style(name: str, source: CaptionSource, config: CaptionsConfig, from_files: Captions) -> Captions:
