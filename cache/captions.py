@@ -116,6 +116,8 @@ class Captions:
     classes: Columns[ClassPrompt] = field(default_factory=lambda: Columns.of(ClassPrompt))
     grid: Columns[GridText] = field(default_factory=lambda: Columns.of(GridText))
     source: Path | None = field(default=None, compare=False)  # the file they were read from
+    order: tuple[str, ...] | None = field(default=None, compare=False)  # rows of text.h5, of captions planned anew
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what was left out of them and why
 
     @classmethod
     def of(
@@ -143,7 +145,9 @@ class Captions:
         )
 
     def texts(self) -> list[str]:
-        """The distinct texts, in order of first appearance: row j of `text.h5` is `texts()[j]`."""
+        """The distinct texts, in order of first appearance or in `order`: row j of `text.h5` is `texts()[j]`."""
+        if self.order is not None:
+            return list(self.order)
         parts = (self.captions, self.prompts, self.classes, self.grid)
         return list(dict.fromkeys(chain.from_iterable(part.columns["text"] for part in parts)))
 

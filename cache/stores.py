@@ -57,17 +57,22 @@ class Stores:
         values, done = self.audio.read(rows)
         return values[done]
 
-    def with_splits(self, split: Sequence[str]) -> Stores:
+    def with_splits(self, split: Sequence[str], captions: Captions | None = None) -> Stores:
         """The same stores, opened once, with other splits: `split` is (N,), one of `SPLITS` for each manifest row.
 
-        The folder is not changed. Raises UsageError for another number of rows.
+        `captions` are those planned anew for these splits (`pipeline.data.captions.folds`); without them the stores'
+        own stay. The folder is not changed. Raises UsageError for another number of rows, or captions of other texts.
         """
         if len(split) != len(self.manifest):
             found, expected = f"{len(split)} splits", f"{len(self.manifest)}, one an utterance"
             raise UsageError(self.folder, found, expected, "Pass the splits of this manifest.")
+        if captions is not None and captions.texts() != self.captions.texts():
+            found, expected = "captions of other texts", "the texts of these stores, in the order of text.h5"
+            raise UsageError(self.folder, found, expected, "Plan the captions of these stores.")
         view = Stores(self.folder)
         view.manifest = replace(self.manifest, split=list(split))
-        view.captions, view.audio, view.text, view.acoustic = self.captions, self.audio, self.text, self.acoustic
+        view.captions = self.captions if captions is None else captions
+        view.audio, view.text, view.acoustic = self.audio, self.text, self.acoustic
         return view
 
     def fingerprint(self) -> dict[str, Any]:

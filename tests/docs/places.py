@@ -12,6 +12,7 @@ import soundfile
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
+from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.data.corpora.miniature import write_miniature_msp
 from tests.data.corpora.miniature_iemocap import write_miniature_iemocap
 from tests.docs.sandbox import Sandbox
@@ -54,6 +55,7 @@ def makers(kitchen: Sandbox) -> dict[str, Callable[[Path], None]]:
         r"data/EmoDB": lambda path: _clips(path, _emodb()),
         r"data/CREMA-D": lambda path: _clips(path, _cremad()),
         r"data/TESS": lambda path: _clips(path, _tess()),
+        r"data/glasgow_norms\.csv": lambda path: _rated_words(path),
         r"my/labels\.csv": lambda path: _copied(path, _labelled_recordings),
         r"my/manifest\.csv": lambda path: _copied(path, lambda folder: write_corpus(folder, 64)),
     }
@@ -103,6 +105,10 @@ def _extract(kitchen: Sandbox, made: Path) -> None:
     for word in said:
         kitchen.provide(word)
     kitchen.command("extract-features", *said, "--out", str(made), "-o", _STYLES)
+
+
+def _rated_words(path: Path) -> None:
+    norms_file(path.parent, *made_up(40)).rename(path)
 
 
 def _clips(folder: Path, names: Iterator[str]) -> None:
