@@ -37,7 +37,7 @@ NOT_RUN = {
     "pytest": "the tests themselves",
     "git clone": "needs the repository's address",
     "cd": "into the clone, which this is",
-    "ray start": "a cluster of several machines; tests/extraction/engines/test_ray.py has two nodes on this one",
+    "ray start": "a cluster of several machines; tests/extraction/engines/test_ray_pool.py has two nodes on this one",
     "ray stop": "as above",
     "ray get-auth-token": "as above",
     "sbatch": "needs Slurm",
