@@ -60,7 +60,7 @@ NOT_RUN_WITH = {
     "--device cuda": "needs a GPU",
 }
 NOT_RUN_PYTHON = {
-    "push_to_hub": "tested against a hub on loopback in tests/inference/test_export.py",
+    "push_to_hub": "tested against a hub on loopback in tests/inference/test_hub.py",
     "serve(": "serves until it is stopped",
 }
 
