@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the suite has a process a core (-n in pyproject.toml)
 
 import pipeline.inference.search
 from pipeline.core.config import TrainConfig

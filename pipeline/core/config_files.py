@@ -1,4 +1,7 @@
-"""Configs resolved from presets, YAML files and the command line; each wrong setting is explained in one line."""
+"""Configs resolved from presets, YAML files and the command line; each wrong setting is explained in one line.
+
+PyYAML is narrowed here: no tags, dates or repeated keys, and limits on size and depth that it lacks.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from cache.errors import ManyProblems, UsageError
 from pipeline.core.config import CUSTOM_OBJECTIVE, REQUIRE_PLUGINS, Model
-from pipeline.core.files import YamlRefused, parse_yaml, read_yaml
+from pipeline.core.files import open_regular
 
 Tree = dict[str, Any]
 M = TypeVar("M", bound=Model)
@@ -54,6 +57,11 @@ def validate(model: type[M], tree: Mapping[str, Any], *, subject: str, context: 
     except ValidationError as error:
         lines = dict.fromkeys(f"{subject}: {explain(model, detail)}" for detail in error.errors(include_url=False))
         raise ManyProblems(subject, list(lines), "Correct the config or the -o overrides.") from None
+
+
+def validate_file(model: type[M], path: Path) -> M:
+    """The `model` that a YAML file holds. Raises UsageError with all problems at once."""
+    return validate(model, read_yaml(path), subject=str(path))
 
 
 def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
@@ -187,3 +195,100 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             part = getattr(annotated, "__origin__", annotated)
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _field_names(part, f"{prefix}{name}.")
+
+
+_MAX_YAML_BYTES = 1 << 20
+_MAX_YAML_VALUES = 10_000
+_MAX_YAML_DEPTH = 100  # brackets in brackets
+_TAG_PREFIX = "tag:yaml.org,2002:"
+_PLAIN_TAGS = tuple(f"{_TAG_PREFIX}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+_BAD_VALUE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError)  # as `!!bool maybe` raises
+
+
+class YamlRefused(yaml.MarkedYAMLError):
+    """YAML that is well formed but not a config: too large or too deep, or a repeated key."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without dates, sets and bytes: `2024-01-01` is text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in _PLAIN_TAGS or tag.endswith(":merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """The reader looks ahead from every open bracket: thousands of them take seconds."""
+        if self.flow_level >= _MAX_YAML_DEPTH:
+            raise YamlRefused(problem="nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag not in _PLAIN_TAGS:
+            raise yaml.constructor.ConstructorError(None, None, f"a value of tag {node.tag[:60]!r}", node.start_mark)
+        try:
+            return super().construct_object(node, deep=deep)
+        except _BAD_VALUE:
+            kind = node.tag.removeprefix(_TAG_PREFIX)
+            raise yaml.constructor.ConstructorError(None, None, f"no value of kind {kind}", node.start_mark) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises UsageError with the line of what is wrong."""
+    with open_regular(path, "rb", expected="a YAML file") as file:
+        raw = file.read(_MAX_YAML_BYTES + 1)
+    if len(raw) > _MAX_YAML_BYTES:
+        raise UsageError(path, f"more than {_MAX_YAML_BYTES:,} bytes", "a config", "Check the path.")
+    try:
+        tree = parse_yaml(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = 1 + raw.count(b"\n", 0, error.start)
+        raise UsageError(f"{path}:{line}", "not UTF-8", "YAML in UTF-8", "Correct the file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        found = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML")
+        raise UsageError(where, found, "valid YAML", "Correct the file.") from None
+    if not isinstance(tree, dict):
+        found = "empty" if tree is None else f"a {type(tree).__name__}"
+        raise UsageError(path, found, "a mapping of settings", "Correct the file.")
+    return tree
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of `text`. Raises yaml.YAMLError, with a `problem` and its place where it has one."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size_and_keys(node)
+        return loader.construct_document(node)
+    except RecursionError:
+        raise YamlRefused(problem="nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _check_size_and_keys(root: yaml.Node) -> None:
+    """Count values as if aliases were written out, before any is made: an alias bomb is small in bytes.
+
+    Raises YamlRefused, also for a repeated key.
+    """
+    waiting, count = [root], 0
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        if count > _MAX_YAML_VALUES:
+            found = f"more than {_MAX_YAML_VALUES:,} values, aliases written out"
+            raise YamlRefused(problem=found, problem_mark=root.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG_PREFIX}merge":
+                    if key.value in seen:
+                        raise YamlRefused(problem=f"{key.value[:60]!r} appears twice", problem_mark=key.start_mark)
+                    seen.add(key.value)
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value

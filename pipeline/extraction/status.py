@@ -18,9 +18,8 @@ from cache.reader import Store
 from cache.stores import CONFIG, Stores, open_stores
 from cache.writer import StoreRows
 from pipeline.core.config import ExtractConfig
-from pipeline.core.config_files import validate
+from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreCorrupt, StoreMismatch
-from pipeline.core.files import read_yaml
 from pipeline.core.resources import cores
 from pipeline.extraction.audio.decoding import Decoding, digest_of, digest_of_file, open_audio, stamp_of
 
@@ -184,7 +183,7 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
     """
     folder = Path(folder)
     stores = open_stores(folder)
-    config = validate(ExtractConfig, read_yaml(folder / CONFIG), subject=str(folder / CONFIG))
+    config = validate_file(ExtractConfig, folder / CONFIG)
     root = Path(audio_root or config.corpus.root or folder)
     changed, checked = [], 0
     for name, store in _by_name(stores).items():

@@ -21,9 +21,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 from cache.disk import make_folder, remove, write_text
 from cache.stores import CONFIG
 from pipeline.core.config import AudioConfig, ExtractConfig, TextConfig, TrainConfig
-from pipeline.core.config_files import validate
+from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreCorrupt, UsageError
-from pipeline.core.files import deeper_than, open_regular, parse_json, read_yaml
+from pipeline.core.files import deeper_than, open_regular, parse_json
 from pipeline.core.hub import looks_like_hub_name
 from pipeline.training.heads import Heads, load_heads, save_heads
 from pipeline.training.run_folder import Run, first_wrong
@@ -131,8 +131,7 @@ def of_run(run: Run) -> tuple[Heads, Description]:
     Raises UsageError where the stores are gone, StoreMismatch where they changed, StoreCorrupt.
     """
     stores, about = run.stores(), run.about
-    path = stores.folder / CONFIG
-    config = validate(ExtractConfig, read_yaml(path), subject=str(path))
+    config = validate_file(ExtractConfig, stores.folder / CONFIG)
     seed = about["best_seed"]
     best = about["seeds"][str(seed)]
     split = np.array(stores.manifest.split)

@@ -23,9 +23,8 @@ from cache.manifest import Manifest
 from cache.reader import Store
 from cache.stores import CONFIG, Stores
 from pipeline.core.config import ExtractConfig
-from pipeline.core.config_files import validate
+from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreMismatch, UsageError
-from pipeline.core.files import read_yaml
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device
 from pipeline.data.corpora.label_names import closest
@@ -161,8 +160,7 @@ class _Embedder:
     def __init__(self, stores: AnyStores, run: Run | Folder, device: str) -> None:
         run = run if isinstance(run, Run) else open_run(run)
         self.stores = run.stores(stores)
-        path = self.stores.folder / CONFIG
-        self.config = validate(ExtractConfig, read_yaml(path), subject=str(path))
+        self.config = validate_file(ExtractConfig, self.stores.folder / CONFIG)
         self.device = pick_device(device)
         self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
 

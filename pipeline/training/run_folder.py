@@ -21,9 +21,9 @@ from cache.disk import make_folder, remove, remove_tree, write_atomic, write_tex
 from cache.fingerprint import describe_differences, differences
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import dump, validate
+from pipeline.core.config_files import dump, validate_file
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
-from pipeline.core.files import deeper_than, read_yaml
+from pipeline.core.files import deeper_than
 from pipeline.training.heads import Heads, load_heads, one_line_reason
 
 TRAIN_AGAIN = "Train again; with --fresh where that does not help."
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        return validate(TrainConfig, read_yaml(self.folder / "config.yaml"), subject=str(self.folder / "config.yaml"))
+        return validate_file(TrainConfig, self.folder / "config.yaml")
 
     @property
     def about(self) -> dict[str, Any]:

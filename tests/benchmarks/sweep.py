@@ -16,8 +16,7 @@ import numpy as np
 
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import validate
-from pipeline.core.files import read_yaml
+from pipeline.core.config_files import validate_file
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.sweep import sweep
@@ -64,7 +63,7 @@ def compare_winners(stores: Stores, scratch: Path) -> None:
     """The winner of halving and that of the full grid, each trained anew with many seeds."""
     for name in ("halving", "grid"):
         run(stores, scratch / name, halving=name == "halving")
-        best = validate(TrainConfig, read_yaml(scratch / name / "best.yaml"), subject=name)
+        best = validate_file(TrainConfig, scratch / name / "best.yaml")
         anew = best.model_copy(update={"shuffle_seed": None, "seeds": tuple(range(1, SEEDS + 1))})
         found = evaluate(train(stores, method=anew, out=scratch / f"{name}-anew"), overrides=["split=dev", "trials=1"])
         scores = np.array(

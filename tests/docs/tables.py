@@ -38,7 +38,7 @@ NOT_RUN = {
     "pytest": "the tests themselves",
     "git clone": "needs the repository's address",
     "cd": "into the clone, which this is",
-    "ray start": "a cluster of several machines; tests/extraction/engines/test_ray.py has two nodes on this one",
+    "ray start": "a cluster of several machines; tests/extraction/engines/test_ray_pool.py has two nodes on this one",
     "ray stop": "as above",
     "ray get-auth-token": "as above",
     "sbatch": "needs Slurm",
@@ -61,7 +61,7 @@ NOT_RUN_WITH = {
     "--device cuda": "needs a GPU",
 }
 NOT_RUN_PYTHON = {
-    "push_to_hub": "tested against a hub on loopback in tests/inference/test_export.py",
+    "push_to_hub": "tested against a hub on loopback in tests/inference/test_hub.py",
     "serve(": "serves until it is stopped",
 }
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from cache.errors import one_line
 from cache.stores import CONFIG, Stores
 from pipeline.core.config import ExtractConfig
-from pipeline.core.config_files import validate
+from pipeline.core.config_files import validate_file
 from pipeline.core.errors import UsageError
-from pipeline.core.files import read_yaml
 from pipeline.data.captions.dimensional import LEVELS, describe_point, level
 from pipeline.inference.search import FIELDS, AnyStores, Filter, Folder, SpeechIndex, Vectors
 from pipeline.inference.web.audio_clips import MAX_SECONDS, Clips
@@ -104,7 +103,7 @@ class SearchPage:
         """Load the utterances that fit `among`. Raises what `SpeechIndex.open` raises."""
         run = run if isinstance(run, Run) else open_run(run)
         opened = run.stores(stores)
-        config = validate(ExtractConfig, read_yaml(opened.folder / CONFIG), subject=str(opened.folder / CONFIG))
+        config = validate_file(ExtractConfig, opened.folder / CONFIG)
         index = SpeechIndex.open(opened, run, among=among, device=device)
         root = config.corpus.root or opened.folder
         digests = opened.audio.column("digest")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -151,20 +152,20 @@ def test_the_seed_changes_the_paraphrases_and_all_are_used_alike():
 
 def test_the_assignment_does_not_depend_on_the_hash_seed():
     code = (
-        "from tests.data.captions.test_assign import corpus, assign_captions;"
+        "import pickle, sys;"
         "from pipeline.core.config import CaptionsConfig;"
-        "print(assign_captions(corpus([1, 3.2, 6], [2, 5.1, 6]), CaptionsConfig()))"
+        "from pipeline.data.captions import CaptionSource, assign_captions;"
+        "print(assign_captions(CaptionSource(pickle.load(sys.stdin.buffer)), CaptionsConfig()))"
     )
-    here = Path(__file__).resolve().parents[3]
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
-            cwd=here,
+            cwd=Path(__file__).resolve().parents[3],
             env={**os.environ, "PYTHONHASHSEED": seed},
+            input=pickle.dumps(corpus([1, 3.2, 6], [2, 5.1, 6])),
             capture_output=True,
-            text=True,
             check=True,
-        ).stdout
+        ).stdout.decode()
         for seed in ("1", "2")
     }
     assert len(outputs) == 1

@@ -15,8 +15,8 @@ from cache.stores import open_stores
 from pipeline import EmotionRankCLAP, register_audio_encoder, register_text_encoder
 from pipeline.commands import evaluate_heads, extract_features, search_speech, train_heads
 from pipeline.core.config import AudioConfig, TextConfig
+from pipeline.core.config_files import read_yaml
 from pipeline.core.errors import EmotionRankError, ManyProblems, StoreMismatch, UsageError
-from pipeline.core.files import read_yaml
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.custom_encoder import sha256_of
