@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cache.disk import write_atomic
 from cache.errors import StoreCorrupt
 
+CLASS_TEMPLATE = "this person is feeling {emotion}."  # of the class prompts that recognition asks; none trains on them
 _BLOCK_LINES = 512  # written at once
 _ACTION = "Run extract-features again."
 

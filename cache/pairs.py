@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.captions import Links
+from cache.captions import CLASS_TEMPLATE, Links
 from cache.errors import StoreCorrupt, UsageError
 from cache.manifest import LABEL_COLUMNS
 from cache.reader import Store
@@ -72,6 +72,9 @@ class CachedPairs:
     acoustic: torch.Tensor | None  # (n, F) float32 acoustic features, where the stores have them
     notes: list[str]  # rows left out and why, to be logged
     disk: OnDisk | None = None  # the speech vectors where they are not in memory
+    # the last E texts describe no utterance; there are none unless `with_extra` added them
+    extra_points: torch.Tensor | None = None  # (E, 2) float64 valence and arousal; NaN for a class text
+    extra_emotion: torch.Tensor | None = None  # (E,) int64 codes, as of `emotion`; -1 for a grid text
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,6 +82,34 @@ class CachedPairs:
     def shuffled(self, generator: torch.Generator) -> torch.Tensor:
         """(n,) every index once, in an order drawn from `generator`."""
         return self.disk.shuffled(generator) if self.disk else torch.randperm(len(self), generator=generator)
+
+    def with_extra(self, grid: GridTexts, classes: ClassTexts | None = None) -> CachedPairs:
+        """The same pairs, with texts after their own that describe points or categories and no utterance."""
+        texts, points = [self.text, grid.text], [grid.points]
+        emotion = [torch.full((len(grid.text),), -1, dtype=torch.int64, device=grid.text.device)]
+        if classes is not None:
+            texts.append(classes.text)
+            points.append(points[0].new_full((len(classes.text), 2), torch.nan))
+            emotion.append(classes.emotion)
+        return replace(self, text=torch.cat(texts), extra_points=torch.cat(points), extra_emotion=torch.cat(emotion))
+
+    def extra(self, captions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(..., 2) points and (...) emotion codes of extra texts, rows of `text`."""
+        assert self.extra_points is not None
+        assert self.extra_emotion is not None
+        places = captions - (len(self.text) - len(self.extra_points))
+        return self.extra_points[places], self.extra_emotion[places]
+
+    def draw_extra(self, grid: int, steps: int, generator: torch.Generator) -> torch.Tensor:
+        """(steps, M) rows of `text`: `grid` of the grid texts, none twice in a step, then every class text.
+
+        Drawn from `generator` (on the CPU).
+        """
+        emotion = torch.empty(0) if self.extra_emotion is None else self.extra_emotion.cpu()
+        first, of_grid = len(self.text) - len(emotion), int((emotion == -1).sum())
+        drawn = torch.rand(steps, of_grid, generator=generator).topk(min(grid, of_grid), dim=1).indices
+        of_class = torch.arange(of_grid, len(emotion)).expand(steps, -1)
+        return (torch.cat([drawn, of_class], 1) + first).to(self.text.device)
 
     def draw_captions(self, generator: torch.Generator) -> torch.Tensor:
         """(n,) one row of `text` for each utterance, drawn from `generator` (on the CPU)."""
@@ -145,6 +176,7 @@ class GridTexts:
 
     text: torch.Tensor  # (M, text dim) float32
     points: torch.Tensor  # (M, 2) float64: valence and arousal on 1-7
+    variant: torch.Tensor  # (M,) int64, the template
 
 
 def grid_texts(stores: Stores, style: str, *, device: str | torch.device = "cpu") -> GridTexts:
@@ -161,7 +193,33 @@ def grid_texts(stores: Stores, style: str, *, device: str | torch.device = "cpu"
         action = "Run extract-features again: only the new texts are encoded."
         raise UsageError(f"{stores.folder}: whole-grammar texts", found, "encoded texts (captions.grid)", action)
     points = np.array([columns["valence"], columns["arousal"]], dtype=np.float64).T
-    return GridTexts(_tensor(values, device), torch.tensor(points, device=device))
+    variant = torch.tensor(columns["variant"], dtype=torch.int64, device=device)
+    return GridTexts(_tensor(values, device), torch.tensor(points, device=device), variant)
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """Texts that name a category, in other templates than recognition asks, and the codes of the categories."""
+
+    text: torch.Tensor  # (K, text dim) float32
+    emotion: torch.Tensor  # (K,) int64, as `CachedPairs.emotion`
+
+
+def class_texts(stores: Stores, *, device: str | torch.device = "cpu") -> ClassTexts:
+    """The encoded class prompts of the manifest's categories, but those of `CLASS_TEMPLATE`, as tensors on `device`.
+
+    Raises UsageError when the stores have none, or some that are not encoded.
+    """
+    code_of = _code_of(stores.manifest.emotion)
+    chosen = [each for each in stores.captions.classes if each.template != CLASS_TEMPLATE and each.emotion in code_of]
+    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
+    values, done = stores.text.read(np.array([row_of[each.text] for each in chosen], dtype=np.int64))
+    if not chosen or not done.all():
+        found = f"{int((~done).sum()):,} of {len(chosen):,} not encoded" if chosen else "no class texts of its emotions"
+        action = "Run extract-features with captions.styles that hold template, on a corpus with emotions."
+        raise UsageError(stores.folder, found, "encoded class texts", action)
+    codes = [code_of[each.emotion] for each in chosen]
+    return ClassTexts(_tensor(values, device), torch.tensor(codes, dtype=torch.int64, device=device))
 
 
 def _require_style(stores: Stores, style: str) -> None:
@@ -175,8 +233,12 @@ def _require_style(stores: Stores, style: str) -> None:
 
 def _codes(names: list[str], rows: NDArray[np.int64], device: str | torch.device) -> torch.Tensor:
     """(n,) a number for each category of the whole manifest, so that splits agree; -1 where there is none."""
-    code_of = {name: code for code, name in enumerate(sorted(set(names) - {""}))}
+    code_of = _code_of(names)
     return torch.tensor([code_of.get(names[row], -1) for row in rows.tolist()], dtype=torch.int64, device=device)
+
+
+def _code_of(names: list[str]) -> dict[str, int]:
+    return {name: code for code, name in enumerate(sorted(set(names) - {""}))}
 
 
 def _caption_links(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import register_objective
 from pipeline.core import plugins
@@ -16,6 +17,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.plugins import load_plugins
 from pipeline.extraction.extract import extract
 from pipeline.objectives.base import objective_of
+from pipeline.objectives.space import SharedSpace
 from pipeline.training.train import resolve_training
 from tests.speech import QUICK, write_corpus
 from tests.training.test_batched_heads import some_pairs
@@ -130,6 +132,13 @@ def own_config(name: str, **settings: Any) -> TrainConfig:
     return resolve_training(TrainConfig.model_validate(tree))
 
 
+def some_space(configs: int, size: int, extra: int = 0, dtype: torch.dtype = torch.float32) -> SharedSpace:
+    """`configs` configurations' projections of `size` pairs and `extra` texts, with a temperature each."""
+    draw = torch.Generator().manual_seed(0)
+    speech, text = (torch.randn(configs, n, 6, generator=draw, dtype=dtype) for n in (size, size + extra))
+    return SharedSpace.of(speech, text, torch.rand(configs, generator=draw, dtype=dtype), [{} for _ in range(configs)])
+
+
 def objective(loss: Any, **settings: Any) -> Any:
     register_objective("own")(loss)
-    return objective_of(own_config("own", **settings).objective, some_pairs())
+    return objective_of(own_config("own", **settings), some_pairs())

@@ -73,13 +73,41 @@ class SoftTargetsConfig(Model):
     """One similarity matrix, one target matrix, one divergence (F23-F27)."""
 
     name: Literal["soft_targets"]
-    targets: Literal["identity", "same_emotion", "gemo", "smooth"] = "identity"
+    targets: Literal["identity", "same_emotion", "gemo", "smooth", "kernel"] = "identity"
     divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
     alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
     mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
     beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
     gamma: Number = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
     temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
+    kernel_width: Number = Field(0.7, gt=0, description="kernel: h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
+    class_share: Number = Field(0.0, ge=0, le=1, description="kernel: the share of SupCon's targets in the sum")
+
+
+class GridConfig(Model):
+    """Texts of the whole valence-arousal plane in every batch (captions.grid)."""
+
+    texts: Whole = Field(0, ge=0, le=2**16, description="sentences of the training grammar drawn anew each step")
+    share: Number = Field(1.0, ge=0, description="weight of their loss; a custom loss gets the texts alone")
+    width: Number = Field(0.7, gt=0, description="h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
+    classes: Number = Field(
+        0.0, ge=0, description="weight of the loss of texts that name a category, in other templates than the test's"
+    )
+
+    @model_validator(mode="after")
+    def _classes_come_with_texts(self) -> GridConfig:
+        if self.classes and not self.texts:
+            raise ValueError("classes without texts: set grid.texts too")
+        return self
+
+
+class RidgeConfig(Model):
+    """Ridge regressions of valence and arousal from speech and from text: a method without gradient steps."""
+
+    name: Literal["ridge"]
+    texts: Literal["grid", "captions"] = Field(
+        "grid", description="what the text side is fitted on: the whole training grammar, or the corpus's own captions"
+    )
 
 
 def _require_plugin(kind: Kind, name: str) -> None:
@@ -144,10 +172,11 @@ def _objective_tag(config: Any) -> str | None:
     return CUSTOM_OBJECTIVE if is_valid_name(name) else None
 
 
-AnyObjective = RankingConfig | SoftTargetsConfig | CustomObjectiveConfig
+AnyObjective = RankingConfig | SoftTargetsConfig | RidgeConfig | CustomObjectiveConfig
 ObjectiveConfig = Annotated[
     Annotated[RankingConfig, Tag("rank_n_contrast")]
     | Annotated[SoftTargetsConfig, Tag("soft_targets")]
+    | Annotated[RidgeConfig, Tag("ridge")]
     | Annotated[CustomObjectiveConfig, Tag(CUSTOM_OBJECTIVE)],
     Discriminator(_objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
 ]
@@ -267,6 +296,7 @@ class TrainConfig(Model):
     method: str = "emotionrankclap"
     style: str = "dimensional"
     objective: ObjectiveConfig = RankingConfig()
+    grid: GridConfig = GridConfig()
     width: Whole = Field(512, ge=1, le=2**16)
     activation: Literal["relu", "identity"] = "relu"
     standardise: Literal["auto", "always", "never"] = Field(
@@ -278,7 +308,17 @@ class TrainConfig(Model):
     weight_decay: Number = Field(0.0, ge=0)
     batch_size: Whole = Field(64, ge=2)
     epochs: Whole = Field(15, ge=1)
+    start: Literal["random", "ridge"] = Field(
+        "random", description="of the heads; ridge: units of the plane that ridge regressions find on both sides"
+    )
+    norm: Literal["none", "centre", "batch"] = Field(
+        "none", description="of each unit over the batch, before its bias and activation; folded into the saved heads"
+    )
     temperature: Number = Field(1.0, gt=0, description="at the start (F8)")
+    temperature_schedule: Literal["learned", "fixed", "cosine"] = Field(
+        "learned", description="cosine: from temperature to temperature_end over the training"
+    )
+    temperature_end: Number = Field(0.1, gt=0, description="of the cosine schedule")
     threads: Annotated[Whole, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="CPU threads; auto measures. Equal bits need equal threads"
     )
@@ -288,6 +328,11 @@ class TrainConfig(Model):
     )
     shuffle_seed: Seed | None = Field(None, description="of the batches; none is each training's (a sweep shares one)")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+
+    @property
+    def last_epoch(self) -> int:
+        """Of the training; a closed form has one."""
+        return 1 if isinstance(self.objective, RidgeConfig) else self.epochs
 
 
 class EvaluateConfig(Model):

@@ -38,7 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "audio encoder": ("embedded", "wavlm_ser", "transformers"),
     "text encoder": ("embedded", "transformers"),
-    "objective": ("rank_n_contrast", "soft_targets"),
+    "objective": ("rank_n_contrast", "soft_targets", "ridge"),
 }
 ENTRY_POINT_GROUP = "emotionrankclap.plugins"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")  # it goes into configs, messages and file names

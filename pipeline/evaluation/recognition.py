@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.captions import ClassPrompt
+from cache.captions import CLASS_TEMPLATE, ClassPrompt
 from cache.stores import Stores
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.resources import pick_device
@@ -25,7 +25,6 @@ from pipeline.training.run_folder import Run, open_run
 
 IEMOCAP_CLASSES = ("angry", "happy", "neutral", "sad")
 IEMOCAP_MERGE = {"excited": "happy"}  # F26
-CLASS_TEMPLATE = "this person is feeling {emotion}."
 
 
 def recognition(

@@ -18,11 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cache.captions import CLASS_TEMPLATE
 from cache.disk import translate_os_errors, write_text, writer_lock
 from cache.stores import Stores, open_stores
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.folds import Fold, session_folds, speaker_folds
-from pipeline.evaluation.recognition import CLASS_TEMPLATE, pooled_recognition, zero_shot
+from pipeline.evaluation.recognition import pooled_recognition, zero_shot
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.experiments.compare import mean_and_std_cells, served
 from pipeline.training.train import train

@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
-from pipeline.core.config import AnyObjective, CustomObjectiveConfig, RankingConfig
-from pipeline.core.errors import EmotionRankError
+from pipeline.core.config import (
+    AnyObjective,
+    CustomObjectiveConfig,
+    RankingConfig,
+    RidgeConfig,
+    SoftTargetsConfig,
+    TrainConfig,
+)
+from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.plugins import Plugin, find, translate_errors
+from pipeline.objectives.grid import WithGrid
 from pipeline.objectives.rank_n_contrast import Ranking
 from pipeline.objectives.soft_targets import fit_soft_targets
-
-
-class Objective(Protocol):
-    """The loss of a method: `Ranking`, `SoftTargets` or a plugin's `CustomLoss`."""
-
-    recordable: ClassVar[bool]  # whether a CUDA graph of its work may be replayed
-
-    def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor, /) -> Any:
-        """What depends on labels and frozen features alone, for (S, B) rows of `pairs` and their captions.
-
-        What is prepared for S batches has `[s]`, what was prepared for one of them.
-        """
-
-    def loss(self, logits: Tensor, prepared: Any) -> Tensor:
-        """The mean loss of (..., B, B) logits (cosine / tau) under autograd: a scalar."""
-
-    def gradient(self, logits: Tensor, prepared: Any, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
-        """Each batch's loss (...) and its gradient (..., B, B), without autograd.
-
-        Leading dimensions that `prepared` lacks share it. Without `with_gradient` the gradient is empty.
-        """
+from pipeline.objectives.space import LogitsObjective, Objective, SharedSpace, Slopes, State
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B pairs as a plugin's loss sees them; leading dimensions are of several batches. Each field is read when used."""
+    """B pairs and M extra texts as a plugin's loss sees them; leading dimensions are of several batches.
+
+    Each field is read when it is used.
+    """
 
     pairs: CachedPairs  # the training or the development set
     rows: Tensor  # (..., B) of `pairs`
-    captions: Tensor  # (..., B) rows of `pairs.text`, one caption each
+    captions: Tensor  # (..., B + M) rows of `pairs.text`: a caption of each pair, then the extra texts
+    space: SharedSpace | None = None  # of this batch, under autograd; None where a loss is asked for logits alone
+    state: State = field(default_factory=dict)  # tensors that are kept until the next step, and in checkpoints
 
     def __len__(self) -> int:
         return self.rows.shape[-1]
@@ -71,7 +64,22 @@ class Batch:
     @property
     def text(self) -> Tensor:
         """(..., B, Dt) float32 caption vectors of the frozen encoder, not standardised."""
-        return self.pairs.text[self.captions]
+        return self.pairs.text[self.captions[..., : len(self)]]
+
+    @property
+    def extra_text(self) -> Tensor:
+        """(..., M, Dt) float32 vectors of the extra texts: grid.texts of the plane, then class texts."""
+        return self.pairs.text[self.captions[..., len(self) :]]
+
+    @property
+    def extra_points(self) -> Tensor:
+        """(..., M, 2) float64 valence and arousal that the extra texts describe, 0.5 to 7; NaN for a class text."""
+        return self.pairs.extra(self.captions[..., len(self) :])[0]
+
+    @property
+    def extra_emotion(self) -> Tensor:
+        """(..., M) int64 codes of the category that an extra text names; -1 for a point of the plane."""
+        return self.pairs.extra(self.captions[..., len(self) :])[1]
 
     @property
     def speech(self) -> Tensor:
@@ -87,7 +95,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class CustomLoss:
+class CustomLoss(Objective):
     """A plugin's loss with its settings.
 
     A loss that is not finite is not refused here: a sweep's trial may diverge, and fails alone.
@@ -100,64 +108,86 @@ class CustomLoss:
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Batch:
         return Batch(pairs, rows, captions)
 
-    def loss(self, logits: Tensor, prepared: Batch) -> Tensor:
-        flat = logits.reshape(-1, *logits.shape[-2:]).unbind()
-        return torch.stack([self._loss_of_batch(batch, prepared, index) for index, batch in enumerate(flat)]).mean()
+    def space_loss(self, space: SharedSpace, prepared: Batch) -> Tensor:
+        return self._loss_of_batch(space, prepared, 0, space.states[0] if space.states else {})
 
-    def gradient(self, logits: Tensor, prepared: Batch, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
-        flat = logits.detach().reshape(-1, *logits.shape[-2:])
-        losses, gradients = flat.new_empty(len(flat)), torch.empty_like(flat if with_gradient else flat[:0])
-        with torch.set_grad_enabled(with_gradient):
-            for index, batch in enumerate(flat):
-                variable = batch.clone().requires_grad_(with_gradient)
-                loss = self._loss_of_batch(variable, prepared, index)
-                losses[index] = loss.detach()
-                if not with_gradient:
-                    continue
-                gradient = None
-                if loss.requires_grad:
-                    with translate_errors(self.plugin, self.plugin.source, "a loss that autograd can follow"):
-                        (gradient,) = torch.autograd.grad(loss, variable, allow_unused=True)
-                if gradient is None:
-                    found = "its loss does not depend on the logits"
-                    action = "Compute it from the logits, without detaching."
-                    raise EmotionRankError(self.plugin, found, "one with a gradient", action)
-                gradients[index] = gradient
-        return losses.view(logits.shape[:-2]), gradients.view(logits.shape) if with_gradient else gradients.flatten()
+    def space_losses(self, space: SharedSpace, prepared: Batch) -> Tensor:
+        with torch.no_grad():
+            losses = [
+                self._loss_of_batch(space.of_batch(index), prepared, index, dict(space.states[0]))
+                for index in range(len(space.speech))
+            ]
+        return torch.stack(losses)
 
-    def _loss_of_batch(self, logits: Tensor, prepared: Batch, index: int) -> Tensor:
-        """The loss of (B, B) logits, those at `index` of all leading dimensions.
+    def space_gradient(self, space: SharedSpace, prepared: Batch) -> tuple[Tensor, Slopes]:
+        losses, slopes = [], []
+        for c, state in enumerate(space.states):
+            part = space.of_batch(c)
+            speech, text = part.speech * part.speech_length, part.text * part.text_length
+            leaves = [leaf.requires_grad_() for leaf in (speech, text, part.log_scale.clone())]
+            loss = self._loss_of_batch(SharedSpace.of(speech, text, leaves[2]), prepared, 0, state)
+            gradients: Sequence[Tensor | None] = [None]
+            if loss.requires_grad:
+                with translate_errors(self.plugin, self.plugin.source, "a loss that autograd can follow"):
+                    gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+            if all(gradient is None for gradient in gradients):
+                found = "its loss does not depend on the logits or the space"
+                action = "Compute it from these, without detaching."
+                raise EmotionRankError(self.plugin, found, "one with a gradient", action)
+            losses.append(loss.detach())
+            pairs = zip(gradients, leaves, strict=True)
+            slopes.append([torch.zeros_like(leaf) if slope is None else slope for slope, leaf in pairs])
+        return torch.stack(losses), Slopes(*(torch.stack(side) for side in zip(*slopes, strict=True)))
 
-        Leading dimensions that `prepared` lacks share it. Raises EmotionRankError for what is not one number.
+    def _loss_of_batch(self, space: SharedSpace, prepared: Batch, index: int, state: State) -> Tensor:
+        """The loss of one batch in the space, that at `index` of the leading dimension of `prepared`, if it has one.
+
+        Raises EmotionRankError for what is not one number, or a state that is not of tensors.
         """
-        rows, captions = (tensor.reshape(-1, len(prepared)) for tensor in (prepared.rows, prepared.captions))
-        batch = Batch(prepared.pairs, rows[index % len(rows)], captions[index % len(rows)])
+        batch = prepared if prepared.rows.dim() == 1 else prepared[index]
+        batch = replace(batch, space=space, state=state)
         with translate_errors(self.plugin, self.plugin.source, "a loss of (logits, batch)"):
-            loss = self.plugin.make(logits, batch, **self.settings)
+            loss = self.plugin.make(space.logits()[:, : len(batch)], batch, **self.settings)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             shape = f" of shape {tuple(loss.shape)}, {loss.dtype}" if isinstance(loss, Tensor) else ""
             found = f"it returned a {type(loss).__name__}{shape}"
             raise EmotionRankError(self.plugin, found, "one number, as a tensor", "Return the mean over the batch.")
+        kept: Any
+        for name, kept in state.items():
+            if not isinstance(kept, Tensor):
+                found = f"a {type(kept).__name__} as batch.state[{name!r:.40}]"
+                raise EmotionRankError(self.plugin, found, "tensors, which a checkpoint can hold", "Keep a tensor.")
+            state[name] = kept.detach()
         return loss.reshape(())
 
 
-def required_labels(config: AnyObjective) -> Sequence[str]:
+def required_labels(config: TrainConfig) -> Sequence[str]:
     """The numeric labels without which a row cannot be trained on. Categories may be unknown (soft_targets)."""
-    if isinstance(config, CustomObjectiveConfig):
-        return find("objective", config.name).labels
-    return config.labels if isinstance(config, RankingConfig) else ()
+    objective = config.objective
+    own: Sequence[str] = ()
+    if isinstance(objective, CustomObjectiveConfig):
+        own = find("objective", objective.name).labels
+    elif isinstance(objective, RankingConfig):
+        own = objective.labels
+    kernel = isinstance(objective, SoftTargetsConfig) and objective.targets == "kernel"
+    in_plane = kernel or isinstance(objective, RidgeConfig) or config.start == "ridge" or config.grid.texts > 0
+    return tuple(dict.fromkeys((*own, *(("valence", "arousal") if in_plane else ()))))
 
 
-def objective_of(config: AnyObjective, train: CachedPairs) -> Objective:
+def objective_of(config: TrainConfig, train: CachedPairs) -> Objective:
     """The objective of `config`; SmoothCLAP's standardisation is fitted on the training pairs.
 
     Raises UsageError where the stores lack the acoustic features it needs, or its plugin is not registered.
     """
-    if isinstance(config, CustomObjectiveConfig):
-        return CustomLoss(find("objective", config.name), config.settings)
-    if isinstance(config, RankingConfig):
-        return Ranking(config)
-    return fit_soft_targets(config, train)
+    named = config.objective
+    if isinstance(named, CustomObjectiveConfig):
+        return CustomLoss(find("objective", named.name), named.settings)
+    if isinstance(named, RidgeConfig):
+        found = "a closed form, which takes no steps"
+        raise UsageError("objective ridge", found, "an objective that is trained", "Fit it with train-heads.")
+    built_in: LogitsObjective
+    built_in = Ranking(named) if isinstance(named, RankingConfig) else fit_soft_targets(named, train)
+    return WithGrid(built_in, config.grid) if config.grid.texts else built_in
 
 
 def where_to_look(config: AnyObjective) -> str:

@@ -33,6 +33,7 @@ from pipeline.objectives.label_order import (
     RankOrder,
     label_order,
 )
+from pipeline.objectives.space import LogitsObjective
 
 Denominator = Literal["at_least", "beyond", "beyond_and_self"]
 # With AVX-512 numpy's float64 exp and log take half of torch's time; without it they take up to 2.7 times as long.
@@ -117,8 +118,8 @@ def rank_n_contrast_gradient(
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Rank-N-Contrast as an objective (`pipeline.objectives.base.Objective`)."""
+class Ranking(LogitsObjective):
+    """Rank-N-Contrast as an objective (`pipeline.objectives.space.Objective`)."""
 
     config: RankingConfig
     recordable: ClassVar[bool] = True

@@ -4,6 +4,7 @@
     targets = same_class(emotions)                            # SupCon across modalities
     targets = gemo(emotions, genders, alpha=0.8, mix="targets")
     targets = smooth(acoustics, texts, beta=0.5, gamma=0.1, temperature=0.07)
+    targets = kernel(labels[:, :2], emotions, width=0.7, class_share=0.3)
     loss = soft_target_loss(cosines / tau, targets, divergence="cross_entropy")
 
 Codes are integers; a row whose category is unknown has code -1 and is a match for nothing but itself.
@@ -21,6 +22,7 @@ from torch.nn.functional import normalize
 from cache.pairs import CachedPairs
 from pipeline.core.config import SoftTargetsConfig
 from pipeline.core.errors import UsageError
+from pipeline.objectives.space import LogitsObjective
 
 Divergence = Literal["cross_entropy", "kl"]
 UNKNOWN = -1
@@ -42,8 +44,8 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class SoftTargets:
-    """One of the family as an objective (`pipeline.objectives.base.Objective`).
+class SoftTargets(LogitsObjective):
+    """One of the family as an objective (`pipeline.objectives.space.Objective`).
 
     SmoothCLAP's features are standardised by `acoustic_mean` and `acoustic_std`, (F,), of the training pairs.
     """
@@ -61,6 +63,8 @@ class SoftTargets:
             return same_class(pairs.emotion[rows])
         if config.targets == "gemo":
             return gemo(pairs.emotion[rows], pairs.gender[rows], alpha=config.alpha, mix=config.mix)
+        if config.targets == "kernel":
+            return kernel(pairs.labels[rows][..., :2], pairs.emotion[rows], config.kernel_width, config.class_share)
         assert pairs.acoustic is not None
         acoustic = (pairs.acoustic[rows] - self.acoustic_mean) / self.acoustic_std
         text = pairs.text[captions]
@@ -163,6 +167,24 @@ def smooth(acoustic: Tensor, text: Tensor, *, beta: float, gamma: float, tempera
     by_text = (text @ text.mT / temperature).softmax(-1)
     diagonal = torch.eye(acoustic.shape[-2], device=acoustic.device, dtype=acoustic.dtype)
     return targets_of((1 - beta) * diagonal + beta * ((1 - gamma) * by_audio + gamma * by_text))
+
+
+def kernel(points: Tensor, emotion: Tensor, width: float, class_share: float = 0.0) -> Targets:
+    """Gaussian targets (y-Aware InfoNCE): rows of exp(-d_ij^2 / 2 width^2) that sum to 1.
+
+    points: (..., N, 2) valence and arousal. `class_share` of the targets are SupCon's of the (..., N) `emotion` codes.
+    Width -> 0 is CLAP where no two labels are equal.
+    """
+    near = kernel_logits(points, points, width).softmax(-1).to(torch.get_default_dtype())
+    if not class_share:
+        return targets_of(near)
+    return targets_of((1 - class_share) * near + class_share * same_class(emotion).rows)
+
+
+def kernel_logits(points: Tensor, others: Tensor, width: float) -> Tensor:
+    """(..., N, K) and (..., M, K) points -> (..., N, M) float64 logarithms of the Gaussian kernel: -d^2 / 2 width^2."""
+    differences = points.double()[..., :, None, :] - others.double()[..., None, :, :]
+    return differences.square().sum(-1) / (-2 * width**2)
 
 
 def targets_of(rows: Tensor) -> Targets:

@@ -1,6 +1,4 @@
-"""The training step: first in its readable form, then fast, for the heads of C configurations side by side.
-
-    train-heads STORES -o step=reference      # trains by the readable form; the same to rounding
+"""The training step, fast, for the heads of C configurations side by side; `reference_step` is its readable form.
 
 `BatchedHeads` stacks the parameters of C configurations (a single training is C = 1). One product projects a batch for
 all of them and one makes all gradients of a weight; the loss's gradient comes out of its forward pass; the optimiser is
@@ -17,75 +15,21 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from torch.optim.adam import adam
 
-from pipeline.core.config import TrainConfig
-from pipeline.objectives.base import Objective
-from pipeline.training.heads import EPSILON, MAX_SCALE, Heads
+from pipeline.objectives.space import EPSILON, Objective, SharedSpace, Slopes, State
+from pipeline.training.heads import MAX_SCALE
+from pipeline.training.reference_step import NORM_EPSILON, HeadsConfig, Schedule, reference_step
 
 MAX_EXPONENT = 709.0  # of e in a float64; the scale of a training that diverges gets beyond
 TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")
 
 Step = Callable[[Tensor, Tensor, Sequence[Any]], Tensor]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate over a training of `steps` steps: constant (the paper's), or warmed up and decayed."""
-
-    steps: int
-    shape: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: float = 0.0  # share of the steps over which it rises linearly
-
-    def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at step 0 to `steps` - 1; a decay ends just above 0."""
-        rising = round(self.warmup * self.steps)
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        if self.shape == "constant":
-            return 1.0
-        left = 1 - (step - rising) / max(1, self.steps - rising)
-        return left if self.shape == "linear" else (1 - math.cos(math.pi * left)) / 2
-
-
-@dataclass(frozen=True)
-class HeadsConfig:
-    """One configuration: its heads before the first step, and how they train."""
-
-    heads: Heads
-    objective: Objective
-    learning_rate: float
-    weight_decay: float = 0.0
-    schedule: Schedule = Schedule(1)
-
-
-def heads_config(config: TrainConfig, heads: Heads, objective: Objective, *, steps: int) -> HeadsConfig:
-    """`heads`, to be trained as `config` says in epochs of `steps` steps."""
-    schedule = Schedule(config.epochs * steps, config.schedule, config.warmup)
-    return HeadsConfig(heads, objective, config.learning_rate, config.weight_decay, schedule)
-
-
-def reference_step(
-    config: HeadsConfig, adam: torch.optim.Adam, *, speech: Tensor, text: Tensor, prepared: Any
-) -> Tensor:
-    """One training step in plain autograd: what `BatchedHeads.step` computes by hand.
-
-    speech (B, Da) and text (B, Dt) are standardised; `prepared` is the objective's for these pairs. Returns the loss
-    before the step.
-    """
-    audio_unit, text_unit = config.heads.project(speech, text)  # (B, dim) each
-    logits = audio_unit @ text_unit.mT * config.heads.log_scale.exp()  # (B, B), cosine / temperature
-    loss = config.objective.loss(logits, prepared)
-    adam.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    adam.step()
-    config.heads.clamp_scale()
-    return loss.detach()
 
 
 @dataclass(frozen=True)
@@ -95,6 +39,13 @@ class _AdamGroup:
     config: HeadsConfig  # one of them
     rate: Tensor  # (), of the coming step
     tensors: dict[str, Any]  # their parameters and moments, as `adam` takes them
+
+
+class _Norm(NamedTuple):
+    """A batch-normalised projection before bias and activation."""
+
+    units: Tensor  # (B, C * dim)
+    std: Tensor  # (C * dim,)
 
 
 class BatchedHeads:
@@ -112,6 +63,11 @@ class BatchedHeads:
         )
         device = first.audio.weight.device
         self._adam_steps = torch.zeros(self.count, len(TRAINED), device=device)
+        self.norm, self._configs = configs[0].norm, list(configs)
+        temperatures = [config.temperature.log_scale(0) is not None for config in configs]
+        self._scheduled = torch.tensor(temperatures, device=device) if any(temperatures) else None  # (C,) not learned
+        self._scheduled_scale = torch.zeros(self.count, device=device, dtype=self.stacked["log_scale"].dtype)
+        self.states: list[State] = [{} for _ in configs]  # what plugins' losses keep from step to step
         alike: dict[tuple[float, float, Schedule], list[int]] = {}
         for c, config in enumerate(configs):
             alike.setdefault((config.learning_rate, config.weight_decay, config.schedule), []).append(c)
@@ -151,47 +107,75 @@ class BatchedHeads:
         return losses
 
     def set_learning_rates(self) -> None:
-        """Set the learning rates of the coming step."""
+        """Set the learning rates of the coming step, and the temperatures that are not learned."""
         for group in self._groups:
             group.rate.fill_(group.config.learning_rate * group.config.schedule.factor(self.steps_done))
+        if self._scheduled is not None:
+            scales = [config.temperature.log_scale(self.steps_done) or 0.0 for config in self._configs]
+            self._scheduled_scale.copy_(torch.tensor(scales, dtype=self._scheduled_scale.dtype))
 
     def update(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
         """`step` at the learning rates that are set: work for the device alone, so that CUDA can record it."""
         threads = torch.get_num_threads() if speech.device.type == "cpu" else 1
         parts = threads if self.count * self.dim % threads == 0 else 1  # which share the rows of the weights
-        audio_unit, audio_length = self._project("audio", speech, parts)
-        text_unit, text_length = self._project("text", text, parts)
-        scale = self.stacked["log_scale"].exp().view(-1, 1, 1)
-        logits = (audio_unit @ text_unit.mT).mul_(scale)  # (C, B, B)
-        losses, slope = self._losses(logits, prepared)
-        torch.sum(slope * logits, (1, 2), out=self._gradients["log_scale"])
-        slope.mul_(scale)
-        audio_slope, text_slope = slope @ text_unit, slope.mT @ audio_unit
-        self._backward("audio", speech, audio_slope, (audio_unit, audio_length), parts=parts)
-        self._backward("text", text, text_slope, (text_unit, text_length), parts=parts)
+        self._set_scheduled_scales()
+        audio, audio_length, audio_norm = self._project("audio", speech, parts)
+        words, text_length, text_norm = self._project("text", text, parts)
+        space = SharedSpace(audio, words, audio_length, text_length, self.stacked["log_scale"], self.states)
+        losses, slopes = self._losses(space, prepared)
+        self._gradients["log_scale"].copy_(slopes.log_scale)
+        self._backward("audio", speech, slopes.speech, unit=audio, norm=audio_norm, parts=parts)
+        self._backward("text", text, slopes.text, unit=words, norm=text_norm, parts=parts)
         for group in self._groups:
             adam(
                 **group.tensors, max_exp_avg_sqs=[], lr=group.rate, weight_decay=group.config.weight_decay, fused=True,
                 capturable=speech.is_cuda, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
             )  # fmt: skip
         self.stacked["log_scale"].clamp_(max=math.log(MAX_SCALE))
+        self._set_scheduled_scales()
         return losses
 
-    def project(self, c: int, side: str, vectors: Tensor) -> Tensor:
-        """Configuration c's unit vectors (..., dim) of standardised vectors of a `side`, "audio" or "text"."""
-        heads = self._rows(self.stacked, c)
-        return self._normalise(linear(vectors, heads[f"{side}.weight"], heads[f"{side}.bias"]))[0]
+    def _set_scheduled_scales(self) -> None:
+        if self._scheduled is not None:
+            learned = self.stacked["log_scale"]
+            learned.copy_(torch.where(self._scheduled, self._scheduled_scale, learned))
 
-    def losses(self, c: int, cosines: Tensor, prepared: Sequence[Any]) -> Tensor:
-        """Configuration c's loss of each batch, (S,), for (S, B, B) cosines."""
+    def project(self, c: int, side: str, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Configuration c's unit vectors (..., dim) of standardised vectors of a `side`, "audio" or "text".
+
+        And their lengths (..., 1) before normalisation.
+        """
+        heads = self._folded(c)
+        return self._normalise(linear(vectors, heads[f"{side}.weight"], heads[f"{side}.bias"]))
+
+    def losses(
+        self, c: int, speech: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], prepared: Sequence[Any]
+    ) -> Tensor:
+        """Configuration c's loss of each of S batches, (S,), of what `project` returned for them."""
         index = self._objective_of[c]
-        logits = cosines * self.stacked["log_scale"][c].exp()
-        return self.objectives[index].gradient(logits, prepared[index], with_gradient=False)[0]
+        log_scale = self.stacked["log_scale"][c]
+        space = SharedSpace(speech[0], text[0], speech[1], text[1], log_scale, [self.states[c]])
+        return self.objectives[index].space_losses(space, prepared[index])
 
     def state(self, c: int) -> dict[str, Tensor]:
-        """A copy of configuration c's trained parameters: part of a state dict of `Heads`."""
-        copies = {name: tensor.clone() for name, tensor in self._rows(self.stacked, c).items()}
+        """A copy of configuration c's trained parameters, part of a state dict of `Heads`; a norm is folded in."""
+        copies = {name: tensor.clone() for name, tensor in self._folded(c).items()}
         return copies | {"log_scale": copies["log_scale"].view(())}
+
+    def _folded(self, c: int) -> dict[str, Tensor]:
+        """Configuration c's parameters, with a norm as weights and biases: the norm of all training vectors.
+
+        A unit w . x has the mean w . mean(x) and the variance w' cov(x) w, so that no running average is needed.
+        """
+        heads, statistics = self._rows(self.stacked, c), self._configs[c].statistics
+        for side, of_side in (statistics or {}).items():
+            weight = heads[f"{side}.weight"].double()
+            if self.norm == "batch":
+                variance = (weight @ of_side.covariance * weight).sum(1, keepdim=True)
+                weight = weight / (variance + NORM_EPSILON).sqrt()
+            heads[f"{side}.bias"] = (heads[f"{side}.bias"] - weight @ of_side.mean).to(heads[f"{side}.bias"].dtype)
+            heads[f"{side}.weight"] = weight.to(heads[f"{side}.weight"].dtype)
+        return heads
 
     def temperatures(self) -> list[float]:
         return [math.exp(min(-scale, MAX_EXPONENT)) for scale in self.stacked["log_scale"].tolist()]
@@ -200,32 +184,45 @@ class BatchedHeads:
         """All that another `BatchedHeads` of the same configurations needs to resume with the same bits; no copies."""
         kinds = {"heads": self.stacked, "first": self._first_moments, "second": self._second_moments}
         tensors = {f"{kind}.{name}": tensor for kind, stacked in kinds.items() for name, tensor in stacked.items()}
-        return tensors | {"steps": self._adam_steps}
+        states = {f"state.{c}.{name}": kept for c, state in enumerate(self.states) for name, kept in state.items()}
+        return tensors | {"steps": self._adam_steps} | states
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Load a `checkpoint`. KeyError, ValueError or OverflowError where it does not fit; then nothing is changed."""
-        mine = self.checkpoint()
+        mine = {name: tensor for name, tensor in self.checkpoint().items() if not name.startswith("state.")}
         for name, tensor in mine.items():
             if tensor.shape != tensors[name].shape:
                 raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
         self.steps_done = int(tensors["steps"][0, 0])
         for name, tensor in mine.items():
             tensor.copy_(tensors[name])
+        self.states = [{} for _ in self._configs]
+        for name in tensors:
+            if name.startswith("state."):
+                _, c, kept = name.split(".", 2)
+                self.states[int(c)][kept] = tensors[name].clone()
 
     def _rows(self, stacked: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
         """Configuration c's rows of each stacked tensor, as views."""
         sizes = {name: 1 if name == "log_scale" else self.dim for name in stacked}
         return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in stacked.items()}
 
-    def _project(self, side: str, inputs: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    def _project(self, side: str, inputs: Tensor, parts: int) -> tuple[Tensor, Tensor, _Norm | None]:
         """Unit vectors (C, B, dim) of standardised inputs (B, D), and the lengths (C, B, 1) that were divided out."""
-        weight, bias = self.stacked[f"{side}.weight"], self.stacked[f"{side}.bias"]
+        weight, bias, norm = self.stacked[f"{side}.weight"], self.stacked[f"{side}.bias"], None
         if parts == 1:
-            projected = linear(inputs, weight, bias)  # (B, C * dim)
+            projected = linear(inputs, weight, bias if self.norm == "none" else None)  # (B, C * dim)
         else:
             by_part = torch.bmm(inputs.expand(parts, -1, -1), weight.view(parts, -1, inputs.shape[1]).mT)
-            projected = by_part.transpose(0, 1).reshape(len(inputs), -1).add_(bias)
-        return self._normalise(projected.view(-1, self.count, self.dim).transpose(0, 1))
+            projected = by_part.transpose(0, 1).reshape(len(inputs), -1)
+        if self.norm != "none":
+            projected = projected.sub_(projected.mean(0))
+        if self.norm == "batch":
+            std = (projected.square().mean(0) + NORM_EPSILON).sqrt_()
+            norm = _Norm(projected.div_(std).clone(), std)
+        if self.norm != "none" or parts != 1:
+            projected.add_(bias)
+        return *self._normalise(projected.view(-1, self.count, self.dim).transpose(0, 1)), norm
 
     def _normalise(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors after the activation, and their lengths before; in place."""
@@ -234,30 +231,35 @@ class BatchedHeads:
         length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True).clamp_min_(EPSILON)
         return projected.div_(length), length
 
-    def _losses(self, logits: Tensor, prepared: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """(C,) losses and their (C, B, B) gradient."""
+    def _losses(self, space: SharedSpace, prepared: Sequence[Any]) -> tuple[Tensor, Slopes]:
+        """(C,) losses and their gradient."""
         if len(self.objectives) == 1:
-            return self.objectives[0].gradient(logits, prepared[0])
-        losses, gradient = logits.new_empty(self.count), torch.empty_like(logits)
+            return self.objectives[0].space_gradient(space, prepared[0])
+        losses = torch.empty_like(space.log_scale)
+        slopes = Slopes(*map(torch.empty_like, (space.speech, space.text, space.log_scale)))
         for objective, configs, of_objective in zip(self.objectives, self._configs_of, prepared, strict=True):
-            losses[configs], gradient[configs] = objective.gradient(logits[configs], of_objective)
-        return losses, gradient
+            losses[configs], part = objective.space_gradient(space.of_configurations(configs), of_objective)
+            slopes.speech[configs], slopes.text[configs] = part.speech, part.text
+            slopes.log_scale[configs] = part.log_scale
+        return losses, slopes
 
     def _backward(
-        self, side: str, inputs: Tensor, slope: Tensor, projected: tuple[Tensor, Tensor], *, parts: int
+        self, side: str, inputs: Tensor, slope: Tensor, *, unit: Tensor, norm: _Norm | None, parts: int
     ) -> None:
-        """From the gradient (C, B, dim) of the unit vectors to that of the weight and the bias."""
-        unit, length = projected
-        slope = slope.sub_(unit * (slope * unit).sum(-1, keepdim=True)).div_(length)
+        """From the gradient (C, B, dim) of the vectors before normalisation to that of the weight and the bias."""
         if self.activation == "relu":
             slope.mul_(unit.sign())  # 1 where the ReLU let through; as bools, .3 ms of a step more
         slope = slope.transpose(0, 1).reshape(len(inputs), -1)  # (B, C * dim)
+        torch.sum(slope, 0, out=self._gradients[f"{side}.bias"])
+        if self.norm != "none":
+            slope = slope - slope.mean(0)
+        if norm is not None:
+            slope = slope.sub_(norm.units * (slope * norm.units).mean(0)).div_(norm.std)
         torch.bmm(
             slope.view(len(slope), parts, -1).permute(1, 2, 0),
             inputs.expand(parts, -1, -1),
             out=self._gradients[f"{side}.weight"].view(parts, -1, inputs.shape[1]),
         )
-        torch.sum(slope, 0, out=self._gradients[f"{side}.bias"])
 
 
 class ReferenceHeads(BatchedHeads):
@@ -280,6 +282,7 @@ class ReferenceHeads(BatchedHeads):
     def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
         (group,) = self._adam.param_groups
         group["lr"] = self._config.learning_rate * self._config.schedule.factor(self.steps_done)
-        loss = reference_step(self._config, self._adam, speech=speech, text=text, prepared=prepared[0])
+        batch = {"speech": speech, "text": text, "prepared": prepared[0]}
+        loss = reference_step(self._config, self._adam, **batch, step=self.steps_done, state=self.states[0])
         self.steps_done += 1
         return loss[None]

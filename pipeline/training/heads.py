@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from cache.disk import write_atomic
 from pipeline.core.errors import StoreCorrupt
+from pipeline.objectives.space import EPSILON
 
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
-EPSILON = 1e-8  # a ReLU row can be all zero (F7)
 HEADS_FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
 _FILE_NAMES = {"audio_std": "audio_spread", "text_std": "text_spread"}  # of the state dict -> of the file
 _METADATA, _CHECKSUM = "emotionrankclap", "checksum"

@@ -46,7 +46,7 @@ def replayed_step(
     `heads.step` itself returned.
     """
     speech, text = batch[0].clone(), batch[1].clone()
-    prepared = [type(each)(**{name: tensor.clone() for name, tensor in vars(each).items()}) for each in batch[2]]
+    prepared = [_cloned(each) for each in batch[2]]
     losses = torch.zeros(heads.count, device=speech.device, dtype=speech.dtype)
 
     def work() -> None:
@@ -70,11 +70,25 @@ def replayed_step(
         speech.copy_(new_speech)
         text.copy_(new_text)
         for static, new in zip(prepared, new_prepared, strict=True):
-            for name, tensor in vars(static).items():
-                tensor.copy_(getattr(new, name))
+            _copy_into(static, new)
         heads.set_learning_rates()
         replay()
         heads.steps_done += 1
         return losses.clone()
 
     return step
+
+
+def _cloned(prepared: Any) -> Any:
+    """A copy of what an objective prepared: a tensor, or a dataclass of such."""
+    if isinstance(prepared, Tensor):
+        return prepared.clone()
+    return type(prepared)(**{name: _cloned(part) for name, part in vars(prepared).items()})
+
+
+def _copy_into(static: Any, new: Any) -> None:
+    if isinstance(static, Tensor):
+        static.copy_(new)
+        return
+    for name, part in vars(static).items():
+        _copy_into(part, getattr(new, name))

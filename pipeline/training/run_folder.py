@@ -110,8 +110,8 @@ class Run:
         try:
             text = text_of(path)
             epochs = [json.loads(line)["epoch"] for line in text.splitlines()]
-            if epochs != list(range(1, self.config.epochs + 1)) or not text.endswith("\n"):
-                raise ValueError(f"{len(epochs)} lines of {self.config.epochs} epochs")
+            if epochs != list(range(1, self.config.last_epoch + 1)) or not text.endswith("\n"):
+                raise ValueError(f"{len(epochs)} lines of {self.config.last_epoch} epochs")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             found = f"cannot be read ({one_line_reason(error)})"
             raise StoreCorrupt(path, found, "a line an epoch", TRAIN_AGAIN) from None

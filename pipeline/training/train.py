@@ -25,19 +25,22 @@ from torch import Tensor
 
 from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
 from cache.fingerprint import canonical
-from cache.pairs import CachedPairs, cached_pairs
+from cache.pairs import CachedPairs
 from cache.stores import Stores, open_stores
-from pipeline.core.config import REQUIRE_PLUGINS, CustomObjectiveConfig, SoftTargetsConfig, TrainConfig
+from pipeline.core.config import REQUIRE_PLUGINS, CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig, TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
-from pipeline.objectives.base import Objective, objective_of, required_labels, where_to_look
-from pipeline.training.batched_heads import TRAINED, BatchedHeads, ReferenceHeads, heads_config
+from pipeline.objectives.base import objective_of, where_to_look
+from pipeline.objectives.space import Objective
+from pipeline.training.batched_heads import TRAINED, BatchedHeads, ReferenceHeads
 from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
+from pipeline.training.reference_step import heads_config
+from pipeline.training.ridge import Planes, fit_planes, plane_heads, start_from_planes
 from pipeline.training.run_folder import Run, begin_run, first_wrong
 from pipeline.training.tensorboard import EVENT_FILES, require_tensorboard, tensorboard_curves
-from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, fit_standardisation
+from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, load_training_data, needs_grid
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ def resolve_training(
 ) -> TrainConfig:
     """The config of a method's preset or file, a training preset's (`small_corpus`) and overrides on top."""
     if not isinstance(method, TrainConfig):
-        names = [str(method), *([f"training/{training}"] if training else [])]
+        names = [*([f"training/{training}"] if training else []), str(method)]  # a method's own settings win
         method = load_config(TrainConfig, names, overrides, kind="methods")
     elif isinstance(method.objective, CustomObjectiveConfig):
         method = validate(TrainConfig, method.model_dump(mode="json"), subject="the config", context=REQUIRE_PLUGINS)
@@ -68,6 +71,10 @@ def missing_inputs(stores: Stores, config: TrainConfig) -> str:
     """What `config` trains on and `stores` lack; empty where nothing is missing."""
     if config.style not in stores.captions.styles():
         return f"captions of style {config.style}"
+    if needs_grid(config) and config.style not in stores.captions.grid.columns["style"]:
+        return f"whole-grammar texts of style {config.style} (captions.grid)"
+    if config.grid.classes and not (stores.captions.classes and any(stores.manifest.emotion)):
+        return "emotions and class texts (captions.styles with template)"
     smooth = isinstance(config.objective, SoftTargetsConfig) and config.objective.targets == "smooth"
     return "acoustic features" if smooth and stores.acoustic is None else ""
 
@@ -99,17 +106,11 @@ def train(
     config = resolve_training(method, training=training, seeds=seeds, overrides=overrides)
     chosen, out = pick_device(device), Path(out)
     memory = _memory(config, stores, chosen, out, fresh)
-    required, resident = required_labels(config.objective), memory == "resident"
-    pairs, dev = (
-        cached_pairs(stores, split, style=config.style, require=required, device=chosen, resident=resident)
-        for split in ("train", "dev")
-    )
-    for note in pairs.notes + dev.notes:
-        log.info(note)
+    data = load_training_data(stores, config, chosen, resident=memory == "resident")
     origin = {
         "stores": str(stores.folder.resolve()),
         "fingerprint": stores.fingerprint(),
-        "data": data_digest(stores, pairs, dev),
+        "data": data_digest(stores, data.pairs, data.dev),
         "memory": memory,
     }
     with translate_os_errors(out), writer_lock(out), interruptible(out) as check, threads_restored():
@@ -120,11 +121,13 @@ def train(
                 log.warning(f"seed {seed} is trained again: {reason}")
                 del trained[str(seed)]
         run.record(trained)
-        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
-        fit_standardisation(standard.to(chosen), pairs, stores, config.standardise)
-        data = TrainingData(pairs, dev, config.batch_size, standard)
-        shared = SharedTraining(config, data, objective_of(config.objective, pairs), origin)
-        counts = f"{len(pairs):,} training and {len(dev):,} development pairs"
+        closed_form = isinstance(config.objective, RidgeConfig)
+        planes = fit_planes(data, config) if closed_form or config.start == "ridge" else None
+        if closed_form and planes is not None:
+            save_closed_form(run, planes, plane_heads(planes, data.standard))
+            return run
+        shared = SharedTraining(config, data, objective_of(config, data.pairs), origin, planes)
+        counts = f"{len(data.pairs):,} training and {len(data.dev):,} development pairs"
         log.info(f"{counts}; {config.epochs} epochs, seeds {config.seeds}")
         for seed in config.seeds:
             folder = run.seed_folder(seed)
@@ -137,15 +140,33 @@ def train(
     return run
 
 
+def save_closed_form(run: Run, planes: Planes, heads: Heads) -> None:
+    """Every seed's heads, which are the same: a closed form draws nothing. Its losses are the regressions' errors."""
+    error = planes.speech.error + planes.text.error
+    log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
+    for seed in run.config.seeds:
+        folder = run.seed_folder(seed)
+        make_folder(folder)
+        line = {"seed": seed, "epoch": 1, "train_loss": error, "dev_loss": error, "temperature": heads.temperature}
+        write_text(folder / "metrics.jsonl", json.dumps(line) + "\n")
+        about = {"method": run.config.method, "seed": seed, "epoch": 1, "dev_loss": error}
+        save_heads(heads, folder / "heads.safetensors", about)
+        run.finish(seed, {"epoch": 1, "dev_loss": error, "threads": 0})
+
+
 class SharedTraining:
     """What the seeds of a run share."""
 
     def __init__(
-        self, config: TrainConfig, data: TrainingData, objective: Objective, origin: Mapping[str, Any]
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        objective: Objective,
+        origin: Mapping[str, Any],
+        planes: Planes | None = None,
     ) -> None:
-        self.config, self.data, self.objective = config, data, objective
-        # checkpoints of before the setting `step` existed are resumed
-        settings = config.model_dump(mode="json", exclude={"seeds"} | ({"step"} if config.step == "auto" else set()))
+        self.config, self.data, self.objective, self.planes = config, data, objective, planes
+        settings = config.model_dump(mode="json", exclude={"seeds"})
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
         self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
         self.dev_batches = data.dev_batches([objective])
@@ -154,7 +175,11 @@ class SharedTraining:
         """Untrained heads of `seed`, a batch of one configuration."""
         heads = copy.deepcopy(self.data.standard)
         heads.initialise(seed, self.config.temperature)
-        return _STEPS[self.config.step]([heads_config(self.config, heads, self.objective, steps=self.data.steps)])
+        if self.planes is not None:
+            start_from_planes(heads, self.planes, seed)
+        statistics = self.data.statistics if self.config.norm != "none" else None
+        described = heads_config(self.config, heads, self.objective, steps=self.data.steps, statistics=statistics)
+        return _STEPS[self.config.step]([described])
 
     @cached_property
     def threads(self) -> int:
@@ -162,7 +187,8 @@ class SharedTraining:
         if self.config.threads != "auto":
             return self.config.threads
         heads, rng = self.heads(0), epoch_rng(-1, 0)  # of a seed that no config has
-        batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective]))
+        extra = self.data.extra
+        batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective], extra=extra))
         return choose_threads(lambda: self.data.step(heads, batches, 0))
 
 
@@ -247,9 +273,10 @@ class Trainer:
             if not of_this or not progress.best_epoch <= progress.epoch <= self.config.epochs:
                 raise ValueError("of another training")
             expected = self._tensors(self.heads.state(0))
-            if tensors.keys() != expected.keys() or any(
-                (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype)
-                for name, tensor in tensors.items()
+            kept = {name for name in tensors if name.startswith("state.")}  # a plugin's, of any shape
+            if tensors.keys() - kept != expected.keys() or any(
+                (tensor.shape, tensor.dtype) != (tensors[name].shape, tensors[name].dtype)
+                for name, tensor in expected.items()
             ):
                 raise ValueError("tensors of other shapes")
             self.heads.restore(tensors)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cache.pairs import CachedPairs, OnDisk
+from cache.pairs import CachedPairs, GridTexts, OnDisk, cached_pairs, class_texts, grid_texts
 from cache.stores import Stores
-from pipeline.objectives.base import Objective
+from pipeline.core.config import RidgeConfig, TrainConfig
+from pipeline.objectives.base import required_labels
+from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
 from pipeline.training.kernels import replayed_step
+from pipeline.training.reference_step import FeatureStatistics
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ class TrainingBatches:
     """S batches of B pairs, and what each objective prepared for them."""
 
     rows: Tensor  # (S, B) of pairs.speech
-    captions: Tensor  # (S, B) of pairs.text
+    captions: Tensor  # (S, B + M) of pairs.text: a caption of each pair, then M extra texts
     prepared: list[Any]  # by objective; `prepared[g][s]` is that of one batch
 
 
@@ -74,6 +78,8 @@ class TrainingData:
     dev: CachedPairs
     batch_size: int
     standard: Heads  # untrained; its mean and std are those of the training pairs
+    extra: int = 0  # grid texts in each batch, of those that the pairs have; with them come all class texts
+    grid: GridTexts | None = None  # not standardised
 
     def __post_init__(self) -> None:
         with torch.no_grad():
@@ -97,7 +103,8 @@ class TrainingData:
         The batches follow from (`seed`, `epoch`). `check` raises when it is time to stop.
         """
         losses = []
-        for batches in epoch_batches(self.pairs, self.batch_size, epoch_rng(seed, epoch), heads.objectives, part):
+        rng = epoch_rng(seed, epoch)
+        for batches in epoch_batches(self.pairs, self.batch_size, rng, heads.objectives, part, extra=self.extra):
             speech = self._from_disk(self.pairs, batches.rows)
             losses += [self.step(heads, batches, s, speech) for s in range(len(batches.rows))]
             check()
@@ -114,18 +121,41 @@ class TrainingData:
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[TrainingBatches]:
         """The development set's batches, always the same."""
-        return list(epoch_batches(self.dev, self.batch_size, torch.Generator().manual_seed(0), objectives))
+        rng = torch.Generator().manual_seed(0)
+        return list(epoch_batches(self.dev, self.batch_size, rng, objectives, extra=self.extra))
+
+    @cached_property
+    def statistics(self) -> dict[str, FeatureStatistics]:
+        """Of each side's standardised vectors; an utterance's captions share its weight, extra texts count as drawn."""
+        pairs, counts, size = self.pairs, self.pairs.offsets.diff(), min(self.batch_size, len(self.pairs))
+        weights = torch.zeros(len(self.text), dtype=torch.float64, device=self.device)
+        weights.index_add_(0, pairs.caption, (size / len(pairs) / counts.double()).repeat_interleave(counts))
+        if self.extra and pairs.extra_emotion is not None:
+            of_grid = pairs.extra_emotion == -1
+            weights[-len(of_grid) :] += torch.where(of_grid, self.extra / of_grid.sum(), 1.0)
+        weights /= weights.sum()
+        weight = torch.full((), 1 / len(pairs), dtype=torch.float64, device=self.device)
+        speech = ((part, weight.expand(len(part))) for part, _ in self.speech_chunks(pairs))
+        return {"audio": _weighted_statistics(speech), "text": _weighted_statistics([(self.text, weights)])}
+
+    def speech_chunks(self, pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:
+        """Standardised vectors (n, Da) of `pairs`, the training or the development set, with their points (n, 2)."""
+        for places in torch.split(torch.arange(len(pairs)), _DISK_ROWS):
+            vectors = self._from_disk(pairs, places)
+            if vectors is None:
+                vectors = (self.speech if pairs is self.pairs else self.dev_speech)[places]
+            yield vectors, pairs.labels[places.to(pairs.labels.device), :2]
 
     def dev_losses(self, heads: BatchedHeads, batches: Sequence[TrainingBatches]) -> list[float]:
         """Each configuration's mean loss over the development set's batches, which are projected many at a time."""
-        texts = [heads.project(c, "text", self.dev_text) for c in range(heads.count)]
+        texts = [heads.project(c, "text", self.dev_text) for c in range(heads.count)]  # vectors and lengths
         sums = torch.zeros(heads.count, dtype=torch.float64, device=self.device)
         for part in batches:
             speech = self._from_disk(self.dev, part.rows)
             speech = self.dev_speech[part.rows] if speech is None else speech
-            for c, text in enumerate(texts):
-                cosines = heads.project(c, "audio", speech) @ text[part.captions].mT
-                sums[c] += heads.losses(c, cosines, part.prepared).sum()
+            for c, (text, lengths) in enumerate(texts):
+                words = text[part.captions], lengths[part.captions]
+                sums[c] += heads.losses(c, heads.project(c, "audio", speech), words, part.prepared).sum()
         return (sums / sum(len(part.rows) for part in batches)).tolist()
 
     def _from_disk(self, pairs: CachedPairs, rows: Tensor) -> Tensor | None:
@@ -135,6 +165,46 @@ class TrainingData:
         return self.standard.standardise_side("audio", pairs.disk.read(rows.flatten())).view(*rows.shape, -1)
 
 
+def _weighted_statistics(parts: Iterable[tuple[Tensor, Tensor]]) -> FeatureStatistics:
+    """Of vectors (n, D) with weights (n,) that sum to 1 over all parts."""
+    mean, second = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for vectors, weights in parts:
+        mean = mean.to(vectors.device) + weights @ vectors.double()
+        second = second.to(vectors.device) + vectors.double().mT @ (vectors.double() * weights[:, None])
+    return FeatureStatistics(mean, second - torch.outer(mean, mean))
+
+
+def needs_grid(config: TrainConfig) -> bool:
+    """Whether it trains on the whole-grammar texts (captions.grid)."""
+    objective = config.objective
+    of_grid = objective.texts == "grid" if isinstance(objective, RidgeConfig) else config.start == "ridge"
+    return of_grid or config.grid.texts > 0
+
+
+def load_training_data(
+    stores: Stores, config: TrainConfig, device: torch.device, *, resident: bool = True
+) -> TrainingData:
+    """What `config` trains on: the train and dev splits of `stores`, with extra texts where it asks for them.
+
+    Without `resident` the speech vectors stay on disk. Raises UsageError where something is missing.
+    """
+    pairs, dev = (
+        cached_pairs(
+            stores, split, style=config.style, require=required_labels(config), device=device, resident=resident
+        )
+        for split in ("train", "dev")
+    )
+    for note in pairs.notes + dev.notes:
+        log.info(note)
+    grid = grid_texts(stores, config.style, device=device) if needs_grid(config) else None
+    if grid is not None and config.grid.texts:
+        classes = class_texts(stores, device=device) if config.grid.classes else None
+        pairs, dev = pairs.with_extra(grid, classes), dev.with_extra(grid, classes)
+    standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
+    fit_standardisation(standard.to(device), pairs, stores, config.standardise)
+    return TrainingData(pairs, dev, config.batch_size, standard, config.grid.texts, grid)
+
+
 def epoch_rng(seed: int, epoch: int) -> torch.Generator:
     """Every draw of one epoch: its order and its captions."""
     mixed = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
@@ -142,16 +212,24 @@ def epoch_rng(seed: int, epoch: int) -> torch.Generator:
 
 
 def epoch_batches(
-    pairs: CachedPairs, size: int, rng: torch.Generator, objectives: Sequence[Objective], part: slice = slice(None)
+    pairs: CachedPairs,
+    size: int,
+    rng: torch.Generator,
+    objectives: Sequence[Objective],
+    part: slice = slice(None),
+    *,
+    extra: int = 0,
 ) -> Iterator[TrainingBatches]:
     """The batches of `size` pairs of one epoch, or of `part` of its steps, up to `_STEPS_AHEAD` at a time.
 
-    Rows that fill no batch are left to the next shuffle.
+    Rows that fill no batch are left to the next shuffle. `extra` grid texts are drawn for each batch.
     """
     size = min(size, len(pairs))
     rows = pairs.shuffled(rng).to(pairs.text.device)
-    rows = rows[: len(rows) // size * size].view(-1, size)[part]
-    captions = pairs.draw_captions(rng)
-    for chunk in torch.split(rows, max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))):
-        drawn = captions[chunk]
+    rows = rows[: len(rows) // size * size].view(-1, size)
+    captions = pairs.draw_captions(rng)[rows]
+    if extra:
+        captions = torch.cat([captions, pairs.draw_extra(extra, len(rows), rng)], 1)
+    steps = max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))
+    for chunk, drawn in zip(torch.split(rows[part], steps), torch.split(captions[part], steps), strict=True):
         yield TrainingBatches(chunk, drawn, [objective.prepare(pairs, chunk, drawn) for objective in objectives])

@@ -23,8 +23,9 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import BatchedHeads, heads_config
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
+from pipeline.training.reference_step import heads_config
 from pipeline.training.train import resolve_training
 from pipeline.training.training_data import TrainingData
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
@@ -56,7 +57,7 @@ def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdin
     pairs, dev = (cached_pairs(stores, split, style=config.style) for split in ("train", "dev"))
     standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
     material = TrainingData(pairs, dev, config.batch_size, standard)
-    objective = objective_of(config.objective, pairs)
+    objective = objective_of(config, pairs)
     batches = material.dev_batches([objective])
     found = []
     for seed in range(seeds):

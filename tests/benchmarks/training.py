@@ -22,10 +22,11 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores, open_stores
-from pipeline.core.config import RankingConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads, save_tensors
+from pipeline.training.reference_step import HeadsConfig
 from pipeline.training.train import train
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng
 from tests.benchmarks.ranking import published_loop
@@ -61,7 +62,7 @@ def main() -> None:
 
 def compare_steps(stores: Stores, pairs: CachedPairs, dev: CachedPairs, threads: int, rounds: int) -> None:
     """Milliseconds a step, every way in turn."""
-    objective = objective_of(RankingConfig(), pairs)
+    objective = objective_of(TrainConfig(), pairs)
     heads = Heads(1024, 768)
     heads.initialise(0)
     material = TrainingData(pairs, dev, BATCH, heads)
@@ -101,7 +102,7 @@ class Plain:
     def __init__(self, heads: Heads, pairs: CachedPairs, dev: CachedPairs, stores: Stores) -> None:
         self.heads, self.pairs = copy.deepcopy(heads), pairs
         self.adam = torch.optim.Adam(self.heads.parameters(), lr=1e-4)
-        self.objective = objective_of(RankingConfig(), pairs)
+        self.objective = objective_of(TrainConfig(), pairs)
         self.file = h5py.File(stores.audio.path)
         self.texts = h5py.File(stores.text.path)
         self.text_rows = stores.captions.links("dimensional", len(stores.manifest))
@@ -135,7 +136,7 @@ def shares(material: TrainingData, scratch: Path, threads: int, rounds: int) -> 
     """What an epoch spends on steps, validation and the checkpoint."""
     heads = Heads(1024, 768)
     heads.initialise(0)
-    stack = BatchedHeads([HeadsConfig(heads, objective_of(RankingConfig(), material.pairs), 1e-4)])
+    stack = BatchedHeads([HeadsConfig(heads, objective_of(TrainConfig(), material.pairs), 1e-4)])
     dev = material.dev_batches(stack.objectives)
     took: dict[str, list[float]] = {"steps": [], "validation": [], "checkpoint": []}
     for _ in range(rounds):

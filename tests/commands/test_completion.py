@@ -76,7 +76,11 @@ def each(start: str, *ends: str) -> list[str]:
         ("train_heads", [""], ["<dir>"]),
         ("train_heads", ["stores", "sup"], ["<file>", "supcon"]),
         ("train_heads", ["stores", "--training", ""], ["fast", "paper", "small_corpus"]),
-        ("train_heads", ["s", "-o", "objective.name="], each("objective.name", "rank_n_contrast", "soft_targets")),
+        (
+            "train_heads",
+            ["s", "-o", "objective.name="],
+            each("objective.name", "rank_n_contrast", "soft_targets", "ridge"),
+        ),
         ("train_heads", ["s", "-o", "objective.d"], each("objective.", "distance=", "denominator=", "divergence=")),
         ("evaluate_heads", ["stores", ""], ["<dir>"]),
         ("evaluate_heads", ["s", "r", "-o", "mmd"], ["mmd_gamma="]),

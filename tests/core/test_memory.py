@@ -17,8 +17,9 @@ from pipeline.core import resources as memory
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
+from pipeline.training.reference_step import HeadsConfig
 from pipeline.training.train import train
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng
 from tests.planted import plant
@@ -81,7 +82,7 @@ def test_the_same_batches_give_the_same_heads_from_disk_and_from_memory(planted:
         object.__setattr__(pairs, "shuffled", lambda _generator, order=order: order)
         object.__setattr__(dev, "shuffled", lambda _generator: torch.arange(60))
         material = TrainingData(pairs, dev, 8, heads)
-        stack = BatchedHeads([HeadsConfig(heads, objective_of(CONFIG.objective, pairs), 1e-2)])
+        stack = BatchedHeads([HeadsConfig(heads, objective_of(CONFIG, pairs), 1e-2)])
         losses = material.train(stack, 0, 0, lambda: None)
         results.append((losses, material.dev_losses(stack, material.dev_batches(stack.objectives)), stack.state(0)))
     (first, first_dev, first_state), (second, second_dev, second_state) = results
@@ -147,6 +148,6 @@ def test_free_memory_is_below_what_the_machine_has(monkeypatch: pytest.MonkeyPat
 def test_large_batches_are_prepared_a_few_at_a_time(planted: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.training.training_data._PAIRS_AHEAD", 100)
     pairs, _ = both(planted)
-    made = list(epoch_batches(pairs, 7, epoch_rng(0, 0), [objective_of(CONFIG.objective, pairs)]))
+    made = list(epoch_batches(pairs, 7, epoch_rng(0, 0), [objective_of(CONFIG, pairs)]))
     assert {len(batches.rows) for batches in made} == {2}
     assert sum(len(batches.rows) for batches in made) == 300 // 7

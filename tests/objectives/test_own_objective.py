@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ from pipeline.inference.export import of_run
 from pipeline.inference.model_card import card_of
 from pipeline.objectives.base import Batch, objective_of
 from pipeline.objectives.soft_targets import soft_target_loss, targets_of
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig
+from pipeline.objectives.space import SharedSpace
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads, load_tensors
+from pipeline.training.reference_step import HeadsConfig
 from pipeline.training.run_folder import open_run
 from pipeline.training.train import Trainer, resolve_training, train
 from pipeline.training.training_data import TrainingData
-from tests.own_code import commands, forget, objective, plugin, write_files
+from tests.own_code import commands, forget, objective, plugin, some_space, write_files
 from tests.own_code import forgotten as forgotten
 from tests.stage_two import EVALUATION, SETTINGS, TRAINING, run_command, tree
 from tests.training.test_batched_heads import Plain, heads_of, some_pairs
@@ -103,12 +106,12 @@ def test_a_target_matrix_of_ones_own_is_supcons() -> None:
         matches = (same | torch.eye(len(batch), dtype=torch.bool)).float()
         return soft_target_loss(logits, targets_of(matches / matches.sum(1, keepdim=True)), divergence="kl")
 
-    pairs, rows = some_pairs(), torch.arange(12).view(2, 6)
-    logits = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
-    theirs = objective_of(resolve_training("supcon", overrides=["objective.divergence=kl"]).objective, pairs)
-    found = objective(supcon).gradient(logits, objective(supcon).prepare(pairs, rows, rows))
-    expected = theirs.gradient(logits, theirs.prepare(pairs, rows, rows))
-    for mine, other in zip(found, expected, strict=True):
+    pairs, rows = some_pairs(), torch.arange(6)
+    theirs = objective_of(resolve_training("supcon", overrides=["objective.divergence=kl"]), pairs)
+    space, own = some_space(2, 6), objective(supcon)
+    found, slopes = own.space_gradient(space, own.prepare(pairs, rows, rows))
+    expected, others = theirs.space_gradient(space, theirs.prepare(pairs, rows, rows))
+    for mine, other in zip((found, *vars(slopes).values()), (expected, *vars(others).values()), strict=True):
         assert torch.allclose(mine, other.float(), atol=1e-6)
 
 
@@ -117,26 +120,30 @@ def _tanh(logits: Tensor, batch: Batch, power: float = 2.0) -> Tensor:
     return (weight * logits.tanh().abs() ** power).mean()
 
 
-def test_the_gradient_is_that_of_differences_for_every_leading_dimension() -> None:
+def test_the_gradient_is_that_of_differences_and_development_losses_are_batch_by_batch() -> None:
     pairs, own = some_pairs(), objective(_tanh, power=3.0)
-    rows = torch.arange(10).view(2, 5)
-    logits = torch.randn(3, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    prepared = own.prepare(pairs, rows, rows.flip(-1))
-    losses, slope = own.gradient(logits, prepared)
+    rows, space = torch.arange(5), some_space(3, 5, dtype=torch.float64)
+    losses, slopes = own.space_gradient(space, own.prepare(pairs, rows, rows.flip(-1)))
     for c in range(3):
-        for s in range(2):
-            batch = Batch(pairs, rows[s], rows[s].flip(-1))
-            assert losses[c, s].item() == pytest.approx(_tanh(logits[c, s], batch, 3.0).item(), abs=1e-12)
-            shared, alone = own.gradient(logits[c, s], prepared[s])
-            assert torch.equal(shared, losses[c, s])
-            assert torch.equal(alone, slope[c, s])
-    assert torch.autograd.gradcheck(lambda x: own.loss(x, prepared) * 6, logits[:1].clone().requires_grad_())
-    leaf = logits.clone().requires_grad_()
-    (own.loss(leaf, prepared) * 6).backward()
-    assert torch.allclose(leaf.grad, slope)
-    only, empty = own.gradient(logits, prepared, with_gradient=False)
-    assert torch.equal(only, losses)
-    assert empty.numel() == 0
+        one, batch = space.of_batch(c), Batch(pairs, rows, rows.flip(-1))
+        assert losses[c].item() == pytest.approx(_tanh(one.logits(), batch, 3.0).item(), abs=1e-12)
+
+        def loss(speech: Tensor, text: Tensor, log_scale: Tensor, batch: Batch = batch) -> Tensor:
+            return _tanh(SharedSpace.of(speech, text, log_scale).logits(), batch, 3.0)
+
+        lengths = one.speech_length, one.text_length
+        leaves = [one.speech * lengths[0], one.text * lengths[1], one.log_scale.clone()]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        assert torch.autograd.gradcheck(loss, leaves)
+        expected = torch.autograd.grad(loss(*leaves), leaves)
+        for slope, theirs in zip(vars(slopes).values(), expected, strict=True):
+            assert torch.allclose(slope[c], theirs)
+    several = torch.arange(15).view(3, 5)
+    one_scale = replace(space, log_scale=space.log_scale[0], states=[{}])
+    by_batch = own.space_losses(one_scale, own.prepare(pairs, several, several))
+    for s in range(3):
+        expected_loss = _tanh(one_scale.of_batch(s).logits(), Batch(pairs, several[s], several[s]), 3.0)
+        assert by_batch[s].item() == pytest.approx(expected_loss.item())
 
 
 def test_a_loss_may_do_as_it_likes_with_the_logits_it_is_given() -> None:
@@ -147,14 +154,15 @@ def test_a_loss_may_do_as_it_likes_with_the_logits_it_is_given() -> None:
             logits.data.zero_()
         return copied.square().mean()
 
-    own, logits = objective(careless), torch.ones(4, 4)
-    own.gradient(logits, own.prepare(some_pairs(), torch.arange(4), torch.arange(4)))
-    assert torch.equal(logits, torch.ones(4, 4))
+    own, space = objective(careless), some_space(1, 4)
+    before = space.speech.clone()
+    own.space_gradient(space, own.prepare(some_pairs(), torch.arange(4), torch.arange(4)))
+    assert torch.equal(space.speech, before)
 
 
 def test_a_stack_of_own_and_built_in_objectives_is_each_alone(tmp_path: Path) -> None:
     pairs, rows = some_pairs(), torch.arange(10)
-    made = [objective(_tanh), objective_of(resolve_training("clap_sce").objective, pairs), objective(_tanh, power=1.5)]
+    made = [objective(_tanh), objective_of(resolve_training("clap_sce"), pairs), objective(_tanh, power=1.5)]
     members = [HeadsConfig(heads_of(seed), each, 1e-2) for seed, each in enumerate(made)]
     speech, text = pairs.speech[rows].float(), pairs.text[rows].float()
     stack, plain = BatchedHeads(members), [Plain(copy.deepcopy(member)) for member in members]
@@ -292,8 +300,8 @@ def test_the_page_is_enough(small: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """Its files are written as they stand there, and its commands run as they stand there, on a small store."""
     monkeypatch.chdir(tmp_path)
     files = write_files("objectives.md", tmp_path, "python", "yaml")
-    assert files.keys() == {"my_loss.py", "my_targets.py", "my_method.yaml", "my_sweep.yaml"}
-    assert all(len(block.splitlines()) <= 20 for block in files.values())
+    assert files.keys() == {"my_loss.py", "my_space.py", "my_targets.py", "my_method.yaml", "my_sweep.yaml"}
+    assert all(len(block.splitlines()) <= 20 for name, block in files.items() if name != "my_space.py")
     shutil.copytree(small, tmp_path / "stores/mine")
     said = [*commands("objectives.md", "Your own objective"), *commands("objectives.md", "Targets of your own")]
     assert [words[0] for words in said].count("train-heads") == 3
@@ -335,7 +343,7 @@ def test_a_step_of_ones_own_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -
         lambda stack, *_: (recorded.append(stack.objectives), stack.step)[1],
     )
     for name, loss in (("clap_sce", None), ("own", _tanh)):
-        made = objective(loss) if loss else objective_of(resolve_training(name).objective, pairs)
+        made = objective(loss) if loss else objective_of(resolve_training(name), pairs)
         stack = BatchedHeads([HeadsConfig(heads_of(0), made, 1e-2)])
         material = TrainingData(pairs, pairs, 8, Heads(20, 12, dim=16))
         rows = torch.arange(8)[None]

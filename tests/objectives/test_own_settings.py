@@ -14,7 +14,7 @@ from pipeline.core.config_files import load_config
 from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
 from pipeline.training.train import resolve_training, train
 from tests.own_code import forgotten as forgotten
-from tests.own_code import objective, own_config
+from tests.own_code import objective, own_config, some_space
 from tests.stage_two import SETTINGS
 from tests.training.test_batched_heads import some_pairs
 
@@ -38,7 +38,7 @@ from tests.training.test_batched_heads import some_pairs
 def test_a_loss_that_is_none_is_one_line_that_names_it_and_the_place(loss: Any, said: str) -> None:
     own = objective(loss)
     with pytest.raises(EmotionRankError) as caught:
-        own.gradient(torch.zeros(4, 4), own.prepare(some_pairs(), torch.arange(4), torch.arange(4)))
+        own.space_gradient(some_space(1, 4), own.prepare(some_pairs(), torch.arange(4), torch.arange(4)))
     assert str(caught.value).startswith("objective own: ")
     assert said in str(caught.value)
     assert "Error: " not in said or "(test_own_settings.py:" in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -10,19 +11,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from cache.pairs import CachedPairs
+from cache.pairs import CachedPairs, GridTexts
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.core.resources import threads_restored
-from pipeline.objectives.base import Objective, objective_of
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig, ReferenceHeads, Schedule
+from pipeline.objectives.base import objective_of
+from pipeline.objectives.soft_targets import kernel, same_class
+from pipeline.objectives.space import LogitsObjective, Objective, SharedSpace
+from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.heads import Heads
+from pipeline.training.reference_step import HeadsConfig, Schedule, Temperature
 from pipeline.training.train import resolve_training
+from pipeline.training.training_data import TrainingData
 
+METHODS = [name for name in preset_names("methods") if name not in ("ridge", "ridge_own_captions", "plane_clap")]
 AUDIO, TEXT, WIDTH, BATCH, ROWS = 20, 12, 16, 10, 64
 OTHERS = {
     "beyond_and_self": {"name": "rank_n_contrast", "denominator": "beyond_and_self"},
     "symmetric": {"name": "rank_n_contrast", "symmetric": True},
+    "kernel": {"name": "soft_targets", "targets": "kernel", "class_share": 0.3},
     "arousal alone, L1": {"name": "rank_n_contrast", "labels": ["arousal"], "distance": "l1"},
 }
 
@@ -55,9 +62,15 @@ def some_pairs() -> CachedPairs:
     )
 
 
+def with_grid(pairs: CachedPairs) -> CachedPairs:
+    draw = torch.Generator().manual_seed(5)
+    points = torch.randint(1, 15, (40, 2), generator=draw) / 2.0
+    return pairs.with_extra(GridTexts(torch.randn(40, TEXT, generator=draw), points, torch.arange(40) % 8))
+
+
 def objectives(pairs: CachedPairs) -> dict[str, Objective]:
-    configs = {name: resolve_training(name).objective for name in preset_names("methods")}
-    configs |= {name: TrainConfig.model_validate({"objective": tree}).objective for name, tree in OTHERS.items()}
+    configs = {name: resolve_training(name) for name in METHODS}
+    configs |= {name: TrainConfig.model_validate({"objective": tree}) for name, tree in OTHERS.items()}
     return {name: objective_of(config, pairs) for name, config in configs.items()}
 
 
@@ -87,7 +100,10 @@ class Plain:
 
     def step(self, speech: Tensor, text: Tensor, prepared: Any) -> float:
         audio, words = self.heads.project(speech, text)
-        loss = self.objective.loss(audio @ words.mT * self.heads.log_scale.exp(), prepared)
+        if isinstance(self.objective, LogitsObjective):
+            loss = self.objective.loss(audio @ words.mT * self.heads.log_scale.exp(), prepared)
+        else:
+            loss = self.objective.space_loss(SharedSpace.of(audio, words, self.heads.log_scale), prepared)
         self.adam.zero_grad()
         loss.backward()
         self.adam.step()
@@ -102,7 +118,7 @@ def assert_equal(stack: BatchedHeads, c: int, heads: Heads, tolerance: float) ->
         assert torch.allclose(tensor, learnt[name], rtol=0, atol=tolerance), name
 
 
-@pytest.mark.parametrize("name", [*preset_names("methods"), *OTHERS])
+@pytest.mark.parametrize("name", [*METHODS, *OTHERS])
 @pytest.mark.parametrize(("activation", "threads"), [("relu", 1), ("relu", 2), ("relu", 3), ("identity", 1)])
 def test_every_objectives_steps_are_those_of_autograd_to_1e_10(name: str, activation: str, threads: int) -> None:
     torch.set_num_threads(threads)  # 16 rows of weights are shared by two threads, not by three
@@ -116,6 +132,90 @@ def test_every_objectives_steps_are_those_of_autograd_to_1e_10(name: str, activa
         assert stack.step(speech, text, prepared).item() == pytest.approx(expected.item(), abs=1e-10)
     for name, tensor in stack.checkpoint().items():
         assert torch.allclose(tensor, reference.checkpoint()[name], rtol=0, atol=1e-10), name
+
+
+@pytest.mark.parametrize("norm", ["none", "centre", "batch"])
+@pytest.mark.parametrize("shape", ["learned", "fixed", "cosine"])
+@pytest.mark.parametrize("activation", ["relu", "identity"])
+def test_norms_temperatures_and_the_grid_term_step_as_autograd_to_1e_9(norm: Any, shape: Any, activation: str) -> None:
+    pairs = with_grid(some_pairs())
+    config = TrainConfig.model_validate({"grid": {"texts": 7, "share": 0.5}})
+    objective = objective_of(config, pairs)
+    temperature = Temperature(0.5, shape, 0.1, 30)
+    options = {"temperature": temperature, "norm": norm}
+    members = [HeadsConfig(heads_of(seed, activation), objective, 1e-2, 0.01, **options) for seed in range(2)]
+    stack, references = BatchedHeads(members), [ReferenceHeads([member]) for member in members]
+    draw = torch.Generator().manual_seed(2)
+    for rows, speech, text in batches(pairs, 30):
+        captions = torch.cat([rows, pairs.draw_extra(7, 1, draw)[0]])
+        prepared = [objective.prepare(pairs, rows, captions)]
+        texts = torch.cat([text, pairs.text[captions[BATCH:]]])
+        losses = stack.step(speech, texts, prepared)
+        for c, reference in enumerate(references):
+            assert losses[c].item() == pytest.approx(reference.step(speech, texts, prepared).item(), abs=1e-9)
+    for c, reference in enumerate(references):
+        for name, tensor in reference.state(0).items():
+            assert torch.allclose(stack.state(c)[name], tensor, rtol=0, atol=1e-9), name
+    expected = {"fixed": 0.5, "cosine": temperature.start - 0.4 * (1 - math.cos(math.pi * 29 / 30)) / 2}
+    if shape != "learned":
+        assert stack.temperatures() == pytest.approx([expected[shape]] * 2)
+
+
+@pytest.mark.parametrize("activation", ["relu", "identity"])
+def test_a_norm_is_folded_into_the_saved_heads(activation: str) -> None:
+    """On all training vectors as one batch, the saved heads project as the normalised ones: torch's BatchNorm."""
+    pairs = some_pairs()
+    standard = heads_of(3, activation)
+    data = TrainingData(pairs, pairs, BATCH, standard)
+    objective = objectives(pairs)["clap_sce"]
+    for norm in ("centre", "batch"):
+        stack = BatchedHeads([HeadsConfig(standard, objective, 1e-2, norm=norm, statistics=data.statistics)])
+        saved = heads_of(0, activation)
+        saved.load_state_dict(stack.state(0), strict=False)
+        for layer, vectors, embed in (
+            (standard.audio, pairs.speech, saved.embed_speech), (standard.text, pairs.text, saved.embed_text),
+        ):  # fmt: skip
+            units = vectors @ layer.weight.mT
+            if norm == "batch":
+                units = torch.nn.functional.batch_norm(units, None, None, training=True)
+            expected = units - units.mean(0) + layer.bias
+            expected = expected.relu() if activation == "relu" else expected
+            assert torch.allclose(embed(vectors), torch.nn.functional.normalize(expected, dim=-1), atol=1e-9)
+
+
+def test_the_grid_term_is_its_definition() -> None:
+    """A loop over utterances and texts, in the words of the docstring."""
+    pairs = with_grid(some_pairs())
+    config = TrainConfig.model_validate({"objective": {"name": "soft_targets"}, "grid": {"texts": 5, "width": 0.9}})
+    objective, rows = objective_of(config, pairs), torch.arange(6)
+    captions = torch.cat([rows, pairs.draw_extra(5, 1, torch.Generator().manual_seed(0))[0]])
+    logits = torch.randn(6, 11, generator=torch.Generator().manual_seed(1))
+    points = pairs.extra(captions[6:])[0]
+    terms = []
+    for matrix, mine, others in (
+        (logits[:, 6:], pairs.labels[:6, :2], points),
+        (logits[:, 6:].T, points, pairs.labels[:6, :2]),
+    ):
+        for i, row in enumerate(matrix):
+            weights = torch.tensor([math.exp(-(mine[i] - other).square().sum() / (2 * 0.81)) for other in others])
+            target = weights / weights.sum()
+            terms.append(-(target * row.log_softmax(0)).sum() / len(matrix))
+    own = torch.nn.functional.cross_entropy
+    clap = (own(logits[:, :6], rows) + own(logits[:, :6].T, rows)) / 2
+    prepared = objective.prepare(pairs, rows, captions)
+    assert objective.loss(logits, prepared).item() == pytest.approx((clap + sum(terms) / 2).item(), abs=1e-10)
+    leaf = logits.clone().requires_grad_()
+    objective.loss(leaf, prepared).backward()
+    assert torch.allclose(objective.gradient(logits, prepared)[1], leaf.grad, atol=1e-12)
+
+
+def test_the_kernels_limits_are_clap_and_supcon() -> None:
+    points = torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) * 6
+    emotion = torch.tensor([0, 0, 1, 1, 2, -1, -1, 0])
+    assert torch.allclose(kernel(points, emotion, 1e-3).rows, torch.eye(8))
+    assert torch.allclose(kernel(points, emotion, 1.0, 1.0).rows, same_class(emotion).rows)
+    expected = torch.exp(-torch.cdist(points, points).square() / (2 * 0.7**2))
+    assert torch.allclose(kernel(points, emotion, 0.7).rows, expected / expected.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize("name", ["emotionrankclap", "supcon"])
@@ -220,11 +320,12 @@ def test_projections_and_losses_of_a_member_are_those_of_its_heads() -> None:
     for c, member in enumerate(members):
         audio, text = stack.project(c, "audio", pairs.speech), stack.project(c, "text", pairs.text)
         expected = member.heads.project(pairs.speech, pairs.text)
-        assert torch.allclose(audio, expected[0])
-        assert torch.allclose(text, expected[1])
+        assert torch.allclose(audio[0], expected[0])
+        assert torch.allclose(text[0], expected[1])
         prepared = [objective.prepare(pairs, rows, rows) for objective in stack.objectives]
-        losses = stack.losses(c, audio[rows] @ text[rows].mT, prepared)
-        logits = audio[rows] @ text[rows].mT * member.heads.log_scale.exp()
+        by_batch = [tuple(each[rows] for each in side) for side in (audio, text)]
+        losses = stack.losses(c, *by_batch, prepared)
+        logits = audio[0][rows] @ text[0][rows].mT * member.heads.log_scale.exp()
         for s in range(3):
             alone = member.objective.loss(logits[s], member.objective.prepare(pairs, rows[s], rows[s]))
             assert losses[s].item() == pytest.approx(alone.item(), abs=1e-10)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.training.batched_heads import BatchedHeads, HeadsConfig, Schedule
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.kernels import Launch, replayed_step
+from pipeline.training.reference_step import HeadsConfig, Schedule
 from tests.training.test_batched_heads import batches, heads_of, objectives, some_pairs
 
 

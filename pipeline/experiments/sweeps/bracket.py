@@ -65,13 +65,19 @@ def slice_checkpoint(checkpoint: Mapping[str, Tensor], c: int, dim: int) -> Tens
     Stacked tensors are (C * dim, ...), of which head c has rows c * dim to (c + 1) * dim; of `log_scale` (C,) and
     `steps` (C, 5) it has row c.
     """
-    rows = {name: 1 if name == "steps" or name.endswith("log_scale") else dim for name in checkpoint}
-    return {name: tensor[c * rows[name] : (c + 1) * rows[name]].clone() for name, tensor in checkpoint.items()}
+    kept = f"state.{c}."  # what a plugin's loss keeps from step to step
+    states = {name.replace(kept, "state.0.", 1): each for name, each in checkpoint.items() if name.startswith(kept)}
+    heads = {name: tensor for name, tensor in checkpoint.items() if not name.startswith("state.")}
+    rows = {name: 1 if name == "steps" or name.endswith("log_scale") else dim for name in heads}
+    return {name: tensor[c * rows[name] : (c + 1) * rows[name]].clone() for name, tensor in heads.items()} | states
 
 
 def join_checkpoints(slices: Sequence[Mapping[str, Tensor]]) -> Tensors:
     """The checkpoint of all heads in `slices`, in their order; for `BatchedHeads.restore`."""
-    return {name: cat([part[name] for part in slices]) for name in slices[0]}
+    heads = {name: cat([part[name] for part in slices]) for name in slices[0] if not name.startswith("state.")}
+    for c, part in enumerate(slices):
+        heads |= {name.replace("state.0.", f"state.{c}.", 1): part[name] for name in part.keys() - heads.keys()}
+    return heads
 
 
 _Count = Annotated[int, Field(ge=0, lt=2**31)]

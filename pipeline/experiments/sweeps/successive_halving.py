@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,99 +27,30 @@ from pipeline.experiments.sweeps.bracket import (
     Bracket,
     HeadsProgress,
     Tensors,
-    join_checkpoints,
     last_rung,
     promoted,
     slice_checkpoint,
     steps_to,
 )
 from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.data_pool import DataKey, TrainingDataPool, data_key
 from pipeline.experiments.sweeps.study import Study
-from pipeline.objectives.base import Objective, objective_of, required_labels
-from pipeline.training.batched_heads import BatchedHeads, heads_config
-from pipeline.training.heads import Heads, one_line_reason
-from pipeline.training.training_data import TrainingBatches, TrainingData, fit_standardisation
+from pipeline.training.heads import one_line_reason
+from pipeline.training.training_data import TrainingBatches, TrainingData
 
 log = logging.getLogger(__name__)
 
-POOLED_SETS = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
 RUNG_LISTS = STEPS  # ordinality lists a test at a rung: one for each fixed value, all in the first paraphrase
 SHUFFLE_SEED = 0  # of every trial's batches
 STYLE = EvaluateConfig().style
-DataKey = tuple[str, tuple[str, ...], str]
 Result = dict[str, Any]  # of a trial at a rung: score, aoc, voc, dev_loss, epoch, rung, steps, seconds
 ReportRung = Callable[[int, Mapping[int, Result]], None]  # of a rung, by trial
 
 
-def data_key(config: TrainConfig) -> DataKey:
-    """What decides on the pairs and their standardisation."""
-    return config.style, tuple(required_labels(config.objective)), config.standardise
-
-
 def batch_key(config: TrainConfig) -> tuple[object, ...]:
     """Trainings where this is equal can train side by side."""
-    return *data_key(config), config.batch_size, config.width, config.activation, config.epochs
-
-
-@dataclass
-class _PooledData:
-    data: TrainingData
-    objectives: dict[str, Objective] = field(default_factory=dict)  # fitted on the data, by their config
-
-
-class TrainingDataPool:
-    """Standardised pairs of `stores` by style, labels and standardisation, read once; the last few used are kept."""
-
-    def __init__(self, stores: Stores, device: torch.device) -> None:
-        self.stores, self.device = stores, device
-        self._pooled: dict[DataKey, _PooledData] = {}
-
-    def get(self, config: TrainConfig) -> TrainingData:
-        """The data that `config` trains on; vectors are shared with every other training on the same data."""
-        data = copy.copy(self._pool(config).data)
-        standard = Heads(data.speech.shape[1], data.text.shape[1], dim=config.width, activation=config.activation)
-        standard.load_state_dict(dict(data.standard.named_buffers()), strict=False)
-        data.batch_size, data.standard = config.batch_size, standard.to(self.device)
-        return data
-
-    def batched_heads(
-        self, data: TrainingData, trainings: Sequence[tuple[TrainConfig, int]], states: Sequence[Tensors] = ()
-    ) -> BatchedHeads:
-        """Heads of each (config, seed) as train-heads initialises them, or as in `states` where there are any."""
-        heads_configs = []
-        for config, seed in trainings:
-            heads = copy.deepcopy(data.standard)
-            heads.initialise(seed, config.temperature)
-            heads_configs.append(heads_config(config, heads, self._objective(config), steps=data.steps))
-        batched = BatchedHeads(heads_configs)
-        if states:
-            batched.restore(join_checkpoints(states))
-        return batched
-
-    def _objective(self, config: TrainConfig) -> Objective:
-        """One object for equal objectives, so that their batches are prepared once."""
-        pooled, key = self._pool(config), config.objective.model_dump_json()
-        if key not in pooled.objectives:
-            pooled.objectives[key] = objective_of(config.objective, pooled.data.pairs)
-        return pooled.objectives[key]
-
-    def _pool(self, config: TrainConfig) -> _PooledData:
-        key = data_key(config)
-        if key in self._pooled:
-            self._pooled[key] = self._pooled.pop(key)  # the last used is last
-            return self._pooled[key]
-        while len(self._pooled) >= POOLED_SETS:
-            del self._pooled[next(iter(self._pooled))]
-        style, labels, standardise = key
-        pairs = cached_pairs(self.stores, "train", style=style, require=labels, device=self.device)
-        dev = cached_pairs(self.stores, "dev", style=style, require=labels, device=self.device)
-        for note in pairs.notes + dev.notes:
-            log.info(note)
-        log.info(f"{style}: {len(pairs):,} training and {len(dev):,} development pairs")
-        standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=1).to(self.device)
-        fit_standardisation(standard, pairs, self.stores, standardise)
-        self._pooled[key] = _PooledData(TrainingData(pairs, dev, config.batch_size, standard))
-        return self._pooled[key]
+    shape = config.batch_size, config.width, config.activation, config.norm, config.grid.texts
+    return *data_key(config), *shape, config.epochs
 
 
 class DevOrdinality:

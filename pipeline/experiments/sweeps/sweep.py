@@ -36,10 +36,11 @@ from pipeline.experiments.sweeps.bracket import (
     take_unfinished,
 )
 from pipeline.experiments.sweeps.config import SweepConfig, load_sweep
+from pipeline.experiments.sweeps.data_pool import TrainingDataPool
 from pipeline.experiments.sweeps.report import sweep_report, train_best_command
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, open_study
-from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving, TrainingDataPool
+from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
 from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of
 from pipeline.training.train import data_digest, missing_inputs
 from pipeline.training.training_data import epoch_batches, epoch_rng

@@ -1,0 +1,98 @@
+"""What the trials of a sweep train on: read and standardised once, shared by all that train on the same."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from cache.stores import Stores
+from pipeline.core.config import TrainConfig
+from pipeline.experiments.sweeps.bracket import Tensors, join_checkpoints
+from pipeline.objectives.base import objective_of, required_labels
+from pipeline.objectives.space import Objective
+from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.heads import Heads
+from pipeline.training.reference_step import heads_config
+from pipeline.training.ridge import Planes, fit_planes, start_from_planes
+from pipeline.training.training_data import TrainingData, load_training_data, needs_grid
+
+log = logging.getLogger(__name__)
+
+POOLED_SETS = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
+DataKey = tuple[str, tuple[str, ...], str, tuple[bool, ...]]
+
+
+def data_key(config: TrainConfig) -> DataKey:
+    """What decides on the pairs and their standardisation."""
+    extra = needs_grid(config), config.grid.texts > 0, config.grid.classes > 0
+    return config.style, tuple(required_labels(config)), config.standardise, extra
+
+
+@dataclass
+class _PooledData:
+    data: TrainingData
+    planes: Planes | None = None  # of a start by ridge
+    objectives: dict[str, Objective] = field(default_factory=dict)  # fitted on the data, by their config
+
+
+class TrainingDataPool:
+    """Standardised pairs of `stores` by style, labels and standardisation, read once; the last few used are kept."""
+
+    def __init__(self, stores: Stores, device: torch.device) -> None:
+        self.stores, self.device = stores, device
+        self._pooled: dict[DataKey, _PooledData] = {}
+
+    def get(self, config: TrainConfig) -> TrainingData:
+        """The data that `config` trains on; vectors are shared with every other training on the same data."""
+        data = copy.copy(self._pool(config).data)
+        standard = Heads(data.speech.shape[1], data.text.shape[1], dim=config.width, activation=config.activation)
+        standard.load_state_dict(dict(data.standard.named_buffers()), strict=False)
+        data.batch_size, data.extra, data.standard = config.batch_size, config.grid.texts, standard.to(self.device)
+        return data
+
+    def batched_heads(
+        self, data: TrainingData, trainings: Sequence[tuple[TrainConfig, int]], states: Sequence[Tensors] = ()
+    ) -> BatchedHeads:
+        """Heads of each (config, seed) as train-heads initialises them, or as in `states` where there are any."""
+        heads_configs = []
+        for config, seed in trainings:
+            heads = copy.deepcopy(data.standard)
+            heads.initialise(seed, config.temperature)
+            if config.start == "ridge":
+                start_from_planes(heads, self._planes(config), seed)
+            statistics = data.statistics if config.norm != "none" else None
+            objective = self._objective(config)
+            heads_configs.append(heads_config(config, heads, objective, steps=data.steps, statistics=statistics))
+        batched = BatchedHeads(heads_configs)
+        if states:
+            batched.restore(join_checkpoints(states))
+        return batched
+
+    def _planes(self, config: TrainConfig) -> Planes:
+        pooled = self._pool(config)
+        if pooled.planes is None:
+            pooled.planes = fit_planes(pooled.data, config)
+        return pooled.planes
+
+    def _objective(self, config: TrainConfig) -> Objective:
+        """One object for equal objectives, so that their batches are prepared once."""
+        pooled, key = self._pool(config), config.objective.model_dump_json() + config.grid.model_dump_json()
+        if key not in pooled.objectives:
+            pooled.objectives[key] = objective_of(config, pooled.data.pairs)
+        return pooled.objectives[key]
+
+    def _pool(self, config: TrainConfig) -> _PooledData:
+        key = data_key(config)
+        if key in self._pooled:
+            self._pooled[key] = self._pooled.pop(key)  # the last used is last
+            return self._pooled[key]
+        while len(self._pooled) >= POOLED_SETS:
+            del self._pooled[next(iter(self._pooled))]
+        data = load_training_data(self.stores, config, self.device)
+        log.info(f"{config.style}: {len(data.pairs):,} training and {len(data.dev):,} development pairs")
+        self._pooled[key] = _PooledData(data)
+        return self._pooled[key]

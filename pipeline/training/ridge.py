@@ -1,0 +1,126 @@
+"""The valence-arousal plane in closed form: a method without gradient steps, and a start for those that have them.
+
+Ridge regressions give the point of an utterance and the point of a sentence. As heads they are three units (valence,
+arousal and a constant) in which the nearest by cosine is the nearest in the plane; or, as a start, `dim` units
+relu(a_k . p + b_k) in random directions a_k, which hold the plane too, and from which training goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cache.pairs import CachedPairs
+from pipeline.core.config import RidgeConfig, TrainConfig
+from pipeline.training.heads import Heads
+from pipeline.training.training_data import TrainingData
+
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of the squared weights, against mean squared errors
+CENTRE = 4.0  # of the 1-7 scale
+HEIGHT = 20.0  # of the constant unit: cosines then order points as distances do, to 4 % of these
+THRESHOLD, SCALE = 1.5, 0.6  # of the start's units: |b_k| at most, and the size of their weights
+HELD_OUT = 4  # every fourth template of the grammar chooses the penalty of the text side
+
+Chunks = Iterable[tuple[Tensor, Tensor]]  # standardised vectors (n, D) and points (n, 2) on the 1-7 scale
+
+
+class Plane(NamedTuple):
+    """Valence and arousal, less the centre of the scale, as a function of standardised vectors."""
+
+    weight: Tensor  # (D, 2) float64
+    bias: Tensor  # (2,) float64
+    penalty: float
+    error: float  # mean squared error of the development part, of both axes
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(n, D) -> (n, 2)."""
+        return vectors.double() @ self.weight + self.bias
+
+
+def fit_plane(train: Chunks, dev: Chunks) -> Plane:
+    """The ridge regression of the points from the vectors, with that of `PENALTIES` of the smallest error on `dev`.
+
+    It minimises mean |x W + b - p|^2 + penalty |W|^2, in float64; b is not penalised. One decomposition of the
+    vectors' covariance gives the solution for every penalty.
+    """
+    count, x_sum, y_sum, squares, products = 0, *(torch.zeros((), dtype=torch.float64) for _ in range(4))
+    for vectors, points in train:
+        x, y = vectors.double(), points.double() - CENTRE
+        count += len(x)
+        sums = x.sum(0), y.sum(0), x.mT @ x, x.mT @ y
+        x_sum, y_sum, squares, products = (
+            total.to(x.device) + part for total, part in zip((x_sum, y_sum, squares, products), sums, strict=True)
+        )
+    x_mean, y_mean = x_sum / count, y_sum / count
+    eigenvalues, basis = torch.linalg.eigh(squares / count - torch.outer(x_mean, x_mean))
+    target = basis.mT @ (products / count - torch.outer(x_mean, y_mean))
+    planes = []
+    for penalty in PENALTIES:
+        weight = basis @ (target / (eigenvalues.clamp_min(0) + penalty)[:, None])
+        planes.append(Plane(weight, y_mean - x_mean @ weight, penalty, 0.0))
+    held_out = [(vectors, points.double() - CENTRE) for vectors, points in dev]
+    errors = [
+        torch.cat([plane(vectors) - points for vectors, points in held_out]).square().mean().item() for plane in planes
+    ]
+    best = min(range(len(planes)), key=errors.__getitem__)
+    return planes[best]._replace(error=errors[best])
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The plane as speech and as text give it."""
+
+    speech: Plane
+    text: Plane
+
+
+def fit_planes(data: TrainingData, config: TrainConfig) -> Planes:
+    """Of the training utterances and their labels, and of the whole grammar or of the corpus's own captions.
+
+    The penalties are chosen on the development utterances, and on templates that are held out or (own captions) the
+    captions of the development utterances.
+    """
+    speech = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
+    if isinstance(config.objective, RidgeConfig) and config.objective.texts == "captions":
+        return Planes(speech, fit_plane(_captions(data.pairs, data.text), _captions(data.dev, data.dev_text)))
+    grid = data.grid
+    assert grid is not None
+    vectors, held_out = data.standard.standardise_side("text", grid.text), grid.variant % HELD_OUT == HELD_OUT - 1
+    parts = [[(vectors[chosen], grid.points[chosen])] for chosen in (~held_out, held_out)]
+    return Planes(speech, fit_plane(*parts))
+
+
+def _captions(pairs: CachedPairs, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each caption with the label of an utterance that it describes, once an utterance."""
+    owner = torch.arange(len(pairs), device=text.device).repeat_interleave(pairs.offsets.diff())
+    yield text[pairs.caption], pairs.labels[owner, :2]
+
+
+def plane_heads(planes: Planes, standard: Heads) -> Heads:
+    """Heads of three units whose nearest by cosine is the nearest in the plane; `standard` has the standardisation."""
+    heads = Heads(standard.audio.in_features, standard.text.in_features, dim=3, activation="identity")
+    heads.load_state_dict(dict(standard.named_buffers()), strict=False)
+    with torch.no_grad():
+        for layer, plane in ((heads.audio, planes.speech), (heads.text, planes.text)):
+            layer.weight[:2], layer.bias[:2] = plane.weight.mT, plane.bias
+            layer.weight[2], layer.bias[2] = 0.0, HEIGHT
+    return heads
+
+
+def start_from_planes(heads: Heads, planes: Planes, seed: int) -> None:
+    """Set both heads to units a_k . p + b_k of the planes; directions and thresholds are drawn from `seed` alone."""
+    generator = torch.Generator().manual_seed(seed)
+    dim = heads.audio.out_features
+    angle = torch.rand(dim, generator=generator, dtype=torch.float64) * 2 * math.pi
+    threshold = (torch.rand(dim, generator=generator, dtype=torch.float64) * 2 - 1) * THRESHOLD
+    directions, scale = torch.stack([angle.cos(), angle.sin()]), SCALE / math.sqrt(dim)
+    with torch.no_grad():
+        for layer, plane in ((heads.audio, planes.speech), (heads.text, planes.text)):
+            axes = directions.to(plane.weight.device)
+            layer.weight.copy_((plane.weight @ axes).mT * scale)
+            layer.bias.copy_((plane.bias @ axes - threshold.to(axes.device)) * scale)
