@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cache.errors import ManyProblems, UsageError
-from pipeline.core.config import CUSTOM_OBJECTIVE, REQUIRE_PLUGINS, Model
+from pipeline.core.fields import REQUIRE_PLUGINS, Model
 from pipeline.core.files import open_regular
+from pipeline.core.objective_config import CUSTOM_OBJECTIVE
 
 Tree = dict[str, Any]
 M = TypeVar("M", bound=Model)

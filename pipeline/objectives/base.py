@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
-from pipeline.core.config import (
+from pipeline.core.config import TrainConfig
+from pipeline.core.errors import EmotionRankError, UsageError
+from pipeline.core.objective_config import (
     AnyObjective,
     CustomObjectiveConfig,
     RankingConfig,
     RidgeConfig,
     SoftTargetsConfig,
-    TrainConfig,
 )
-from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.plugins import Plugin, find, translate_errors
 from pipeline.objectives.grid import WithGrid
 from pipeline.objectives.rank_n_contrast import Ranking

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
-from pipeline.core.config import GridConfig
+from pipeline.core.objective_config import GridConfig
 from pipeline.objectives.soft_targets import kernel_logits
 from pipeline.objectives.space import LogitsObjective
 

@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
-from pipeline.core.config import RankingConfig
+from pipeline.core.objective_config import RankingConfig
 from pipeline.objectives.label_order import (
     BLOCK_ELEMENTS,
     TIE,

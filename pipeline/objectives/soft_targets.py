@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cache.pairs import CachedPairs
-from pipeline.core.config import SoftTargetsConfig
 from pipeline.core.errors import UsageError
+from pipeline.core.objective_config import SoftTargetsConfig
 from pipeline.objectives.space import LogitsObjective
 
 Divergence = Literal["cross_entropy", "kl"]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from cache.pairs import CachedPairs
-from pipeline.core.config import RidgeConfig, TrainConfig
+from pipeline.core.config import TrainConfig
+from pipeline.core.objective_config import RidgeConfig
 from pipeline.training.heads import Heads
 from pipeline.training.training_data import TrainingData
 

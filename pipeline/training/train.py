@@ -27,9 +27,11 @@ from cache.disk import make_folder, remove, translate_os_errors, write_text, wri
 from cache.fingerprint import canonical
 from cache.pairs import CachedPairs
 from cache.stores import Stores, open_stores
-from pipeline.core.config import REQUIRE_PLUGINS, CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
+from pipeline.core.fields import REQUIRE_PLUGINS
+from pipeline.core.objective_config import CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
 from pipeline.objectives.base import objective_of, where_to_look

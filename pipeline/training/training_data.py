@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs, GridTexts, OnDisk, cached_pairs, class_texts, grid_texts
 from cache.stores import Stores
-from pipeline.core.config import RidgeConfig, TrainConfig
+from pipeline.core.config import TrainConfig
+from pipeline.core.objective_config import RidgeConfig
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.core.config import RankingConfig
+from pipeline.core.objective_config import RankingConfig
 from pipeline.objectives import label_order as module
 from pipeline.objectives.label_order import GridOrder, RankOrder, grid_order, label_order, rank_order
 from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast, rank_n_contrast_gradient

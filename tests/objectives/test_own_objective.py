@@ -21,9 +21,10 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import open_stores
 from pipeline import register_objective
 from pipeline.commands import evaluate_heads, train_heads
-from pipeline.core.config import CustomObjectiveConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import Interrupted, ManyProblems, StoreMismatch
+from pipeline.core.objective_config import CustomObjectiveConfig
 from pipeline.core.plugins import load_plugins
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.compare import compare

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pipeline import register_objective
-from pipeline.core.config import CustomObjectiveConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
+from pipeline.core.objective_config import CustomObjectiveConfig
 from pipeline.training.train import resolve_training, train
 from tests.own_code import forgotten as forgotten
 from tests.own_code import objective, own_config, some_space

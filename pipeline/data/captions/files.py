@@ -15,9 +15,10 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from cache.captions import Caption, Captions, GridText, Prompt
-from pipeline.core.config import CaptionsConfig, Model, Number, Whole
+from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import short_repr, validate, word_list
 from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.fields import Model, Number, Whole
 from pipeline.core.files import NotJson, open_regular, parse_json
 from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_split
 

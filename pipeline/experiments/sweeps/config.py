@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from pipeline.core.config import Model, Seed, Whole
 from pipeline.core.config_files import Tree, load_config, validate
 from pipeline.core.errors import UsageError
+from pipeline.core.fields import Model, Seed, Whole
 
 if TYPE_CHECKING:
     from optuna import Trial

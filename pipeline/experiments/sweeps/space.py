@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import CustomObjectiveConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.objective_config import CustomObjectiveConfig
 from pipeline.experiments.sweeps.config import (
     DEFAULT_TRIALS,
     Choices,

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from pipeline.core.config import ExtractConfig, Model
+from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import load_config, word_list
 from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.fields import Model
 
 
 class WritingConfig(Model):

@@ -1,0 +1,130 @@
+"""The objectives, a typed model each, and the texts of the whole plane that may stand beside any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from pipeline.core.fields import REQUIRE_PLUGINS, Model, Number, Whole, require_plugin
+from pipeline.core.plugins import BUILT_IN, SettingValue, check_settings, find, is_valid_name
+
+CUSTOM_OBJECTIVE = "custom_objective"  # pydantic's tag of an objective that is not built in
+
+
+class RankingConfig(Model):
+    """Rank-N-Contrast over any labels; the paper's are valence and arousal in the plane (F4-F8)."""
+
+    name: Literal["rank_n_contrast"] = "rank_n_contrast"
+    labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(("valence", "arousal"), min_length=1)
+    weights: tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
+        None, description="of the labels, in their order; none is equal"
+    )
+    distance: Literal["l2", "l1"] = "l2"
+    denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
+        "at_least",
+        description="texts in it for a positive at distance d: at >= d, at > d, or at > d and the positive (F5)",
+    )
+    symmetric: bool = Field(False, description="text -> audio as well")
+
+    @model_validator(mode="after")
+    def _one_weight_per_label(self) -> RankingConfig:
+        if self.weights is not None and len(self.weights) != len(self.labels):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.labels)} labels")
+        return self
+
+
+class SoftTargetsConfig(Model):
+    """One similarity matrix, one target matrix, one divergence (F23-F27)."""
+
+    name: Literal["soft_targets"]
+    targets: Literal["identity", "same_emotion", "gemo", "smooth", "kernel"] = "identity"
+    divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
+    alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
+    mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
+    beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
+    gamma: Number = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
+    temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
+    kernel_width: Number = Field(0.7, gt=0, description="kernel: h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
+    class_share: Number = Field(0.0, ge=0, le=1, description="kernel: the share of SupCon's targets in the sum")
+
+
+class GridConfig(Model):
+    """Texts of the whole valence-arousal plane in every batch (captions.grid)."""
+
+    texts: Whole = Field(0, ge=0, le=2**16, description="sentences of the training grammar drawn anew each step")
+    share: Number = Field(1.0, ge=0, description="weight of their loss; a custom loss gets the texts alone")
+    width: Number = Field(0.7, gt=0, description="h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
+    classes: Number = Field(
+        0.0, ge=0, description="weight of the loss of texts that name a category, in other templates than the test's"
+    )
+
+    @model_validator(mode="after")
+    def _classes_come_with_texts(self) -> GridConfig:
+        if self.classes and not self.texts:
+            raise ValueError("classes without texts: set grid.texts too")
+        return self
+
+
+class RidgeConfig(Model):
+    """Ridge regressions of valence and arousal from speech and from text: a method without gradient steps."""
+
+    name: Literal["ridge"]
+    texts: Literal["grid", "captions"] = Field(
+        "grid", description="what the text side is fitted on: the whole training grammar, or the corpus's own captions"
+    )
+
+
+class CustomObjectiveConfig(Model):
+    """A custom loss, by its registered name (docs/objectives.md)."""
+
+    name: str
+    version: Whole | None = Field(None, validate_default=True, description="of the code; none is what is registered")
+    settings: dict[str, SettingValue] = Field({}, validate_default=True, description="named arguments of the loss")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_is_registered(cls, config: Any, info: ValidationInfo) -> Any:
+        if info.context == REQUIRE_PLUGINS and isinstance(config, Mapping):
+            require_plugin("objective", config["name"])
+            settings = find("objective", config["name"]).settings.keys() - cls.model_fields
+            for key in config:
+                if key in settings:
+                    raise ValueError(f"a setting of a custom loss belongs under settings: objective.settings.{key}")
+        return config
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_registered(cls, version: int | None, info: ValidationInfo) -> int | None:
+        if info.context != REQUIRE_PLUGINS or "name" not in info.data:
+            return version
+        registered = find("objective", info.data["name"]).version
+        if version not in (None, registered):
+            raise ValueError(f"the code that is registered is version {registered}; leave it out, or restore the code")
+        return registered
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_fit_the_loss(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.context != REQUIRE_PLUGINS or "name" not in info.data:
+            return settings
+        return check_settings(find("objective", info.data["name"]), settings)
+
+
+def _objective_tag(config: Any) -> str | None:
+    """Which model checks an objective's config; None where it has no valid name."""
+    name = config.get("name") if isinstance(config, Mapping) else getattr(config, "name", None)
+    if name in BUILT_IN["objective"]:
+        return str(name)
+    return CUSTOM_OBJECTIVE if is_valid_name(name) else None
+
+
+AnyObjective = RankingConfig | SoftTargetsConfig | RidgeConfig | CustomObjectiveConfig
+ObjectiveConfig = Annotated[
+    Annotated[RankingConfig, Tag("rank_n_contrast")]
+    | Annotated[SoftTargetsConfig, Tag("soft_targets")]
+    | Annotated[RidgeConfig, Tag("ridge")]
+    | Annotated[CustomObjectiveConfig, Tag(CUSTOM_OBJECTIVE)],
+    Discriminator(_objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
+]
