@@ -13,7 +13,7 @@ Codes are integers; a row whose category is unknown has code -1 and is a match f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,7 +53,6 @@ class SoftTargets(LogitsObjective):
     config: SoftTargetsConfig
     acoustic_mean: Tensor = field(default_factory=lambda: torch.zeros(()), compare=False)
     acoustic_std: Tensor = field(default_factory=lambda: torch.ones(()), compare=False)
-    recordable: ClassVar[bool] = True
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
         config = self.config
