@@ -33,46 +33,58 @@ class WithGap(Objective):
         return self.objective.prepare(pairs, rows, captions)
 
     def space_loss(self, space: SharedSpace, prepared: Any) -> Tensor:
-        return self.objective.space_loss(space, prepared) + self.price(space).mean()
+        return self.objective.space_loss(space, prepared) + self._clouds(space).price(self.config).mean()
 
     def space_losses(self, space: SharedSpace, prepared: Any) -> Tensor:
-        return self.objective.space_losses(space, prepared) + self.price(space)
+        return self.objective.space_losses(space, prepared) + self._clouds(space).price(self.config)
 
     def space_gradient(self, space: SharedSpace, prepared: Any) -> tuple[Tensor, Slopes]:
         losses, slopes = self.objective.space_gradient(space, prepared)
-        between, (speech, text) = self._between(space), self._centred(space)
-        size, size_squared = speech.shape[-2], speech.shape[-2] ** 2
-        of_speech = (2 * self.config.centroid / size * between).expand_as(speech).clone()
-        of_text = -of_speech
-        if self.config.covariance:  # d |Cov(a) - Cov(t)|^2 / d a, with the covariances never made: B < dim
-            factor, across = 4 * self.config.covariance / size_squared, speech @ text.mT
-            of_speech += factor * (speech @ speech.mT @ speech - across @ text)
-            of_text += factor * (text @ text.mT @ text - across.mT @ speech)
+        clouds, size = self._clouds(space), space.speech.shape[-2]
+        of_speech, of_text = clouds.gradient(self.config)
         slopes.speech.add_(before_normalisation(of_speech, space.speech, space.speech_length))
         pairs = slopes.text[..., :size, :]
         pairs.add_(before_normalisation(of_text, space.text[..., :size, :], space.text_length[..., :size, :]))
-        return losses + self.price(space), slopes
+        return losses + clouds.price(self.config), slopes
 
-    def price(self, space: SharedSpace) -> Tensor:
+    def _clouds(self, space: SharedSpace) -> _Clouds:
+        return _Clouds.of(space.speech, space.text[..., : space.speech.shape[-2], :], bool(self.config.covariance))
+
+
+@dataclass(frozen=True)
+class _Clouds:
+    """The speech and the text of B pairs, less their centroids, and the products that make |Cov(a) - Cov(t)|^2.
+
+    The (dim, dim) covariances are never made: B < dim, and |X'X|^2 = |XX'|^2.
+    """
+
+    between: Tensor  # (..., 1, dim) from the texts' centroid to the utterances'
+    speech: Tensor  # (..., B, dim)
+    text: Tensor  # (..., B, dim)
+    grams: tuple[Tensor, Tensor, Tensor] | None  # (..., B, B): of speech, of text, of one with the other
+
+    @classmethod
+    def of(cls, speech: Tensor, text: Tensor, with_covariances: bool) -> _Clouds:
+        means = [side.mean(-2, keepdim=True) for side in (speech, text)]
+        a, t = speech - means[0], text - means[1]
+        grams = (a @ a.mT, t @ t.mT, a @ t.mT) if with_covariances else None
+        return cls(means[0] - means[1], a, t, grams)
+
+    def price(self, config: GapConfig) -> Tensor:
         """(...) of each batch or configuration."""
-        price = self.config.centroid * self._between(space).square().sum((-2, -1))
-        if self.config.covariance:
-            speech, text = self._centred(space)
-            grams = [(a @ b.mT).square().sum((-2, -1)) for a, b in ((speech, speech), (text, text), (speech, text))]
-            price = price + self.config.covariance * (grams[0] + grams[1] - 2 * grams[2]) / speech.shape[-2] ** 2
-        return price
+        price = config.centroid * self.between.square().sum((-2, -1))
+        if self.grams is None:
+            return price
+        of_speech, of_text, across = (gram.square().sum((-2, -1)) for gram in self.grams)
+        return price + config.covariance * (of_speech + of_text - 2 * across) / self.speech.shape[-2] ** 2
 
-    @staticmethod
-    def _between(space: SharedSpace) -> Tensor:
-        """(..., 1, dim) from the texts' centroid to the utterances'."""
-        return space.speech.mean(-2, keepdim=True) - _pairs_text(space).mean(-2, keepdim=True)
-
-    @staticmethod
-    def _centred(space: SharedSpace) -> tuple[Tensor, Tensor]:
-        """(..., B, dim) of speech and of text, less their centroids."""
-        speech, text = space.speech, _pairs_text(space)
-        return speech - speech.mean(-2, keepdim=True), text - text.mean(-2, keepdim=True)
-
-
-def _pairs_text(space: SharedSpace) -> Tensor:
-    return space.text[..., : space.speech.shape[-2], :]
+    def gradient(self, config: GapConfig) -> tuple[Tensor, Tensor]:
+        """(..., B, dim) of the speech and of the text."""
+        size = self.speech.shape[-2]
+        of_speech = (2 * config.centroid / size * self.between).expand_as(self.speech).clone()
+        of_text = -of_speech
+        if self.grams is not None:
+            factor, (speech, text, across) = 4 * config.covariance / size**2, self.grams
+            of_speech += factor * (speech @ self.speech - across @ self.text)
+            of_text += factor * (text @ self.text - across.mT @ self.speech)
+        return of_speech, of_text

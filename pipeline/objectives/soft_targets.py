@@ -182,8 +182,11 @@ def kernel(points: Tensor, emotion: Tensor, width: float, class_share: float = 0
 
 def kernel_logits(points: Tensor, others: Tensor, width: float) -> Tensor:
     """(..., N, K) and (..., M, K) points -> (..., N, M) float64 logarithms of the Gaussian kernel: -d^2 / 2 width^2."""
-    differences = points.double()[..., :, None, :] - others.double()[..., None, :, :]
-    return differences.square().sum(-1) / (-2 * width**2)
+    valence, arousal = (
+        mine[..., :, None] - theirs[..., None, :]
+        for mine, theirs in zip(points.double().unbind(-1), others.double().unbind(-1), strict=True)
+    )
+    return valence.square_().add_(arousal.square_()).div_(-2 * width**2)
 
 
 def targets_of(rows: Tensor) -> Targets:
