@@ -1,7 +1,7 @@
 """What no constant appended to every vector can buy (F48): orders, recognition and the scale-free distances.
 
-One shared constant k maps every cosine c to (c + k^2) / (1 + k^2), which changes no order of any two, and every distance
-to its (1 + k^2)^-1/2.
+One shared constant k maps every cosine c to (c + k^2) / (1 + k^2), which changes no order of any two, and every
+distance d to d / (1 + k^2)^.5.
 """
 
 from __future__ import annotations
