@@ -248,7 +248,7 @@ def _conventions(config: EvaluateConfig, gamma: float, captioned: int) -> dict[s
         pairs = f"{config.trials} trials of {config.pairs} of {captioned} utterances without replacement"
     else:
         pairs = f"{config.trials} trials of all {captioned} utterances, so that only the captions drawn vary"
-    pairs += ", one caption each; std over trials"
+    pairs += ", one caption each; within a seed std is over trials"
     kernel = f"gamma {gamma:.6g}"
     if config.mmd_gamma == "median":
         kernel += ", 1 / (2 median distance^2) of the first trial"

@@ -166,8 +166,9 @@ def evaluation_tables(results: Results) -> list[Table]:
 def _with_chance(table: Table, results: Results) -> Table:
     chance = {}
     for key in (column.key for column in table.columns):
-        lists = [len(results[name]["ordinality"][key]["taus"]) for name, row in table.rows.items() if key in row]
-        chance[key] = Cell(0.0, null_standard_error(min(lists)))
+        entries = [results[name]["ordinality"][key] for name, row in table.rows.items() if key in row]
+        lists = [len(entry["taus"]) for entry in entries if "taus" in entry]
+        chance[key] = Cell(0.0, null_standard_error(min(lists)) if lists else None)
     note = (
         f"chance: mean of lists in random order ± its standard error {NULL_STD:.4f} / sqrt(lists) (no std over lists), "
         "were lists independent; they share their utterances, so the true standard error is larger"
