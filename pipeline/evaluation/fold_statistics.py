@@ -13,7 +13,7 @@ A fold's value is the mean over its seeds: seeds are no other speech, and make n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -23,11 +23,10 @@ from scipy import stats
 
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.folds import Fold
-from pipeline.evaluation.significance import DIGITS, holm
+from pipeline.evaluation.significance import ALPHA, MethodDifference, holm
 
-CONFIDENCE = 0.95
 CONVENTION = (
-    "95 % intervals and ‡: corrected resampled t over folds (Nadeau and Bengio, Machine Learning 52, 2003), variance "
+    "corrected resampled t over folds (Nadeau and Bengio, Machine Learning 52, 2003), variance "
     "s^2 (1/k + test/train), k - 1 degrees of freedom, since the folds' training sets overlap"
 )
 
@@ -64,49 +63,33 @@ def over_folds(values: ArrayLike, *, ratio: float) -> dict[str, Any]:
 def corrected_interval(values: ArrayLike, *, ratio: float) -> tuple[float, float]:
     """The 95 % interval (low, high) of the mean of (k,) values of folds, or of paired differences of two methods."""
     of_fold = np.asarray(values, dtype=np.float64)
-    reach = stats.t.ppf(0.5 + CONFIDENCE / 2, len(of_fold) - 1) * _standard_error(of_fold, ratio)
+    reach = stats.t.isf(ALPHA / 2, len(of_fold) - 1) * _standard_error(of_fold, ratio)
     return float(of_fold.mean() - reach), float(of_fold.mean() + reach)
 
 
-@dataclass(frozen=True)
-class FoldDifference:
-    """`method` - `baseline` over the same folds: mean, 95 % interval, two-tailed p, and Holm's p over all pairs."""
+def fold_tests(values: Mapping[str, ArrayLike], *, ratio: float) -> list[MethodDifference]:
+    """Every pair of methods by the paired corrected t, each with its (k,) values of the same k folds in one order.
 
-    method: str
-    baseline: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    corrected: float
-
-
-def fold_differences(values: Mapping[str, ArrayLike], *, ratio: float) -> list[FoldDifference]:
-    """Every pair of methods by the paired test, each with its (k,) values of the same k folds in one order.
-
-    The first of a pair is the one that stands first in `values`. Where all folds differ by the same there is no
-    variance to test against, and p is 1. The intervals are of single pairs. Raises UsageError for numbers of folds that
-    differ, fewer than two, or a value that is not finite.
+    A fold's training is drawn anew, so the variance over folds holds that of trainings already. Returns the pairs in
+    the order of the methods, without those that differ by the same in every fold; Holm's correction is over them, the
+    95 % intervals are each pair's own. Raises UsageError for numbers of folds that differ, fewer than two, or a value
+    that is not finite.
     """
     columns = {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}
     if len({len(column) for column in columns.values()}) > 1:
         found = ", ".join(f"{len(column)} folds of {name}" for name, column in columns.items())
         raise UsageError("statistics over folds", found, "the same folds of every method", "Run them in one command.")
-    pairs = list(combinations(columns, 2))
-    gaps = [np.round(columns[one] - columns[other], DIGITS) for one, other in pairs]
-    p = [_p_value(gap, ratio) for gap in gaps]
-    return [
-        FoldDifference(one, other, float(gap.mean()), *corrected_interval(gap, ratio=ratio), raw, float(corrected))
-        for (one, other), gap, raw, corrected in zip(pairs, gaps, p, holm(p), strict=True)
-    ]
-
-
-def _p_value(gaps: NDArray[np.float64], ratio: float) -> float:
-    """Two-tailed p of (k,) paired differences."""
-    _refuse_unusable(gaps[:, None])
-    if np.ptp(gaps) == 0:
-        return 1.0
-    return float(2 * stats.t.sf(abs(gaps.mean()) / _standard_error(gaps, ratio), len(gaps) - 1))
+    tests = []
+    for method, other in combinations(columns, 2):
+        gaps = columns[method] - columns[other]
+        _refuse_unusable(gaps[:, None])
+        if np.ptp(gaps) <= 1e-12 * max(np.abs(columns[method]).max(), np.abs(columns[other]).max()):  # float noise
+            continue
+        mean = float(gaps.mean())
+        p = float(2 * stats.t.sf(abs(mean) / _standard_error(gaps, ratio), len(gaps) - 1))
+        tests.append(MethodDifference(method, other, mean, *corrected_interval(gaps, ratio=ratio), p, p))
+    corrected = holm([test.p for test in tests])
+    return [replace(test, corrected=float(p)) for test, p in zip(tests, corrected, strict=True)]
 
 
 def _standard_error(values: NDArray[np.float64], ratio: float) -> float:

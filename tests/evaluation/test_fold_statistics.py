@@ -10,7 +10,7 @@ import pytest
 from scipy import special, stats
 
 from pipeline.core.errors import UsageError
-from pipeline.evaluation.fold_statistics import corrected_interval, fold_differences, over_folds, resampling_ratio
+from pipeline.evaluation.fold_statistics import corrected_interval, fold_tests, over_folds, resampling_ratio
 from pipeline.evaluation.folds import speaker_folds
 from tests.evaluation.test_folds import some_corpus
 
@@ -42,23 +42,23 @@ def test_intervals_and_p_are_nadeau_and_bengios(k: int, ratio: float) -> None:
     error = math.sqrt((1 / k + ratio) * squared)
     freedom = k - 1
     p = special.betainc(freedom / 2, 1 / 2, freedom / (freedom + (mean / error) ** 2))  # Student's t, two tails
-    (found,) = fold_differences({"ours": one, "theirs": two}, ratio=ratio)
-    assert (found.method, found.baseline) == ("ours", "theirs")
+    (found,) = fold_tests({"ours": one, "theirs": two}, ratio=ratio)
+    assert (found.method, found.other) == ("ours", "theirs")
     assert found.difference == pytest.approx(mean, abs=1e-11)
     assert found.p == pytest.approx(p, abs=1e-9)
     reach = error * special.stdtrit(freedom, 0.975)
     assert (found.low, found.high) == pytest.approx((mean - reach, mean + reach), abs=1e-9)
-    (other_way,) = fold_differences({"theirs": two, "ours": one}, ratio=ratio)
+    (other_way,) = fold_tests({"theirs": two, "ours": one}, ratio=ratio)
     assert (other_way.difference, other_way.p) == pytest.approx((-found.difference, found.p), abs=1e-12)
 
 
 def test_without_the_correction_they_are_scipys_paired_t() -> None:
     one, two = VALUES[:, 0], VALUES[:, 1]
     known = stats.ttest_rel(one, two)
-    (found,) = fold_differences({"a": one, "b": two}, ratio=0.0)
+    (found,) = fold_tests({"a": one, "b": two}, ratio=0.0)
     assert found.p == pytest.approx(known.pvalue, abs=1e-9)
     assert (found.low, found.high) == pytest.approx(tuple(known.confidence_interval(0.95)), abs=1e-9)
-    (corrected,) = fold_differences({"a": one, "b": two}, ratio=1 / 3)
+    (corrected,) = fold_tests({"a": one, "b": two}, ratio=1 / 3)
     assert corrected.p > found.p
     assert corrected.high - corrected.low > found.high - found.low
 
@@ -102,7 +102,7 @@ def test_two_learners_of_one_kind_are_called_different_in_at_most_seven_of_a_hun
                 distances = ((x[test][:, None, features] - x[train][:, features]) ** 2).sum(-1)
                 of_folds.append(float(np.mean((y[train][distances.argmin(1)] - y[test]) ** 2)))
             errors.append(of_folds)
-        (found,) = fold_differences({"a": errors[0], "b": errors[1]}, ratio=1 / 4)
+        (found,) = fold_tests({"a": errors[0], "b": errors[1]}, ratio=1 / 4)
         called += found.p < 0.05
     assert called / count <= 0.07
 
@@ -112,8 +112,8 @@ def test_all_pairs_are_tested_and_holm_corrected_over_them() -> None:
         name: np.random.default_rng(9).normal(mean, 0.1, 6) + np.random.default_rng(i).normal(0, 0.05, 6)
         for i, (name, mean) in enumerate({"a": 0.5, "b": 0.7, "c": 0.5, "d": 0.3}.items())
     }
-    found = fold_differences(columns, ratio=1 / 4)
-    assert [(each.method, each.baseline) for each in found] == [
+    found = fold_tests(columns, ratio=1 / 4)
+    assert [(each.method, each.other) for each in found] == [
         ("a", "b"),
         ("a", "c"),
         ("a", "d"),
@@ -126,22 +126,22 @@ def test_all_pairs_are_tested_and_holm_corrected_over_them() -> None:
     for place, each in enumerate(ascending):
         highest = max(highest, min(1.0, each.p * (6 - place)))
         assert each.corrected == pytest.approx(highest, abs=1e-15)
-        alone = fold_differences({name: columns[name] for name in (each.method, each.baseline)}, ratio=1 / 4)[0]
+        (alone,) = fold_tests({name: columns[name] for name in (each.method, each.other)}, ratio=1 / 4)
         assert (alone.p, alone.low, alone.high) == (each.p, each.low, each.high)
     assert ascending[0].corrected < 0.05 < ascending[-1].corrected
 
 
 def test_equal_differences_leave_nothing_to_test_against() -> None:
-    (found,) = fold_differences({"a": [0.1, 0.3, 0.2], "b": [0.0, 0.2, 0.1]}, ratio=0.5)
-    assert (found.difference, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert found.p == 1.0
-    (same,) = fold_differences({"a": [0.1, 0.3], "b": [0.1, 0.3]}, ratio=0.5)
-    assert (same.difference, same.p) == (0.0, 1.0)
+    columns = {"a": [0.1, 0.3, 0.2], "b": [0.0, 0.2, 0.1], "c": [0.4, 0.1, 0.1]}
+    found = fold_tests(columns, ratio=0.5)  # a - b is 0.1 but for rounding
+    assert [(each.method, each.other) for each in found] == [("a", "c"), ("b", "c")]
+    assert fold_tests({"a": [0.1, 0.3], "b": [0.1, 0.3]}, ratio=0.5) == []
+    assert corrected_interval([0.3, 0.3, 0.3], ratio=0.5) == pytest.approx((0.3, 0.3))
 
 
 def test_what_cannot_be_tested_is_refused() -> None:
     with pytest.raises(UsageError, match="2 folds of a, 3 folds of b; expected the same folds of every method"):
-        fold_differences({"a": [1, 2], "b": [1, 2, 3]}, ratio=0.5)
+        fold_tests({"a": [1, 2], "b": [1, 2, 3]}, ratio=0.5)
     with pytest.raises(UsageError, match="1 folds; expected two folds or more"):
         over_folds([[0.5, 0.6]], ratio=0.5)
     with pytest.raises(UsageError, match="values that are not finite"):
