@@ -1,4 +1,4 @@
-"""Is one method better than another by more than chance? Tests over what is drawn anew: seeds, speakers, folds.
+"""Is one method better than another by more than chance? Tests over what is drawn anew: seeds and speakers.
 
     seed_tests({"a": [0.51, 0.53, 0.50, 0.52, 0.54], "b": [0.47, 0.49, 0.50, 0.46, 0.48]})
 
@@ -9,7 +9,6 @@ utterances, so that two seeds of one method differ "significantly" over them in 
   Colas, Sigaud and Oudeyer, *A Hitchhiker's Guide to Statistical Comparisons of Reinforcement Learning Algorithms*,
   2019, compare it with its rivals for a handful of seeds.
 - `speaker_tests` says that it would be better on other speech too: the methods are paired by resample of speakers.
-- `fold_tests` says the same of folds of whole speakers.
 
 Each test is two-tailed, of every pair of methods, corrected over all pairs by Holm: against the best alone would be
 tested what was chosen on the same figures. Confidence intervals are each pair's own, without correction.
@@ -30,7 +29,7 @@ from pipeline.core.errors import UsageError
 
 Better = Literal["higher", "lower"]
 ALPHA = 0.05
-MIN_UNITS = 5  # seeds, speakers or folds below which nothing is tested
+MIN_UNITS = 5  # seeds or speakers below which nothing is tested
 
 
 def mean_and_std(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
@@ -140,36 +139,6 @@ def speaker_tests(methods: Mapping[str, SpeakerDraws], *, alpha: float = ALPHA) 
         varied = _variance(draws[method] - draws[other]) * speakers / (speakers - 1)
         of_three = [Variance(varied, speakers - 1), parts[method], parts[other]]
         found[method, other] = columns[method].mean() - columns[other].mean(), of_three
-    return _tests(found, alpha)
-
-
-def fold_tests(
-    fold_values: Mapping[str, ArrayLike], *, test_to_train: float, alpha: float = ALPHA
-) -> list[MethodDifference]:
-    """Every pair of methods by the corrected paired t test over folds (Nadeau and Bengio, Machine Learning 52, 2003).
-
-    Folds share training data, so the variance of their mean difference is not s^2 / k but (1 / k + test / train) s^2.
-
-    Args:
-        fold_values: for each method (k,) values, the mean over seeds in each fold, the same folds in the same order.
-        test_to_train: utterances that a fold tests over those that it trains on.
-        alpha: 1 - the confidence of the intervals.
-
-    Returns:
-        The pairs in the order of the methods, without those that differ by the same in every fold.
-
-    Raises:
-        UsageError: fewer than `MIN_UNITS` folds, other numbers of them, a value that is not finite.
-    """
-    columns = _columns(fold_values, "folds")
-    if len({len(column) for column in columns.values()}) > 1:
-        listed = ", ".join(f"{len(column)} folds of {name}" for name, column in columns.items())
-        raise UsageError("significance", listed, "the same folds for every method", "Run the missing ones.")
-    found = {}
-    for method, other in combinations(columns, 2):
-        gaps = columns[method] - columns[other]
-        varied = _variance(gaps) * (1 / len(gaps) + test_to_train)
-        found[method, other] = gaps.mean(), [Variance(varied, len(gaps) - 1)]
     return _tests(found, alpha)
 
 

@@ -1,4 +1,4 @@
-"""Tests over seeds, speakers and folds: scipy's p and intervals, textbook formulas, and corrections by a naive loop."""
+"""Tests over seeds and speakers: scipy's p and intervals, textbook formulas, and corrections by a naive loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pipeline.evaluation.significance import (
     MethodDifference,
     SpeakerDraws,
     between,
-    fold_tests,
     holm,
     mean_interval,
     seed_tests,
@@ -196,28 +195,12 @@ def test_with_few_speakers_equal_methods_are_called_different_one_time_in_twenty
     assert normal > 110
 
 
-def test_over_folds_the_shared_training_data_widen_the_paired_test() -> None:
-    values = {"a": np.array([0.52, 0.48, 0.61, 0.55, 0.50]), "b": np.array([0.45, 0.47, 0.50, 0.49, 0.46])}
-    [test] = fold_tests(values, test_to_train=1 / 3)
-    gaps = values["a"] - values["b"]
-    t = gaps.mean() / math.sqrt((1 / 5 + 1 / 3) * gaps.var(ddof=1))
-    assert test.p == pytest.approx(2 * stats.t.sf(t, 4), rel=1e-9)
-    [plain] = fold_tests(values, test_to_train=0.0)
-    assert plain.p == pytest.approx(stats.ttest_rel(values["a"], values["b"]).pvalue, rel=1e-9)
-    assert plain.p < test.p
-    assert fold_tests({"a": values["a"], "b": values["a"] - 0.1}, test_to_train=0.0) == []
-
-
 def test_what_cannot_be_tested_is_refused() -> None:
     five = [0.1, 0.2, 0.3, 0.4, 0.5]
     with pytest.raises(UsageError, match="4 seeds of b; expected 5 or more"):
         seed_tests({"a": five, "b": five[:4]})
     with pytest.raises(UsageError, match="not finite in b"):
         seed_tests({"a": five, "b": [*five, float("nan")]})
-    with pytest.raises(UsageError, match="4 folds of a, 4 folds of b"):
-        fold_tests({"a": five[:4], "b": five[:4]}, test_to_train=0.5)
-    with pytest.raises(UsageError, match="5 folds of a, 6 folds of b"):
-        fold_tests({"a": five, "b": [*five, 0.6]}, test_to_train=0.5)
     few = SpeakerDraws(five, five, 4)
     with pytest.raises(UsageError, match="5 draws of 4 speakers; expected the same for every method, of 5 speakers"):
         speaker_tests({"a": few, "b": few})
