@@ -83,6 +83,11 @@ class Cell:
         """Student's 95 % interval of the mean over seeds; None for one seed."""
         return mean_interval(self.seed_values) if len(self.seed_values) > 1 else None
 
+    @property
+    def elsewhere(self) -> tuple[float, float] | None:
+        """95 % of the resamples of speakers: other speech, these trainings."""
+        return (self.speakers.low, self.speakers.high) if self.speakers else None
+
     def as_json(self) -> dict[str, Any]:
         """The cell in full precision, the tests against the best with it (None where there is none).
 
@@ -108,12 +113,13 @@ class Cell:
             "worse_on_other_speech": self.worse_on_other_speech,
             "against": test.other if test else None,
             "difference": test.difference if test else None,
-            **_test_json("seeds", self.seed_test),
-            **_test_json("speakers", self.speaker_test),
+            **difference_fields("seeds", self.seed_test),
+            **difference_fields("speakers", self.speaker_test),
         }
 
 
-def _test_json(unit: str, test: MethodDifference | None) -> dict[str, float | None]:
+def difference_fields(unit: str, test: MethodDifference | None) -> dict[str, float | None]:
+    """The interval of a difference and its p, by names that begin with the `unit` of the test."""
     return {
         f"{unit}_difference_low": test.low if test else None,
         f"{unit}_difference_high": test.high if test else None,

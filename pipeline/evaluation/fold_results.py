@@ -1,4 +1,4 @@
-"""The results of one method in folds as one result: each measure over folds and seeds, and each fold's own beside it."""
+"""The results of one method in folds as one result: each measure over folds and seeds, each fold's own beside it."""
 
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
 """What `cross_validate` found as tables: spread over folds and over seeds apart, and marks by either.
 
-    summary, _ = cross_validate("stores/mine", folds=5, out="runs/folds")
-    print("\\n\\n".join(map(table_markdown, fold_tables(summary))))
+summary, _ = cross_validate("stores/mine", folds=5, out="runs/folds")
+print("\\n\\n".join(map(table_markdown, fold_tables(summary))))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Column
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Column, difference_fields
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
-from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, seed_tests
-from pipeline.evaluation.table_formats import Listing, table_markdown
+from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
 from pipeline.evaluation.tables import TABLES, Results, measured_cell
 
 Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
@@ -31,25 +30,50 @@ class FoldCell:
     mean: float
     fold_std: float | None = None
     seed_std: float | None = None
-    low: float | None = None  # the 95 % interval of the mean on other speech
-    high: float | None = None
+    elsewhere: tuple[float, float] | None = None  # the 95 % interval of the mean on other speech
+    interval: tuple[float, float] | None = None  # and of other trainings on these folds, Student's over seeds
     best: bool = False
     seed_test: MethodDifference | None = None
     fold_test: MethodDifference | None = None
-    worse: bool = False  # another training of the best is better on these folds
+    worse: bool = False  # other trainings of the best are better on these folds
     worse_on_other_speech: bool = False
 
     def text(self, digits: int) -> str:
         """`0.552 ± 0.031 (0.007)` or what is there of it, and the marks."""
         folds = "" if self.fold_std is None else f" ± {self.fold_std:.{digits}f}"
         seeds = "" if self.seed_std is None else f" ({self.seed_std:.{digits}f})"
-        marks = MARK * self.worse + SPEECH_MARK * self.worse_on_other_speech
-        return f"{self.mean:.{digits}f}{folds}{seeds} {marks}".rstrip()
+        return f"{self.mean:.{digits}f}{folds}{seeds} {self.marks}".rstrip()
+
+    @property
+    def marks(self) -> str:
+        """† and ‡, or "" where nothing is known to be better."""
+        return MARK * self.worse + SPEECH_MARK * self.worse_on_other_speech
 
     def as_json(self) -> dict[str, Any]:
-        """In full precision; a test has the difference, its interval, p and Holm's p."""
-        tests = {"seed_test": self.seed_test, "fold_test": self.fold_test}
-        return vars(self) | {name: asdict(test) if test else None for name, test in tests.items()}
+        """The cell in full precision, the tests against the best with it (None where there is none).
+
+        `low` and `high` are `elsewhere`, `seeds_low` and `seeds_high` are `interval`; the intervals of the difference
+        from the best are of its tests over seeds and over folds.
+        """
+        low, high = self.elsewhere or (None, None)
+        seeds_low, seeds_high = self.interval or (None, None)
+        test = self.seed_test or self.fold_test
+        return {
+            "mean": self.mean,
+            "fold_std": self.fold_std,
+            "seed_std": self.seed_std,
+            "low": low,
+            "high": high,
+            "seeds_low": seeds_low,
+            "seeds_high": seeds_high,
+            "best": self.best,
+            "worse": self.worse,
+            "worse_on_other_speech": self.worse_on_other_speech,
+            "against": test.other if test else None,
+            "difference": test.difference if test else None,
+            **difference_fields("seeds", self.seed_test),
+            **difference_fields("folds", self.fold_test),
+        }
 
 
 @dataclass(frozen=True)
@@ -152,43 +176,42 @@ def _table(
     """Marked, with every convention in its notes; without rows where no method has one of the measures."""
     present = tuple(column for column in columns if any(column.key in entry for entry in entries.values()))
     rows: dict[str, dict[str, FoldCell]] = {}
-    tests, untested, conventions = {}, {}, []
+    tests: dict[str, FoldTests] = {}
+    conventions: list[str] = []
+    untested: dict[str, list[str]] = {}  # the reason: headers of columns
     for column in present:
         measured = {method: entry[column.key] for method, entry in entries.items() if column.key in entry}
-        tests[column.key], reason = _tests(column, measured, summary["resampling_ratio"])
-        if reason:
+        tests[column.key], reasons = _tests(column, measured, summary["resampling_ratio"])
+        for reason in reasons:
             untested.setdefault(reason, []).append(column.header)
         for method, cell in _cells(column, measured, tests[column.key], alpha).items():
             rows.setdefault(method, {})[column.key] = cell
         cells = {method: {column.key: measured_cell(entry)} for method, entry in measured.items()}
         conventions += column.conventions(cells)
     reasons = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
-    notes = (*conventions, *summary["notes"], *reasons, *_legend(rows, tests, alpha))
-    return FoldTable(name, title, present, {method: rows[method] for method in entries if method in rows}, notes, tests)
+    notes = [*conventions, *_spread_notes(name, summary), *reasons, *_legend(rows, tests, alpha)]
+    in_order = {method: rows[method] for method in entries if method in rows}
+    return FoldTable(name, title, present, in_order, tuple(notes), tests)
 
 
-def _tests(column: Column, entries: Entries, ratio: float) -> tuple[FoldTests, str]:
-    """Every pair of methods of a column by seeds and by folds, and why there is none by seeds."""
+def _tests(column: Column, entries: Entries, ratio: float) -> tuple[FoldTests, list[str]]:
+    """Every pair of methods of a column that can be tested, and the reasons why others cannot."""
     methods = {method: entry for method, entry in entries.items() if method not in BOUNDS}
     if column.better is None or len(methods) < 2:
-        return FoldTests(), ""
-    seeds = {method: entry["seed_values"] for method, entry in methods.items()}
-    by_fold = {method: entry["fold_values"] for method, entry in methods.items() if "low" in entry}
-    folds = fold_tests(by_fold, ratio=ratio)
-    if min(map(len, seeds.values())) < MIN_UNITS:
-        return FoldTests((), folds), f"not tested by seeds, of which a method needs {MIN_UNITS}"
-    return FoldTests(seed_tests(seeds), folds), ""
+        return FoldTests(), []
+    if len({entry["convention"] for entry in methods.values()}) > 1:
+        return FoldTests(), ["not tested, the conventions differ"]
+    folds = fold_tests({of: entry["fold_values"] for of, entry in methods.items() if "low" in entry}, ratio=ratio)
+    seeds = {of: entry["seed_values"] for of, entry in methods.items()}
+    few = [f"{len(values)} of {of}" for of, values in seeds.items() if len(values) < MIN_UNITS]
+    if few:
+        return FoldTests((), folds), [f"not tested over seeds below {MIN_UNITS} ({', '.join(few)})"]
+    return FoldTests(seed_tests(seeds), folds), []
 
 
 def _cells(column: Column, entries: Entries, tests: FoldTests, alpha: float) -> dict[str, FoldCell]:
     """The cells of one column by method, the best marked, and those that it is better than at `alpha`."""
-    cells = {
-        method: FoldCell(
-            entry["mean"], entry.get("fold_std"), entry.get("seed_std") if len(entry["seed_values"]) > 1 else None,
-            entry.get("low"), entry.get("high"),
-        )
-        for method, entry in entries.items()
-    }  # fmt: skip
+    cells = {method: _cell(entry) for method, entry in entries.items()}
     methods = [method for method in cells if method not in BOUNDS]
     if column.better is None or not methods:
         return cells
@@ -205,72 +228,56 @@ def _cells(column: Column, entries: Entries, tests: FoldTests, alpha: float) -> 
     return cells
 
 
+def _cell(entry: Mapping[str, Any]) -> FoldCell:
+    several = len(entry["seed_values"]) > 1
+    return FoldCell(
+        entry["mean"],
+        entry.get("fold_std"),
+        entry["seed_std"] if several else None,
+        (entry["low"], entry["high"]) if "low" in entry else None,
+        mean_interval(entry["seed_values"]) if several else None,
+    )
+
+
+def _spread_notes(name: str, summary: Mapping[str, Any]) -> list[str]:
+    """What the figures are of, and what those behind ± and in brackets are over."""
+    folds, first = summary["folds"], next(iter(summary["methods"].values()))
+    count, seeds = summary["utterances"], len(first["seeds"])
+    if name.startswith("recognition_"):
+        tested, (_, _, number) = "the heads of every fold are asked about all of it", name.partition("_")
+        count = first["zero_shot"][int(number) - 1]["n"]
+    else:
+        tested = "each is tested once"
+    recognised = first["recognition"] if name == "recognition" else None
+    if recognised:
+        lost = {"without an emotion": recognised["left_out"]}
+        lost["not done"] = count - recognised["n"] - recognised["left_out"]
+        left_out = ", ".join(f"{number} {why}" for why, number in lost.items() if number)
+        count = recognised["n"]
+        tested += f"; left out: {left_out}" if left_out else ""
+    spread = f"mean ± std over {len(folds)} folds of each fold's mean over seeds"
+    spread += f" (std over {seeds} seeds of each seed's mean over folds)" if seeds > 1 else "; one seed"
+    notes = [f"n = {count} utterances, {tested}", spread]
+    if recognised:
+        majority, chance = recognised["majority"], recognised["chance"]
+        notes.append(f"always the most frequent class: WAR {majority:.3f} of all folds, UAR {chance:.3f}")
+    else:
+        notes.append(f"numbers of utterances in a convention are those of {next(iter(folds))}")
+    return notes
+
+
 def _legend(rows: Mapping[str, Mapping[str, FoldCell]], tests: Mapping[str, FoldTests], alpha: float) -> list[str]:
     """What bold, † and ‡ mean."""
     corrected = f"p < {alpha:g} two-tailed, Holm-corrected over all pairs of methods of the column"
     notes = ["bold: best mean of the methods"]
     if any(column.seeds for column in tests.values()):
-        notes.append(f"{MARK}: the best is better on these folds, another training of it too; {corrected}, Welch's t over seeds")
+        better = "other trainings of the best are better too, on these folds"
+        notes.append(f"{MARK}: {better}; {corrected}, Welch's t over seeds")
     if any(column.folds for column in tests.values()):
-        notes.append(f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, paired by fold; {CONVENTION}")
+        notes.append(
+            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, paired by fold, {CONVENTION}"
+        )
     bounds = [name for name in BOUNDS if name in rows]
     if bounds:
         notes.append(f"{', '.join(bounds)}: what the figures can be judged by; not methods, and not tested")
     return notes
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """A table of texts."""
-
-    name: str
-    title: str
-    head: list[str]
-    body: list[list[str]]
-    notes: tuple[str, ...] = ()
-
-    def headers(self) -> list[str]:
-        return self.head
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        return self.body
-
-
-def folds_markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable]) -> str:
-    """The tables of methods; then for each method its folds, and its confusions where it has recognition."""
-    grids: list[Listing] = [*tables]
-    for method, result in summary["methods"].items():
-        grids.append(_fold_by_fold(method, result["folds"], summary))
-        if recognised := result.get("recognition"):
-            classes, confusion = recognised["classes"], recognised["confusion"]
-            title = f"{method}, confusions summed over folds and seeds (a row is the truth, a column the nearest prompt)"
-            body = [[name, *map(str, row)] for name, row in zip(classes, confusion, strict=True)]
-            grids.append(_Grid("confusion", title, ["", *classes], body))
-    return "\n\n".join(map(table_markdown, grids))
-
-
-def _fold_by_fold(method: str, folds: Mapping[str, Any], summary: Mapping[str, Any]) -> _Grid:
-    """Each fold's own measures of one method, mean ± std over seeds."""
-    first = next(iter(folds.values()))
-    columns = [
-        (test, column)
-        for test, (_, of_test) in TABLES.items()
-        for column in of_test
-        if column.key in first.get(test, {})
-    ]
-    head = ["tested", "n"]
-    for test, column in columns:
-        head.append(f"{column.header}, rated words" if test == "word_norms" else column.header)
-    head += ["recognised", "always the most frequent, WAR"] if "recognition" in first else []
-    body = []
-    for fold, result in folds.items():
-        about = summary["folds"][fold]
-        name = f"{fold}: {', '.join(about['speakers'])}" if summary["scheme"] == "speaker" else fold
-        cells = [
-            f"{result[test][column.key]['mean']:.{column.digits}f} ± {result[test][column.key]['std']:.{column.digits}f}"
-            for test, column in columns
-        ]
-        if recognised := result.get("recognition"):
-            cells += [str(recognised["n"]), f"{recognised['majority']:.3f}"]
-        body.append([name, str(about["test"]), *cells])
-    return _Grid("folds", f"{method}, fold by fold (mean ± std over seeds)", head, body)

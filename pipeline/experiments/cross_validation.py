@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +29,12 @@ from pipeline.data.captions.folds import captions_for_splits
 from pipeline.evaluation.evaluate import evaluate, evaluated
 from pipeline.evaluation.fold_results import method_over_folds
 from pipeline.evaluation.fold_statistics import resampling_ratio
-from pipeline.evaluation.fold_tables import fold_tables, folds_markdown
+from pipeline.evaluation.fold_tables import FoldTable, fold_tables
 from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds, speaker_folds
 from pipeline.evaluation.ordinality import STEPS
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.table_formats import Listing, table_markdown
+from pipeline.evaluation.tables import TABLES
 from pipeline.experiments.compare import served
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -40,7 +42,7 @@ from pipeline.training.train import train
 log = logging.getLogger(__name__)
 
 Scheme = int | Literal["session", "speaker"]
-Result = Mapping[str, Any]
+SHOWN = 4  # speakers of a fold whose names stand in the Markdown
 
 
 def cross_validate(
@@ -69,6 +71,8 @@ def cross_validate(
     others = [open_stores(folder) for folder in zero_shot_on]
     plan = _plan(stores, folds, evaluation, template)
     configs = served(stores, methods, seeds, training, overrides)
+    if plan.reason:
+        log.warning(f"folds give recognition alone: {plan.reason}")
     with translate_os_errors(out), writer_lock(out):
         results = {}
         for name, config in configs.items():
@@ -86,13 +90,13 @@ def cross_validate(
             "settings": plan.settings.model_dump(mode="json") if plan.settings else None,
             "resampling_ratio": plan.ratio,
             "folds": {fold.name: _about(fold, plan.views[fold.name]) for fold in plan.folds},
-            "notes": _notes(plan, configs, stores, results),
+            "notes": _notes(plan, configs),
             "methods": results,
             "references": {},
         }
         tables = fold_tables(summary)
         summary["tables"] = {table.name: table.as_json() for table in tables}
-        text = folds_markdown(summary, tables)
+        text = _markdown(summary, tables)
         write_text(out / "cross_validation.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
         write_text(out / "cross_validation.md", text + "\n")
     return summary, text
@@ -136,7 +140,6 @@ def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: s
     except UsageError as error:
         if not classes:
             raise
-        log.warning(f"folds give recognition alone: {error}")
         views = {fold.name: stores.with_splits(fold.splits()) for fold in folds}
         return _Plan(scheme, folds, views, overrides, None, template, classes, str(error))
     return _Plan(scheme, folds, views, overrides, settings, template, classes)
@@ -197,31 +200,72 @@ def _about(fold: Fold, view: Stores) -> dict[str, Any]:
     }
 
 
-def _notes(
-    plan: _Plan, configs: Mapping[str, TrainConfig], stores: Stores, results: Mapping[str, Result]
-) -> list[str]:
+def _notes(plan: _Plan, configs: Mapping[str, TrainConfig]) -> list[str]:
     """What holds of every table, a line each."""
     by = {"session": "one session left out at a time", "speaker": "one speaker left out at a time"}
-    seeds = len(next(iter(results.values()))["seeds"])
     notes = [
         f"{len(plan.folds)} folds, {by.get(str(plan.scheme), 'whole speakers')}; a fold is tested by heads trained "
         "without it and without the fold after it (after the last the first), its development set",
-        f"{len(stores.manifest)} utterances, each tested once",
-        f"mean ± std over {len(plan.folds)} folds of their means over seeds (std over {seeds} seeds of their means over "
-        f"folds); figures of lists, trials and utterances in a convention are those of {plan.folds[0].name}",
+        "captions are planned anew in each fold: no wording of a test caption or prompt is trained on"
+        if plan.settings
+        else f"recognition alone, with the stores' own captions: {plan.reason}",
     ]
-    recognised = next(iter(results.values())).get("recognition")
-    if recognised:
-        lost = {"without an emotion": recognised["left_out"]}
-        lost["not done"] = len(stores.manifest) - recognised["n"] - recognised["left_out"]
-        left_out = [f"{count} {why}" for why, count in lost.items() if count]
-        notes.append(
-            f"recognition: n = {recognised['n']}" + (f"; left out: {', '.join(left_out)}" if left_out else "")
-            + f"; always the most frequent class: pooled WAR {recognised['majority']:.3f}, UAR {recognised['chance']:.3f}"
-        )
-    if plan.settings:
-        notes.append("captions are planned anew in each fold: no wording of a test caption or prompt is trained on")
-    else:
-        notes.append(f"recognition alone, with the stores' own captions: {plan.reason}")
     acoustic = [name for name, config in configs.items() if config.style == "acoustic"]
     return notes + [f"{name}: low and high in captions are of the manifest's own training split" for name in acoustic]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A table of texts."""
+
+    name: str
+    title: str
+    head: list[str]
+    body: list[list[str]]
+    notes: Sequence[str] = ()
+
+    def headers(self) -> list[str]:
+        return self.head
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        return [[bold(row[0]), *row[1:]] for row in self.body]
+
+
+def _markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable]) -> str:
+    """The tables of methods; the folds; then for each method its folds, and its confusions where it has recognition."""
+    body = []
+    for name, about in summary["folds"].items():
+        speakers = about["speakers"]
+        who = ", ".join(speakers) if len(speakers) <= SHOWN else f"{len(speakers)} speakers"
+        body.append([name, who, *(str(about[part]) for part in ("train", "dev", "test"))])
+    head = ["tested", "whom", "utterances trained on", "developed on", "tested on"]
+    grids: list[Listing] = [*tables, _Grid("folds", "The folds", head, body, summary["notes"])]
+    for method, result in summary["methods"].items():
+        grids.append(_fold_by_fold(method, result["folds"]))
+        if recognised := result.get("recognition"):
+            classes, confusion = recognised["classes"], recognised["confusion"]
+            title = f"{method}, confusions summed over folds and seeds (a row is a label, a column the nearest prompt)"
+            rows = [[name, *map(str, row)] for name, row in zip(classes, confusion, strict=True)]
+            grids.append(_Grid("confusion", title, ["", *classes], rows))
+    return "\n\n".join(table_markdown(grid).rstrip() for grid in grids)
+
+
+def _fold_by_fold(method: str, folds: Mapping[str, Any]) -> _Grid:
+    """Each fold's own measures of one method, mean ± std over seeds."""
+    first = next(iter(folds.values()))
+    columns = [
+        (test, column)
+        for test, (_, of_test) in TABLES.items()
+        for column in of_test
+        if column.key in first.get(test, {})
+    ]
+    headers = [f"{column.header}, rated words" if test == "word_norms" else column.header for test, column in columns]
+    head = ["tested", *headers, *(["recognised", "always the most frequent, WAR"] if "recognition" in first else [])]
+    body = []
+    for fold, result in folds.items():
+        entries = [(result[test][column.key], column.digits) for test, column in columns]
+        cells = [f"{entry['mean']:.{digits}f} ± {entry['std']:.{digits}f}" for entry, digits in entries]
+        if recognised := result.get("recognition"):
+            cells += [str(recognised["n"]), f"{recognised['majority']:.3f}"]
+        body.append([fold, *cells])
+    return _Grid("fold_by_fold", f"{method}, fold by fold (mean ± std over seeds)", head, body)

@@ -16,6 +16,7 @@ from cache.disk import translate_os_errors, writer_lock
 from cache.fingerprint import leaves
 from cache.stores import Stores, open_stores
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
+from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.figures import confusion, measures
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, write_page
 from pipeline.evaluation.tables import Results
@@ -24,7 +25,6 @@ from pipeline.training.run_folder import open_run
 log = logging.getLogger(__name__)
 
 Facts = Iterator[tuple[str, object]]
-FOLDS_FIGURES = ("measures_recognition", "measures_folds", "confusion")
 
 
 def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
@@ -89,32 +89,34 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
 
         folds_report("runs/folds", summary, "stores/iemocap")
 
-    `stores` are those that were recognised. Raises StoreLocked while another process writes to `out`.
+    `stores` are those that were cut into folds. Raises StoreLocked while another process writes to `out`.
     """
     path, results = Path(out) / "report.html", summary["methods"]
     opened = stores if isinstance(stores, Stores) else open_stores(stores)
-    sections = []
-    for key, name, title in (
-        ("pooled", "recognition", "confusions of the folds summed"),
-        ("mean_over_folds", "folds", "mean over folds"),
-    ):
-        found = {method: {**result[key], "convention": result["convention"]} for method, result in results.items()}
-        title = f"Zero-shot recognition, higher is better: {title}"
-        sections.append(_recognition_section(name, title, found))
-    pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in results.items()}
-    matrices = confusion("confusion", "Recognition of every utterance by its fold", pooled)
-    foot = notes_list(summary["notes"]) + facts_html(_facts_of_folds(path.parent, results, opened))
-    sections += [Section("Confusions", figures=[matrices]), Section("Conventions and fingerprints", foot)]
-    subtitle = f"{len(results)} methods, {summary['utterances']} utterances; {summary['stores']}"
+    sections = [
+        Section(table.title.partition(":")[0], table_html(table), [measures(table)]) for table in fold_tables(summary)
+    ]
+    recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
+    if recognised:
+        pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in recognised.items()}
+        matrices = confusion("confusion", "Recognition of every utterance by its fold", pooled)
+        sections.append(Section("Confusions", figures=[matrices]))
+    foot = notes_list(summary["notes"]) + facts_html(_facts_of_folds(path.parent, summary, opened))
+    sections.append(Section("Conventions and fingerprints", foot))
+    subtitle = f"{len(results)} methods, {summary['utterances']} utterances, {len(summary['folds'])} folds"
     with translate_os_errors(path.parent), writer_lock(path.parent):
-        write_page("Zero-shot recognition in folds", subtitle, sections, path, FOLDS_FIGURES)
+        # folds without recognition, or of fewer corpora, leave no figure of earlier ones behind
+        names = [file.stem for name in ("measures_*", "confusion") for file in path.with_suffix("").glob(f"{name}.csv")]
+        write_page("Methods in folds", f"{subtitle}; {summary['stores']}", sections, path, names)
     log.info(f"report: {path}")
     return path
 
 
-def _facts_of_folds(out: Path, results: Results, stores: Stores) -> Facts:
+def _facts_of_folds(out: Path, summary: Mapping[str, Any], stores: Stores) -> Facts:
     yield "stores", stores.folder
     yield from leaves(stores.fingerprint(), "fingerprint.")
-    for method, result in results.items():
+    if summary["settings"]:
+        yield from leaves(summary["settings"], "evaluation.")
+    for method, result in summary["methods"].items():
         first = open_run(out / method / next(iter(result["folds"])))  # all folds of a method are trained alike
         yield from leaves(first.config.model_dump(mode="json"), f"{method}: training.")

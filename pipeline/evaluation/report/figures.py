@@ -13,6 +13,7 @@ from torch import Tensor
 from cache.captions import Prompt
 from cache.pairs import CachedPairs
 from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Table
+from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
 from pipeline.evaluation.report.page import label
@@ -21,13 +22,14 @@ from pipeline.training.heads import Heads
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
 
 
-def measures(table: Table) -> Figure:
-    """A panel for each measure of `table`: a dot for each method, with its intervals over seeds and over speakers."""
+def measures(table: Table | FoldTable) -> Figure:
+    """A panel for each measure of `table`: a dot for each method, with its intervals over seeds and on other speech."""
+    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
         for axes, column in zip(panels, table.columns, strict=True):
-            for y, (name, row) in enumerate(table.rows.items()):
+            for y, (name, row) in enumerate(rows.items()):
                 if column.key in row:
                     _dot(axes, y, row[column.key], is_bound=name in BOUNDS)
             axes.set_title(column.header)
@@ -35,12 +37,15 @@ def measures(table: Table) -> Figure:
         panels[0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
         panels[0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
 
-    cells = [(method, key, cell) for method, row in table.rows.items() for key, cell in row.items()]
+    cells = [(method, key, cell) for method, row in rows.items() for key, cell in row.items()]
+    elsewhere = (
+        "are 95 % intervals of the mean over folds (corrected resampled t): of other speech, other trainings."
+        if isinstance(table, FoldTable)
+        else "hold 95 % of the resamples of speakers: other speech, these trainings."
+    )
     parts = [
         "Lines with caps are Student's 95 % intervals of the mean over seeds: of other trainings, on this test set.",
-        "Broad pale lines hold 95 % of the resamples of speakers: other speech, these trainings."
-        if any(cell.speakers for _, _, cell in cells)
-        else "",
+        f"Broad pale lines {elsewhere}" if any(cell.elsewhere for _, _, cell in cells) else "",
         "A star is the best mean of the methods." if any(cell.best for _, _, cell in cells) else "",
         "A hollow dot is a method that the best is better than "
         f"({MARK} other trainings on this test set, {SPEECH_MARK} other speech too)."
@@ -52,18 +57,23 @@ def measures(table: Table) -> Figure:
         f"measures_{table.name}",
         "Means and their intervals",
         " ".join(filter(None, parts)),
-        ("method", "measure", *Cell(0.0).as_json()),
+        ("method", "measure", *(FoldCell if isinstance(table, FoldTable) else Cell)(0.0).as_json()),
         [(method, key, *cell.as_json().values()) for method, key, cell in cells],
         draw,
         (2.2 + 2.7 * len(table.columns), 1.3 + 0.3 * len(table.rows)),
     )
 
 
-def _dot(axes: Any, y: int, cell: Cell, *, is_bound: bool) -> None:
+def _dot(axes: Any, y: int, cell: Cell | FoldCell, *, is_bound: bool) -> None:
     mean = drawable(cell.mean)
-    if cell.speakers:
-        ends = [drawable(cell.speakers.low), drawable(cell.speakers.high)]
-        axes.plot(ends, [y, y], color="0.8" if is_bound else SKY, linewidth=5, solid_capstyle="butt")
+    if cell.elsewhere:
+        axes.plot(
+            [*map(drawable, cell.elsewhere)],
+            [y, y],
+            color="0.8" if is_bound else SKY,
+            linewidth=5,
+            solid_capstyle="butt",
+        )
     if is_bound:
         axes.plot([mean], [y], "D", markersize=5, color="0.4")
         return
