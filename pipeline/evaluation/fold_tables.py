@@ -175,6 +175,8 @@ def _table(
 ) -> FoldTable:
     """Marked, with every convention in its notes; without rows where no method has one of the measures."""
     present = tuple(column for column in columns if any(column.key in entry for entry in entries.values()))
+    if not present:
+        return FoldTable(name, title, (), {}, ())
     rows: dict[str, dict[str, FoldCell]] = {}
     tests: dict[str, FoldTests] = {}
     conventions: list[str] = []

@@ -109,7 +109,7 @@ def test_five_sessions_are_left_out_in_turn_and_pooled_figures_are_scikit_learns
     manifest, found = stores.manifest, method["recognition"]
     assert found["classes"] == FOUR
     assert list(method["folds"]) == list(result["folds"]) == SESSIONS
-    assert SESSIONS == sorted(path.name for path in (out / METHOD).iterdir())
+    assert sorted(path.name for path in (out / METHOD).iterdir()) == SESSIONS
     pooled, of_folds, total = [], [], np.zeros((4, 4), dtype=int)
     for seed in ("0", "1"):
         truth, said, per_fold = [], [], []
