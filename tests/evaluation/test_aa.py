@@ -1,8 +1,8 @@
 """A/A: a method held against itself. Whatever calls two sets of its own seeds different is wrong to.
 
 Twenty seeds of one method are trained and evaluated once. Then the valid test is drawn 1,000 times, five seeds against
-five others; and the paired Wilcoxon test over lists or trials is made of all 190 pairs of seeds. At .05 they reject, with
-this planted store and generator, in these shares (F46: 20 to 100 % for the latter on real speech):
+five others; and the paired Wilcoxon test over lists or trials is made of all 190 pairs of seeds. At .05 they reject,
+with this planted store and generator, in these shares (F46: 20 to 100 % for the latter on real speech):
 
     AOC 4 % against 44 %, VOC 4 against 48, MMD median 5 against 61, Wasserstein / median 4 against 71
 
