@@ -28,6 +28,19 @@ class Column:
     digits: int
     full_name: str = ""
 
+    def conventions(self, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+        """A note a convention that the measure was taken with; with the names of rows where methods' differ."""
+        names: dict[str, list[str]] = {}
+        for name, row in rows.items():
+            if self.key in row:
+                names.setdefault(row[self.key].convention or "convention not given", []).append(name)
+        methods = [convention for convention, of in names.items() if not set(of) <= set(BOUNDS)]
+        legend = f"{self.header} ({self.full_name})" if self.full_name else self.header
+        return [
+            f"{legend}: {convention}" if methods == [convention] else f"{legend} of {', '.join(of)}: {convention}"
+            for convention, of in names.items()
+        ]
+
 
 @dataclass(frozen=True)
 class SpeakerSpread:

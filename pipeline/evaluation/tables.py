@@ -140,16 +140,9 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 
 
 def _convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The conventions that measures were taken with, of which rows where these differ; then what each bound is."""
-    notes = []
-    for column in columns:
-        names: dict[str, list[str]] = {}  # by convention
-        for name, row in rows.items():
-            if column.key in row and name not in BOUNDS:
-                names.setdefault(row[column.key].convention or "convention not given", []).append(name)
-        legend = f"{column.header} ({column.full_name})" if column.full_name else column.header
-        for convention, of in names.items():
-            notes.append(f"{legend}: {convention}" if len(names) == 1 else f"{legend} of {', '.join(of)}: {convention}")
+    """The conventions that measures were taken with, of which methods where these differ; then what each bound is."""
+    methods = {name: row for name, row in rows.items() if name not in BOUNDS}
+    notes = [note for column in columns for note in column.conventions(methods)]
     for name in (name for name in BOUNDS if name in rows):
         headers: dict[str, list[str]] = {}  # by convention
         for column in (column for column in columns if column.better and column.key in rows[name]):

@@ -43,8 +43,8 @@ def measures(table: Table) -> Figure:
     cells = [(method, key, cell) for method, row in table.rows.items() for key, cell in row.items()]
     parts = [
         "Lines with caps are Student's 95 % intervals of the mean over seeds: of other trainings, on this test set.",
-        "Broad pale lines hold 95 % of the resamples of speakers: other speech, these trainings; since methods find the "
-        "same speakers hard, lines that overlap may still differ."
+        "Broad pale lines hold 95 % of the resamples of speakers: other speech, these trainings; methods find the same "
+        "speakers hard, so where these lines overlap they may still differ."
         if any(cell.speakers for _, _, cell in cells)
         else "",
         "A star is the best mean of the methods." if any(cell.best for _, _, cell in cells) else "",
