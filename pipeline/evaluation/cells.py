@@ -44,13 +44,14 @@ class Column:
 
 @dataclass(frozen=True)
 class SpeakerSpread:
-    """The same measure on resamples of the split's speakers: their std, and 2.5 and 97.5 % of the `draws`."""
+    """The same measure on resamples of the split's n speakers: their std, and 2.5 and 97.5 % of the `draws`."""
 
     n: int
     std: float
     low: float
     high: float
     draws: Sequence[float] = field(repr=False)
+    left_out: int = 0  # utterances of unknown speakers
 
 
 @dataclass(frozen=True)

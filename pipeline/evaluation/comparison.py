@@ -71,7 +71,10 @@ def _compared(table: Table, alpha: float) -> Table:
             untested.setdefault(reason, []).append(column.header)
         for method, cell in _marked(cells, best_of(cells, column), tests[column.key], alpha).items():
             rows[method][column.key] = cell
-    notes = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
+    notes = [
+        reason if len(headers) == len(tests) else f"{', '.join(headers)}: {reason}"
+        for reason, headers in untested.items()
+    ]
     return replace(table, rows=rows, notes=(*table.notes, *notes, *_legend(tests, rows, alpha)), tests=tests)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Column, difference_fields
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, difference_fields
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
-from pipeline.evaluation.tables import TABLES, Results, measured_cell
+from pipeline.evaluation.tables import TABLES, Results, convention_notes, measured_cell
 
 Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -179,7 +179,7 @@ def _table(
         return FoldTable(name, title, (), {}, ())
     rows: dict[str, dict[str, FoldCell]] = {}
     tests: dict[str, FoldTests] = {}
-    conventions: list[str] = []
+    cells: dict[str, dict[str, Cell]] = {}
     untested: dict[str, list[str]] = {}  # the reason: headers of columns
     for column in present:
         measured = {method: entry[column.key] for method, entry in entries.items() if column.key in entry}
@@ -188,10 +188,9 @@ def _table(
             untested.setdefault(reason, []).append(column.header)
         for method, cell in _cells(column, measured, tests[column.key], alpha).items():
             rows.setdefault(method, {})[column.key] = cell
-        cells = {method: {column.key: measured_cell(entry)} for method, entry in measured.items()}
-        conventions += column.conventions(cells)
+            cells.setdefault(method, {})[column.key] = measured_cell(measured[method])
     reasons = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
-    notes = [*conventions, *_spread_notes(name, summary), *reasons, *_legend(rows, tests, alpha)]
+    notes = convention_notes(present, cells) + _spread_notes(name, summary) + reasons + _legend(rows, tests, alpha)
     in_order = {method: rows[method] for method in entries if method in rows}
     return FoldTable(name, title, present, in_order, tuple(notes), tests)
 

@@ -5,7 +5,7 @@ print(evaluation_table({"emotionrankclap": evaluate("runs/erc")}))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,11 +22,7 @@ _ORDER = (
     Column("aoc", "AOC", "higher", 3, "arousal ordinal consistency"),
     Column("voc", "VOC", "higher", 3, "valence ordinal consistency"),
 )
-_OWED = "what the score owes to the grammar, which words the training captions too"
-_LOSSES = (
-    Column("aoc_loss", "AOC lost", None, 3, "AOC of the grammar's prompts less this one"),
-    Column("voc_loss", "VOC lost", None, 3, "VOC of the grammar's prompts less this one"),
-)
+_LOSSES = (Column("aoc_loss", "AOC lost", None, 3), Column("voc_loss", "VOC lost", None, 3))
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "ordinality": ("Ordinality (Table 2 of the paper): Kendall's tau, higher is better", _ORDER),
     "word_norms": (
@@ -38,9 +34,9 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         (
             Column("mmd_median", "MMD median", "lower", 3, "maximum mean discrepancy at the median width"),
             Column("wasserstein_relative", "W / median", "lower", 3, "Wasserstein over the median distance"),
-            Column("gap_centroid", "gap: centroid", "lower", 3),
-            Column("gap_covariance", "gap: covariance", "lower", 3),
-            Column("gap_rest", "gap: rest", "lower", 3),
+            Column("gap_centroid", "gap centroid", "lower", 3),
+            Column("gap_covariance", "gap covariance", "lower", 3),
+            Column("gap_rest", "gap rest", "lower", 3),
             Column("mmd", "MMD", "lower", 4, "maximum mean discrepancy"),
             Column("wasserstein", "Wasserstein", "lower", 4),
             Column("sliced_wasserstein", "sliced Wasserstein", "lower", 4),
@@ -95,8 +91,7 @@ def measured_tables(results: Results) -> list[Table]:
             for method, entry in test.entries.items()
         }
         present = tuple(column for column in test.columns if any(column.key in row for row in rows.values()))
-        notes = [note for column in present for note in column.conventions(rows)]
-        notes += [*_spread_notes(rows), *_majority_notes(test)]
+        notes = [*convention_notes(present, rows), *_spread_notes(rows), *_majority_notes(test)]
         tables.append(Table(test.name, test.title, present, rows, tuple(notes)))
     return tables
 
@@ -137,8 +132,24 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
             low, high = np.percentile(draws, (2.5, 97.5)).tolist()
             spread = {"n": ours["n"], "std": float(draws.std(ddof=1)), "low": low, "high": high}
             loss["speakers"] = {**spread, "draws": draws.tolist()}
-        losses[f"{key}_loss"] = {**loss, "convention": _OWED}
+        convention = (
+            f"{key.upper()} by the grammar's prompts less by these; the grammar words the training captions too"
+        )
+        losses[f"{key}_loss"] = {**loss, "convention": convention}
     return losses
+
+
+def convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """The conventions that measures were taken with, of which methods where these differ; then what each bound is."""
+    methods = {name: row for name, row in rows.items() if name not in BOUNDS}
+    notes = [note for column in columns for note in column.conventions(methods)]
+    for name in (name for name in BOUNDS if name in rows):
+        headers: dict[str, list[str]] = {}  # by convention
+        for column in (column for column in columns if column.better and column.key in rows[name]):
+            headers.setdefault(rows[name][column.key].convention, []).append(column.header)
+        for convention, of in headers.items():
+            notes.append(f"{name}: {convention}" if len(headers) == 1 else f"{name}, {', '.join(of)}: {convention}")
+    return notes
 
 
 def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:

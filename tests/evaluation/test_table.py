@@ -39,9 +39,8 @@ def test_one_evaluation_gives_both_tables_with_their_conventions_and_spreads():
         "evaluation  0.552 ± 0.012  0.616 ± 0.013",
         "chance              0.000          0.000",
         "AOC (arousal ordinal consistency): lists of arousal",
-        "AOC (arousal ordinal consistency) of chance: lists in random order; the std of one list is 0.2007",
         "VOC (valence ordinal consistency): lists of valence",
-        "VOC (valence ordinal consistency) of chance: lists in random order; the std of one list is 0.2007",
+        "chance: lists in random order; the std of one list is 0.2007",
         "mean ± std over 2 seeds",
         "std over the lists of one seed of evaluation (no error of the mean): AOC 0.120, VOC 0.130",
         "",
@@ -98,6 +97,6 @@ def test_prompts_by_other_hands_have_a_table_with_what_is_lost_to_them():
     found = evaluation()
     found["word_norms"] = {key: seeds(0.4, 0.012, "rated words", 0.15) for key in ("aoc", "voc")}
     lines = evaluation_table(found).split("\n\n")[1].splitlines()
-    assert lines[1].split() == "method AOC ↑ VOC ↑ AOC lost VOC lost".split()
-    assert lines[2].split() == "evaluation 0.400 ± 0.012 0.400 ± 0.012 0.152 ± 0.000 0.216 ± 0.001".split()
-    assert lines[3].split() == ["chance", "0.000", "0.000", "0.000", "0.000"]
+    assert " ".join(lines[1].split()) == "method AOC ↑ VOC ↑ AOC lost VOC lost"
+    assert " ".join(lines[2].split()) == "evaluation 0.400 ± 0.012 0.400 ± 0.012 0.152 ± 0.000 0.216 ± 0.001"
+    assert " ".join(lines[3].split()) == "chance 0.000 0.000 0.000 0.000"

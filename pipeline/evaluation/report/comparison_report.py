@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from cache.fingerprint import leaves
 from cache.stores import Stores, open_stores
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.fold_tables import fold_tables
+from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.figures import confusion, measures
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, write_page
 from pipeline.evaluation.tables import Results
@@ -25,6 +25,12 @@ from pipeline.training.run_folder import open_run
 log = logging.getLogger(__name__)
 
 Facts = Iterator[tuple[str, object]]
+_HEADINGS = {
+    "ordinality": "Ordinality",
+    "word_norms": "Ordinality by prompts of other hands",
+    "alignment": "Alignment",
+    "recognition": "Recognition of the split",
+}
 
 
 def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
@@ -43,37 +49,33 @@ def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Store
         file.stem for pattern in ("measures_*", "confusion_*") for file in path.with_suffix("").glob(f"{pattern}.csv")
     ]
     with translate_os_errors(path.parent), writer_lock(path.parent):
-        write_page("Comparison of methods", subtitle, list(_sections(results, opened)), path, names)
+        write_page("Comparison of methods", subtitle, list(_sections(summary, opened)), path, names)
     log.info(f"report: {path}")
     return path
 
 
-def _sections(results: Results, stores: Stores) -> Iterator[Section]:
-    for table in comparison_tables(results).tables:
-        yield Section(table.name.capitalize(), table_html(table), [measures(table)])
-    recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
-    if recognised:
-        title = "Zero-shot recognition of the split"
-        yield Section("Confusions", figures=[confusion("confusion_0", title, recognised)])
-    other_corpora: dict[str, dict[str, Any]] = {}
-    for method, result in results.items():
-        for number, found in enumerate(result["zero_shot"], start=1):
-            corpus = f"{number}. {found['stores']}, {found['split']} utterances"
-            other_corpora.setdefault(corpus, {})[method] = found
-    for number, (corpus, recognised) in enumerate(other_corpora.items(), start=1):
-        title = f"Zero-shot recognition on another corpus: {corpus}"
-        matrices = confusion(f"confusion_{number}", f"Confusions on {corpus}", recognised)
-        section = _recognition_section(f"recognition_{number}", title, recognised)
-        yield replace(section, figures=[*section.figures, matrices])
+def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
+    """A table, its figure, and the confusions where it is of recognition; then the paper's figures, and the foot."""
+    rows = {**summary["methods"], **summary["references"]}
+    for table in comparison_tables(rows).tables:
+        figures = [measures(table)]
+        if table.name == "recognition":
+            of_split = {name: result[table.name] for name, result in rows.items() if table.name in result}
+            figures += _confusions("confusion_0", "Confusions on the split", of_split)
+        elif table.name not in _HEADINGS:
+            corpora = {name: result["zero_shot"] for name, result in rows.items() if result.get("zero_shot")}
+            number = int(table.name.removeprefix("recognition_"))
+            of_corpus = {name: found[number - 1] for name, found in corpora.items() if len(found) >= number}
+            figures += _confusions(f"confusion_{number}", f"Confusions on another corpus, number {number}", of_corpus)
+        yield Section(_HEADINGS.get(table.name, table.title), table_html(table), figures)
     yield Section("The paper's figures", "\n".join(map(table_html, paper_tables().tables)))
-    yield Section("Conventions and fingerprints", facts_html(_facts(results, stores)))
+    yield Section("Conventions and fingerprints", facts_html(_facts(summary["methods"], stores)))
 
 
-def _recognition_section(name: str, title: str, results: Results) -> Section:
-    """A table and a figure of `results[method]`, what `zero_shot` returned."""
-    (table,) = comparison_tables({method: {"recognition": result} for method, result in results.items()}).tables
-    named = replace(table, name=name, title=title)
-    return Section(title, table_html(named), [measures(named)])
+def _confusions(name: str, title: str, results: Results) -> list[Figure]:
+    """Of those that have one: chance has none."""
+    confused = {method: result for method, result in results.items() if "confusion" in result}
+    return [confusion(name, title, confused)] if confused else []
 
 
 def _facts(results: Results, stores: Stores) -> Facts:

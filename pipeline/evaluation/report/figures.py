@@ -19,33 +19,41 @@ from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawab
 from pipeline.evaluation.report.page import label
 from pipeline.training.heads import Heads
 
+PANELS_ABREAST = 4
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
 
 
 def measures(table: Table | FoldTable) -> Figure:
     """A panel for each measure of `table`: a dot for each method, with its intervals over seeds and on other speech."""
     rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
+    across = min(PANELS_ABREAST, len(table.columns))
+    down = ceil(len(table.columns) / across)
 
     def draw(figure: Any) -> None:
-        panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
-        for axes, column in zip(panels, table.columns, strict=True):
+        grid = figure.subplots(down, across, sharey=True, squeeze=False)
+        for axes in grid.flat[len(table.columns) :]:
+            axes.set_visible(False)
+        for axes, column in zip(grid.flat, table.columns, strict=False):
             for y, (name, row) in enumerate(rows.items()):
                 if column.key in row:
                     _dot(axes, y, row[column.key], is_bound=name in BOUNDS)
             axes.set_title(column.header)
             axes.set_xlabel(_SIDES[column.better])
-        panels[0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
-        panels[0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
+        grid[0, 0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
+        grid[0, 0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
 
     cells = [(method, key, cell) for method, row in rows.items() for key, cell in row.items()]
     elsewhere = (
-        "are 95 % intervals of the mean over folds (corrected resampled t): of other speech, other trainings."
+        "are 95 % intervals of the mean over folds (corrected resampled t): of other speech, other trainings"
         if isinstance(table, FoldTable)
-        else "hold 95 % of the resamples of speakers: other speech, these trainings."
+        else "hold 95 % of the resamples of speakers: other speech, these trainings"
     )
     parts = [
         "Lines with caps are Student's 95 % intervals of the mean over seeds: of other trainings, on this test set.",
-        f"Broad pale lines {elsewhere}" if any(cell.elsewhere for _, _, cell in cells) else "",
+        f"Broad pale lines {elsewhere}; methods find the same speakers hard, so where these lines overlap they may "
+        "still differ."
+        if any(cell.elsewhere for _, _, cell in cells)
+        else "",
         "A star is the best mean of the methods." if any(cell.best for _, _, cell in cells) else "",
         "A hollow dot is a method that the best is better than "
         f"({MARK} other trainings on this test set, {SPEECH_MARK} other speech too)."
@@ -60,7 +68,7 @@ def measures(table: Table | FoldTable) -> Figure:
         ("method", "measure", *(FoldCell if isinstance(table, FoldTable) else Cell)(0.0).as_json()),
         [(method, key, *cell.as_json().values()) for method, key, cell in cells],
         draw,
-        (2.2 + 2.7 * len(table.columns), 1.3 + 0.3 * len(table.rows)),
+        (2.2 + 2.7 * across, (1.3 + 0.3 * len(table.rows)) * down),
     )
 
 
