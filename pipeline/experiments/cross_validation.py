@@ -87,7 +87,7 @@ def cross_validate(
             "stores": str(stores.folder),
             "scheme": folds,
             "utterances": len(stores.manifest),
-            "settings": plan.settings.model_dump(mode="json") if plan.settings else None,
+            "settings": None if plan.reason else plan.settings.model_dump(mode="json"),
             "resampling_ratio": plan.ratio,
             "folds": {fold.name: _about(fold, plan.views[fold.name]) for fold in plan.folds},
             "notes": _notes(plan, configs),
@@ -110,7 +110,7 @@ class _Plan:
     folds: Sequence[Fold]
     views: Mapping[str, Stores]  # by fold: its splits, with captions of its own
     overrides: Sequence[str]  # of the evaluation
-    settings: EvaluateConfig | None  # None where folds give recognition alone
+    settings: EvaluateConfig
     template: str
     classes: Sequence[str]  # none where there is no recognition
     reason: str = ""  # why there is recognition alone
@@ -131,7 +131,7 @@ def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: s
     asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
     if asked.split not in (None, "test"):
         raise UsageError(f"split {asked.split}", "given with folds", "none: a fold has its own", "Leave it out.")
-    overrides = [*evaluation, "split=test"]
+    overrides = ["bootstrap=0", *evaluation, "split=test"]  # folds are the other speech; no speaker is resampled
     settings = load_config(EvaluateConfig, None, overrides, kind="evaluations")
     classes = _classes(stores, template)
     try:
@@ -141,7 +141,7 @@ def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: s
         if not classes:
             raise
         views = {fold.name: stores.with_splits(fold.splits()) for fold in folds}
-        return _Plan(scheme, folds, views, overrides, None, template, classes, str(error))
+        return _Plan(scheme, folds, views, overrides, settings, template, classes, str(error))
     return _Plan(scheme, folds, views, overrides, settings, template, classes)
 
 
@@ -178,14 +178,15 @@ def _refuse_unmeasurable(stores: Stores, folds: Sequence[Fold], style: str) -> N
 
 def _measured(run: Run, view: Stores, others: Sequence[Stores], plan: _Plan, device: str) -> dict[str, Any]:
     """All results of one fold: what `evaluate` and `zero_shot` return."""
-    found: dict[str, Any] = {"zero_shot": [zero_shot(run, other, device=device) for other in others]}
-    if plan.settings:
+    options: dict[str, Any] = {"device": device, "bootstrap": plan.settings.bootstrap, "draw_seed": plan.settings.seed}
+    found: dict[str, Any] = {"zero_shot": [zero_shot(run, other, **options) for other in others]}
+    if not plan.reason:
         found["evaluation"] = evaluated(run, view, overrides=plan.overrides) or evaluate(
             run, stores=view, overrides=plan.overrides, device=device
         )
     if plan.classes:
         found["recognition"] = zero_shot(
-            run, view, split="test", template=plan.template, classes=plan.classes, device=device
+            run, view, split="test", template=plan.template, classes=plan.classes, **options
         )
     return found
 
@@ -207,7 +208,7 @@ def _notes(plan: _Plan, configs: Mapping[str, TrainConfig]) -> list[str]:
         f"{len(plan.folds)} folds, {by.get(str(plan.scheme), 'whole speakers')}; a fold is tested by heads trained "
         "without it and without the fold after it (after the last the first), its development set",
         "captions are planned anew in each fold: no wording of a test caption or prompt is trained on"
-        if plan.settings
+        if not plan.reason
         else f"recognition alone, with the stores' own captions: {plan.reason}",
     ]
     acoustic = [name for name, config in configs.items() if config.style == "acoustic"]

@@ -7,7 +7,7 @@ evaluation_report(run, result)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
 EVALUATION_FIGURES = (curves.CURVES, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
+_KINDS = {"ordinality": ", the caption grammar's prompts", "word_norms": ", rated words", "alignment": ""}
 _FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 
@@ -87,6 +88,7 @@ def evaluation_report(
 def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     seeds = evaluation.result["seeds"]
     yield Section("Figures", _tables(evaluation.result))
+    yield Section("Spreads", table_html(_Spreads(evaluation.result)))
     yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)
     prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
@@ -108,6 +110,40 @@ def _tables(result: Mapping[str, Any]) -> str:
     return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in evaluation_tables(rows))
 
 
+@dataclass(frozen=True)
+class _Spreads:
+    """Every measure of an evaluation with each of its spreads; an `evaluation.tables.Listing`."""
+
+    result: Mapping[str, Any]
+    name: str = "spreads"
+    title: str = "Every measure, and how far it moves with the seed, the list or trial, and the test speakers"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the spreads are of, and what the grammar's prompts are worth beside the rated words."""
+        notes = ["of seeds and speakers a difference may be claimed; lists and trials share their utterances"]
+        if "word_norms" in self.result:
+            for axis in ("aoc", "voc"):
+                lost = self.result["ordinality"][axis]["mean"] - self.result["word_norms"][axis]["mean"]
+                notes.append(f"{axis.upper()} by the caption grammar's prompts less that by rated words: {lost:+.3f}")
+        return notes
+
+    def headers(self) -> list[str]:
+        return ["measure", "mean", "std over seeds", "std over lists or trials", "95 % over speakers", "speakers"]
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        """A row a measure, its mean in `bold`; `-` where there is no interval."""
+        rows = []
+        for test, kind in _KINDS.items():
+            for name, entry in self.result.get(test, {}).items():
+                if isinstance(entry, Mapping):
+                    mean, *stds = (f"{entry[key]:.4f}" for key in ("mean", "std", "list_std"))
+                    found = entry.get("speakers")
+                    interval = [f"{found['low']:.4f} to {found['high']:.4f}", str(found["n"])] if found else ["-", "-"]
+                    rows.append([f"{name.replace('_', ' ')}{kind}", bold(mean), *stds, *interval])
+        return rows
+
+
 def _shared_space(evaluation: _Evaluation) -> Section:
     gaps, pairs = {}, evaluation.pairs
     for seed in evaluation.result["seeds"]:
@@ -126,14 +162,14 @@ def _shared_space(evaluation: _Evaluation) -> Section:
 
 def _recognition(evaluation: _Evaluation) -> Figure:
     split, method = evaluation.result["split"], evaluation.result["method"]
-    recognised = zero_shot(evaluation.run, evaluation.stores, split=split, device=str(evaluation.device))
-    return confusion(CONFUSION, "Zero-shot recognition", {method: recognised})
+    found = zero_shot(evaluation.run, evaluation.stores, split=split, bootstrap=0, device=str(evaluation.device))
+    return confusion(CONFUSION, "Zero-shot recognition", {method: found})
 
 
 def _conventions(evaluation: _Evaluation) -> str:
     best = evaluation.run.about["best_seed"]
     notes = [
-        "mean ± std over seeds; a seed's row is the mean of its own lists or trials",
+        "all seeds: mean ± std over seeds; a seed's row: mean ± std over its own lists or trials",
         f"projection and retrieval: the heads of seed {best}, of the lowest development loss",
     ]
     return notes_list([*notes, *evaluation.pairs.notes])
