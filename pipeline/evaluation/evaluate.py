@@ -31,7 +31,7 @@ from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
 from pipeline.evaluation.pooling import MIN_SPEAKERS, over_seeds, over_speakers
 from pipeline.evaluation.significance import mean_and_std
-from pipeline.evaluation.speakers import SpeakerResamples, ordinality_draws, resample_speakers
+from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # of each measure's list, one value a list or trial
 VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "alignment": "values"}
 Result = dict[str, Any]
+Draws = dict[tuple[str, str], NDArray[np.float64]]  # by test and measure, (B,)
 
 
 class _Strict(BaseModel):
@@ -119,12 +120,15 @@ def evaluate(
         pairs = cached_pairs(opened, split, style=config.style, device=chosen)
         for note in pairs.notes:
             log.info(note)
-        results = SeedResults(opened, pairs, config, chosen)
+        order = OrderTests(opened, pairs, config, chosen)
+        seeds: dict[str, Result] = {}
+        draws: list[Draws] = []
         with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
             use_threads(1)  # trials run a core each
             for seed in run.seeds:
                 heads = run.heads_for(opened, seed).to(chosen)
-                results.add(str(seed), heads, trial_done=lambda: meter.advance(1))
+                seeds[str(seed)], drawn = _measure(heads, pairs, order, config, trial_done=lambda: meter.advance(1))
+                draws.append(drawn)
         result = {
             "run": str(run.folder),
             "stores": str(opened.folder),
@@ -134,70 +138,64 @@ def evaluate(
             "split": split,
             "data": tested_data(opened, split, config.style),
             "utterances": len(pairs),
-            **pooled(results.seeds, results.speakers()),
-            "seeds": results.seeds,
+            **pooled(seeds, order.intervals(draws)),
+            "seeds": seeds,
         }
         write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
-def ordinality_tests(
-    stores: Stores, pairs: CachedPairs, config: EvaluateConfig, device: torch.device
-) -> dict[str, tuple[OrdinalityTest, torch.Tensor]]:
-    """The tests by "ordinality" and, where the stores have such prompts, "word_norms", each with its prompts' vectors.
-
-    The vectors are (P, Dt) of the text encoder. Raises UsageError as `ordinality_prompts` and `OrdinalityTest` do.
-    """
-    styles = {"ordinality": config.style}
-    if WORD_NORMS in stores.captions.prompts.columns["style"]:
-        styles["word_norms"] = WORD_NORMS
-    tests, labels = {}, pairs.labels[:, :2].cpu().numpy()
-    for name, style in styles.items():
-        prompts, vectors = ordinality_prompts(stores, style, device)
-        tests[name] = OrdinalityTest(labels, prompts, config.lists), vectors
-    return tests
-
-
-def resamples_of(
-    test: OrdinalityTest, stores: Stores, pairs: CachedPairs, config: EvaluateConfig
-) -> SpeakerResamples | None:
-    """The resamples of the speakers of the utterances that `test` retrieves, of at least a list's 14 each."""
-    speakers = [stores.manifest.speaker[row] for row in pairs.rows[test.labelled].tolist()]
-    return resample_speakers(speakers, draws=config.bootstrap, seed=config.seed, at_least=STEPS)
-
-
-class SeedResults:
-    """The tests of several seeds' heads on the same pairs."""
+class OrderTests:
+    """Both prompt sets, asked of the utterances of one split and of resamples of its speakers."""
 
     def __init__(self, stores: Stores, pairs: CachedPairs, config: EvaluateConfig, device: torch.device) -> None:
-        self.pairs, self.config = pairs, config
-        self.tests = ordinality_tests(stores, pairs, config, device)
-        self.resamples = resamples_of(self.tests["ordinality"][0], stores, pairs, config)
-        self.seeds: dict[str, Result] = {}
-        self.draws: dict[tuple[str, str], list[NDArray[np.float64]]] = {}  # by test and measure, (B,) a seed
+        """The prompts of `config.style` are "ordinality", rated words, where the stores have them, "word_norms".
 
-    def add(self, seed: str, heads: Heads, *, trial_done: Callable[[], None]) -> None:
-        """Measure the heads of one seed."""
+        Raises UsageError as `ordinality_prompts` and `OrdinalityTest` do.
+        """
+        styles = {"ordinality": config.style}
+        if WORD_NORMS in stores.captions.prompts.columns["style"]:
+            styles["word_norms"] = WORD_NORMS
+        self.tests: dict[str, OrdinalityTest] = {}
+        self.vectors: dict[str, torch.Tensor] = {}  # (P, Dt) of the text encoder
+        labels = pairs.labels[:, :2].cpu().numpy()
+        for name, style in styles.items():
+            prompts, self.vectors[name] = ordinality_prompts(stores, style, device)
+            self.tests[name] = OrdinalityTest(labels, prompts, config.lists)
+        labelled = pairs.rows[self.tests["ordinality"].labelled].tolist()
+        speakers = [stores.manifest.speaker[row] for row in labelled]
+        self.resamples = resample_speakers(speakers, draws=config.bootstrap, seed=config.seed, at_least=STEPS)
+
+    def measure(self, similarities: Mapping[str, NDArray[np.floating[Any]]]) -> tuple[Result, Draws]:
+        """What each test measures of its (P, m) similarities, and the same on every resample."""
         found: Result = {}
-        with torch.no_grad():
-            speech, text = heads.embed_speech(self.pairs.speech).cpu(), heads.embed_text(self.pairs.text).cpu()
-            vectors = {name: heads.embed_text(prompts).cpu() for name, (_, prompts) in self.tests.items()}
-        for name, (test, _) in self.tests.items():
-            similarity = test.similarity(speech, vectors[name])
-            found[name] = test.measure(similarity)
+        draws: Draws = {}
+        for name, test in self.tests.items():
+            found[name] = test.measure(similarities[name])
             if self.resamples is not None:
-                for axis, draws in ordinality_draws(test, similarity, self.resamples).items():
-                    self.draws.setdefault((name, axis), []).append(draws)
-        links = Links(self.pairs.offsets.cpu().numpy(), self.pairs.caption.cpu().numpy())
-        found["alignment"] = alignment(speech, text, links, self.config, lambda _done, _total: trial_done())
-        self.seeds[seed] = found
+                drawn = ordinality_draws(test, similarities[name], self.resamples)
+                draws |= {(name, axis): values for axis, values in drawn.items()}
+        return found, draws
 
-    def speakers(self) -> dict[tuple[str, str], Result]:
-        """The interval of each measure that has one, by test and measure."""
+    def intervals(self, draws: Sequence[Draws]) -> dict[tuple[str, str], Result]:
+        """The interval of each measure, from the draws of all seeds; none where the speakers were not resampled."""
         if self.resamples is None:
             return {}
         counts = {"count": self.resamples.speakers, "left_out": self.resamples.left_out}
-        return {key: over_speakers(np.mean(draws, axis=0), **counts) for key, draws in self.draws.items()}
+        return {key: over_speakers(np.mean([of[key] for of in draws], axis=0), **counts) for key in draws[0]}
+
+
+def _measure(
+    heads: Heads, pairs: CachedPairs, order: OrderTests, config: EvaluateConfig, *, trial_done: Callable[[], None]
+) -> tuple[Result, Draws]:
+    """All tests of one seed's heads."""
+    with torch.no_grad():
+        speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
+        prompts = {name: heads.embed_text(vectors).cpu() for name, vectors in order.vectors.items()}
+    found, draws = order.measure({name: test.similarity(speech, prompts[name]) for name, test in order.tests.items()})
+    links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
+    found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
+    return found, draws
 
 
 def pooled(

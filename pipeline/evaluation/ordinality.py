@@ -105,6 +105,7 @@ class OrdinalityTest:
         self.points = points[self.labelled]  # (m, 2)
         whole = axis_lists(prompts, lists)
         self.prompts = np.unique([axis.rows for axis in whole.values()])  # (P,) that a list asks
+        self.prompt_points = np.array([prompts[row][2:4] for row in self.prompts.tolist()], dtype=np.float64)  # (P, 2)
         self.lists = {  # with `rows` of `self.prompts`
             name: AxisLists(axis.column, np.searchsorted(self.prompts, axis.rows), axis.asked, axis.convention)
             for name, axis in whole.items()

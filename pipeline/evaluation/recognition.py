@@ -77,12 +77,18 @@ class Recognised:
     template: str
     merge: Mapping[str, str]
     left_out: int
+    rule: str = "zero-shot: nearest of {count} prompts {template!r} by cosine"
 
     def summary(self) -> dict[str, Any]:
         """What `recognition` returns."""
         confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         np.add.at(confusion, (self.truth, self.predicted), 1)
-        return _summary(confusion, self.classes, self.template, left_out=self.left_out, merge=self.merge)
+        merged = "".join(f", {old} counted as {new}" for old, new in self.merge.items())
+        rule = self.rule.format(count=len(self.classes), template=self.template)
+        convention = (
+            f"{rule} ({', '.join(self.classes)}{merged}); WAR is accuracy, UAR the mean recall of the classes present"
+        )
+        return _summary(confusion, self.classes, self.template, left_out=self.left_out, convention=convention)
 
 
 def recognised(
@@ -144,8 +150,8 @@ def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     confusion = np.sum([result["confusion"] for result in results], axis=0)
     first = results[0]
     left_out = sum(result["left_out"] for result in results)
-    summary = _summary(confusion, first["classes"], first["template"], left_out=left_out, merge={})
-    return {**summary, "convention": f"{first['convention']}; confusions of {len(results)} summed"}
+    convention = f"{first['convention']}; confusions of {len(results)} summed"
+    return _summary(confusion, first["classes"], first["template"], left_out=left_out, convention=convention)
 
 
 def _prompt_rows(prompts: Sequence[ClassPrompt], classes: Sequence[str], template: str) -> list[int]:
@@ -164,11 +170,10 @@ def _prompt_rows(prompts: Sequence[ClassPrompt], classes: Sequence[str], templat
 
 
 def _summary(
-    confusion: NDArray[np.int64], classes: Sequence[str], template: str, *, left_out: int, merge: Mapping[str, str]
+    confusion: NDArray[np.int64], classes: Sequence[str], template: str, *, left_out: int, convention: str
 ) -> dict[str, Any]:
     per_class = confusion.sum(1)
     recall = np.diag(confusion) / np.maximum(per_class, 1)
-    merged = "".join(f", {old} counted as {new}" for old, new in merge.items())
     return {
         "war": float(np.trace(confusion) / confusion.sum()),
         "uar": float(recall[per_class > 0].mean()),
@@ -182,10 +187,7 @@ def _summary(
         "template": template,
         "n": int(confusion.sum()),
         "left_out": left_out,
-        "convention": (
-            f"zero-shot: nearest of {len(classes)} prompts {template!r} by cosine ({', '.join(classes)}{merged}); "
-            "WAR is accuracy, UAR the mean recall of the classes present"
-        ),
+        "convention": convention,
     }
 
 

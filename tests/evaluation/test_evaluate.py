@@ -16,7 +16,7 @@ from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import StoreMismatch, UsageError
-from pipeline.evaluation.evaluate import evaluate, evaluated, ordinality_tests, resamples_of
+from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
 from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -102,15 +102,16 @@ def test_resampled_speakers_give_an_interval_around_both_prompt_sets(spoken: Run
 def test_a_draw_is_the_mean_over_seeds_of_the_same_resample(spoken: Run) -> None:
     config, opened = EvaluateConfig(bootstrap=6, lists=28), spoken.stores()
     pairs = cached_pairs(opened, "test", style="dimensional")
+    order = OrderTests(opened, pairs, config, torch.device("cpu"))
+    assert order.resamples is not None
     expected = []
     for seed in spoken.seeds:
-        heads = spoken.heads(seed)
-        test, prompts = ordinality_tests(opened, pairs, config, torch.device("cpu"))["word_norms"]
-        resamples = resamples_of(test, opened, pairs, config)
-        assert resamples is not None
+        heads, test = spoken.heads(seed), order.tests["word_norms"]
         with torch.no_grad():
-            similarity = test.similarity(heads.embed_speech(pairs.speech), heads.embed_text(prompts))
-        expected.append(reference_draws(test, similarity, resamples)["voc"])
+            similarity = test.similarity(
+                heads.embed_speech(pairs.speech), heads.embed_text(order.vectors["word_norms"])
+            )
+        expected.append(reference_draws(test, similarity, order.resamples)["voc"])
     found = evaluate(spoken, overrides=[*QUICK, "bootstrap=6"])
     assert found["word_norms"]["voc"]["speakers"]["draws"] == pytest.approx(np.mean(expected, axis=0), abs=1e-12)
 
