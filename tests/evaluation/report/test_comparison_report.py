@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
+from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.report.comparison_report import FOLDS_FIGURES, comparison_report, folds_report
 from pipeline.evaluation.report.figures import confusion, measures
 from pipeline.evaluation.report.page import Section, write_page
 from pipeline.experiments.cross_validation import cross_validate
-from tests.evaluation.results import bound, result
 from tests.evaluation.report.conftest import HOSTILE, SETTINGS, STYLES, Page, rows_of
+from tests.evaluation.results import bound, result
 from tests.planted import plant
 
 METHODS = {"clap_sce", "supcon"}
@@ -66,8 +66,8 @@ def test_a_comparison_of_less_leaves_no_figure_of_the_one_before(compared: Path,
     out = Path(shutil.copytree(compared, tmp_path / "out"))
     summary = json.loads((out / "comparison.json").read_text())
     (out / "report/mine.csv").write_text("kept")
-    for result in (*summary["methods"].values(), *summary["references"].values()):
-        result["zero_shot"] = []
+    for found in (*summary["methods"].values(), *summary["references"].values()):
+        found["zero_shot"] = []
     comparison_report(out, summary, next(iter(summary["methods"].values()))["stores"])
     left = {path.name for path in (out / "report").iterdir()}
     assert {"measures_alignment.csv", "confusion_0.csv"} <= left
@@ -116,7 +116,13 @@ def test_folds_have_a_report_of_both_ways_to_pool(undrawn: None, tmp_path: Path)
 def test_a_figure_says_what_its_lines_are_over_and_draws_bounds_apart(tmp_path: Path) -> None:
     rows = {"a": result(0.5, 0.1, 1), "b": result(0.2, 0.3, 2), "ceiling": bound(0.7, "the true point asked")}
     order, _, apart = map(measures, comparison_tables(rows).tables)
-    for part in ("95 % intervals of the mean over seeds", "95 % of the resamples of speakers", "Grey diamonds", "†", "‡"):
+    for part in (
+        "95 % intervals of the mean over seeds",
+        "95 % of the resamples of speakers",
+        "Grey diamonds",
+        "†",
+        "‡",
+    ):
         assert part in order.caption
     assert "speakers" not in apart.caption
     assert "diamonds" not in apart.caption
