@@ -57,7 +57,7 @@ _ORDER_BOUNDS = {
     "labels": "what the utterances hold, their own labels asked likewise",
     "chance": f"lists in random order, one of which has a std of {NULL_STD:.4f}",
 }
-_BOUNDS: dict[str, dict[str, str]] = {  # what each is, by test
+MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
     "ordinality": _ORDER_BOUNDS,
     "word_norms": _ORDER_BOUNDS,
     "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
@@ -176,7 +176,7 @@ def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
 
 def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     """What the bounds are, and what always naming the most frequent class would give."""
-    meanings = _BOUNDS.get(test.name, _BOUNDS["recognition"])
+    meanings = MEANINGS.get(test.name, MEANINGS["recognition"])
     notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in test.entries]
     if any(cell.std is not None for cell in rows.get("chance", {}).values()):
         notes[-1] += ", and a seed's mean what stands behind its ±, over shuffled labels"
