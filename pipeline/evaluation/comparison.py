@@ -143,7 +143,7 @@ def _legend(tests: Mapping[str, ColumnTests], rows: Mapping[str, Mapping[str, Ce
         )
     bounds = [name for name in BOUNDS if name in rows]
     if bounds:
-        notes.append(f"{', '.join(bounds)}: what the figures can be judged by; not methods, and not tested")
+        notes.append(f"not methods, and not tested: {', '.join(bounds)}")
     return notes
 
 

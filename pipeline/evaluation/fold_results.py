@@ -61,9 +61,52 @@ def method_over_folds(measured: Mapping[str, Result], seeds: Sequence[int], *, r
     return result | {"folds": folds}
 
 
+def bounds_over_folds(
+    by_fold: Mapping[str, Mapping[str, Result]], method: Result, *, ratio: float
+) -> dict[str, dict[str, Any]]:
+    """The reference rows of the folds (`by_fold`: fold -> what `reference_results` returned), as of methods.
+
+    Of chance there is no interval; its `fold_std` is what a fold's mean scatters by where labels are shuffled. Without
+    any fold's rows there is chance alone, of what `method_over_folds` returned for any `method`.
+    """
+    bounds: dict[str, dict[str, Any]] = {}
+    for bound in ("ceiling", "labels") if by_fold else ():
+        rows = {fold: found[bound] for fold, found in by_fold.items()}
+        measured: dict[str, dict[str, Any]] = {fold: {"evaluation": row} for fold, row in rows.items()}
+        if all("recognition" in row for row in rows.values()):
+            measured = {fold: measured[fold] | {"recognition": row["recognition"]} for fold, row in rows.items()}
+        bounds[bound] = method_over_folds(measured, (0,), ratio=ratio)
+    chance = _chance_of_order([found["chance"] for found in by_fold.values()])
+    if "recognition" in method:
+        guess = _blind_guess(method["recognition"])
+        chance["recognition"] = {**guess, "pooled": guess}
+    if method["zero_shot"]:
+        chance["zero_shot"] = [_blind_guess(recognised) for recognised in method["zero_shot"]]
+    return bounds | {"chance": chance}
+
+
+def _chance_of_order(folds: Sequence[Result]) -> dict[str, Any]:
+    """The mean is 0 in every fold; the std is the root of the folds' mean variance."""
+    chance: dict[str, Any] = {}
+    for test in TESTS:
+        if not folds or test not in folds[0]:
+            continue
+        chance[test] = {}
+        for key, entry in folds[0][test].items():
+            std = float(np.sqrt(np.mean([fold[test][key]["std"] ** 2 for fold in folds])))
+            measure = {"mean": 0.0, "fold_std": std, "seed_values": [0.0], "convention": entry["convention"]}
+            chance[test][key] = measure
+    return chance
+
+
+def _blind_guess(recognised: Result) -> dict[str, Any]:
+    guess = recognised["chance"]
+    convention = f"a blind guess of {len(recognised['classes'])} classes"
+    return {key: {"mean": guess, "seed_values": [guess], "convention": convention} for key in RECOGNITION}
+
+
 def _seeds(found: Result, names: Sequence[str]) -> list[Result]:
-    """The results of the seeds `names`; of what was not trained, such as a reference row, there is one."""
-    return [found["seeds"][name] for name in names] if "seeds" in found else [found]
+    return [found["seeds"][name] for name in names]
 
 
 def _measures(by_fold: Mapping[str, Sequence[Result]], ratio: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, difference_fields
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
-from pipeline.evaluation.tables import TABLES, Results, convention_notes, measured_cell
+from pipeline.evaluation.tables import MEANINGS, TABLES, Results, convention_notes, measured_cell
 
 Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -157,7 +157,11 @@ def fold_tables(summary: Mapping[str, Any], *, alpha: float = ALPHA) -> list[Fol
         tables.append(_table(name, title, columns, entries, summary, alpha))
     for number, corpus in enumerate(next(iter(results.values())).get("zero_shot", ())):
         title = f"{TABLES['recognition'][0]}, on another corpus: {corpus['stores']}"
-        entries = {method: result["zero_shot"][number] for method, result in results.items() if "zero_shot" in result}
+        entries = {
+            method: result["zero_shot"][number]
+            for method, result in results.items()
+            if len(result.get("zero_shot", ())) > number
+        }
         tables.append(_table(f"recognition_{number + 1}", title, TABLES["recognition"][1], entries, summary, alpha))
     return [table for table in tables if table.rows]
 
@@ -190,8 +194,9 @@ def _table(
             rows.setdefault(method, {})[column.key] = cell
             cells.setdefault(method, {})[column.key] = measured_cell(measured[method])
     reasons = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
-    notes = convention_notes(present, cells) + _spread_notes(name, summary) + reasons + _legend(rows, tests, alpha)
     in_order = {method: rows[method] for method in entries if method in rows}
+    notes = convention_notes(present, cells) + _spread_notes(name, summary) + reasons + _legend(tests, alpha)
+    notes += _bound_notes(name, in_order)
     return FoldTable(name, title, present, in_order, tuple(notes), tests)
 
 
@@ -267,7 +272,16 @@ def _spread_notes(name: str, summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _legend(rows: Mapping[str, Mapping[str, FoldCell]], tests: Mapping[str, FoldTests], alpha: float) -> list[str]:
+def _bound_notes(name: str, rows: Mapping[str, Mapping[str, FoldCell]]) -> list[str]:
+    """What the bounds are."""
+    meanings = MEANINGS.get(name, MEANINGS["recognition"])
+    notes = [f"{bound}: {meanings[bound]}" for bound in BOUNDS if bound in rows]
+    if any(cell.fold_std is not None for cell in rows.get("chance", {}).values()):
+        notes[-1] += ", and a fold's mean what stands behind its ±, over shuffled labels"
+    return notes
+
+
+def _legend(tests: Mapping[str, FoldTests], alpha: float) -> list[str]:
     """What bold, † and ‡ mean."""
     corrected = f"p < {alpha:g} two-tailed, Holm-corrected over all pairs of methods of the column"
     notes = ["bold: best mean of the methods"]
@@ -278,7 +292,4 @@ def _legend(rows: Mapping[str, Mapping[str, FoldCell]], tests: Mapping[str, Fold
         notes.append(
             f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, paired by fold, {CONVENTION}"
         )
-    bounds = [name for name in BOUNDS if name in rows]
-    if bounds:
-        notes.append(f"{', '.join(bounds)}: what the figures can be judged by; not methods, and not tested")
     return notes

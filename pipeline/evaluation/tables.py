@@ -52,6 +52,18 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
 }
 
 
+_ORDER_BOUNDS = {
+    "ceiling": "what the speech vectors hold, ridge regressions from speech asked with each prompt's true point",
+    "labels": "what the utterances hold, their own labels asked likewise",
+    "chance": f"lists in random order, one of which has a std of {NULL_STD:.4f}",
+}
+MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
+    "ordinality": _ORDER_BOUNDS,
+    "word_norms": _ORDER_BOUNDS,
+    "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
+}
+
+
 class _Test(NamedTuple):
     """One test of all methods, as they ran it: `entries[method][column.key]` is a measure."""
 
@@ -70,7 +82,8 @@ def measured_cell(entry: Mapping[str, Any] | float, convention: str = "") -> Cel
         return Cell(entry["mean"], list_std=entry["std"], convention=convention)
     values = tuple(entry.get("seed_values", ()))
     speakers = SpeakerSpread(**entry["speakers"]) if entry.get("speakers") else None
-    std = None if len(values) == 1 else entry.get("std")
+    std = entry.get("std")
+    std = None if len(values) == 1 and not std else std  # one seed has none; that of chance is over shuffled labels
     return Cell(entry["mean"], std, values, entry.get("list_std"), speakers, convention)
 
 
@@ -91,7 +104,7 @@ def measured_tables(results: Results) -> list[Table]:
             for method, entry in test.entries.items()
         }
         present = tuple(column for column in test.columns if any(column.key in row for row in rows.values()))
-        notes = [*convention_notes(present, rows), *_spread_notes(rows), *_majority_notes(test)]
+        notes = [*convention_notes(present, rows), *_spread_notes(rows), *_bound_notes(test, rows)]
         tables.append(Table(test.name, test.title, present, rows, tuple(notes)))
     return tables
 
@@ -140,16 +153,9 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 
 
 def convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The conventions that measures were taken with, of which methods where these differ; then what each bound is."""
+    """The conventions that measures were taken with, of which methods where these differ."""
     methods = {name: row for name, row in rows.items() if name not in BOUNDS}
-    notes = [note for column in columns for note in column.conventions(methods)]
-    for name in (name for name in BOUNDS if name in rows):
-        headers: dict[str, list[str]] = {}  # by convention
-        for column in (column for column in columns if column.better and column.key in rows[name]):
-            headers.setdefault(rows[name][column.key].convention, []).append(column.header)
-        for convention, of in headers.items():
-            notes.append(f"{name}: {convention}" if len(headers) == 1 else f"{name}, {', '.join(of)}: {convention}")
-    return notes
+    return [note for column in columns for note in column.conventions(methods)]
 
 
 def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
@@ -168,19 +174,21 @@ def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     return [f"mean ± std over {count} seeds" if count > 1 else "one seed, so there is no std over seeds"]
 
 
-def _majority_notes(test: _Test) -> list[str]:
-    """What always naming the most frequent class would give."""
+def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """What the bounds are, and what always naming the most frequent class would give."""
+    meanings = MEANINGS.get(test.name, MEANINGS["recognition"])
+    notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in test.entries]
+    if any(cell.std is not None for cell in rows.get("chance", {}).values()):
+        notes[-1] += ", and a seed's mean what stands behind its ±, over shuffled labels"
     for entry in test.entries.values():
         if "majority" in entry:
-            return [f"always the most frequent class: WAR {entry['majority']:.3f}, UAR {entry['chance']:.3f}"]
-    return []
+            return [*notes, f"always the most frequent class: WAR {entry['majority']:.3f}, UAR {entry['chance']:.3f}"]
+    return notes
 
 
 def with_chance(results: Results) -> Results:
-    """`results` with a row for chance where there is none: lists in random order, and a blind guess of a class."""
-    if "chance" in results:
-        return results
-    order = {"mean": 0.0, "convention": f"lists in random order; the std of one list is {NULL_STD:.4f}"}
+    """`results` with a row for chance in every test: lists in random order, and a blind guess of a class."""
+    order = {"mean": 0.0, "convention": "lists in random order"}
     chance: dict[str, Any] = {}
     for name in ("ordinality", "word_norms"):
         keys = [column.key for column in _ORDER if any(column.key in of.get(name, {}) for of in results.values())]
@@ -189,16 +197,14 @@ def with_chance(results: Results) -> Results:
         chance["recognition"] = _blind_guess(recognised)
     for others in [result["zero_shot"] for result in results.values() if result.get("zero_shot")][:1]:
         chance["zero_shot"] = [_blind_guess(recognised) for recognised in others]
-    return {**results, "chance": chance} if chance else results
+    known = {**chance, **results.get("chance", {})}
+    return {**results, "chance": known} if known else results
 
 
 def _blind_guess(recognised: Mapping[str, Any]) -> dict[str, Any]:
     guess = {"mean": recognised["chance"], "convention": f"a blind guess of {len(recognised['classes'])} classes"}
-    return {
-        "war": guess,
-        "uar": guess,
-        **{name: recognised[name] for name in ("stores", "split") if name in recognised},
-    }
+    where = {name: recognised[name] for name in ("stores", "split") if name in recognised}
+    return {"war": guess, "uar": guess, **where}
 
 
 def evaluation_tables(results: Results) -> list[Table]:

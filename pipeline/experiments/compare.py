@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import reference_results
+from pipeline.evaluation.tables import with_chance
 from pipeline.training.run_folder import Run
 from pipeline.training.train import missing_inputs, resolve_training, train
 
@@ -55,8 +57,10 @@ def compare(
             log.info(f"== {name}")
             run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
             results[name] = _measured(run, stores, others, evaluation, device)
-        references = _references(stores, others, split, asked, device)
-        comparison = comparison_tables({**results, **references})
+        bounds = reference_results(stores, split=split, config=asked, device=device)
+        rows = with_chance({**results, **bounds})  # of other corpora as well
+        references = {name: rows[name] for name in BOUNDS}
+        comparison = comparison_tables(rows)
         text = comparison.markdown()
         write_text(out / "comparison.md", f"{text}\n{paper_tables().markdown()}")
         write_text(out / "comparison.tex", comparison.latex())

@@ -27,12 +27,13 @@ from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.folds import captions_for_splits
 from pipeline.evaluation.evaluate import evaluate, evaluated
-from pipeline.evaluation.fold_results import method_over_folds
+from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
 from pipeline.evaluation.fold_statistics import resampling_ratio
 from pipeline.evaluation.fold_tables import FoldTable, fold_tables
 from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds, speaker_folds
 from pipeline.evaluation.ordinality import STEPS
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import reference_results
 from pipeline.evaluation.table_formats import Listing, table_markdown
 from pipeline.evaluation.tables import TABLES
 from pipeline.experiments.compare import served
@@ -92,7 +93,7 @@ def cross_validate(
             "folds": {fold.name: _about(fold, plan.views[fold.name]) for fold in plan.folds},
             "notes": _notes(plan, configs),
             "methods": results,
-            "references": {},
+            "references": bounds_over_folds(_references(plan, device), next(iter(results.values())), ratio=plan.ratio),
         }
         tables = fold_tables(summary)
         summary["tables"] = {table.name: table.as_json() for table in tables}
@@ -188,6 +189,17 @@ def _measured(run: Run, view: Stores, others: Sequence[Stores], plan: _Plan, dev
         found["recognition"] = zero_shot(
             run, view, split="test", template=plan.template, classes=plan.classes, **options
         )
+    return found
+
+
+def _references(plan: _Plan, device: str) -> dict[str, dict[str, Any]]:
+    """The reference rows of each fold; none where folds give recognition alone."""
+    found = {}
+    for fold in () if plan.reason else plan.folds:
+        log.info(f"== references, {fold.name}")
+        classes = plan.classes or None
+        view = plan.views[fold.name]
+        found[fold.name] = reference_results(view, split="test", config=plan.settings, classes=classes, device=device)
     return found
 
 

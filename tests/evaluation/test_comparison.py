@@ -166,12 +166,16 @@ def test_bounds_stand_last_and_are_never_bold_marked_or_tested() -> None:
         assert not any(cell.best or cell.marks for of in ("ceiling", "chance") for cell in table.rows[of].values())
         assert len(table.tests["aoc"].seeds) == 3
         assert not any({test.method, test.other} & {"ceiling", "chance"} for test in table.tests["aoc"].seeds)
-        assert "ceiling, chance: what the figures can be judged by; not methods, and not tested" in table.notes
+        assert "not methods, and not tested: ceiling, chance" in table.notes
     table = tables_of(rows)["ordinality"]
     assert sum(row["aoc"].best for row in table.rows.values()) == 1
     assert "AOC (arousal ordinal consistency): tau-b of arousal" in table.notes
-    assert "ceiling: the true point asked" in table.notes
+    assert any(note.startswith("ceiling: what the speech vectors hold") for note in table.notes)
     assert table.cells(str)[-1] == ["chance", "0.000", "0.000"]
+    rows["chance"]["ordinality"]["aoc"]["std"] = 0.03  # over shuffled labels: a seed's mean would scatter by it
+    table = tables_of(rows)["ordinality"]
+    assert table.cells(str)[-1] == ["chance", "0.000 ± 0.030", "0.000 ± 0.030"]
+    assert any(note.startswith("chance: ") and note.endswith("over shuffled labels") for note in table.notes)
     assert not any("not tested," in note or "not tested below" in note for note in table.notes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.evaluation.fold_results import method_over_folds
+from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
 from pipeline.evaluation.fold_statistics import fold_tests
 from pipeline.evaluation.fold_tables import FoldTable, fold_tables
 from pipeline.evaluation.report.figures import measures
@@ -55,18 +55,25 @@ def recognised(uar: float, draw: np.random.Generator) -> dict[str, Any]:
     return facts | dict.fromkeys(("war", "uar"), sum(right) / 40)
 
 
-def bound(tau: float) -> dict[str, Any]:
-    """A reference row: one value in every fold, of order alone, asked otherwise."""
-    one = measure(tau) | {"convention": "the true point asked"}
-    return method_over_folds(
-        {fold: {"evaluation": {"ordinality": {"aoc": one, "voc": one}}} for fold in FOLDS}, (0,), ratio=RATIO
-    )
+def reference_rows() -> dict[str, dict[str, Any]]:
+    """What `reference_results` returns of each fold, of order alone."""
+    rows: dict[str, dict[str, Any]] = {}
+    for fold, hard in zip(FOLDS, HARD, strict=True):
+        rows[fold] = {"chance": {"ordinality": {key: measure(0.0) | {"std": 0.1 + hard} for key in ("aoc", "voc")}}}
+        for name, tau in (("ceiling", 0.9), ("labels", 0.95)):
+            one = measure(tau + hard) | {"convention": "the true point asked"}
+            found = {"ordinality": {"aoc": one, "voc": one}}
+            rows[fold][name] = found | {"seeds": {"0": found}}
+    return rows
 
 
-def summary_of(methods: dict[str, Any], seeds: int = 5, **references: Any) -> dict[str, Any]:
+def summary_of(
+    methods: dict[str, Any], seeds: int = 5, references: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    results = {name: method_over_folds(of, range(seeds), ratio=RATIO) for name, of in methods.items()}
     return {
-        "methods": {name: method_over_folds(of, range(seeds), ratio=RATIO) for name, of in methods.items()},
-        "references": references,
+        "methods": results,
+        "references": bounds_over_folds(references or {}, next(iter(results.values())), ratio=RATIO),
         "resampling_ratio": RATIO,
         "utterances": 4 * 41,
         "folds": {fold: {} for fold in FOLDS},
@@ -155,24 +162,30 @@ def test_few_seeds_are_not_tested_and_one_has_no_std() -> None:
 
 
 def test_bounds_come_last_and_are_neither_best_nor_marked_nor_tested() -> None:
-    summary = summary_of(three(), ceiling=bound(0.9), chance=bound(0.0))
-    table = tables_of(summary)["ordinality"]
-    assert list(table.rows) == ["far", "good", "near", "ceiling", "chance"]
+    table = tables_of(summary_of(three(), references=reference_rows()))["ordinality"]
+    assert list(table.rows) == ["far", "good", "near", "ceiling", "labels", "chance"]
     assert table.rows["good"]["aoc"].best
-    for name in ("ceiling", "chance"):
+    for name in ("ceiling", "labels", "chance"):
         cell = table.rows[name]["aoc"]
         assert not cell.best
         assert cell.marks == ""
         assert cell.seed_test is cell.fold_test is None
     assert len(table.tests["aoc"].folds) == 3
-    assert any(note.startswith("ceiling, chance: what the figures can be judged by") for note in table.notes)
-    assert "the true point asked" in "\n".join(table.notes)
+    ceiling, chance = (table.rows[name]["aoc"] for name in ("ceiling", "chance"))
+    assert ceiling.text(3) == f"{0.9 + HARD.mean():.3f} ± {HARD.std(ddof=1):.3f}"  # one seed
+    assert ceiling.elsewhere is not None
+    assert chance.text(3) == f"0.000 ± {np.sqrt(np.mean((0.1 + HARD) ** 2)):.3f}"
+    assert chance.elsewhere is None
+    notes = "\n".join(table.notes)
+    assert "ceiling: what the speech vectors hold" in notes
+    assert "a fold's mean what stands behind its ±, over shuffled labels" in notes
 
 
 def test_recognition_is_a_mean_over_folds_and_pooled_and_may_be_lacking() -> None:
     summary = summary_of({"b": measured(0.3, 2, uar=0.8), "c": measured(0.3, 3, uar=0.3), "a": measured(0.3, 1)})
     table = tables_of(summary)["recognition"]
-    assert list(table.rows) == ["b", "c"]
+    assert list(table.rows) == ["b", "c", "chance"]
+    assert [table.rows["chance"][key].text(3) for key in ("war", "pooled_uar")] == ["0.500", "0.500"]
     assert table.headers() == ["method", "WAR ↑", "UAR ↑", "WAR, pooled ↑", "UAR, pooled ↑"]
     found = summary["methods"]["b"]["recognition"]
     assert table.rows["b"]["pooled_uar"].text(3) == (
@@ -195,7 +208,7 @@ def test_the_measures_of_other_conventions_are_not_compared() -> None:
 
 
 def test_a_table_goes_into_markdown_latex_and_a_figure() -> None:
-    table = tables_of(summary_of(three(), ceiling=bound(0.9)))["ordinality"]
+    table = tables_of(summary_of(three(), references=reference_rows()))["ordinality"]
     assert "| far | " in table_markdown(table)
     assert r"$^\dagger$$^\ddagger$" in table_latex(table)
     figure = measures(table)
@@ -204,4 +217,5 @@ def test_a_table_goes_into_markdown_latex_and_a_figure() -> None:
     row = next(row for row in rows if (row["method"], row["measure"]) == ("far", "aoc"))
     cell = table.rows["far"]["aoc"]
     assert (row["mean"], (row["low"], row["high"])) == (cell.mean, cell.elsewhere)
+    assert {row["method"] for row in rows} == {"far", "good", "near", "ceiling", "labels", "chance"}
     assert "over folds (corrected resampled t)" in figure.caption

@@ -18,10 +18,13 @@ from scipy.stats import kendalltau
 from cache.manifest import write_manifest
 from cache.stores import Stores, open_stores
 from pipeline.commands.compare_methods import main
+from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
+from pipeline.data.captions.folds import captions_for_splits
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.folds import leave_one_speaker_out, speaker_folds
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import reference_results
 from pipeline.experiments import cross_validation
 from pipeline.experiments.cross_validation import cross_validate
 from pipeline.training.heads import load_heads
@@ -202,6 +205,30 @@ def test_tables_of_order_distances_and_recognition(crossed: tuple[Path, dict[str
         assert f"{method}, confusions summed" in text
     assert json.loads((out / "cross_validation.json").read_text()) == result
     assert not [line for line in (out / "cross_validation.json").read_text().splitlines() if '"taus"' in line]
+
+
+def test_reference_rows_are_those_of_each_fold_and_stand_below_the_methods(
+    spoken: Path, crossed: tuple[Path, dict[str, Any]]
+) -> None:
+    result = crossed[1]
+    assert list(result["references"]) == ["ceiling", "labels", "chance"]
+    stores = open_stores(spoken)
+    config = EvaluateConfig.model_validate(result["settings"])
+    for place, fold in enumerate(speaker_folds(stores.manifest, folds=3)):
+        split = fold.splits()
+        view = stores.with_splits(split, captions_for_splits(stores.captions, stores.manifest, split))
+        rows = reference_results(view, split="test", config=config, device="cpu")
+        for bound in ("ceiling", "labels"):
+            for test in ("ordinality", "word_norms"):
+                values = result["references"][bound][test]["voc"]["fold_values"]
+                assert values[place] == pytest.approx(rows[bound][test]["voc"]["mean"], abs=1e-12)
+        values = result["references"]["ceiling"]["recognition"]["uar"]["fold_values"]
+        assert values[place] == pytest.approx(rows["ceiling"]["recognition"]["uar"]["mean"], abs=1e-12)
+    for name, bounds in {"ordinality": ["ceiling", "labels", "chance"], "recognition": ["ceiling", "chance"]}.items():
+        table = result["tables"][name]["rows"]
+        assert list(table) == [*METHODS, *bounds]
+        assert not any(cell["best"] or cell["against"] for bound in bounds for cell in table[bound].values())
+    assert list(result["tables"]["alignment"]["rows"]) == METHODS
 
 
 def test_the_same_command_again_measures_nothing_twice_and_what_is_lost_alone(

@@ -68,8 +68,8 @@ def test_a_comparison_of_less_leaves_no_figure_of_the_one_before(compared: Path,
     out = Path(shutil.copytree(compared, tmp_path / "out"))
     summary = json.loads((out / "comparison.json").read_text())
     (out / "report/mine.csv").write_text("kept")
-    for result in (*summary["methods"].values(), *summary["references"].values()):
-        result["zero_shot"] = []
+    for found in (*summary["methods"].values(), *summary["references"].values()):
+        found["zero_shot"] = []
     comparison_report(out, summary, next(iter(summary["methods"].values()))["stores"])
     left = {path.name for path in (out / "report").iterdir()}
     assert {"measures_alignment.csv", "confusion_0.csv"} <= left
