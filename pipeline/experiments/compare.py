@@ -103,9 +103,10 @@ def _measured(
     result = evaluated(run, stores, overrides=overrides) or evaluate(
         run, stores=stores, overrides=overrides, device=device
     )
+    resampled = {"bootstrap": result["settings"]["bootstrap"], "draw_seed": result["settings"]["seed"]}
     if stores.captions.classes and any(stores.manifest.emotion):
-        result["recognition"] = zero_shot(run, stores, split=result["split"], device=device)
-    result["zero_shot"] = [zero_shot(run, other, device=device) for other in others]
+        result["recognition"] = zero_shot(run, stores, split=result["split"], device=device, **resampled)
+    result["zero_shot"] = [zero_shot(run, other, device=device, **resampled) for other in others]
     return result
 
 
