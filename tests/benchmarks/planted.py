@@ -4,9 +4,9 @@
     python -m tests.benchmarks.planted --learnable --training small_corpus --stores FOLDER --out FOLDER [METHODS]
 
 The second is a small store whose text must be learnt: vectors made of the sentences' words, labels of eight
-categories and so few captions. `--word-norms FILE` adds prompts of rated words. Writes the tables of `compare-methods` under OUT and
-goes on where it stopped. The paper's training takes one to two minutes a seed and method on one core, ten trials of the
-exact Wasserstein distance half a minute.
+categories and so few captions. `--word-norms FILE` adds prompts of rated words. Writes the tables of `compare-methods`
+under OUT and goes on where it stopped. The paper's training takes one to two minutes a seed and method on one core,
+ten trials of the exact Wasserstein distance half a minute.
 """
 
 from __future__ import annotations
