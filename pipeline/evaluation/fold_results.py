@@ -158,10 +158,10 @@ def _recognition(
     result["pooled"] = {}
     for key in RECOGNITION:
         values = [seed[key] for seed in pooled]
-        pooled = mean_and_std(values)
+        over = mean_and_std(values)
         result["pooled"][key] = {
-            "mean": pooled["mean"],
-            "seed_std": pooled["std"],
+            "mean": over["mean"],
+            "seed_std": over["std"],
             "seed_values": values,
             "convention": pooled[0]["convention"],
         }
@@ -188,7 +188,7 @@ def _elsewhere(by_fold: Mapping[str, Result], names: Sequence[str]) -> dict[str,
     first = next(iter(by_fold.values()))
     result: dict[str, Any] = {key: first[key] for key in ("stores", "split", *_FACTS)}
     for key in RECOGNITION:
-        pooled = over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=0.0)
-        del pooled["low"], pooled["high"]  # of the same speech in every fold
-        result[key] = {**pooled, "convention": first["convention"]}
+        found = over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=0.0)
+        del found["low"], found["high"]  # of the same speech in every fold
+        result[key] = {**found, "convention": first["convention"]}
     return {**result, "confusion": _summed([seed for by_seed in seeds.values() for seed in by_seed])}

@@ -1,4 +1,4 @@
-"""What `cross_validate` found as tables: spread over folds and over seeds apart, and marks by either.
+"""What `cross_validate` found as tables: std over folds and over seeds apart, and marks by either.
 
 summary, _ = cross_validate("stores/mine", folds=5, out="runs/folds")
 print("\\n\\n".join(map(table_markdown, fold_tables(summary))))
@@ -261,9 +261,9 @@ def _spread_notes(name: str, summary: Mapping[str, Any]) -> list[str]:
         left_out = ", ".join(f"{number} {why}" for why, number in lost.items() if number)
         count = recognised["n"]
         tested += f"; left out: {left_out}" if left_out else ""
-    across = f"mean ± std over {len(folds)} folds of each fold's mean over seeds"
-    across += f" (std over {seeds} seeds of each seed's mean over folds)" if seeds > 1 else "; one seed"
-    notes = [f"n = {count} utterances, {tested}", across]
+    std = f"mean ± std over {len(folds)} folds of each fold's mean over seeds"
+    std += f" (std over {seeds} seeds of each seed's mean over folds)" if seeds > 1 else "; one seed"
+    notes = [f"n = {count} utterances, {tested}", std]
     if recognised:
         majority, chance = recognised["majority"], recognised["chance"]
         notes.append(f"always the most frequent class: WAR {majority:.3f} of all folds, UAR {chance:.3f}")

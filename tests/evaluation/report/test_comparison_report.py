@@ -114,8 +114,8 @@ def test_folds_have_a_report_of_every_table_and_of_the_summed_confusions(undrawn
     assert {path.stem for path in (out / "report").iterdir()} == names
     for name in ("ordinality", "alignment", "recognition"):
         rows = rows_of(out, f"measures_{name}")
-        assert {row["method"] for row in rows} == METHODS
-        for row in rows:
+        assert {row["method"] for row in rows} == summary["tables"][name]["rows"].keys() >= METHODS
+        for row in (row for row in rows if row["method"] in METHODS):
             cell = summary["tables"][name]["rows"][row["method"]][row["measure"]]
             assert float(row["mean"]) == cell["mean"]
             assert row["low"] == ("" if "pooled" in row["measure"] else str(cell["low"]))
