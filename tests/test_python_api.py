@@ -138,6 +138,7 @@ PYTHON_ONLY = {
     "run_demo.utterances": "a smaller corpus for tests",
     "serve.ready": "who is told the page's address",
     "evaluation_report.result": "what evaluate returned",
+    "evaluation_report.references": "what stands beside it, where it was already made",
     "comparison_report.summary": "what compare returned",
     "folds_report.summary": "what cross_validate returned",
 }
