@@ -144,8 +144,8 @@ def _legend(tests: Mapping[str, ColumnTests], rows: Mapping[str, Mapping[str, Ce
         unknown = f" (without {resampled.left_out} utterances of unknown ones)" if resampled.left_out else ""
         of_speakers = f"{len(resampled.draws)} resamples of {resampled.n} speakers{unknown}"
         notes.append(
-            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, t by {of_speakers}, paired, with each "
-            "method's variance over seeds added"
+            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, t by {of_speakers}, paired, with "
+            "each method's variance over seeds added"
         )
     bounds = [name for name in BOUNDS if name in rows]
     if bounds:
