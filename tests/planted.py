@@ -68,9 +68,9 @@ def plant(
     Without a `reliability` the encoder perceives the true point. With the style `acoustic` in `styles` (or any other of
     a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none. With
     `grid` there are whole-grammar texts too; every other row is then the same as without it. `word_norms` is a CSV of
-    rated words for the prompts of that style. With `nominal` labels are one point a category, as in acted corpora, so
-    that the captions know eight points of the plane. `speakers` are that many in each split, each heard with an offset
-    of its own; without any, no speaker is known.
+    rated words for the prompts of that style. `speakers` are that many in each split, each heard with an offset of its
+    own; without any, no speaker is known. With `nominal` labels are one point a category, as in acted corpora, so that
+    the captions know eight points of the plane.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)

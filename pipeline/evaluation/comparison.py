@@ -84,8 +84,11 @@ def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:
         return ColumnTests(), []
     if len({cell.convention for cell in cells.values()}) > 1:
         return ColumnTests(), ["not tested, the conventions differ"]
-    few = [f"{len(cell.seed_values)} of {of}" for of, cell in cells.items() if len(cell.seed_values) < MIN_UNITS]
-    reasons = [f"not tested below {MIN_UNITS} seeds ({', '.join(few)})"] if few else []
+    few = {of: len(cell.seed_values) for of, cell in cells.items() if len(cell.seed_values) < MIN_UNITS}
+    counts = ", ".join(f"{count} of {of}" for of, count in few.items())
+    if len(few) == len(cells) and len(set(few.values())) == 1:
+        counts = f"{next(iter(few.values()))} of each"
+    reasons = [f"not tested below {MIN_UNITS} seeds ({counts})"] if few else []
     able = {of: cell for of, cell in cells.items() if len(cell.seed_values) >= MIN_UNITS}
     if len(able) < 2:
         return ColumnTests(), reasons
@@ -137,19 +140,17 @@ def _legend(tests: Mapping[str, ColumnTests], rows: Mapping[str, Mapping[str, Ce
             f"{MARK}: other trainings of the best are better too, on this test set; {corrected}, Welch's t over seeds"
         )
     if any(column.speakers for column in tests.values()):
+        resampled = next(cell.speakers for row in rows.values() for cell in row.values() if cell.speakers)
+        unknown = f" (without {resampled.left_out} utterances of unknown ones)" if resampled.left_out else ""
+        of_speakers = f"{len(resampled.draws)} resamples of {resampled.n} speakers{unknown}"
         notes.append(
-            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, t by resamples of "
-            f"{_speakers(rows)} speakers, paired, with each method's variance over seeds added"
+            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, t by {of_speakers}, paired, with "
+            "each method's variance over seeds added"
         )
     bounds = [name for name in BOUNDS if name in rows]
     if bounds:
         notes.append(f"not methods, and not tested: {', '.join(bounds)}")
     return notes
-
-
-def _speakers(rows: Mapping[str, Mapping[str, Cell]]) -> int:
-    """How many speakers were resampled."""
-    return next(cell.speakers.n for row in rows.values() for cell in row.values() if cell.speakers)
 
 
 PAPER_NOTE = (

@@ -30,7 +30,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         (*_ORDER, *_LOSSES),
     ),
     "alignment": (
-        "Alignment: distance of speech and text, lower is better; scale-free, then Table 1 of the paper",
+        "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
         (
             Column("mmd_median", "MMD median", "lower", 3, "maximum mean discrepancy at the median width"),
             Column("wasserstein_relative", "W / median", "lower", 3, "Wasserstein over the median distance"),
@@ -62,6 +62,9 @@ MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
     "word_norms": _ORDER_BOUNDS,
     "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
 }
+
+
+_SCALE_FREE = ("mmd_median", "wasserstein_relative", "gap_centroid", "gap_covariance", "gap_rest")
 
 
 class _Test(NamedTuple):
@@ -116,7 +119,7 @@ def _tests(results: Results) -> Iterator[_Test]:
             entries = {
                 of: {**entry, **_losses(results[of].get("ordinality", {}), entry)} for of, entry in entries.items()
             }
-        if entries:
+        if entries.keys() - set(BOUNDS):
             yield _Test(name, title, columns, entries)
     title, columns = TABLES["recognition"]
     for number in range(max((len(result.get("zero_shot", ())) for result in results.values()), default=0)):
@@ -143,8 +146,8 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
         if ours and theirs:
             draws = np.subtract(ours["draws"], theirs["draws"])
             low, high = np.percentile(draws, (2.5, 97.5)).tolist()
-            spread = {"n": ours["n"], "std": float(draws.std(ddof=1)), "low": low, "high": high}
-            loss["speakers"] = {**spread, "draws": draws.tolist()}
+            resampled = {"n": ours["n"], "std": float(draws.std(ddof=1)), "low": low, "high": high}
+            loss["speakers"] = {**resampled, "draws": draws.tolist()}
         convention = (
             f"{key.upper()} by the grammar's prompts less by these; the grammar words the training captions too"
         )
@@ -153,9 +156,13 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 
 
 def convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The conventions that measures were taken with, of which methods where these differ."""
+    """The conventions that measures were taken with, of which methods where these differ; which are scale-free."""
     methods = {name: row for name, row in rows.items() if name not in BOUNDS}
-    return [note for column in columns for note in column.conventions(methods)]
+    notes = [note for column in columns for note in column.conventions(methods)]
+    if scale_free := [column.header for column in columns if column.key in _SCALE_FREE]:
+        others = "one constant appended to all vectors shrinks the other distances and leaves every order as it is"
+        notes.append(f"scale-free: {', '.join(scale_free)}; {others}")
+    return notes
 
 
 def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
@@ -179,7 +186,7 @@ def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[st
     meanings = MEANINGS.get(test.name, MEANINGS["recognition"])
     notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in test.entries]
     if any(cell.std is not None for cell in rows.get("chance", {}).values()):
-        notes[-1] += ", and a seed's mean what stands behind its ±, over shuffled labels"
+        notes[-1] += ", a seed's mean that behind ±, over shuffled labels"
     for entry in test.entries.values():
         if "majority" in entry:
             return [*notes, f"always the most frequent class: WAR {entry['majority']:.3f}, UAR {entry['chance']:.3f}"]

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pipeline.evaluation.speakers import ordinality_draws
 from scipy import stats
 
 from cache.pairs import cached_pairs
@@ -31,6 +30,7 @@ from pipeline.core.config import EvaluateConfig
 from pipeline.evaluation.evaluate import OrderTests, evaluate
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.significance import ALPHA, SpeakerDraws, seed_tests, speaker_tests
+from pipeline.evaluation.speakers import ordinality_draws
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 

@@ -120,7 +120,7 @@ def test_every_convention_and_the_tests_are_written_underneath() -> None:
         "- †: other trainings of the best are better too, on this test set; p < 0.05 two-tailed, Holm-corrected over "
         "all pairs of methods of the column, Welch's t over seeds",
         "- ‡: the best is better on other speech too; p < 0.05 two-tailed, Holm-corrected over all pairs of methods of "
-        "the column, t by resamples of 12 speakers, paired, with each method's variance over seeds added",
+        "the column, t by 200 resamples of 12 speakers, paired, with each method's variance over seeds added",
         "- not tested on other speech, no resamples of speakers",
     ):
         assert note in text
@@ -128,7 +128,7 @@ def test_every_convention_and_the_tests_are_written_underneath() -> None:
 
 def test_few_seeds_are_not_tested_and_the_note_says_so() -> None:
     table = tables_of({"a": result(0.5, 0.1, 1, seeds=4), "b": result(0.1, 0.3, 2, seeds=4)})["ordinality"]
-    assert "not tested below 5 seeds (4 of a, 4 of b)" in table.notes
+    assert "not tested below 5 seeds (4 of each)" in table.notes
     assert not any(
         cell.marks or cell.seed_test or cell.speaker_test for row in table.rows.values() for cell in row.values()
     )

@@ -16,8 +16,9 @@ from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.word_norms import word_lists
+from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.ordinality import NULL_STD, VALUES, null_standard_error
-from pipeline.evaluation.references import BOUNDS, reference_results
+from pipeline.evaluation.references import reference_results
 from pipeline.training.ridge import PENALTIES
 from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.planted import plant
