@@ -8,14 +8,18 @@ What is planted, so that a result can be read (docs/planted.md):
   speech vector with the label. The vector is a fixed random nonlinear map of the perceived point, of nuisances (the
   voice, the words) as strong as it, and noise in every channel.
 - The text vector is the same kind of map of what the caption says, perceived with an R^2 of about .9, which is what
-  MiniLM's embedding of the built-in captions gives.
+  MiniLM's embedding of the built-in captions gives. With `text="words"` it must be learnt: the vector is a nonlinear
+  map of the mean of the sentence's words, each with a little of what the texts that hold it are about and a lot of its
+  own, so that a few captions do not teach the plane.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +43,7 @@ RATERS, RATER = 5, 0.8
 # published systems on MSP-Podcast: a mean CCC of .59 over the three attributes, .69 for valence (arXiv 2506.19887)
 RELIABILITY = 0.67
 NUISANCES = 32
+WORD, ABOUT = 64, 2.0  # of text="words": a word's own values, and how much of a vector is what it is about
 _CATEGORIES = ("angry", "sad", "happy", "surprised", "fearful", "disgust", "neutral", "calm")
 
 
@@ -53,6 +58,8 @@ def plant(
     styles: Sequence[str] = ("dimensional", "template"),
     grid: bool = False,
     word_norms: Path | None = None,
+    text: Literal["point", "words"] = "point",
+    nominal: bool = False,
     speakers: int = 0,
     seed: int = 0,
 ) -> Stores:
@@ -62,7 +69,8 @@ def plant(
     a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none. With
     `grid` there are whole-grammar texts too; every other row is then the same as without it. `word_norms` is a CSV of
     rated words for the prompts of that style. `speakers` are that many in each split, each heard with an offset of its
-    own; without any, no speaker is known.
+    own; without any, no speaker is known. With `nominal` labels are one point a category, as in acted corpora, so that
+    the captions know eight points of the plane.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
@@ -74,10 +82,13 @@ def plant(
     blank = [""] * count
     rich = "acoustic" in styles
     female = draw.random(count) < 0.5
+    felt = _emotions(truth + draw.normal(0, RATER, truth.shape)) if rich else blank
+    if nominal:
+        labels = np.array([nominal_points()[name] for name in felt])
     manifest = Manifest(
         root=folder, id=[f"u{i}" for i in range(count)], audio=[f"{i}.wav" for i in range(count)], split=split,
         valence=labels[:, 0], arousal=labels[:, 1], dominance=np.full(count, np.nan),
-        emotion=_emotions(truth + draw.normal(0, RATER, truth.shape)) if rich else blank,
+        emotion=felt,
         speaker=[f"{name}-{row % speakers}" for row, name in enumerate(split)] if speakers else blank,
         gender=np.where(female, "female", "male").tolist() if rich else blank, intensity=blank, caption=blank,
     )  # fmt: skip
@@ -100,7 +111,8 @@ def plant(
     write_manifest(manifest, folder / "manifest.csv")
     write_captions_file(captions, folder / "captions.jsonl")
     speech = _vectors(perceived, nuisance, audio_width, noise, np.random.default_rng(1))
-    words = _vectors(said, np.zeros((len(said), 1)), text_width, noise / 2, np.random.default_rng(2))
+    known = (said, np.zeros((len(said), 1))) if text == "point" else _of_words(texts, _said(captions, texts, labels))
+    words = _vectors(*known, text_width, noise / 2, np.random.default_rng(2))
     _store(folder / "audio.h5", "audio", manifest.id, speech)
     _store(folder / "text.h5", "text", texts, words)
     if acoustics is not None:
@@ -150,6 +162,26 @@ def _said(captions: Captions, texts: list[str], labels: Values) -> Values:
     for named in captions.classes:
         said[row_of[named.text]] = nominal_points().get(named.emotion, (4.0, 4.0))
     return said
+
+
+def _of_words(texts: list[str], said: Values) -> tuple[Values, Values]:
+    """(T, 2) what the mean of each text's words is about, and (T, WORD) what else is in it.
+
+    A word is about the mean of the texts that hold it, so most words are about nothing; WORD values are its own.
+    """
+    words_of = [re.findall(r"[a-z']+", text.lower()) for text in texts]
+    place = {word: i for i, word in enumerate(sorted({word for words in words_of for word in words}))}
+    rows = np.repeat(np.arange(len(texts)), [len(words) for words in words_of])
+    columns = np.array([place[word] for words in words_of for word in words])
+    counts = np.bincount(columns, minlength=len(place))[:, None]
+    about = np.zeros((len(place), 2))
+    np.add.at(about, columns, said[rows] - 4)
+    own = np.random.default_rng(3).standard_normal((len(place), WORD))
+    lengths = np.array([len(words) for words in words_of])[:, None]
+    sums = [np.zeros((len(texts), values.shape[1])) for values in (about, own)]
+    for total, values in zip(sums, (about / counts, own), strict=True):
+        np.add.at(total, rows, values[columns])
+    return 4 + ABOUT * sums[0] / np.sqrt(lengths), sums[1] / np.sqrt(lengths)
 
 
 def _vectors(

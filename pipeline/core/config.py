@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.fields import Model, Number, Seed, Whole, encoder_name
-from pipeline.core.objective_config import GridConfig, ObjectiveConfig, RankingConfig, RidgeConfig
+from pipeline.core.objective_config import GapConfig, GridConfig, ObjectiveConfig, RankingConfig, RidgeConfig
 from pipeline.core.plugins import BUILT_IN
 
 _Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
@@ -127,6 +127,7 @@ class TrainConfig(Model):
     style: str = "dimensional"
     objective: ObjectiveConfig = RankingConfig()
     grid: GridConfig = GridConfig()
+    gap: GapConfig = GapConfig()
     width: Whole = Field(512, ge=1, le=2**16)
     activation: Literal["relu", "identity"] = "relu"
     standardise: Literal["auto", "always", "never"] = Field(

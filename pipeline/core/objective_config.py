@@ -67,6 +67,13 @@ class GridConfig(Model):
         return self
 
 
+class GapConfig(Model):
+    """The price of the gap between the modalities, beside any objective; 0 is none."""
+
+    centroid: Number = Field(0.0, ge=0, description="of the squared distance of the batch's two centroids")
+    covariance: Number = Field(0.0, ge=0, description="of the squared distance of its two covariances")
+
+
 class RidgeConfig(Model):
     """Ridge regressions of valence and arousal from speech and from text: a method without gradient steps."""
 

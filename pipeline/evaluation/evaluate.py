@@ -5,6 +5,7 @@ evaluate-heads stores/msp runs/erc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,6 +136,7 @@ def evaluate(
             "settings": config.model_dump(mode="json"),
             "trained": run.about["seeds"],
             "split": split,
+            "data": tested_data(opened, split, config.style),
             "utterances": len(pairs),
             **pooled(seeds, order.intervals(draws)),
             "seeds": seeds,
@@ -220,7 +222,7 @@ def pooled(
 
 
 def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
-    """What an earlier `evaluate` of the same heads, stores and settings returned; None where there is no such result.
+    """What an earlier `evaluate` of the same heads, data and settings returned; None where there is no such result.
 
     Nor where the file is corrupt or of an earlier release: the figures of all seeds must follow from each seed's own,
     and those of the interval from its draws.
@@ -232,13 +234,33 @@ def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dic
             return None
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _Evaluation.model_validate(result)
-        earlier = result["settings"], result["trained"], result["stores"]
+        earlier = result["settings"], result["trained"], result["stores"], result["data"]
         tests = {test: result[test] for test in VALUES_KEYS if test in result}
         if not _means_follow(result["seeds"]) or tests != pooled(result["seeds"], dict(_intervals(tests))):
             return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return result if earlier == (config.model_dump(mode="json"), run.about["seeds"], str(stores.folder)) else None
+    data = tested_data(stores, split_of(stores, config.split), config.style)
+    now = config.model_dump(mode="json"), run.about["seeds"], str(stores.folder), data
+    return result if earlier == now else None
+
+
+def tested_data(stores: Stores, split: str, style: str) -> str:
+    """Identifies what an evaluation is of: which utterances, their vectors' checksums and labels, captions, prompts.
+
+    A fold's evaluation is of the same stores as every other's, and not of the same utterances.
+    """
+    rows, manifest, captions = stores.manifest.rows(split), stores.manifest, stores.captions
+    digest = hashlib.blake2b(digest_size=16)
+    for column in (np.arange(len(manifest)), stores.audio.column("crc"), manifest.valence, manifest.arousal):
+        digest.update(column[rows].tobytes())
+    texts = [manifest.speaker[row] for row in rows.tolist()]
+    for caption in captions.captions.of_style(style):
+        texts.append(caption.text)
+        digest.update(caption.rows.tobytes())
+    texts += captions.prompts.columns["text"]
+    digest.update("\n".join(texts).encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def _means_follow(seeds: Mapping[str, Mapping[str, Any]]) -> bool:

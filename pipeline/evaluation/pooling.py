@@ -29,7 +29,7 @@ def over_seeds(
 
     Args:
         values: one a seed; of a measure over lists or trials, the seed's mean.
-        convention: of one seed's value.
+        convention: of one seed's value; what each spread is over is said by its name, and below every table.
         list_std: the mean over seeds of the std over lists (or trials) within a seed.
         speakers: what `over_speakers` returned for this measure.
 
@@ -37,19 +37,11 @@ def over_seeds(
         `{"mean", "std", "seed_values", "list_std", "convention", "speakers"}`: mean and std (n - 1; 0 for one) are over
         seeds; without `list_std` or `speakers` there is no such key.
     """
-    stated = f"{convention}; mean and std over {len(values)} seed{'s' * (len(values) > 1)}"
-    if speakers is not None:
-        stated += (
-            f"; interval: {INTERVAL[0]:g} to {INTERVAL[1]:g} % of {len(speakers['draws'])} resamples of the "
-            f"{speakers['n']} test speakers, measured anew on each"
-        )
-        if speakers["left_out"]:
-            stated += f", without {speakers['left_out']} utterances of unknown speakers"
     return {
         **mean_and_std(values),
         "seed_values": list(map(float, values)),
         **({} if list_std is None else {"list_std": float(list_std)}),
-        "convention": stated,
+        "convention": convention,
         **({} if speakers is None else {"speakers": dict(speakers)}),
     }
 

@@ -21,7 +21,9 @@ from cache.captions import CLASS_TEMPLATE, ClassPrompt
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
+from pipeline.core.errors import UsageError
 from pipeline.core.resources import choose_memory, pick_device
+from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.evaluate import OrderTests, Result, pooled, split_of
 from pipeline.evaluation.ordinality import OrdinalityTest, retrieve
 from pipeline.evaluation.recognition import recognised, recognition_over_seeds
@@ -33,7 +35,6 @@ from pipeline.training.training_data import TrainingData, load_training_data
 
 log = logging.getLogger(__name__)
 
-BOUNDS = ("ceiling", "labels", "chance")
 SHUFFLES = 500  # of the labels, for the std of chance
 _DECIMALS = 6  # of squared distances
 _BLOCK_ROWS = 2**13  # of speech vectors in float64 at once
@@ -91,6 +92,19 @@ def reference_results(
         results["chance"]["recognition"] = _blind_guess(results["ceiling"]["recognition"])
     about = {"split": name, "utterances": len(pairs)}
     return {bound: {"method": bound, **about, **results[bound]} for bound in BOUNDS}
+
+
+def references_beside(result: Result, stores: Stores, *, device: str = "auto") -> dict[str, Result]:
+    """`reference_results` on the same split, by the same settings, as `result`, which `evaluate` returned.
+
+    Where the stores have nothing to fit a ridge on there are none, and a line says so.
+    """
+    config = EvaluateConfig.model_validate(result["settings"])
+    try:
+        return reference_results(stores, split=result["split"], config=config, device=device)
+    except UsageError as error:
+        log.warning(f"no reference rows: {error}")
+        return {}
 
 
 def _predicted(plane: Plane, data: TrainingData, speech: Tensor) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from pipeline.core.objective_config import (
     SoftTargetsConfig,
 )
 from pipeline.core.plugins import Plugin, find, translate_errors
+from pipeline.objectives.gap import WithGap
 from pipeline.objectives.grid import WithGrid
 from pipeline.objectives.rank_n_contrast import Ranking
 from pipeline.objectives.soft_targets import fit_soft_targets
@@ -103,7 +104,10 @@ class CustomLoss(Objective):
 
     plugin: Plugin
     settings: Mapping[str, Any]
-    recordable: ClassVar[bool] = False  # a recording would repeat whatever its Python decided the first time
+
+    @property
+    def recordable(self) -> bool:
+        return False  # a recording would repeat whatever its Python decided the first time
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Batch:
         return Batch(pairs, rows, captions)
@@ -179,6 +183,11 @@ def objective_of(config: TrainConfig, train: CachedPairs) -> Objective:
 
     Raises UsageError where the stores lack the acoustic features it needs, or its plugin is not registered.
     """
+    objective = _without_gap(config, train)
+    return WithGap(objective, config.gap) if config.gap.centroid or config.gap.covariance else objective
+
+
+def _without_gap(config: TrainConfig, train: CachedPairs) -> Objective:
     named = config.objective
     if isinstance(named, CustomObjectiveConfig):
         return CustomLoss(find("objective", named.name), named.settings)

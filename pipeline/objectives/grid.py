@@ -8,7 +8,7 @@ Texts that name a category, in other templates than recognition asks, do the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +67,6 @@ class WithGrid(LogitsObjective):
 
     objective: LogitsObjective
     config: GridConfig
-    recordable: ClassVar[bool] = True
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> GridTargets:
         size, grid, dtype = rows.shape[-1], rows.shape[-1] + self.config.texts, torch.get_default_dtype()

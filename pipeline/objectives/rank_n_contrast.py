@@ -12,7 +12,7 @@ repeat, both run over classes of equally far candidates instead of candidates, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -122,7 +122,6 @@ class Ranking(LogitsObjective):
     """Rank-N-Contrast as an objective (`pipeline.objectives.space.Objective`)."""
 
     config: RankingConfig
-    recordable: ClassVar[bool] = True
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Codes are integers; a row whose category is unknown has code -1 and is a match f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,7 +53,6 @@ class SoftTargets(LogitsObjective):
     config: SoftTargetsConfig
     acoustic_mean: Tensor = field(default_factory=lambda: torch.zeros(()), compare=False)
     acoustic_std: Tensor = field(default_factory=lambda: torch.ones(()), compare=False)
-    recordable: ClassVar[bool] = True
 
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
         config = self.config
@@ -183,8 +182,11 @@ def kernel(points: Tensor, emotion: Tensor, width: float, class_share: float = 0
 
 def kernel_logits(points: Tensor, others: Tensor, width: float) -> Tensor:
     """(..., N, K) and (..., M, K) points -> (..., N, M) float64 logarithms of the Gaussian kernel: -d^2 / 2 width^2."""
-    differences = points.double()[..., :, None, :] - others.double()[..., None, :, :]
-    return differences.square().sum(-1) / (-2 * width**2)
+    valence, arousal = (
+        mine[..., :, None] - theirs[..., None, :]
+        for mine, theirs in zip(points.double().unbind(-1), others.double().unbind(-1), strict=True)
+    )
+    return valence.square_().add_(arousal.square_()).div_(-2 * width**2)
 
 
 def targets_of(rows: Tensor) -> Targets:

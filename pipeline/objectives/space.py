@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,9 +72,12 @@ def before_normalisation(slope: Tensor, unit: Tensor, length: Tensor) -> Tensor:
 
 
 class Objective(ABC):
-    """The loss of a method: `Ranking`, `SoftTargets`, one of these `WithGrid`, or a plugin's `CustomLoss`."""
+    """The loss of a method: `Ranking`, `SoftTargets` or one of these `WithGrid`, a `CustomLoss`; or these `WithGap`."""
 
-    recordable: ClassVar[bool]  # whether a CUDA graph of its work may be replayed
+    @property
+    def recordable(self) -> bool:
+        """Whether a CUDA graph of its work may be replayed."""
+        return True
 
     @abstractmethod
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Any:

@@ -46,8 +46,7 @@ class Plane(NamedTuple):
 def fit_plane(train: Chunks, dev: Chunks) -> Plane:
     """The ridge regression of the points from the vectors, with that of `PENALTIES` of the smallest error on `dev`.
 
-    It minimises mean |x W + b - p|^2 + penalty |W|^2, in float64; b is not penalised. One decomposition of the
-    vectors' covariance gives the solution for every penalty.
+    It minimises mean |x W + b - p|^2 + penalty |W|^2, in float64; b is not penalised.
     """
     count, x_sum, y_sum, squares, products = 0, *(torch.zeros((), dtype=torch.float64) for _ in range(4))
     for vectors, points in train:
@@ -58,11 +57,12 @@ def fit_plane(train: Chunks, dev: Chunks) -> Plane:
             total.to(x.device) + part for total, part in zip((x_sum, y_sum, squares, products), sums, strict=True)
         )
     x_mean, y_mean = x_sum / count, y_sum / count
-    eigenvalues, basis = torch.linalg.eigh(squares / count - torch.outer(x_mean, x_mean))
-    target = basis.mT @ (products / count - torch.outer(x_mean, y_mean))
+    covariance = squares / count - torch.outer(x_mean, x_mean)
+    target = products / count - torch.outer(x_mean, y_mean)
     planes = []
     for penalty in PENALTIES:
-        weight = basis @ (target / (eigenvalues.clamp_min(0) + penalty)[:, None])
+        penalised = covariance + penalty * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        weight = torch.linalg.solve(penalised, target)
         planes.append(Plane(weight, y_mean - x_mean @ weight, penalty, 0.0))
     held_out = [(vectors, points.double() - CENTRE) for vectors, points in dev]
     errors = [

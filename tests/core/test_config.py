@@ -35,7 +35,8 @@ def test_a_training_preset_changes_how_any_method_is_trained_and_nothing_else() 
     one, other = (resolve_training("supcon", training=name) for name in ("paper", "small_corpus"))
     assert one == resolve_training("supcon")
     assert other.epochs == 30
-    assert other.model_copy(update={"epochs": one.epochs, "learning_rate": one.learning_rate}) == one
+    ways = {name: getattr(one, name) for name in ("epochs", "learning_rate", "temperature")}
+    assert other.model_copy(update=ways) == one
 
 
 def test_leftover_settings_of_another_objective_are_refused_by_name() -> None:

@@ -139,7 +139,8 @@ def test_every_objectives_steps_are_those_of_autograd_to_1e_10(name: str, activa
 @pytest.mark.parametrize("activation", ["relu", "identity"])
 def test_norms_temperatures_and_the_grid_term_step_as_autograd_to_1e_9(norm: Any, shape: Any, activation: str) -> None:
     pairs = with_grid(some_pairs())
-    config = TrainConfig.model_validate({"grid": {"texts": 7, "share": 0.5}})
+    gap = {"centroid": 3.0, "covariance": 5.0} if norm == "none" else {}
+    config = TrainConfig.model_validate({"grid": {"texts": 7, "share": 0.5}, "gap": gap})
     objective = objective_of(config, pairs)
     temperature = Temperature(0.5, shape, 0.1, 30)
     options = {"temperature": temperature, "norm": norm}
@@ -207,6 +208,24 @@ def test_the_grid_term_is_its_definition() -> None:
     leaf = logits.clone().requires_grad_()
     objective.loss(leaf, prepared).backward()
     assert torch.allclose(objective.gradient(logits, prepared)[1], leaf.grad, atol=1e-12)
+
+
+def test_the_gaps_price_is_its_definition_and_extra_texts_take_no_part() -> None:
+    pairs = with_grid(some_pairs())
+    trees = [{"grid": {"texts": 5}}, {"grid": {"texts": 5}, "gap": {"centroid": 3.0, "covariance": 5.0}}]
+    without, priced = (objective_of(TrainConfig.model_validate(tree), pairs) for tree in trees)
+    draw, rows = torch.Generator().manual_seed(0), torch.arange(6)
+    captions = torch.cat([rows, pairs.draw_extra(5, 1, draw)[0]])
+    sides = [torch.randn(count, WIDTH, generator=draw) for count in (6, 11)]
+    space = SharedSpace.of(*sides, torch.tensor(0.3))
+    a, t = space.speech, space.text[:6]
+    clouds = [torch.cov(cloud.T, correction=0) for cloud in (a, t)]
+    price = 3 * (a.mean(0) - t.mean(0)).square().sum() + 5 * (clouds[0] - clouds[1]).square().sum()
+    assert price > 0.1
+    prepared = priced.prepare(pairs, rows, captions)
+    expected = without.space_loss(space, prepared) + price
+    assert priced.space_loss(space, prepared).item() == pytest.approx(expected.item(), abs=1e-10)
+    assert priced.space_losses(space, prepared).item() == pytest.approx(expected.item(), abs=1e-10)
 
 
 def test_the_kernels_limits_are_clap_and_supcon() -> None:

@@ -105,7 +105,7 @@ def test_a_finished_run_of_before_some_settings_existed_is_the_same_run(stores: 
     run = train(stores, method=SMALL, seeds=1, out=tmp_path)
     before = weights(tmp_path)
     tree = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    for name in ("step", "grid", "norm", "start", "temperature_schedule", "temperature_end"):
+    for name in ("step", "grid", "gap", "norm", "start", "temperature_schedule", "temperature_end"):
         del tree[name]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
     assert open_run(tmp_path).config == run.config

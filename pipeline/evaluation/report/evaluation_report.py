@@ -22,6 +22,7 @@ from cache.stores import Stores
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.report import curves
 from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.figures import KENDALL_TAU, RETRIEVAL, confusion, kendall_tau_histograms, retrieval
@@ -53,6 +54,7 @@ class _Evaluation:
     run: Run
     stores: Stores
     result: Mapping[str, Any]
+    references: Mapping[str, Mapping[str, Any]]
     pairs: CachedPairs
     device: torch.device
 
@@ -62,21 +64,25 @@ def evaluation_report(
     result: Mapping[str, Any],
     *,
     stores: Stores | str | Path | None = None,
+    references: Mapping[str, Mapping[str, Any]] | None = None,
     device: str = "auto",
 ) -> Path:
     """Write what `evaluate` returned for `run` as RUN/report.html; returns its path.
 
         evaluation_report("runs/erc", evaluate("runs/erc"))
 
-    Embeddings are computed again from `stores` (those of the run, when none are named). A part whose files are corrupt
-    is left out, and the page and a line say so. Raises as `evaluate` does.
+    Embeddings are computed again from `stores` (those of the run, when none are named), and so are the rows of
+    `references` unless what `references_beside` returned is given. A part whose files are corrupt is left out, and the
+    page and a line say so. Raises as `evaluate` does.
     """
     run = run if isinstance(run, Run) else open_run(run)
     path = run.folder / "report.html"
     with translate_os_errors(run.folder), writer_lock(run.folder):
         opened, chosen = run.stores(stores), pick_device(device)
         pairs = cached_pairs(opened, result["split"], style=result["settings"]["style"], device=chosen)
-        sections = list(_sections(_Evaluation(run, opened, result, pairs, chosen)))
+        if references is None:
+            references = references_beside(dict(result), opened, device=device)
+        sections = list(_sections(_Evaluation(run, opened, result, references, pairs, chosen)))
         seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(result['seeds'])}"
         subtitle = f"{result['utterances']} utterances of split {result['split']}, {seeds}; {result['run']}"
         names = (*EVALUATION_FIGURES, *_FORMER_FIGURES)
@@ -87,7 +93,7 @@ def evaluation_report(
 
 def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     seeds = evaluation.result["seeds"]
-    yield Section("Figures", _tables(evaluation.result))
+    yield Section("Figures", _tables(evaluation.result, evaluation.references))
     yield Section("Spreads", table_html(_Spreads(evaluation.result)))
     yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)
@@ -100,19 +106,20 @@ def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     yield Section("Conventions and fingerprints", _conventions(evaluation) + facts_html(_facts(evaluation)))
 
 
-def _tables(result: Mapping[str, Any]) -> str:
-    """Both tables: a row for all seeds together, then one for each; the conventions of the first stand below."""
+def _tables(result: Mapping[str, Any], references: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every table: a row for all seeds together, one for each, the bounds; the conventions of the first stand below."""
     together = "all seeds" if len(result["seeds"]) > 1 else result["method"]
     rows = {together: result}
     if len(result["seeds"]) > 1:
         rows |= {f"seed {seed}": found for seed, found in result["seeds"].items()}
-    notes = {table.name: table.notes for table in evaluation_tables({together: result})}
-    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in evaluation_tables(rows))
+    notes = {table.name: table.notes for table in evaluation_tables({together: result, **references})}
+    tables = evaluation_tables({**rows, **references})
+    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in tables)
 
 
 @dataclass(frozen=True)
 class _Spreads:
-    """Every measure of an evaluation with each of its spreads; an `evaluation.tables.Listing`."""
+    """Every measure of an evaluation with each of its spreads; an `evaluation.table_formats.Listing`."""
 
     result: Mapping[str, Any]
     name: str = "spreads"
