@@ -29,6 +29,7 @@ from pipeline.training.train import train
 from tests.extraction.encoders import tiny
 from tests.security.models import speech_model, text_model
 from tests.speech import QUICK, tone, write_corpus
+from tests.stage_two import unlisted
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCES = ["The person is speaking calmly.", "Angry.", "The person is speaking with joy, a little out of breath."]
@@ -219,6 +220,7 @@ def test_a_run_whose_stores_are_gone_is_refused(run: Run, tmp_path: Path) -> Non
     copy = Path(shutil.copytree(run.folder, tmp_path / "copy"))
     about = json.loads((copy / "run.json").read_text()) | {"stores": str(tmp_path / "gone")}
     (copy / "run.json").write_text(json.dumps(about))
+    unlisted(copy)
     assert "gone" in one_line(lambda: EmotionRankCLAP.from_pretrained(copy), 2)
 
 

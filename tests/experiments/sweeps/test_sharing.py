@@ -31,6 +31,7 @@ from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.heads import load_tensors
 from pipeline.training.training_data import TrainingData
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
+from tests.stage_two import unlisted
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 RATES = {"low": 1e-4, "high": 3e-2, "log": True}
@@ -153,6 +154,7 @@ def test_another_sweep_or_other_data_is_refused_field_by_field(planted: Path, tm
     fields = table[1].split(",")
     fields[table[0].split(",").index("valence")] = "6.9"
     (tmp_path / "stores/manifest.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]) + "\n")
+    unlisted(tmp_path / "stores")
     with pytest.raises(StoreMismatch, match="data: the study has"):
         sweep(tmp_path / "stores", a_sweep(), out=tmp_path / "out")
     result, _ = sweep(planted, other, out=tmp_path / "out", fresh=True)
