@@ -25,7 +25,7 @@ from pipeline.inference.web.security import SecurityMiddleware
 
 MAX_THREADS = 4  # queries and recordings at once
 FILE_THREADS = 2  # for the page's own files, which wait for no query
-QUEUE_SECONDS = 30.0  # that a query waits for its turn
+QUEUE_SECONDS = 60.0  # that a query waits for its turn
 SCRIPTS = ("page.js", "hits.js", "plane.js")
 FILES = {"page.html": "text/html", "page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
 
