@@ -11,13 +11,14 @@ import os
 import warnings
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache.fingerprint import describe_differences, differences
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.journal import open_journal
 from pipeline.experiments.sweeps.space import Space
 from pipeline.training.heads import one_line_reason
 
@@ -26,8 +27,7 @@ try:
     from optuna.distributions import BaseDistribution
     from optuna.exceptions import OptunaError, StorageInternalError
     from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
-    from optuna.storages import BaseStorage, JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+    from optuna.storages import JournalStorage
     from optuna.trial import FrozenTrial, Trial, TrialState
     from sqlalchemy.exc import SQLAlchemyError
 except ImportError:
@@ -38,7 +38,6 @@ STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
 _READING_ERRORS = (
     OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, RuntimeError, OverflowError
 )  # fmt: skip
-_BLOCK_BYTES = 2**16
 _SWEEP, _RESULT, _HOME, _SURPLUS = "sweep", "result", "home", "surplus"  # attributes of the study and its trials
 _MAY_CHANGE = {"trials", "slots"}  # settings, between two starts
 
@@ -154,7 +153,7 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     config = space.config
     now = {"config": config.model_dump(mode="json", exclude=_MAY_CHANGE), **origin}
     try:
-        opened = optuna.storages.get_storage(storage or _open_journal(out / JOURNAL))
+        opened = optuna.storages.get_storage(storage or open_journal(out / JOURNAL))
         if fresh and config.name in optuna.get_all_study_names(opened):
             optuna.delete_study(study_name=config.name, storage=opened)
         study = optuna.create_study(
@@ -199,38 +198,6 @@ def _check_trial(trial: FrozenTrial, space: Space) -> None:
     numbers = [value for name, value in result.items() if name != "epoch" and value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in (*scores, *numbers)):
         raise ValueError(f"trial {trial.number} with scores {scores} and {result}")
-
-
-def _open_journal(path: Path) -> BaseStorage:
-    """A file that processes on machines with a shared disk may all append to."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError("no file")
-    return JournalStorage(_Journal(str(path), lock_obj=JournalFileSymlinkLock(str(path))))
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's, which reads past a line that was cut short by a crash, but would append the next one to it."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._lock.acquire()
-        try:
-            with open(self._file_path, "rb+") as file:
-                file.truncate(_bytes_of_whole_lines(file))
-        finally:
-            self._lock.release()
-        super().append_logs(logs)
-
-
-def _bytes_of_whole_lines(file: BinaryIO) -> int:
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - _BLOCK_BYTES)
-        file.seek(start)
-        block = file.read(end - start)
-        if b"\n" in block:
-            return start + block.rindex(b"\n") + 1
-        end = start
-    return 0
 
 
 class _Grid(GridSampler):
