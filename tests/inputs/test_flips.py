@@ -7,6 +7,7 @@ Nothing is silent: whoever opens the folder gets a corrupt one as exit 5. A jour
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections import Counter
@@ -58,9 +59,8 @@ def _open_sweep(folder: Path) -> object:
 
 
 def _origin(folder: Path) -> dict[str, object]:
-    import json
-
-    for line in (folder.parent / "sweep" / JOURNAL).read_text().splitlines():
+    """The fingerprints and the data that the sweep was begun with."""
+    for line in (folder.parent / "whole" / JOURNAL).read_text().splitlines():
         attributes = json.loads(line).get("user_attr", {})
         if "sweep" in attributes:
             return {name: value for name, value in attributes["sweep"].items() if name != "config"}
@@ -97,10 +97,9 @@ def _damaged(good: bytes, flips: int, draw: random.Random) -> Iterator[tuple[str
 @pytest.mark.parametrize("flips", [20, pytest.param(2_000, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in FILES.items() for name in names])
 def test_no_damage_is_silent(folders: Path, tmp_path: Path, kind: str, name: str, flips: int) -> None:
-    look, folder = FILES[kind][0], tmp_path / kind
+    look, folder = FILES[kind][0], tmp_path / "damaged"
     shutil.copytree(folders / kind, folder)
-    if kind == "sweep":
-        shutil.copytree(folders / "sweep", tmp_path / "sweep", dirs_exist_ok=True)
+    shutil.copytree(folders / kind, tmp_path / "whole")
     look(folder)
     good, ends = (folders / kind / name).read_bytes(), Counter[tuple[str, str]]()
     for how, content in _damaged(good, flips, random.Random(f"{kind} {name}")):
@@ -108,8 +107,7 @@ def test_no_damage_is_silent(folders: Path, tmp_path: Path, kind: str, name: str
         try:
             look(folder)
         except EmotionRankError as error:
-            ends[how, f"exit {error.exit_code}"] += 1
-            assert "\n" not in str(error)
+            ends[how, f"exit {error.exit_code}" if str(error).isprintable() else "several lines"] += 1
         else:
             ends[how, "silent"] += 1
     print(f"| {kind} | `{name}` | " + " | ".join(_cell(ends, how) for how in ("flip", "cut", "swap")) + " |")
