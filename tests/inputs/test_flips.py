@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,11 @@ FILES: dict[str, tuple[Open, list[str]]] = {
 }
 
 
+def _points(seen: Any) -> list[Any]:
+    """The number and point of every trial that has one."""
+    return [(trial.number, trial.params) for trial in seen[1] if trial.params]
+
+
 def _damaged(good: bytes, flips: int, draw: random.Random) -> Iterator[tuple[str, bytes]]:
     for _ in range(flips):
         content = bytearray(good)
@@ -100,16 +106,18 @@ def test_no_damage_is_silent(folders: Path, tmp_path: Path, kind: str, name: str
     look, folder = FILES[kind][0], tmp_path / "damaged"
     shutil.copytree(folders / kind, folder)
     shutil.copytree(folders / kind, tmp_path / "whole")
-    look(folder)
+    whole = look(folder)
     good, ends = (folders / kind / name).read_bytes(), Counter[tuple[str, str]]()
     for how, content in _damaged(good, flips, random.Random(f"{kind} {name}")):
         (folder / name).write_bytes(content)
         try:
-            look(folder)
+            seen = look(folder)
         except EmotionRankError as error:
             ends[how, f"exit {error.exit_code}" if str(error).isprintable() else "several lines"] += 1
         else:
             ends[how, "silent"] += 1
+            if name == JOURNAL:  # as at an earlier instant: the first trials, and what was said of them until then
+                assert _points(seen) == _points(whole)[: len(_points(seen))]
     print(f"| {kind} | `{name}` | " + " | ".join(_cell(ends, how) for how in ("flip", "cut", "swap")) + " |")
     earlier = {("cut", "silent"), ("flip", "silent")} if name == JOURNAL else set()  # its last line, or all after it
     assert {end for how, end in ends} <= {"exit 5", "exit 2", "exit 4", "silent"}
