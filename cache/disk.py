@@ -130,6 +130,13 @@ def remove(path: Path) -> None:
         raise one_line_failure(path, error, "deleted") from None
 
 
+def remove_synced(path: Path) -> None:
+    """Delete a file, if there is one, so that it stays deleted after power loss."""
+    if path.exists():
+        remove(path)
+        _sync_folder(path.parent)
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a folder with all that is in it, if there is one."""
     try:

@@ -12,11 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.captions import Captions, read_captions
+from cache.digests import FileDigests
 from cache.errors import StoreCorrupt, UsageError
 from cache.manifest import Manifest, RowNames, read_manifest
 from cache.reader import Store
 
 MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
+LISTED = (MANIFEST, CAPTIONS, CONFIG, "audio.h5", "acoustic.h5", "text.h5")  # in the folder's digests.json
+
+
+def stores_digests(folder: Path) -> FileDigests:
+    """The digests of a folder of stores."""
+    action = "Run extract-features again: it writes it anew, and encodes no row twice."
+    return FileDigests(folder, "extract-features", action)
 
 
 class Stores:
@@ -93,7 +101,10 @@ class Stores:
 
 
 def open_stores(folder: str | Path) -> Stores:
-    """Open the stores in `folder` for reading. Raises UsageError when there are none."""
+    """Open the stores in `folder` for reading.
+
+    Raises UsageError when there are none, StoreCorrupt where a file is not what its digest in digests.json says.
+    """
     folder = Path(folder)
     missing = [name for name in (MANIFEST, CAPTIONS, "audio.h5", "text.h5") if not (folder / name).is_file()]
     if missing:
@@ -102,4 +113,7 @@ def open_stores(folder: str | Path) -> Stores:
             found = f"no {' and no '.join(missing)}"
         action = "Run extract-features first, with --out naming this folder."
         raise UsageError(folder, found, "a folder of stores", action)
+    digests = stores_digests(folder)
+    digests.note_unlisted()
+    digests.check()
     return Stores(folder)

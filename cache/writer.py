@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import fingerprint as fingerprints
-from cache.disk import File, atomic_file
+from cache.digests import DIGESTS
+from cache.disk import File, atomic_file, remove_synced
 from cache.errors import StoreMismatch
 from cache.header import (
     DIGEST_BYTES,
@@ -116,6 +117,7 @@ def allocate(spec: StoreSpec) -> Iterator[Layout]:
         header_bytes *= 2  # HDF5's user block is a power of two
     image = _MetadataImage()
     extents = _create_datasets(image, spec, len(names.data), header_bytes)
+    remove_synced(spec.path.with_name(DIGESTS))  # it lists the header that is replaced
     with atomic_file(spec.path) as file:
         file.reserve(image.size)
         for offset, piece in image.pieces.items():

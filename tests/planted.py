@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cache.captions import Captions, Columns, GridText, write_captions_file
 from cache.manifest import Manifest, write_manifest
-from cache.stores import Stores, open_stores
+from cache.stores import LISTED, Stores, open_stores, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig
 from pipeline.data.captions import CaptionSource, assign_captions
@@ -117,6 +117,7 @@ def plant(
     _store(folder / "text.h5", "text", texts, words)
     if acoustics is not None:
         _store(folder / "acoustic.h5", "audio", manifest.id, acoustics.astype(np.float32))
+    stores_digests(folder).write(LISTED)
     return open_stores(folder)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner, Result
 
+from cache.digests import DIGESTS
 from tests.planted import plant
 
 SETTINGS = ["batch_size=16", "width=4", "epochs=2", "standardise=always", "threads=1"]
@@ -18,6 +19,11 @@ CODES = {0, 1, 2, 3, 4, 5, 75, 130, 143}
 def small_stores(folder: Path) -> Path:
     plant(folder, {"train": 48, "dev": 16, "test": 16}, audio_width=6, text_width=5)
     return folder
+
+
+def unlisted(folder: Path) -> None:
+    """Make `folder` one that was edited with care, or came without digests."""
+    (folder / DIGESTS).unlink()
 
 
 def tree(folder: Path, *without: str) -> dict[str, bytes]:

@@ -123,7 +123,7 @@ def test_files_are_changed_in_one_place() -> None:
     """So that the fault tests see every change; a database of SQLite and a log of Optuna are their own."""
     elsewhere = {
         "pipeline.data.captions.llm.responses",
-        "pipeline.experiments.sweeps.study",
+        "pipeline.experiments.sweeps.journal",
         "pipeline.extraction.audio.decoding",
     }  # the last only reads
     found = {

@@ -15,11 +15,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from cache.errors import EmotionRankError
+from cache.errors import EmotionRankError, one_line
 from pipeline.commands.completion import FOLDER, presets, settings, values
 from pipeline.commands.usage_errors import Command
 
 log = logging.getLogger(__name__)
+_NO_MEMORY = ("llocate memory", "failed to map segment", "can't start new thread")  # of a library, torch, Python
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,6 +87,12 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
 
             click.echo(f"error: {one_line_failure(error.filename or 'a file', error, 'used')}", err=True)
             sys.exit(1)
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)):
+                raise
+            found = "too little memory or address space" + (f" ({one_line(str(error))[:120]})" if str(error) else "")
+            click.echo(f"error: this process: {found}; expected more. Raise `ulimit -v`, or ask for less.", err=True)
+            _exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)

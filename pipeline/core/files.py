@@ -31,6 +31,9 @@ def open_regular(
         raise UsageError(subject, f"cannot be read ({reason})", expected, action) from None
 
 
+_FORMULA = ("=", "+", "-", "@", "\t")  # that a cell begins with
+
+
 class NotJson(ValueError):
     """Why a text is not JSON; `line` is where it stops being valid."""
 
@@ -77,7 +80,22 @@ def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A line of names and a line a row, in full precision; empty where a value is None."""
+    """A line of names and a line a row, in full precision; empty where a value is None.
+
+    A text that a spreadsheet would take for a formula gets the apostrophe that makes it a text there.
+    """
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([head, *rows])
+    csv.writer(file, lineterminator="\n").writerows([_no_formula(value) for value in row] for row in [head, *rows])
     return file.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -24,7 +24,7 @@ from cache.disk import remove, write_atomic, writer_lock
 from cache.header import FAILED, PENDING, VERSION
 from cache.manifest import Manifest, write_manifest
 from cache.reader import Store
-from cache.stores import CAPTIONS, CONFIG, MANIFEST
+from cache.stores import CAPTIONS, CONFIG, LISTED, MANIFEST, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
@@ -147,14 +147,18 @@ def extract(
     out = Path(out)
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     with _engine(engine, config, device, out) as (workers, inputs), writer_lock(out), interruptible(out) as stop:
-        run = ExtractionRun(inputs, workers, stop, limit)
+        run, digests = ExtractionRun(inputs, workers, stop, limit), stores_digests(out)
         with stop.anywhere():
             if fresh:
+                digests.remove()
                 for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
                     remove(out / name)
+            for name, found in digests.changed(LISTED).items():
+                log.warning(f"{out / name}: {found}" + ("" if name.endswith(".h5") else "; it is written anew"))
             audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
+            digests.remove()
             write_manifest(inputs.manifest, out / MANIFEST)
             absolute = {"corpus": {"root": str(inputs.manifest.root.resolve())}}
             tree = merge(inputs.config.model_dump(mode="json"), absolute)
@@ -171,6 +175,7 @@ def extract(
                 acoustics = Acoustics(NAMES, values)
             captions = _captions(inputs.manifest, inputs.config, acoustics)
             text = _open_text(inputs, captions, out)
+            digests.write(LISTED)
         run.encode_text(text, text_plan(captions, inputs.config.text.batch_size))
         run.encode_speech(inputs.audio, audio)
     return status_of(out) | run.report

@@ -7,6 +7,7 @@ README.md            the model card
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
-from cache.disk import make_folder, remove, write_text
+from cache.disk import make_folder, remove, write_atomic, write_text
 from cache.stores import CONFIG
 from pipeline.core.config import AudioConfig, ExtractConfig, TextConfig, TrainConfig
 from pipeline.core.config_files import validate_file
@@ -120,9 +121,14 @@ class Description(_Frozen):
     data: Data
     evaluation: Evaluation | None = None
 
-    def identity(self) -> dict[str, Any]:
-        """The metadata of model.safetensors, by which heads of another model are refused."""
-        return {"trained": self.trained.model_dump(), "fingerprint": self.fingerprint.model_dump()}
+    def encode(self) -> bytes:
+        """The bytes of config.json."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n").encode()
+
+    def identity(self, settings: bytes) -> dict[str, Any]:
+        """The metadata of model.safetensors, by which heads of another config.json than `settings` are refused."""
+        digest = hashlib.blake2b(settings, digest_size=16).hexdigest()
+        return {"trained": self.trained.model_dump(), "fingerprint": self.fingerprint.model_dump(), SETTINGS: digest}
 
 
 def of_run(run: Run) -> tuple[Heads, Description]:
@@ -149,12 +155,17 @@ def of_run(run: Run) -> tuple[Heads, Description]:
 
 def read_model(folder: Path) -> tuple[Heads, Description]:
     """An exported model. Nothing is unpickled. Raises StoreCorrupt where a file is corrupt or of another model."""
-    described = _description(folder / SETTINGS)
+    described, settings = _description(folder / SETTINGS)
     try:
         heads, identity = load_heads(folder / HEADS)
     except StoreCorrupt as error:
         raise StoreCorrupt(error.subject, error.found, "what save_pretrained wrote", EXPORT_AGAIN) from None
-    if identity != described.identity():
+    expected = described.identity(settings)
+    digest = expected.pop(SETTINGS)
+    if identity.pop(SETTINGS, digest) != digest:  # a release of before had only `trained` and `fingerprint` there
+        expected_bytes = "the bytes that save_pretrained wrote"
+        raise StoreCorrupt(folder / SETTINGS, "corrupt or edited: other bytes", expected_bytes, EXPORT_AGAIN)
+    if identity != expected:
         found = f"other heads than {SETTINGS} describes"
         raise StoreCorrupt(folder / HEADS, found, "those it was exported with", EXPORT_AGAIN)
     return heads, described
@@ -167,21 +178,22 @@ def write_model(folder: Path, heads: Heads, described: Description, card: Callab
     """
     described = described.model_copy(update={"encoders": described.encoders.portable()})
     text = card(described)
-    settings = json.dumps(described.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+    settings = described.encode()
     _refuse_foreign(folder)
     make_folder(folder)
     remove(folder / SETTINGS)
     try:
-        save_heads(heads, folder / HEADS, described.identity())
+        save_heads(heads, folder / HEADS, described.identity(settings))
         write_text(folder / CARD, text)
-        write_text(folder / SETTINGS, settings)
+        write_atomic(folder / SETTINGS, [settings])
     except BaseException:
         for name in (SETTINGS, CARD, HEADS):
             remove(folder / name)
         raise
 
 
-def _description(path: Path) -> Description:
+def _description(path: Path) -> tuple[Description, bytes]:
+    """What config.json describes, and its bytes."""
     with open_regular(path, "rb", expected="an exported model's") as file:
         raw = file.read(MAX_CONFIG_BYTES + 1)
     try:
@@ -194,7 +206,7 @@ def _description(path: Path) -> Description:
     except (ValueError, RecursionError) as error:  # pydantic's is a ValueError
         found = f"cannot be read ({first_wrong(error)})"
         raise StoreCorrupt(path, found, "what save_pretrained wrote", EXPORT_AGAIN) from None
-    return described
+    return described, raw
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A RUN folder: what `train-heads` writes and all later commands read.
 
 config.yaml              the resolved config
+digests.json             the digests of all of these, seeds' files included (cache.digests)
 run.json                 the stores it was trained from, their fingerprints, each seed's best epoch
 metrics.jsonl            a line an epoch and seed
 heads.safetensors        the heads of the seed with the lowest development loss
@@ -10,6 +11,7 @@ seeds/S/heads.safetensors
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, StringConstraints, ValidationError
 
+from cache.digests import FileDigests
 from cache.disk import make_folder, remove, remove_tree, write_atomic, write_text
 from cache.fingerprint import describe_differences, differences
 from cache.stores import Stores, open_stores
@@ -26,6 +29,9 @@ from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.files import deeper_than
 from pipeline.training.heads import Heads, load_heads, one_line_reason
 
+log = logging.getLogger(__name__)
+
+_CONFIG, _ABOUT, _METRICS, _HEADS = "config.yaml", "run.json", "metrics.jsonl", "heads.safetensors"
 TRAIN_AGAIN = "Train again; with --fresh where that does not help."
 _MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 # a seed names a folder, so it is a number as Python writes it and nothing else
@@ -56,13 +62,18 @@ class Run:
     folder: Path
 
     @property
+    def digests(self) -> FileDigests:
+        """The digests of its files, those of seeds that have ended included."""
+        return FileDigests(self.folder, "train-heads", TRAIN_AGAIN)
+
+    @property
     def config(self) -> TrainConfig:
-        return validate_file(TrainConfig, self.folder / "config.yaml")
+        return validate_file(TrainConfig, self.folder / _CONFIG)
 
     @property
     def about(self) -> dict[str, Any]:
         """The contents of run.json. Raises StoreCorrupt where it cannot be read or is invalid."""
-        path = self.folder / "run.json"
+        path = self.folder / _ABOUT
         try:
             about: dict[str, Any] = json.loads(text_of(path))
             if deeper_than(_MAX_DEPTH, about):
@@ -86,7 +97,7 @@ class Run:
         Raises StoreCorrupt where they are corrupt, or are not those that run.json names.
         """
         about = self.about
-        path = (self.folder if seed is None else self.seed_folder(seed)) / "heads.safetensors"
+        path = (self.folder if seed is None else self.seed_folder(seed)) / _HEADS
         heads, origin = load_heads(path)
         seed = about["best_seed"] if seed is None else seed
         expected = about["seeds"][str(seed)] | {"seed": seed}
@@ -106,7 +117,7 @@ class Run:
 
     def metrics(self, seed: int) -> str:
         """metrics.jsonl of a seed that has ended, a line an epoch. Raises StoreCorrupt."""
-        path = self.seed_folder(seed) / "metrics.jsonl"
+        path = self.seed_folder(seed) / _METRICS
         try:
             text = text_of(path)
             epochs = [json.loads(line)["epoch"] for line in text.splitlines()]
@@ -120,6 +131,7 @@ class Run:
     def corruption(self, seed: int) -> str:
         """What is wrong with the files of a seed that has ended; empty where they are whole."""
         try:
+            self.digests.check(*_seed_files(seed))
             self.heads(seed)
             self.metrics(seed)
         except StoreCorrupt as error:
@@ -152,22 +164,33 @@ class Run:
         """
         about = self.about | {"seeds": {name: seeds[name] for name in sorted(seeds, key=int)}}
         about.pop("best_seed", None)
-        files = {}
+        files, listed = {}, [_CONFIG, _ABOUT]
         if seeds:
             best = about["best_seed"] = int(min(about["seeds"], key=lambda name: float(seeds[name]["dev_loss"])))
-            files["metrics.jsonl"] = "".join(self.metrics(int(name)) for name in about["seeds"]).encode()
-            files["heads.safetensors"] = (self.seed_folder(best) / "heads.safetensors").read_bytes()
-        files["run.json"] = (json.dumps(about, indent=2) + "\n").encode()  # last: it names the others
-        for name, contents in files.items():
-            path = self.folder / name
-            if not path.is_file() or path.read_bytes() != contents:
-                write_atomic(path, [contents])
+            files[_METRICS] = "".join(self.metrics(int(name)) for name in about["seeds"]).encode()
+            files[_HEADS] = (self.seed_folder(best) / _HEADS).read_bytes()
+            listed += [_METRICS, _HEADS, *(name for seed in about["seeds"] for name in _seed_files(int(seed)))]
+        files[_ABOUT] = (json.dumps(about, indent=2) + "\n").encode()  # last: it names the others
+        changed = {name: contents for name, contents in files.items() if not _holds(self.folder / name, contents)}
+        if changed or not self.digests.lists(listed):
+            corrupt = self.digests.changed(files)
+            with self.digests.rewritten(listed):
+                for name, contents in changed.items():
+                    if name in corrupt:
+                        log.warning(f"{self.folder / name}: {corrupt[name]}; it is written anew")
+                    write_atomic(self.folder / name, [contents])
 
 
 def open_run(folder: str | Path) -> Run:
-    """A finished RUN folder. Raises UsageError when there is none."""
+    """A finished RUN folder.
+
+    Raises UsageError when there is none, StoreCorrupt where a file is not what its digest in digests.json says.
+    """
     run = Run(Path(folder))
-    if not (run.folder / "run.json").is_file() or not run.seeds:
+    if (run.folder / _ABOUT).is_file():
+        run.digests.note_unlisted()
+        run.digests.check()
+    if not (run.folder / _ABOUT).is_file() or not run.seeds:
         raise UsageError(run.folder, "no trained heads", "a RUN folder", "Run train-heads first, with --out naming it.")
     return run
 
@@ -175,23 +198,46 @@ def open_run(folder: str | Path) -> Run:
 def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fresh: bool) -> Run:
     """The run of `config` (seeds aside) on the data of `origin` in `folder`, resumed or new.
 
-    Raises StoreMismatch, field by field, where the folder holds a run of another config or other data.
+    Raises StoreMismatch, field by field, where the folder holds a run of another config or other data, StoreCorrupt.
     """
-    run, about_path = Run(folder), folder / "run.json"
+    run, about_path = Run(folder), folder / _ABOUT
     if fresh and about_path.is_file():
+        run.digests.remove()
         for name in ("seeds", "report"):
             remove_tree(folder / name)
-        for name in ("report.html", "evaluation.json", "heads.safetensors", "metrics.jsonl", "config.yaml"):
+        for name in ("report.html", "evaluation.json", _HEADS, _METRICS, _CONFIG):
             remove(folder / name)
         remove(about_path)  # last, so that an interrupted removal still leaves a run
     make_folder(folder)
     resumed = about_path.is_file()
-    if resumed and (changes := list(_changes(run, config, origin))):
-        raise StoreMismatch(folder, "; ".join(changes), "the same run", "Choose another --out, or --fresh.")
-    write_text(folder / "config.yaml", dump(config))
+    if resumed:
+        _restore_config(run, config)
+        if changes := list(_changes(run, config, origin)):
+            raise StoreMismatch(folder, "; ".join(changes), "the same run", "Choose another --out, or --fresh.")
+    if not (resumed and _holds(folder / _CONFIG, dump(config).encode())):
+        run.digests.remove()  # it is written again when seeds are recorded
+        write_text(folder / _CONFIG, dump(config))
     if not resumed:  # after the config: a folder with a run.json has both
         write_text(about_path, json.dumps(origin | {"seeds": {}}, indent=2) + "\n")
     return run
+
+
+def _restore_config(run: Run, config: TrainConfig) -> None:
+    """Raises StoreCorrupt where config.yaml or run.json is not as listed; `config` may be what was listed."""
+    changed = run.digests.changed((_CONFIG, _ABOUT))
+    if changed.keys() == {_CONFIG} and run.digests.lists_contents(_CONFIG, dump(config).encode()):
+        log.warning(f"{run.folder / _CONFIG}: {changed[_CONFIG]}; it is written anew")
+        write_text(run.folder / _CONFIG, dump(config))
+    else:
+        run.digests.check(_CONFIG, _ABOUT)
+
+
+def _seed_files(seed: int) -> tuple[str, str]:
+    return f"seeds/{seed}/{_METRICS}", f"seeds/{seed}/{_HEADS}"
+
+
+def _holds(path: Path, contents: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == contents
 
 
 def text_of(path: Path) -> str:

@@ -147,6 +147,8 @@ def save_closed_form(run: Run, planes: Planes, heads: Heads) -> None:
     error = planes.speech.error + planes.text.error
     log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
     for seed in run.config.seeds:
+        if seed in run.seeds:
+            continue
         folder = run.seed_folder(seed)
         make_folder(folder)
         line = {"seed": seed, "epoch": 1, "train_loss": error, "dev_loss": error, "temperature": heads.temperature}

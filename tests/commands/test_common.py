@@ -118,3 +118,35 @@ def test_a_name_that_is_no_utf_8_is_shown(as_json: bool, capsys: pytest.CaptureF
 def test_other_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     print_result({"id": "café 😀"}, "", True)
     assert capsys.readouterr().out == '{"id": "café 😀"}\n'
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:131] DefaultCPUAllocator: can't allocate memory: you tried\nto"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    @click.command("fail", cls=Command)
+    @handle_errors
+    def fail() -> None:
+        """Fail."""
+        raise error
+
+    result = CliRunner().invoke(fail, [])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: this process: too little memory or address space")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_another_error_of_python_is_no_lack_of_memory() -> None:
+    @click.command("fail", cls=Command)
+    @handle_errors
+    def fail() -> None:
+        """Fail."""
+        raise RuntimeError("a bug")
+
+    assert isinstance(CliRunner().invoke(fail, []).exception, RuntimeError)

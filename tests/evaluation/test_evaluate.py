@@ -22,6 +22,7 @@ from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.planted import plant
+from tests.stage_two import unlisted
 
 QUICK = ["trials=3", "lists=28", "pairs=40", "projections=8"]
 CONFIG = TrainConfig(width=32, batch_size=32, epochs=8, learning_rate=3e-3, threads=1)
@@ -47,6 +48,7 @@ def test_planted_order_is_found_and_a_broken_one_is_not(run: Run, tmp_path: Path
     shuffled = np.random.default_rng(0).permutation(len(manifest))
     labels = {"valence": manifest.valence[shuffled], "arousal": manifest.arousal[shuffled]}
     write_manifest(dataclasses.replace(manifest, **labels), tmp_path / "stores/manifest.csv")
+    unlisted(tmp_path / "stores")
     broken = evaluate(run, stores=tmp_path / "stores", overrides=QUICK)
     assert abs(broken["ordinality"]["aoc"]["mean"]) < 0.2
     assert abs(broken["ordinality"]["voc"]["mean"]) < 0.2

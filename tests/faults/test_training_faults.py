@@ -150,7 +150,7 @@ def test_every_file_is_on_the_disk_before_it_has_its_name_and_its_name_is_before
     assert all(("fsync", path.parent) in calls for path in made)
     names = [path.relative_to(tmp_path / "run").as_posix() for _, path in replaced]
     assert names[:2] == ["config.yaml", "run.json"]
-    assert names[-1] == "run.json"
+    assert names[-2:] == ["run.json", "digests.json"]
 
 
 def test_a_second_command_on_one_folder_is_told_who_holds_it(small: Path, whole: Path, tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.inputs import ArrayAudio
 from pipeline.extraction.extract import extract
+from pipeline.training.heads import load_heads, save_heads
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.extraction.encoders import tiny
 from tests.security.models import speech_model, text_model
 from tests.speech import QUICK, tone, write_corpus
+from tests.stage_two import unlisted
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCES = ["The person is speaking calmly.", "Angry.", "The person is speaking with joy, a little out of breath."]
@@ -219,6 +221,7 @@ def test_a_run_whose_stores_are_gone_is_refused(run: Run, tmp_path: Path) -> Non
     copy = Path(shutil.copytree(run.folder, tmp_path / "copy"))
     about = json.loads((copy / "run.json").read_text()) | {"stores": str(tmp_path / "gone")}
     (copy / "run.json").write_text(json.dumps(about))
+    unlisted(copy)
     assert "gone" in one_line(lambda: EmotionRankCLAP.from_pretrained(copy), 2)
 
 
@@ -273,12 +276,22 @@ def test_another_encoder_is_refused_field_by_field(tiny_run: tuple[Path, Path, P
     assert "audio_model" in one_line(lambda: EmotionRankCLAP.from_pretrained(exported).encode_speech(clip), 2)
 
 
+def as_of_before(exported: Path) -> dict[str, Any]:
+    """Make it an export whose heads do not know all of config.json; returns what they know."""
+    heads, about = load_heads(exported / "model.safetensors")
+    del about["config.json"]
+    save_heads(heads, exported / "model.safetensors", about)
+    return about
+
+
 def test_a_crop_that_was_edited_is_refused(tiny_run: tuple[Path, Path, Path, Run], tmp_path: Path) -> None:
     clip, audio, _, run = tiny_run
     folder = Path(shutil.copytree(run.folder.parent / "exported", tmp_path / "e"))
     settings = json.loads((folder / "config.json").read_text())
     settings["encoders"]["audio"]["max_seconds"] = 4.0
     (folder / "config.json").write_text(json.dumps(settings))
+    one_line(lambda: EmotionRankCLAP.from_pretrained(folder, audio_model=audio), 5)
+    as_of_before(folder)
     edited = EmotionRankCLAP.from_pretrained(folder, audio_model=audio)
     assert "decoding.max_seconds: the heads have 10.0, now 4.0" in one_line(lambda: edited.encode_speech(clip), 4)
 

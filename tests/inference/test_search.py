@@ -30,7 +30,7 @@ from pipeline.inference.search import (
 )
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
-from tests.stage_two import SETTINGS, small_stores
+from tests.stage_two import SETTINGS, small_stores, unlisted
 
 pytestmark = pytest.mark.usefixtures("encoders_loaded_once")
 SENTENCES = ["The person is speaking quietly.", "The person is speaking with joy."]
@@ -262,6 +262,7 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, trained: Run, tmp_path: P
         [first, Caption("other", first.text, [0]), *captions.captions[1:]], captions.prompts, captions.classes
     )
     write_captions_file(twice, tmp_path / "stores/captions.jsonl")
+    unlisted(tmp_path / "stores")
     index = CaptionIndex.open(tmp_path / "stores", trained)
     hits = index.ask([search(trained, SENTENCES[0])[0][0]["audio"]], top=10_000)[0]
     assert [hit["style"] for hit in hits if hit["text"] == first.text] == [f"{first.style}, other"]
@@ -283,6 +284,7 @@ def test_an_encoder_that_made_other_vectors_is_refused(
     text = config.read_text()
     assert setting in text
     config.write_text(text.replace(setting, other))
+    unlisted(tmp_path / "stores")
     with pytest.raises(StoreMismatch, match=said) as error:
         search(trained, SENTENCES, stores=tmp_path / "stores") if asked == "sentence" else describe(
             trained, "any.wav", stores=tmp_path / "stores"
@@ -295,6 +297,7 @@ def test_a_run_of_other_vectors_as_wide_as_these_is_refused(stores: Path, traine
     about = json.loads((tmp_path / "run/run.json").read_text())
     about["fingerprint"]["audio"]["decoding"]["crop"] = "center"
     (tmp_path / "run/run.json").write_text(json.dumps(about))
+    unlisted(tmp_path / "run")
     for ask in (search, describe):
         with pytest.raises(StoreMismatch, match=r"decoding\.crop") as error:
             ask(tmp_path / "run", "calm", stores=stores)

@@ -210,3 +210,13 @@ def test_a_row_of_changed_content_has_that_contents_digest_or_none(runs) -> None
         assert before.digests["another.wav"] == audio.digest_of(ANOTHER)
     else:
         assert before.reasons["another.wav"] == "changed after it was planned: run it again"
+
+
+def test_a_file_larger_than_any_recording_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse file of 50 GB was hashed for two minutes."""
+    path = tmp_path / "sparse.wav"
+    path.write_bytes(b"RIFF")
+    os.truncate(path, audio.MAX_FILE_BYTES + (1 << 30))
+    monkeypatch.setattr(audio, "digest_of_file", None)
+    with pytest.raises(audio.UnusableAudio, match="9 GiB: larger than any recording"):
+        audio.Decoding(16_000, 10.0, "start").load(path)

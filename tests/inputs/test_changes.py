@@ -16,7 +16,7 @@ from cache.stores import open_stores
 from pipeline.commands.extract_features import main as extract_features
 from pipeline.core.errors import StoreMismatch
 from pipeline.extraction.status import status_of
-from tests.faults.small import OPTIONS, contents, quick_encoders, run_small
+from tests.faults.small import OPTIONS, QuickEncoder, contents, quick_encoders, run_small
 from tests.speech import write_corpus
 
 
@@ -161,4 +161,52 @@ def test_a_stopped_run_leaves_no_row_that_is_neither(manifest: Path, tmp_path: P
     out = tmp_path / "limited"
     run_small(manifest, out, limit=2)
     assert (open_stores(out).audio.scan() == PENDING).sum() == 4
+    _run(manifest, "--out", out, "--verify")
+
+
+def test_tables_that_changed_are_refused_until_they_are_written_anew_and_the_repair_is_said(
+    manifest: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A label with one flipped bit was trained on in silence."""
+    before = contents(out)
+    assert "digests.json" in before
+    for name in ("manifest.csv", "captions.jsonl", "config.yaml", "digests.json"):
+        content = bytearray(before[name])
+        content[-9] ^= 1
+        (out / name).write_bytes(content)
+        for words in (("--status",), ("--verify",), ("--verify=deep",)):
+            assert f"{name}: c" in _run(manifest, "--out", out, *words, code=5).output.splitlines()[-1]
+        capsys.readouterr()
+        run_small(manifest, out)
+        said = capsys.readouterr().err
+        assert f"{out / name}: c" in said
+        assert "; it is written anew" in said
+        assert contents(out) == before
+
+
+def test_stores_without_digests_are_read_with_one_note_and_get_them_without_encoding(
+    manifest: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As stores of before have none."""
+    before = contents(out)
+    (out / "digests.json").unlink()
+    assert _run(manifest, "--out", out, "--verify").output.count("written without digests.json") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(QuickEncoder, "compute", None)
+        run_small(manifest, out)
+    assert contents(out) == before
+
+
+def test_a_store_put_in_place_of_another_is_said(
+    manifest: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the same names and widths, but encoded before a file changed."""
+    old = contents(out)["audio.h5"]
+    _rewrite(manifest.parent / "audio/u02.wav", keep_time=False)
+    run_small(manifest, out)
+    (out / "audio.h5").write_bytes(old)
+    assert "audio.h5: another store than digests.json lists" in _run(manifest, "--out", out, "--verify", code=5).output
+    capsys.readouterr()
+    run_small(manifest, out)
+    assert "audio.h5: another store than digests.json lists" in capsys.readouterr().err
     _run(manifest, "--out", out, "--verify")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.training.heads import Heads, load_heads, load_tensors, save_heads,
 from pipeline.training.run_folder import Run, open_run
 from pipeline.training.train import TRAINING_CHECKPOINT, Trainer
 from tests.inputs.hostile_runs import ABOUT, CONFIG, Edit
-from tests.stage_two import EVALUATION, TRAINING, run_command, tree
+from tests.stage_two import EVALUATION, TRAINING, run_command, tree, unlisted
 
 SEEDS = ["--seeds", 2]
 
@@ -75,12 +76,15 @@ def test_a_run_json_that_cannot_be_true_is_refused_and_nothing_is_touched(small:
 
 def test_a_run_json_that_names_other_heads_is_noticed(small: Path, run: Path) -> None:
     edited(run / "run.json", lambda about: about["seeds"]["1"].update(epoch=3 - about["seeds"]["1"]["epoch"]))
+    assert "run.json: changed after train-heads wrote it" in evaluated(small, run).stderr
+    unlisted(run)
     result = evaluated(small, run)
     assert result.exit_code == 5
     assert "seeds/1/heads.safetensors: other heads than run.json names" in result.stderr
 
 
 def test_stores_that_are_gone_or_foreign_are_said(small: Path, run: Path, tmp_path: Path) -> None:
+    unlisted(run)
     for folder in (tmp_path / "nowhere", tmp_path, Path("\0"), Path("a" * 250)):
         edited(run / "run.json", lambda about, folder=folder: about.update(stores=str(folder)))
         with pytest.raises(EmotionRankError) as caught:
@@ -92,6 +96,7 @@ def test_stores_that_are_gone_or_foreign_are_said(small: Path, run: Path, tmp_pa
 def test_heads_of_other_widths_than_the_stores_are_a_mismatch(small: Path, run: Path) -> None:
     path = run / "seeds/0/heads.safetensors"
     save_heads(Heads(7, 5, dim=4), path, load_heads(path)[1])
+    unlisted(run)
     result = evaluated(small, run)
     assert result.exit_code == 4
     assert "(7, 5)" in result.stderr
@@ -101,6 +106,8 @@ def test_heads_of_other_widths_than_the_stores_are_a_mismatch(small: Path, run: 
 def test_a_config_that_is_none_is_refused(small: Path, run: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run)
     (run / "config.yaml").write_bytes(CONFIG[case].encode("utf-8", "surrogateescape"))
+    assert evaluated(small, run).exit_code == 5
+    unlisted(run)
     before = tree(run)
     for result in (evaluated(small, run), trained(small, run)):
         assert result.exit_code == 2
@@ -121,9 +128,8 @@ SPOILED: dict[str, Callable[[Path], None]] = {
     "emptied": lambda path: path.write_bytes(b"") and None,
     "gone": Path.unlink,
 }
-NAMES = ["heads.safetensors", "seeds/0/heads.safetensors", "seeds/1/metrics.jsonl"]
+NAMES = ["heads.safetensors", "seeds/0/heads.safetensors", "seeds/1/metrics.jsonl", "metrics.jsonl", "config.yaml"]
 CASES = [(name, spoil) for name in NAMES for spoil in SPOILED]
-CASES.remove((NAMES[2], "flipped"))  # a line of JSON has no checksum
 
 
 @pytest.mark.parametrize(("name", "spoil"), CASES)
@@ -132,15 +138,42 @@ def test_damaged_results_are_noticed_and_training_again_makes_them_as_they_were(
 ) -> None:
     before = tree(run)
     SPOILED[spoil](run / name)
-    if name == "heads.safetensors":
-        with pytest.raises(StoreCorrupt):
-            open_run(run).heads()
-    elif name.endswith("heads.safetensors"):
-        assert evaluated(small, run).exit_code == 5
+    assert evaluated(small, run).exit_code == 5
     result = trained(small, run)
     assert result.exit_code == 0, result.stderr
     assert tree(run) == before
+    assert f"{run / name}: " in result.stderr  # a repair is said
     assert ("seed" in result.stderr and "is trained again" in result.stderr) == name.startswith("seeds")
+
+
+@pytest.mark.parametrize("name", ["run.json", "digests.json"])
+@pytest.mark.parametrize("spoil", ["flipped", "cut", "emptied"])
+def test_a_damaged_run_json_is_called_so_and_nothing_is_touched(small: Path, run: Path, name: str, spoil: str) -> None:
+    SPOILED[spoil](run / name)
+    before = tree(run)
+    for result in (evaluated(small, run), trained(small, run)):
+        assert result.exit_code == 5
+        assert f"{name}: c" in result.stderr
+    assert tree(run) == before
+    assert trained(small, run, "--fresh").exit_code == 0
+
+
+def test_a_run_without_digests_is_read_with_a_note_and_gets_them_by_training_again(small: Path, run: Path) -> None:
+    before = tree(run, "evaluation.json")
+    unlisted(run)
+    result = evaluated(small, run)
+    assert result.exit_code == 0
+    assert result.stderr.count("written without digests.json") == 1
+    assert trained(small, run).exit_code == 0
+    assert tree(run, "evaluation.json") == before
+
+
+def test_a_config_edited_into_another_training_is_not_called_a_change_of_settings(small: Path, run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(re.sub("learning_rate: .*", "learning_rate: 0.5", path.read_text()))
+    for result in (evaluated(small, run), trained(small, run, "-o", "learning_rate=0.5")):
+        assert result.exit_code == 5, result.stderr
+        assert "config.yaml: changed after train-heads wrote it" in result.stderr
 
 
 def test_metrics_that_are_damaged_are_made_again_from_the_seeds(small: Path, run: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.commands.sweep_heads import main as sweep_heads
-from pipeline.core.errors import EmotionRankError, Interrupted
-from pipeline.experiments.sweeps.bracket import Bracket, BracketState
+from pipeline.core.errors import EmotionRankError, Interrupted, StoreCorrupt
+from pipeline.experiments.sweeps.bracket import Bracket, BracketState, read_bracket
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, open_study
 from pipeline.training.heads import load_tensors, save_tensors
@@ -26,7 +28,8 @@ from tests.inputs.hostile_runs import nested
 from tests.inputs.test_run_folders import flipped
 from tests.stage_two import run_command, small_stores, tree
 
-BRACKET, CHECKPOINT = "brackets/000000/bracket.json", "brackets/000000/checkpoint.safetensors"
+BRACKET_FOLDER = "brackets/000000"
+BRACKET, CHECKPOINT = f"{BRACKET_FOLDER}/bracket.json", f"{BRACKET_FOLDER}/checkpoint.safetensors"
 SETTINGS = {
     "name": "tiny",
     "fixed": FIXED | {"width": 4, "epochs": 2},
@@ -168,6 +171,7 @@ PLANS: dict[str, tuple[Callable[[Any], object], int]] = {
 def test_a_plan_that_is_not_the_studys_is_refused_and_nothing_is_touched(small: Path, cut: Path, case: str) -> None:
     edit, code = PLANS[case]
     plan = json.loads((cut / BRACKET).read_text())
+    del plan["digest"]  # as of a release of before, or by a careful editor
     after = edit(plan)
     (cut / BRACKET).write_text(after if isinstance(after, str) else json.dumps(after or plan))
     before, journal = tree(cut, JOURNAL), (cut / JOURNAL).read_bytes()
@@ -213,6 +217,46 @@ def test_a_database_that_is_none_is_one_line(small: Path, tmp_path: Path, text: 
     (tmp_path / "study.db").write_text(text)
     result = swept(small, tmp_path / "out", "--storage", f"sqlite:///{tmp_path}/study.db")
     assert result.exit_code == (0 if text == "" else 2), result.stderr
+
+
+def test_a_changed_bit_of_a_bracket_is_noticed(small: Path, cut: Path) -> None:
+    """A history or a number of slots that was changed was read."""
+    good, draw = (cut / BRACKET).read_bytes(), random.Random(0)
+    for _ in range(200):
+        content = bytearray(good)
+        content[draw.randrange(len(good))] ^= 1 << draw.randrange(8)
+        (cut / BRACKET).write_bytes(content)
+        with pytest.raises(StoreCorrupt, match=r"bracket\.json: cannot be read"):
+            read_bracket(cut / BRACKET_FOLDER)
+    assert swept(small, cut).exit_code == 5
+
+
+@pytest.mark.parametrize("cases", [100, pytest.param(2_000, marks=pytest.mark.exhaustive)])
+def test_a_changed_lost_or_moved_line_of_a_journal_is_noticed(stopped: Path, tmp_path: Path, cases: int) -> None:
+    """A changed digit that was still a number was read."""
+    data, space, draw = (stopped / JOURNAL).read_bytes(), Space(a_sweep(**SETTINGS)), random.Random(0)
+    lines = data.splitlines(keepends=True)
+    swapped = [*lines[:1], lines[2], lines[1], *lines[3:]]
+    cases_of = [b"".join(swapped), b"".join(lines[:2] + lines[3:]), b"".join([*lines[:3], lines[2], *lines[3:]])]
+    for _ in range(cases):
+        content = bytearray(data)
+        place = draw.randrange(len(data) - 1)  # without its last newline a line is none
+        content[place] ^= 1 << draw.randrange(8)
+        cases_of.append(bytes(content))
+    for content in cases_of:
+        (tmp_path / JOURNAL).write_bytes(content)
+        with pytest.raises(StoreCorrupt, match=r"journal\.log: line \d+ is corrupt"):
+            open_study(space, tmp_path, None, {}, fresh=False)
+
+
+def test_a_journal_of_a_release_without_checksums_is_gone_on_with(small: Path, cut: Path, whole: Any) -> None:
+    lines = (cut / JOURNAL).read_text().splitlines()
+    (cut / JOURNAL).write_text("".join(re.sub(r',"chain":"[0-9A-F]{8}"}$', "}\n", line) for line in lines))
+    assert "chain" not in (cut / JOURNAL).read_text()
+    assert swept(small, cut).exit_code == 0
+    assert ended(cut) == whole
+    assert "chain" in (cut / JOURNAL).read_text().splitlines()[-1]
+    assert swept(small, cut).exit_code == 0
 
 
 @pytest.mark.parametrize("cases", [60, pytest.param(3_000, marks=pytest.mark.exhaustive)])

@@ -15,7 +15,7 @@ from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import preset_names
-from pipeline.core.errors import StoreMismatch, UsageError
+from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.objective_config import RankingConfig
 from pipeline.objectives.label_order import rank_order
 from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast
@@ -24,6 +24,7 @@ from pipeline.training.run_folder import open_run
 from pipeline.training.train import missing_inputs, resolve_training, train
 from pipeline.training.training_data import epoch_batches, epoch_rng
 from tests.planted import plant
+from tests.stage_two import unlisted
 from tests.unseen import with_rubbish_in_the_test_splits
 
 RANKING = Ranking(RankingConfig())
@@ -108,6 +109,7 @@ def test_a_finished_run_of_before_some_settings_existed_is_the_same_run(stores: 
     for name in ("step", "grid", "gap", "norm", "start", "temperature_schedule", "temperature_end"):
         del tree[name]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    unlisted(tmp_path)
     assert open_run(tmp_path).config == run.config
     assert train(stores, method=SMALL, seeds=1, out=tmp_path).seeds == [0]
     assert weights(tmp_path) == before
@@ -260,6 +262,9 @@ def test_another_config_or_other_data_is_refused(stores: Path, tmp_path: Path) -
     fields = table[1].split(",")
     fields[8] = "6.9"  # one valence
     (tmp_path / "stores/manifest.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]) + "\n")
+    with pytest.raises(StoreCorrupt, match=r"manifest.csv: changed after extract-features wrote it"):
+        train(tmp_path / "stores", method=SMALL, seeds=1, out=tmp_path / "run")
+    unlisted(tmp_path / "stores")
     with pytest.raises(StoreMismatch, match="the training data changed"):
         train(tmp_path / "stores", method=SMALL, seeds=1, out=tmp_path / "run")
     train(tmp_path / "stores", method=SMALL, seeds=1, out=tmp_path / "run", fresh=True)

@@ -27,6 +27,7 @@ from pipeline.training.run_folder import first_wrong, text_of
 log = logging.getLogger(__name__)
 
 FOLDER, PLAN, CHECKPOINT = "brackets", "bracket.json", "checkpoint.safetensors"
+_DIGEST, _KEYS = "digest", {"trials", "threads", "slots", "done", "history", "failed"}  # of bracket.json
 SAVE_EVERY = 20  # times as long as the last save took: saving takes at most a twentieth of the time
 Tensors = dict[str, Tensor]
 
@@ -175,7 +176,7 @@ class Bracket:
     def write(self, **more: Any) -> None:
         """Write bracket.json."""
         plan = {"trials": self._described, "threads": self.threads, "slots": self.slots, "done": self.done}
-        write_text(self.folder / PLAN, json.dumps(plan | more, indent=1) + "\n")
+        write_text(self.folder / PLAN, _encode(plan | more))
 
     def finish(self, state: BracketState) -> None:
         """Nothing is left to do: results are in the study, and the epochs of all heads go into bracket.json."""
@@ -244,11 +245,28 @@ def _trial_and_seed(name: str) -> tuple[int, int]:
     return int(number), int(seed)
 
 
+def _encode(plan: dict[str, Any]) -> str:
+    """The text of bracket.json, which ends with the digest of the rest."""
+    text = json.dumps(plan, indent=1)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return text.removesuffix("\n}") + f',\n "{_DIGEST}": "{digest}"\n}}\n'
+
+
+def _decode(text: str) -> Any:
+    """What `_encode` was given. Raises ValueError where the text is not as it was written."""
+    plan = json.loads(text)
+    if not isinstance(plan, dict) or plan.keys() <= _KEYS:  # a release of before wrote no digest
+        return plan
+    if _DIGEST not in plan or text != _encode({name: plan[name] for name in plan if name != _DIGEST}):
+        raise ValueError("its digest is another")
+    return plan
+
+
 def read_bracket(folder: Path) -> Bracket:
     """A bracket as bracket.json describes it. Raises StoreCorrupt."""
     path = folder / PLAN
     try:
-        plan = _Plan.model_validate(json.loads(text_of(path)))
+        plan = _Plan.model_validate(_decode(text_of(path)))
     except (OSError, ValueError, RecursionError) as error:
         found = f"cannot be read ({first_wrong(error)})"
         raise StoreCorrupt(path, found, "a bracket of sweep-heads", "Restore it, or use --fresh.") from None
@@ -261,7 +279,7 @@ def read_history(folder: Path) -> dict[tuple[int, int], list[dict[str, int | flo
     """The epochs of each (trial, seed) of a bracket; none before it is done. Raises StoreCorrupt."""
     path = folder / PLAN
     try:
-        ended = _Ended.model_validate(json.loads(text_of(path)))
+        ended = _Ended.model_validate(_decode(text_of(path)))
     except (OSError, ValueError, RecursionError) as error:
         found = f"a history that cannot be read ({first_wrong(error)})"
         raise StoreCorrupt(path, found, "a line an epoch", "The best settings do not need it.") from None

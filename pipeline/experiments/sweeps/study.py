@@ -1,23 +1,28 @@
 """The Optuna study of a sweep, which several processes and machines may share.
 
-A result that is reported twice (by a bracket that was killed and resumed) counts once.
+A result that is reported twice (by a bracket that was killed and resumed, or by two workers) counts once. In a database
+each worker gives a sign of life for its trials; one without a living worker is anybody's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
+import time
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache.fingerprint import describe_differences, differences
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.journal import open_journal
 from pipeline.experiments.sweeps.space import Space
 from pipeline.training.heads import one_line_reason
 
@@ -26,20 +31,24 @@ try:
     from optuna.distributions import BaseDistribution
     from optuna.exceptions import OptunaError, StorageInternalError
     from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
-    from optuna.storages import BaseStorage, JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+    from optuna.storages._heartbeat import is_heartbeat_enabled
     from optuna.trial import FrozenTrial, Trial, TrialState
     from sqlalchemy.exc import SQLAlchemyError
 except ImportError:
     raise UsageError("optuna", "not installed", "the sweep extra", "pip install 'emotionrankclap[sweep]'") from None
 
+log = logging.getLogger(__name__)
+
 JOURNAL = "journal.log"
+_Result = TypeVar("_Result")
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
 _READING_ERRORS = (
     OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, RuntimeError, OverflowError
 )  # fmt: skip
-_BLOCK_BYTES = 2**16
 _SWEEP, _RESULT, _HOME, _SURPLUS = "sweep", "result", "home", "surplus"  # attributes of the study and its trials
+HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 300  # between signs of life of a trial; without one it has no worker
+RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15, 30)  # before a storage that failed is asked again: a server that restarts
 _MAY_CHANGE = {"trials", "slots"}  # settings, between two starts
 
 
@@ -53,24 +62,29 @@ class TrialRequest(BaseModel):
 
 
 class Study:
-    """The study of one sweep, as one worker sees it; `home` is the worker's folder."""
+    """The study of one sweep, as one worker sees it; `home` is its folder, `check` raises when it must stop."""
 
     def __init__(self, study: optuna.Study, space: Space, home: Path) -> None:
+        self.check: Callable[[], None] = lambda: None
         self._study, self.space = study, space
         self._journal = isinstance(study._storage, JournalStorage)
         self._home = f"{os.uname().nodename}:{home.resolve()}"
+        self._beat_at = -math.inf
 
     def ask(self, count: int, known: Container[int]) -> list[TrialRequest]:
         """Up to `count` new trials, as long as the study has fewer than the sweep makes.
 
         A running trial of this folder that is not `known` to any bracket was lost between asking and writing the
-        bracket: it is asked for again. One writer a folder; between folders on one database the lower numbers count.
+        bracket: it is asked for again, and so is one whose worker is dead. One writer a folder; between folders on one
+        database the lower numbers count.
         """
-        lost = [trial for trial in self._all_trials() if self._is_lost(trial, known)][:count]
-        requests = [self._request(Trial(self._study, trial._trial_id)) for trial in lost]
+        stale = self._stale_trials()
+        lost = [trial for trial in self._all_trials() if self._is_lost(trial, known, stale)][:count]
+        requests = [self._request(self._adopted(trial)) for trial in lost]
         while len(requests) < count and len(self.trials()) < self.space.trials:
-            trial = self._study.ask()
-            trial.set_user_attr(_HOME, self._home)
+            trial = self._retry(self._ask)
+            self._retry(self._beat, trial._trial_id)
+            self._retry(trial.set_user_attr, _HOME, self._home)
             if sum(other.number < trial.number for other in self.trials()) >= self.space.trials:
                 trial.set_user_attr(_SURPLUS, True)
                 self._study.tell(trial, state=TrialState.FAIL)
@@ -86,12 +100,18 @@ class Study:
 
     def report(self, request: TrialRequest, rung: int, score: float) -> None:
         """The score of a trial at a rung."""
+        self._retry(self._report, request, rung, score)
+
+    def _report(self, request: TrialRequest, rung: int, score: float) -> None:
         trial = self._study._storage.get_trial(request.id)
         if not trial.state.is_finished() and rung not in trial.intermediate_values:
             Trial(self._study, request.id).report(score, rung)
 
     def tell(self, request: TrialRequest, state: str, result: Mapping[str, Any], score: float | None = None) -> None:
         """The end of a trial: "complete" with its score, "pruned" or "fail"."""
+        self._retry(self._tell, request, state, result, score)
+
+    def _tell(self, request: TrialRequest, state: str, result: Mapping[str, Any], score: float | None) -> None:
         if not self._study._storage.get_trial(request.id).state.is_finished():
             Trial(self._study, request.id).set_user_attr(_RESULT, dict(result))
             self._study.tell(request.number, score, state=TrialState[state.upper()])
@@ -112,15 +132,82 @@ class Study:
             for trial in self._all_trials()
         )
 
-    def _all_trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+    def give_signs_of_life(self, requests: Iterable[TrialRequest]) -> None:
+        """Say in the database that these trials have a worker, if the last time is long enough ago."""
+        if time.monotonic() - self._beat_at >= HEARTBEAT_SECONDS:
+            for request in requests:
+                self._retry(self._beat, request.id)
+            self._beat_at = time.monotonic()
 
-    def _is_lost(self, trial: FrozenTrial, known: Container[int]) -> bool:
-        ours = self._journal or trial.user_attrs.get(_HOME) == self._home
-        return trial.state == TrialState.RUNNING and ours and trial.number not in known
+    def elsewhere(self) -> dict[int, str]:
+        """The trials that run in other folders on the same database, and in which."""
+        homes = {trial.number: trial.user_attrs.get(_HOME, "") for trial in self.trials() if not _is_over(trial)}
+        return {} if self._journal else {number: home for number, home in homes.items() if home != self._home}
+
+    def _retry(self, call: Callable[..., _Result], *arguments: Any) -> _Result:
+        """What `call` returns, which may be called again where the storage fails; its last error after a minute."""
+        for seconds in RETRY_SECONDS:
+            try:
+                return call(*arguments)
+            except STORAGE_ERRORS as error:
+                log.warning(f"the storage failed ({true_cause(error)}); it is asked again in {seconds:g} s")
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    self.check()
+                    time.sleep(min(0.5, seconds))
+        return call(*arguments)
+
+    def _all_trials(self) -> list[FrozenTrial]:
+        return self._retry(self._study.get_trials, False)
+
+    def _ask(self) -> Trial:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that signs of life are meant for Optuna's own loop
+            return self._study.ask()
+
+    def _beat(self, trial: int) -> None:
+        storage = self._study._storage
+        if is_heartbeat_enabled(storage):
+            storage.record_heartbeat(trial)  # type: ignore[attr-defined]
+
+    def _stale_trials(self) -> set[int]:
+        """The ids of trials whose last sign of life is long ago, by the database's clock."""
+        storage = self._study._storage
+        if not is_heartbeat_enabled(storage):
+            return set()
+        return set(self._retry(storage._get_stale_trial_ids, self._study._study_id))  # type: ignore[attr-defined]
+
+    def _is_lost(self, trial: FrozenTrial, known: Container[int], stale: Container[int]) -> bool:
+        if _is_over(trial) or trial.number in known:
+            return False
+        home, begun = trial.user_attrs.get(_HOME), trial.datetime_start
+        if self._journal or home == self._home or trial._trial_id in stale:
+            return True  # the workers of a journal have one folder
+        return not home and begun is not None and (datetime.now() - begun).total_seconds() > GRACE_SECONDS
+
+    def _adopted(self, lost: FrozenTrial) -> Trial:
+        """A trial that was lost, as one of this folder's."""
+        trial, home = Trial(self._study, lost._trial_id), lost.user_attrs.get(_HOME)
+        if not self._journal:
+            if home != self._home:
+                log.warning(f"trial {lost.number} is trained here: its worker in {home or 'an unknown folder'} is gone")
+            self._retry(self._beat, lost._trial_id)
+            self._retry(trial.set_user_attr, _HOME, self._home)
+        return trial
 
     def _request(self, trial: Trial) -> TrialRequest:
         return TrialRequest(number=trial.number, id=trial._trial_id, params=self.space.suggest(trial))
+
+
+def true_cause(error: BaseException) -> str:
+    """What the driver said, below what SQLAlchemy and Optuna make of it; one line."""
+    while (below := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = below
+    return " ".join(str(error).split())[:160]
+
+
+def _is_over(trial: FrozenTrial) -> bool:
+    return trial.state != TrialState.RUNNING
 
 
 def result_of(trial: FrozenTrial) -> dict[str, Any]:
@@ -154,7 +241,7 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     config = space.config
     now = {"config": config.model_dump(mode="json", exclude=_MAY_CHANGE), **origin}
     try:
-        opened = optuna.storages.get_storage(storage or _open_journal(out / JOURNAL))
+        opened = optuna.storages.get_storage(_database(storage) if storage else open_journal(out / JOURNAL))
         if fresh and config.name in optuna.get_all_study_names(opened):
             optuna.delete_study(study_name=config.name, storage=opened)
         study = optuna.create_study(
@@ -183,6 +270,17 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     return Study(study, space, out)
 
 
+def _database(url: str) -> BaseStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # signs of life are called experimental
+        return RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True},  # a connection from before a restart is replaced
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+        )
+
+
 def _direction(config: SweepConfig) -> Literal["maximize", "minimize"]:
     return "maximize" if config.maximise else "minimize"
 
@@ -199,38 +297,6 @@ def _check_trial(trial: FrozenTrial, space: Space) -> None:
     numbers = [value for name, value in result.items() if name != "epoch" and value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in (*scores, *numbers)):
         raise ValueError(f"trial {trial.number} with scores {scores} and {result}")
-
-
-def _open_journal(path: Path) -> BaseStorage:
-    """A file that processes on machines with a shared disk may all append to."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError("no file")
-    return JournalStorage(_Journal(str(path), lock_obj=JournalFileSymlinkLock(str(path))))
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's, which reads past a line that was cut short by a crash, but would append the next one to it."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._lock.acquire()
-        try:
-            with open(self._file_path, "rb+") as file:
-                file.truncate(_bytes_of_whole_lines(file))
-        finally:
-            self._lock.release()
-        super().append_logs(logs)
-
-
-def _bytes_of_whole_lines(file: BinaryIO) -> int:
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - _BLOCK_BYTES)
-        file.seek(start)
-        block = file.read(end - start)
-        if b"\n" in block:
-            return start + block.rindex(b"\n") + 1
-        end = start
-    return 0
 
 
 class _Grid(GridSampler):

@@ -39,7 +39,7 @@ from pipeline.experiments.sweeps.config import SweepConfig, load_sweep
 from pipeline.experiments.sweeps.data_pool import TrainingDataPool
 from pipeline.experiments.sweeps.report import sweep_report, train_best_command
 from pipeline.experiments.sweeps.space import Space
-from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, open_study
+from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, open_study, true_cause
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
 from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of
 from pipeline.training.train import data_digest, missing_inputs
@@ -90,10 +90,12 @@ def sweep(
                     if bracket is None:
                         break
                     worker.train(bracket, study)
+            for number, home in study.elsewhere().items():
+                log.info(f"trial {number} is still trained in {home or 'a folder that it has not said'}")
             with _locked(out, check):
                 return write_results(study, stores, out, report=report)
         except STORAGE_ERRORS as error:
-            found = f"the storage failed ({' '.join(str(error).split())[:160]})"
+            found = f"the storage failed ({true_cause(error)})"
             raise EmotionRankError(
                 out, found, "one that answers", "Start again when it does: the sweep resumes."
             ) from None
@@ -121,6 +123,7 @@ class _Worker:
                 _remove_sweep(self.out)
             study = open_study(self.space, self.out, storage, origin, fresh=fresh)
             write_text(self.out / "sweep.yaml", dump(self.config))
+        study.check = self.check
         return study
 
     def next_bracket(self, study: Study, held: ExitStack) -> Bracket | None:
@@ -205,7 +208,11 @@ class _Worker:
             for line in best_lines(scores, bracket.trials, maximise=self.config.maximise):
                 log.info(line)
 
-        halving = SuccessiveHalving(self.config, study, self.pool, self.ordinality, bracket, self.check)
+        def check() -> None:
+            self.check()
+            study.give_signs_of_life(bracket.trials.values())
+
+        halving = SuccessiveHalving(self.config, study, self.pool, self.ordinality, bracket, check)
         halving.run(log_rung)
 
 

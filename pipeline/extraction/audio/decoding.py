@@ -26,6 +26,7 @@ from pipeline.extraction.encoders.base import Waveform
 
 MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
 READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
+MAX_FILE_BYTES = 8 << 30
 MAX_RATE = (1 << 20) - 1  # Hz; no recording has more
 HASH_BYTES = 1 << 20  # of a file, in memory at once while it is hashed
 ZERO_CROSSINGS = 6  # of the sinc on either side: torchaudio's default
@@ -131,6 +132,8 @@ class Decoding:
         size = stamp[0]
         if not size:
             raise UnusableAudio("an empty file")
+        if size > MAX_FILE_BYTES:  # not even hashed: 50 GB of a sparse file took two minutes
+            raise UnusableAudio(f"{size / 2**30:,.0f} GiB: larger than any recording of an utterance")
         digest = digest_of_file(handle, size)
         try:
             missing = missing_audio(handle, size)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio import Semaphore, fail_after
 from anyio.to_thread import current_default_thread_limiter
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -22,12 +24,15 @@ from pipeline.inference.web.search_page import SearchPage, parse_query, sentence
 from pipeline.inference.web.security import SecurityMiddleware
 
 MAX_THREADS = 4  # queries and recordings at once
+FILE_THREADS = 2  # for the page's own files, which wait for no query
+QUEUE_SECONDS = 60.0  # that a query waits for its turn
 SCRIPTS = ("page.js", "hits.js", "plane.js")
 FILES = {"page.html": "text/html", "page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
 
 
 def application(page: SearchPage, port: int, key: str) -> SecurityMiddleware:
     """The page as an ASGI application for a server on `port`; its addresses begin with /`key`."""
+    slots = Semaphore(MAX_THREADS)
 
     def about(_: Request) -> Response:
         return _json(page.about)
@@ -44,9 +49,25 @@ def application(page: SearchPage, port: int, key: str) -> SecurityMiddleware:
             raise HTTPException(404)
         return _byte_range(page.clips.wav(int(row)), request.headers.get("range", ""))
 
+    def in_turn(endpoint: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            """Its answer in one of the threads, first come, first served; 503 when none was free for long."""
+            try:
+                with fail_after(QUEUE_SECONDS):
+                    await slots.acquire()
+            except TimeoutError:
+                return _json({"error": "too many questions at once; ask again in a moment"}, 503)
+            try:
+                gone = await request.is_disconnected()
+                return Response(status_code=503) if gone else await run_in_threadpool(endpoint, request)
+            finally:
+                slots.release()
+
+        return answer
+
     endpoints = {"/about": about, "/ask": ask, "/sentence": sentence, "/audio/{row}": audio}
     app = Starlette(
-        routes=[*map(_file, FILES), *(Route(path, endpoint) for path, endpoint in endpoints.items())],
+        routes=[*map(_file, FILES), *(Route(path, in_turn(endpoint)) for path, endpoint in endpoints.items())],
         exception_handlers={EmotionRankError: _bad_request, ClipError: _not_found, HTTPException: _not_found},
         lifespan=_limit_threads,
     )
@@ -56,7 +77,7 @@ def application(page: SearchPage, port: int, key: str) -> SecurityMiddleware:
 
 @asynccontextmanager
 async def _limit_threads(_: Starlette) -> AsyncIterator[None]:
-    current_default_thread_limiter().total_tokens = MAX_THREADS
+    current_default_thread_limiter().total_tokens = MAX_THREADS + FILE_THREADS
     yield
 
 

@@ -24,13 +24,14 @@ log = logging.getLogger(__name__)
 try:
     import uvicorn
 
+    from pipeline.inference.web.connections import TimedProtocol, allow_files
     from pipeline.inference.web.routes import application
 except ImportError:
     raise UsageError(
         "--serve", "starlette and uvicorn are not installed", "the serve extra", "pip install 'emotionrankclap[serve]'"
     ) from None
 SHUTDOWN_SECONDS = 1  # for what is being sent when it is stopped
-MAX_CONNECTIONS = 64  # connections
+BACKLOG = 1024  # connections that wait to be accepted
 MAX_REQUEST_BYTES = 2**15  # holds the longest sentence, each of its letters as twelve
 
 
@@ -62,7 +63,7 @@ def listen(port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a minute passes until it can be started again
         sock.bind(("127.0.0.1", port))
-        sock.listen(MAX_CONNECTIONS)
+        sock.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         sock.close()
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
@@ -78,16 +79,18 @@ def address(sock: socket.socket, key: str) -> str:
 
 def make_server(page: SearchPage, sock: socket.socket, key: str) -> uvicorn.Server:
     """The server of `page` on `sock`, for addresses with `key`."""
+    allow_files()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that went away
     config = uvicorn.Config(
         application(page, sock.getsockname()[1], key),
-        http="h11",
+        http=TimedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # what strangers send is not the owner's terminal's
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_REQUEST_BYTES,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )

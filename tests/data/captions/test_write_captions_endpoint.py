@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import importlib.util
 import json
 import re
@@ -9,12 +11,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from typing import Any
 
 import pytest
 
+from pipeline.data.captions.llm import write
+from pipeline.data.captions.llm.config import LlmConfig, WriteConfig
+from pipeline.data.captions.llm.responses import RequestState
+from pipeline.data.captions.llm.write import RequestQueue
 from tests.data.captions.endpoint import Reply, caption, serving
 from tests.data.captions.writer import KEY, WRITER, good, kept, lines, many, run, wait, words
+from tests.loopback import served
 
 pytestmark = pytest.mark.usefixtures("api_key")
 
@@ -178,11 +190,31 @@ def test_a_refusal_stops_at_once_and_silence_soon(tmp_path: Path) -> None:
     assert not (tmp_path / "o/captions.jsonl").exists()
 
 
-def test_the_endpoint_is_asked_no_faster_than_it_allows(tmp_path: Path) -> None:
+def test_the_endpoint_is_asked_no_faster_than_it_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: on a busy machine what is sent in time arrives at any."""
+    now, turns = 5.0, []
+
+    async def wait_for(waiting: Any, seconds: float) -> None:
+        nonlocal now
+        waiting.close()
+        now += max(0.0, seconds)
+        raise TimeoutError
+
+    async def take_turns() -> None:
+        queue = RequestQueue(LlmConfig(requests_per_minute=1200), "", RequestState([], WriteConfig(), []), None)
+        for _ in range(8):
+            await queue._wait_for_turn(None)
+            turns.append(now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write.time, "monotonic", lambda: now)
+        patch.setattr(write.asyncio, "wait_for", wait_for)
+        asyncio.run(take_turns())
+    assert turns == pytest.approx([5.0 + 0.05 * turn for turn in range(8)])
+
+
+def test_a_wait_that_the_endpoint_asks_for_is_kept(tmp_path: Path) -> None:
     source = many(tmp_path / "c", 8)
-    with serving(good) as endpoint:
-        run(source, tmp_path / "o", endpoint, "llm.requests_per_minute=1200")
-        assert endpoint.times[-1] - endpoint.times[0] >= 7 * 0.05 - 0.03
 
     def script(name: str, prompt: str, before: int) -> Reply:
         return Reply(429, "wait", {"Retry-After": "0.4"}) if endpoint.requests == 1 else good(name, prompt, before)
@@ -190,6 +222,83 @@ def test_the_endpoint_is_asked_no_faster_than_it_allows(tmp_path: Path) -> None:
     with serving(script) as endpoint:
         assert run(source, tmp_path / "p", endpoint, "llm.concurrency=1").exit_code == 0
         assert endpoint.times[1] - endpoint.times[0] >= 0.39
+
+
+MIB = 1 << 20
+ZEROS = gzip.compress(bytes(256 * MIB), 9)
+
+
+@contextmanager
+def endless(headers: dict[str, str], chunk: bytes, status: int = 200) -> Iterator[tuple[str, list[int]]]:
+    """An endpoint whose answers are `chunk` again and again, up to a GiB; and how many bytes of each were taken."""
+    sent: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            at = len(sent)
+            sent.append(0)
+            with suppress(OSError):
+                while sent[at] < 1024 * MIB:
+                    sent[at] += self.wfile.write(chunk)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with served(Handler) as url:
+        yield f"{url}/v1", sent
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_an_answer_without_end_is_cut_and_the_endpoint_is_asked_no_more(
+    manifest: Path, tmp_path: Path, status: int
+) -> None:
+    """1 GiB took 5.8 GB of memory."""
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    with endless({"Content-Type": "application/json"}, b" " * MIB, status) as (url, sent):
+        result = run(manifest, tmp_path / "o", url)
+    assert result.exit_code == 1
+    assert ("a response of more than 1,048,576 bytes" if status == 200 else "401") in result.stderr
+    assert 1 <= len(sent) <= 8  # those that were on their way
+    assert max(sent) < 32 * MIB  # what the system's buffers hold
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_a_compressed_answer_is_not_unpacked(manifest: Path, tmp_path: Path) -> None:
+    """A MB of gzip took 5.1 GB."""
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    headers = {"Content-Encoding": "gzip", "Content-Length": str(len(ZEROS)), "Content-Type": "application/json"}
+    with endless(headers, ZEROS) as (url, _):
+        result = run(manifest, tmp_path / "o", url, "llm.retries=0", "--json")
+    assert set(json.loads(result.stdout)["failures"].values()) == {"no response: not a chat completion"}
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_no_prompt_is_sent_on_to_another_address(manifest: Path, tmp_path: Path) -> None:
+    """A 307 sent it again, to any host."""
+    with serving(good) as elsewhere:
+        moved = Reply(307, "", {"Location": f"{elsewhere.url}/chat/completions"})
+        with serving(lambda *_: moved) as endpoint:
+            result = run(manifest, tmp_path / "o", endpoint)
+        assert elsewhere.requests == 0
+    assert result.exit_code == 1
+    assert f"307, a redirection to {elsewhere.url}" in result.stderr
+    assert "Set llm.base_url" in result.stderr
+
+
+def test_a_stopped_writer_waits_for_no_answer_that_does_not_come(tmp_path: Path) -> None:
+    assert write.GRACE_SECONDS < 5
+    source, out = many(tmp_path / "c", 40), tmp_path / "o"
+    with serving(lambda *_: Reply(stall=120.0, hang_up=True)) as endpoint:
+        command = [*WRITER, *words(source, out, endpoint)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        wait(lambda: endpoint.requests >= 8)
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=30)  # well below the stall, and below the client's own limit
+        assert process.returncode == 143, printed
 
 
 @pytest.mark.slow

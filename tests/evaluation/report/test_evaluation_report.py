@@ -19,7 +19,7 @@ from pipeline.evaluation.report.figures import mean_labels_retrieved
 from pipeline.evaluation.report.projections import UMAP, modality_gap, principal_components
 from pipeline.training.run_folder import open_run
 from tests.evaluation.report.conftest import SHORT, Page, result_of, rows_of
-from tests.stage_two import run_command, tree
+from tests.stage_two import run_command, tree, unlisted
 
 PLAIN = [name for name in EVALUATION_FIGURES if name != UMAP]  # what there is where UMAP is not installed
 
@@ -137,6 +137,7 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
 @pytest.mark.parametrize("contents", ["", '{"epoch": 1}\n{"epoch": 2}\n'])
 def test_corrupt_metrics_cost_their_figure_and_nothing_else(copied: Path, undrawn: None, contents: str) -> None:
     (copied / "seeds/1/metrics.jsonl").write_text(contents)
+    unlisted(copied)
     evaluation_report(copied, result_of(copied))
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert any("Left out: " in words and "metrics.jsonl" in words for words in page.words)

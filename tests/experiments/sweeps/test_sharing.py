@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import optuna
 import pytest
 import torch
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -22,15 +27,16 @@ from sqlalchemy.exc import OperationalError
 
 from cache.disk import writer_lock
 from cache.stores import open_stores
-from pipeline.core.errors import EmotionRankError, StoreCorrupt, StoreLocked, StoreMismatch
+from pipeline.core.errors import EmotionRankError, Interrupted, StoreCorrupt, StoreLocked, StoreMismatch
 from pipeline.experiments.sweeps.bracket import HeadsProgress
 from pipeline.experiments.sweeps.config import load_sweep
 from pipeline.experiments.sweeps.space import Space
-from pipeline.experiments.sweeps.study import Study, open_study, result_of
+from pipeline.experiments.sweeps.study import Study, open_study, result_of, true_cause
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.heads import load_tensors
 from pipeline.training.training_data import TrainingData
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
+from tests.stage_two import unlisted
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 RATES = {"low": 1e-4, "high": 3e-2, "log": True}
@@ -153,6 +159,7 @@ def test_another_sweep_or_other_data_is_refused_field_by_field(planted: Path, tm
     fields = table[1].split(",")
     fields[table[0].split(",").index("valence")] = "6.9"
     (tmp_path / "stores/manifest.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]) + "\n")
+    unlisted(tmp_path / "stores")
     with pytest.raises(StoreMismatch, match="data: the study has"):
         sweep(tmp_path / "stores", a_sweep(), out=tmp_path / "out")
     result, _ = sweep(planted, other, out=tmp_path / "out", fresh=True)
@@ -166,10 +173,15 @@ def test_starting_over_beside_a_worker_is_refused(planted: Path, tmp_path: Path)
     assert (tmp_path / "journal.log").is_file()
 
 
+def _undone(path: Path) -> None:
+    """A bracket that a release of before, without digests, did not finish."""
+    path.write_text(re.sub(r',\n "digest": ".*"', "", path.read_text()).replace('"done": true', '"done": false'))
+
+
 def test_a_bracket_that_another_holds_is_left_to_it(planted: Path, tmp_path: Path) -> None:
     sweep(planted, a_sweep(trials=2), out=tmp_path)
     path = tmp_path / "brackets/000000/bracket.json"
-    path.write_text(path.read_text().replace('"done": true', '"done": false'))
+    _undone(path)
     with writer_lock(path.parent):
         result, _ = sweep(planted, a_sweep(trials=4), out=tmp_path)
         assert not json.loads(path.read_text())["done"]
@@ -218,7 +230,7 @@ def test_of_trials_asked_at_once_in_two_folders_the_lower_numbers_count(tmp_path
 def test_a_bracket_of_another_study_is_refused(planted: Path, tmp_path: Path) -> None:
     sweep(planted, a_sweep(), out=tmp_path)
     path = tmp_path / "brackets/000000/bracket.json"
-    path.write_text(path.read_text().replace('"done": true', '"done": false'))
+    _undone(path)
     (tmp_path / "journal.log").unlink()
     with pytest.raises(StoreMismatch, match="trials that the study does not have"):
         sweep(planted, a_sweep(), out=tmp_path)
@@ -262,3 +274,84 @@ def test_a_storage_that_fails_on_the_way_is_one_line_and_the_sweep_resumes_later
     monkeypatch.setattr(Study, "tell", found)
     result, _ = sweep(planted, a_sweep(), out=tmp_path)
     assert sorted(trial["state"] for trial in result["trials"]) == ["complete", "pruned", "pruned", "pruned"]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+def of_worker(url: str, folder: Path) -> Study:
+    folder.mkdir(exist_ok=True)
+    return open_study(Space(a_sweep()), folder, url, {}, fresh=False)
+
+
+def aged(url: str, trial: int, *, asked: bool = False) -> None:
+    """An hour passes for a trial: since its last sign of life, or since it was asked for."""
+    table, column = ("trials", "datetime_start") if asked else ("trial_heartbeats", "heartbeat")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
+        database.execute(f"UPDATE {table} SET {column} = datetime({column}, '-1 hour') WHERE trial_id = ?", (trial,))
+
+
+def test_a_trial_whose_worker_died_before_it_said_where_is_anybodys(url: str, tmp_path: Path) -> None:
+    """It was "still training" on every later start."""
+    lost = of_worker(url, tmp_path / "dead")._ask()  # and is killed here
+    worker = of_worker(url, tmp_path / "alive")
+    assert [each.number for each in worker.ask(4, known=())] == [1, 2, 3]
+    assert worker.elsewhere() == {0: ""}
+    aged(url, lost._trial_id, asked=True)
+    (adopted,) = of_worker(url, tmp_path / "alive").ask(4, known={1, 2, 3})
+    assert adopted.number == 0
+    assert adopted.params["learning_rate"] in (1e-5, 1e-4, 1e-3, 1e-2)
+    assert worker.elsewhere() == {}
+    assert of_worker(url, tmp_path / "third").ask(4, known=()) == []
+
+
+def test_a_trial_without_a_sign_of_life_is_anybodys_and_whose_it_was_is_said(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead, alive = of_worker(url, tmp_path / "dead"), of_worker(url, tmp_path / "alive")
+    lost, other = dead.ask(2, known=())
+    aged(url, lost.id)
+    assert [each.number for each in alive.ask(1, known=())] == [0]
+    assert re.search(r"trial 0 is trained here: its worker in \S+:/\S*/dead is gone", caplog.text)
+    assert alive.elsewhere() == {1: f"{os.uname().nodename}:{(tmp_path / 'dead').resolve()}"}
+    aged(url, other.id)
+    dead.give_signs_of_life([lost, other])
+    assert [each.number for each in alive.ask(4, known={0})] == [2, 3]
+    dead.tell(lost, "complete", {}, 0.25)  # it was only slow: whose result comes first counts
+    alive.tell(lost, "complete", {}, 0.5)
+    assert alive.trials()[0].value == 0.25
+
+
+def test_a_storage_that_fails_for_a_moment_is_asked_again_and_the_last_error_is_the_true_cause(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = of_worker(url, tmp_path / "w")
+    waited: list[float] = []
+    monkeypatch.setattr("pipeline.experiments.sweeps.study.time.sleep", waited.append)
+    monkeypatch.setattr("pipeline.experiments.sweeps.study.time.monotonic", lambda: sum(waited))
+    left = 3
+
+    def fail(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            below = OperationalError("COMMIT", {}, Exception("terminating connection due to administrator command"))
+            raise StorageInternalError("invalid data in the commit") from below
+
+    worker._retry(fail)
+    assert sum(waited) == pytest.approx(0.5 + 1 + 2)
+    assert caplog.text.count("terminating connection due to administrator command") == 3
+    left = 1000
+    with pytest.raises(StorageInternalError) as error:
+        worker._retry(fail)
+    assert true_cause(error.value) == "terminating connection due to administrator command"
+    assert sum(waited) > 60
+
+    def stop() -> None:
+        raise Interrupted(tmp_path, 15)
+
+    worker.check = stop
+    with pytest.raises(Interrupted):
+        worker._retry(fail)

@@ -21,6 +21,7 @@ from pipeline.inference.web.search_page import SearchPage, SearchQuery, _thread_
 from pipeline.training.run_folder import Run
 from tests.evaluation.report.conftest import HOSTILE
 from tests.inference.web.conftest import FAILED, SURROGATE, Site
+from tests.stage_two import unlisted
 
 SENTENCES = ["The person is speaking quietly.", "loud and angry", "café & <b>?q=1#%41", "悲しい"]
 
@@ -171,6 +172,7 @@ def test_stores_say_whether_their_audio_may_lie_outside(site: Site, stores: Path
     shutil.copytree(stores, tmp_path / "stores")
     config = tmp_path / "stores/config.yaml"
     config.write_text(config.read_text().replace("outside_root: false", "outside_root: true"))
+    unlisted(tmp_path / "stores")
     page = SearchPage.open(tmp_path / "stores", trained, among=Filter(split=["dev"]))
     assert page.clips.outside_root
     assert page.clips.root == site.page.clips.root == site.page.index.root

@@ -24,7 +24,8 @@ from pipeline.data.corpora import read_corpus
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 10.0  # after a stop, for the responses on their way: they are being paid
+GRACE_SECONDS = 4.0  # after a stop, for the responses on their way: they are being paid
+MAX_RESPONSE_BYTES = 1 << 20  # a response is a sentence in some JSON
 MAX_UNANSWERED = 10  # requests in a row
 _FRAMING_TOKENS, _RESPONSE_TOKENS = 8, 30  # of one request, for an estimate
 
@@ -80,7 +81,10 @@ class RequestQueue:
             base_url=self.llm.base_url,
             max_retries=self.llm.retries,
             timeout=self.llm.timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [self._wait_for_turn]}),
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAsyncHttpxClient(
+                event_hooks={"request": [self._wait_for_turn], "response": [_read_in_part]}, follow_redirects=False
+            ),
         )
 
     async def _work(self, queue: Iterator[tuple[str, CaptionRequest]], client: Any, meter: Meter) -> None:
@@ -122,10 +126,18 @@ class RequestQueue:
                     extra_headers={"Idempotency-Key": f"{key}-{attempt}"},
                     **{option: value for option, value in sampling.items() if value is not None},
                 )
+                if len(response.http_response.content) > MAX_RESPONSE_BYTES:
+                    found = f"a response of more than {MAX_RESPONSE_BYTES:,} bytes"
+                    raise EmotionRankError(self._endpoint, found, "a sentence", "Ask another endpoint or model.")
                 text = message_content(response.http_response.text)
                 if text is not None:
                     return self._without_key(text)
         except self._openai.APIStatusError as error:
+            if to := error.response.headers.get("location"):
+                found = self._without_key(f"{error.status_code}, a redirection to {to}")[:300]
+                raise EmotionRankError(
+                    self._endpoint, found, "an endpoint that answers itself", "Set llm.base_url to its address."
+                ) from None
             found = self._without_key(f"{error.status_code} {error.message}")[:300]  # cut after: half a key is a key
             no_quota = error.status_code == 429 and error.code == "insufficient_quota"
             if not no_quota and (error.status_code in (408, 409, 429) or error.status_code >= 500):
@@ -153,6 +165,17 @@ class RequestQueue:
     @property
     def _endpoint(self) -> str:
         return self.llm.base_url or "the endpoint"
+
+
+async def _read_in_part(response: Any) -> None:
+    """Read a response up to `MAX_RESPONSE_BYTES` and a chunk, as it was sent, before the client reads all of it."""
+    contents = bytearray()
+    async for chunk in response.aiter_raw():
+        contents += chunk
+        if len(contents) > MAX_RESPONSE_BYTES:
+            break
+    await response.aclose()
+    response._content = bytes(contents)  # where httpx keeps what was read
 
 
 def message_content(body: str) -> str | None:
