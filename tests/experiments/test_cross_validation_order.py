@@ -30,6 +30,7 @@ from pipeline.experiments.cross_validation import cross_validate
 from pipeline.training.heads import load_heads
 from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.planted import EVERY_STYLE, plant
+from tests.stage_two import unlisted
 
 SPEAKERS = 5
 METHODS = ["emotionrankclap", "clap4emo", "ridge"]
@@ -46,6 +47,7 @@ def write_stores(folder: Path, count: int = 110, **settings: Any) -> Path:
     stores = plant(folder, splits, **options)
     stores.manifest.speaker[:] = [f"s{row % SPEAKERS}" for row in range(count)]
     write_manifest(stores.manifest, folder / "manifest.csv")
+    unlisted(folder)
     return folder
 
 
