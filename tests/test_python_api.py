@@ -138,6 +138,7 @@ PYTHON_ONLY = {
     "run_demo.utterances": "a smaller corpus for tests",
     "serve.ready": "who is told the page's address",
     "evaluation_report.result": "what evaluate returned",
+    "evaluation_report.references": "the rows of bounds where they were made before",
     "comparison_report.summary": "what compare returned",
     "folds_report.summary": "what cross_validate returned",
 }
