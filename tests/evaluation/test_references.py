@@ -82,7 +82,7 @@ def test_the_ceiling_asks_the_ridge_of_speech_with_each_prompts_true_point(
         taus = [by_hand(asked, points, labels, column) for asked in grammar_points(column, 28)]
         assert found["ceiling"]["seeds"]["0"]["ordinality"][name]["taus"] == pytest.approx(taus)
         assert found["ceiling"]["ordinality"][name]["mean"] == pytest.approx(np.mean(taus))
-        assert found["ceiling"]["ordinality"][name]["mean"] > 0.4
+        assert found["ceiling"]["ordinality"][name]["mean"] > 0.25
         rated = [np.array([words[row][2:4] for row in rows]) for rows in word_lists(words, axis, 28)]
         taus = [by_hand(asked, points, labels, column) for asked in rated]
         assert found["ceiling"]["seeds"]["0"]["word_norms"][name]["taus"] == pytest.approx(taus)

@@ -176,7 +176,7 @@ def _recognition(evaluation: _Evaluation) -> Figure:
 def _conventions(evaluation: _Evaluation) -> str:
     best = evaluation.run.about["best_seed"]
     notes = [
-        "mean ± std over seeds; a seed's row is the mean of its own lists or trials",
+        "all seeds: mean ± std over seeds; a seed's row: mean ± std over its own lists or trials",
         f"projection and retrieval: the heads of seed {best}, of the lowest development loss",
     ]
     return notes_list([*notes, *evaluation.pairs.notes])
