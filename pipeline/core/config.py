@@ -82,6 +82,12 @@ class AudioConfig(Model):
     revision: str | None = None
     layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
     pooling: Literal["mean", "hidden", "mean_std"] = "mean"
+    layers: Literal["all"] | tuple[Whole, ...] | None = Field(
+        None,
+        min_length=1,
+        description="hidden states that a row holds side by side, of which training chooses; none: one vector a row",
+    )
+    poolings: tuple[Literal["mean", "std"], ...] = Field(("mean",), min_length=1, description="of each of layers")
     padding: Literal["masked", "fixed_masked", "fixed"] = Field(
         "masked", description="masked: to the batch's longest; fixed: zero-padded to max_seconds, unmasked (F9)"
     )
@@ -106,6 +112,10 @@ class TextConfig(Model):
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
     pooling: Literal["cls", "mean"] = "mean"
+    layers: Literal["all"] | tuple[Whole, ...] | None = Field(
+        None, min_length=1, description="hidden states that a row holds side by side; none: the last one alone"
+    )
+    poolings: tuple[Literal["cls", "mean"], ...] = Field((), description="of each of layers, beside pooling")
     max_tokens: Whole = Field(512, ge=8)
     batch_size: Whole = Field(64, ge=1)
 
