@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cache.errors import UsageError
 
 DEFAULT, LAST, WEIGHTED, MEAN_STD = "default", "last", "weighted", "mean_std"
-LayersChoice = str | int | Sequence[int]  # default, last, weighted, a layer, or several, which are concatenated
+LayersChoice = str | int | Sequence[str | int]  # default, last, weighted, a layer, or several, which are concatenated
 MAX_COLUMNS = 4096
 _ACTION = "Choose among them, or extract again with other audio.layers or text.layers."
 

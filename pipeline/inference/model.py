@@ -128,12 +128,12 @@ class EmotionRankCLAP:
     def embed_speech(self, vectors: Vectors) -> Tensor:
         """(n, Da) vectors of the speech encoder, such as `stores.speech("test1")`, -> (n, d). Raises UsageError."""
         with torch.no_grad():
-            return self.heads.embed_speech(_matrix(vectors, self.heads.audio.in_features))
+            return self.heads.embed_speech(_matrix(vectors, self.heads.input_dims[0]))
 
     def embed_text(self, vectors: Vectors) -> Tensor:
         """(n, Dt) vectors of the text encoder -> (n, d). Raises UsageError."""
         with torch.no_grad():
-            return self.heads.embed_text(_matrix(vectors, self.heads.text.in_features))
+            return self.heads.embed_text(_matrix(vectors, self.heads.input_dims[1]))
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
         """(n, d) and (m, d) -> (n, m) cosines; either may be a store's speech vectors, by their dimension.
@@ -177,7 +177,7 @@ class EmotionRankCLAP:
             raise StoreMismatch(f"{side} encoder", found, "the one the heads were trained on", action)
 
     def _embedded(self, vectors: Vectors) -> Tensor:
-        dim, speech_dim = self.heads.audio.out_features, self.heads.audio.in_features
+        dim, speech_dim = self.heads.audio.out_features, self.heads.input_dims[0]
         matrix = _matrix(vectors, dim, speech_dim)
         if matrix.shape[1] != dim:
             return self.embed_speech(matrix)

@@ -187,8 +187,11 @@ def load_training_data(
 ) -> TrainingData:
     """What `config` trains on: the train and dev splits of `stores`, with extra texts where it asks for them.
 
+    Of layered rows the layers and poolings that it names are read.
+
     Without `resident` the speech vectors stay on disk. Raises UsageError where something is missing.
     """
+    stores = stores.selected(config.speech.choice, config.text.choice)
     pairs, dev = (
         cached_pairs(
             stores, split, style=config.style, require=required_labels(config), device=device, resident=resident
@@ -201,7 +204,14 @@ def load_training_data(
     if grid is not None and config.grid.texts:
         classes = class_texts(stores, device=device) if config.grid.classes else None
         pairs, dev = pairs.with_extra(grid, classes), dev.with_extra(grid, classes)
-    standard = Heads(pairs.speech.shape[1], pairs.text.shape[1], dim=config.width, activation=config.activation)
+    standard = Heads(
+        pairs.speech.shape[1],
+        pairs.text.shape[1],
+        dim=config.width,
+        activation=config.activation,
+        audio_layers=stores.audio.selection.weighted,
+        text_layers=stores.text.selection.weighted,
+    )
     fit_standardisation(standard.to(device), pairs, stores, config.standardise)
     return TrainingData(pairs, dev, config.batch_size, standard, config.grid.texts, grid)
 
