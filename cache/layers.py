@@ -97,6 +97,12 @@ class Selection:
         return spans
 
 
+def chosen_numbers(axes: Axes | None, layers: LayersChoice, pooling: str, *, subject: object, dim: int) -> list[int]:
+    """The numbers of a whole row that a choice means: `rows[:, chosen_numbers(...)]` of rows fresh from an encoder."""
+    selection = select(axes, layers, pooling, subject=subject, dim=dim)
+    return [number for span in selection.spans(axes.sizes if axes else [dim]) for number in span.numbers]
+
+
 def select(axes: Axes | None, layers: LayersChoice, pooling: str, *, subject: object, dim: int) -> Selection:
     """The columns that a choice means, of rows of `dim` numbers; `axes` is None where a row is one vector.
 

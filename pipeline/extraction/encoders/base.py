@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cache.layers import Axes
+from cache.layers import Axes, chosen_numbers
+from pipeline.core.config import VectorsConfig
 from pipeline.core.errors import UsageError
 
 Waveform = NDArray[np.float32]  # (samples,) mono, at the encoder's sample rate, as decoded
@@ -159,6 +160,13 @@ def layer_axes(
     chosen = tuple(sorted(numbers))
     default = chosen[-1] if layer is None or layer not in chosen else layer
     return Axes(chosen, tuple(dict.fromkeys(poolings)), dim, own, None if own else default)
+
+
+def chosen_columns(rows: Tensor, encoder: Encoder[Any], choice: VectorsConfig) -> Tensor:
+    """Rows (n, encoder.dim) as they come from `encoder` -> (n, d), the layers and the pooling that heads take."""
+    if encoder.axes is None:
+        return rows
+    return rows[:, chosen_numbers(encoder.axes, *choice.choice, subject="the encoder's rows", dim=encoder.dim)]
 
 
 def hidden_states_of(output: Any) -> Iterator[Tensor]:
