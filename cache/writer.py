@@ -6,7 +6,7 @@ h5py opens the file at any instant. Until its CRC matches, a row is pending.
 
 Immutable datasets: `id_bytes`, `id_offsets` (the row's name), `stamp` (the source's size and mtime), `length` (what
 batches are sorted by). Mutable, one entry a row: `vectors`, `digest` (BLAKE2b-128 of the source's bytes), `reason`
-(UTF-8, why the row failed), `state`, `crc`; where a row holds several vectors also `column_crc`, one of each.
+(UTF-8, why the row failed), `state`, `crc`; of layered rows also `column_crc`, one of each vector.
 """
 
 from __future__ import annotations
@@ -203,15 +203,15 @@ class Rounding:
     largest_value: float = 0.0
     least_cosine: float = 1.0  # between a vector and what is stored of it
 
-    def add(self, exact: NDArray[np.floating[Any]], stored: NDArray[np.floating[Any]], ends: NDArray[np.int64]) -> None:
-        """Count (dim,) `exact`, which is kept as `stored`; its columns end at `ends`."""
+    def add(self, exact: NDArray[np.floating[Any]], stored: NDArray[np.floating[Any]], starts: list[int]) -> None:
+        """Count (dim,) `exact`, which is kept as `stored`; its columns begin at `starts`."""
         x, y = exact.astype(np.float64), stored.astype(np.float64)
         self.rows += 1
         self.largest_error = max(self.largest_error, float(np.abs(x - y).max()))
         self.largest_value = max(self.largest_value, float(np.abs(x).max()))
-        for a, b in zip(np.split(x, ends[:-1]), np.split(y, ends[:-1]), strict=True):
-            if b.any():
-                self.least_cosine = min(self.least_cosine, float(a @ b / np.sqrt((a @ a) * (b @ b))))
+        xy, xx, yy = (np.add.reduceat(each, starts) for each in (x * y, x * x, y * y))
+        cosines = np.divide(xy, np.sqrt(xx * yy), out=np.ones_like(xy), where=yy > 0)
+        self.least_cosine = min(self.least_cosine, float(cosines.min()))
 
     def __str__(self) -> str:
         return (
@@ -224,10 +224,10 @@ class StoreWriter:
     """Writes rows of one store through byte offsets; the caller holds the folder's `writer_lock`."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self.rounding = Rounding()
+        self.store, self.rounding = store, Rounding()
         self._extents = store.layout.extents
         self._names = store.names
+        self._starts = [0, *itertools.accumulate(store.axes.sizes[:-1] if store.axes else ())]  # of the columns
         self._payload = [name for name in ("vectors", "column_crc", "reason") if name in store.layout.extents]
         self._file = File(store.path, os.O_RDWR)
 
@@ -249,7 +249,7 @@ class StoreWriter:
         if not vector.any():
             return self.fail(row, "the encoder returned a zero vector", digest)
         if dtype == np.float16:
-            self.rounding.add(exact, vector, np.cumsum(self.store.column_bytes) // dtype.itemsize)
+            self.rounding.add(exact, vector, self._starts)
         self._write_row(row, DONE, digest, vector.tobytes())
         return None
 

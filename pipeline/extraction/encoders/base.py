@@ -133,11 +133,11 @@ def mean_std(frames: Tensor, weights: Tensor) -> Tensor:
     return torch.cat([average, variance.clamp_min(1e-5).sqrt()], 1)
 
 
-def layer_number(layer: int | None, count: int, subject: object) -> int:
+def layer_number(layer: int | None, count: int, subject: object, setting: str = "audio.layer") -> int:
     """`layer` as a number from 0 to `count`; None is the last, negative numbers count from it. Raises UsageError."""
     number = count if layer is None else layer if layer >= 0 else count + 1 + layer
     if not 0 <= number <= count:
-        raise UsageError(subject, f"layer {layer}", f"a hidden state from 0 to {count}", "Correct the layer.")
+        raise UsageError(subject, f"layer {layer}", f"a hidden state from 0 to {count}", f"Correct {setting}.")
     return number
 
 
@@ -156,7 +156,9 @@ def layer_axes(
     They stand for layer `layer` where nothing is chosen, or for the last, or for the encoder's `own` numbers ahead of
     them. Raises UsageError for a layer that the model does not have.
     """
-    numbers = range(count + 1) if layers == "all" else {layer_number(int(each), count, subject) for each in layers}
+    numbers = (
+        range(count + 1) if layers == "all" else {layer_number(int(each), count, subject, "layers") for each in layers}
+    )
     chosen = tuple(sorted(numbers))
     default = chosen[-1] if layer is None or layer not in chosen else layer
     return Axes(chosen, tuple(dict.fromkeys(poolings)), dim, own, None if own else default)
