@@ -113,8 +113,9 @@ class TrainingData:
 
     def step(self, heads: BatchedHeads, batches: TrainingBatches, s: int, speech: Tensor | None = None) -> Tensor:
         """Step on batch `s`; returns the losses before it, (C,). `speech`: (S, B, Da) where it was read from disk."""
-        batch_speech = self.speech[batches.rows[s]] if speech is None else speech[s]
-        batch = batch_speech, self.text[batches.captions[s]], [prepared[s] for prepared in batches.prepared]
+        # index_select takes half the time of an index where rows are long, as those of all layers are
+        batch_speech = self.speech.index_select(0, batches.rows[s]) if speech is None else speech[s]
+        batch = batch_speech, self.text.index_select(0, batches.captions[s]), [prepared[s] for prepared in batches.prepared]
         if heads.chosen_step is None:
             recordable = self.device.type == "cuda" and all(objective.recordable for objective in heads.objectives)
             heads.chosen_step = replayed_step(heads, batch) if recordable else heads.step

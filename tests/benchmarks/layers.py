@@ -144,7 +144,7 @@ def steps(layers: int) -> None:
             rows = torch.randint(0, 2048, (64,))
             prepared = [label_order(labels[rows][:, :2], distance="l2")]
             start = time.process_time()
-            stack.step(speech[rows], text[rows], prepared)
+            stack.step(speech.index_select(0, rows), text.index_select(0, rows), prepared)
             took.append((time.process_time() - start) * 1e3)
         print(f"  {count:2} layers of {dim}: {median(took[10:]):.2f} ms a step (one thread, gather included)")
 
