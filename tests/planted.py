@@ -60,6 +60,7 @@ def plant(
     word_norms: Path | None = None,
     text: Literal["point", "words"] = "point",
     nominal: bool = False,
+    speakers: int = 0,
     seed: int = 0,
 ) -> Stores:
     """Write stores of planted vectors; `noise` is each channel's, beside a signal of about .7.
@@ -67,8 +68,9 @@ def plant(
     Without a `reliability` the encoder perceives the true point. With the style `acoustic` in `styles` (or any other of
     a category) utterances get an emotion, a gender and acoustic features that lean on arousal; otherwise none. With
     `grid` there are whole-grammar texts too; every other row is then the same as without it. `word_norms` is a CSV of
-    rated words for the prompts of that style. With `nominal` labels are one point a category, as in acted corpora, so
-    that the captions know eight points of the plane.
+    rated words for the prompts of that style. `speakers` are that many in each split, each heard with an offset of its
+    own; without any, no speaker is known. With `nominal` labels are one point a category, as in acted corpora, so that
+    the captions know eight points of the plane.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
@@ -86,7 +88,8 @@ def plant(
     manifest = Manifest(
         root=folder, id=[f"u{i}" for i in range(count)], audio=[f"{i}.wav" for i in range(count)], split=split,
         valence=labels[:, 0], arousal=labels[:, 1], dominance=np.full(count, np.nan),
-        emotion=felt, speaker=blank,
+        emotion=felt,
+        speaker=[f"{name}-{row % speakers}" for row, name in enumerate(split)] if speakers else blank,
         gender=np.where(female, "female", "male").tolist() if rich else blank, intensity=blank, caption=blank,
     )  # fmt: skip
     acoustics = _acoustics(truth, female, draw) if rich else None
@@ -96,6 +99,9 @@ def plant(
     )
     texts = captions.texts()
     perceived = truth + draw.normal(0, _blur(labels, truth, reliability), truth.shape)
+    if speakers:
+        heard, owner = np.unique(manifest.speaker, return_inverse=True)
+        perceived += np.random.default_rng([seed, 2]).normal(0, 0.3 * SPREAD, (len(heard), 2))[owner]
     said = _said(captions, texts, labels)
     others = len(replace(captions, grid=Columns.of(GridText)).texts())  # their noise is drawn as without the grid
     said[:others] += draw.normal(0, 0.33 * SPREAD, (others, 2))  # R^2 about .9

@@ -88,8 +88,8 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "training": ["compare.training", "cross_validate.training"],
         "seeds": ["compare.seeds", "cross_validate.seeds"],
         "overrides": ["compare.overrides", "cross_validate.overrides"],
-        "evaluation": ["compare.evaluation"],
-        "others": ["compare.zero_shot_on"],
+        "evaluation": ["compare.evaluation", "cross_validate.evaluation"],
+        "others": ["compare.zero_shot_on", "cross_validate.zero_shot_on"],
         "folds": ["cross_validate.folds"],
         "device": ["compare.device", "cross_validate.device"],
         "fresh": ["compare.fresh", "cross_validate.fresh"],
@@ -138,6 +138,7 @@ PYTHON_ONLY = {
     "run_demo.utterances": "a smaller corpus for tests",
     "serve.ready": "who is told the page's address",
     "evaluation_report.result": "what evaluate returned",
+    "evaluation_report.references": "what stands beside it, where it was already made",
     "comparison_report.summary": "what compare returned",
     "folds_report.summary": "what cross_validate returned",
 }

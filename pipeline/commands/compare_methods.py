@@ -30,9 +30,10 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 @click.option("--zero-shot", "others", multiple=True, type=FOLDER, help="Stores of another corpus. Repeatable.")
 @click.option(
     "--folds",
-    metavar="session|N",
-    shell_complete=values("session"),
-    help="Recognition in folds instead: one session of IEMOCAP left out at a time, or N folds of whole speakers.",
+    metavar="session|speaker|N",
+    shell_complete=values("session", "speaker"),
+    help="Test every utterance once, in folds: one session of IEMOCAP or one speaker left out at a time, or N folds of "
+    "whole speakers.",
 )
 @common.device_option
 @common.fresh_option
@@ -49,6 +50,7 @@ def main(
     compare-methods stores/msp --out runs/comparison
     compare-methods stores/msp emotionrankclap clap_sce supcon --seeds 10
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
+    compare-methods stores/ravdess --training small_corpus --folds speaker
     compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
 
     Running it again resumes. Writes comparison.md, .tex, .csv and .json; with --folds, cross_validation.md and .json;
@@ -56,17 +58,15 @@ def main(
     """
     scheme = _fold_scheme(folds)
     folder = out or Path("runs") / f"{stores.name}-{f'folds-{scheme}' if scheme else 'comparison'}"
+    options |= {"out": folder, "evaluation": evaluation, "zero_shot_on": others}
     if scheme:
-        if evaluation or others:
-            found = f"given with {' and '.join(['-e'] * bool(evaluation) + ['--zero-shot'] * bool(others))}"
-            raise UsageError("--folds", found, "neither", "Run them as two commands.")
         from pipeline.experiments.cross_validation import cross_validate
 
-        result, text = cross_validate(stores, out=folder, folds=scheme, **options)
+        result, text = cross_validate(stores, folds=scheme, **options)
     else:
         from pipeline.experiments.compare import compare
 
-        result, text = compare(stores, out=folder, evaluation=evaluation, zero_shot_on=others, **options)
+        result, text = compare(stores, **options)
     if not no_report:
         from pipeline.evaluation.report.comparison_report import comparison_report, folds_report
 
@@ -74,12 +74,12 @@ def main(
     common.print_result(result, text, as_json)
 
 
-def _fold_scheme(folds: str | None) -> int | Literal["session"] | None:
-    """`--folds` as a number or "session". Raises UsageError."""
-    if folds is None:
-        return None
-    if folds == "session":
-        return "session"
+def _fold_scheme(folds: str | None) -> int | Literal["session", "speaker"] | None:
+    """`--folds` as a number, "session" or "speaker". Raises UsageError."""
+    match folds:
+        case None | "session" | "speaker":
+            return folds
     if not (folds.isascii() and folds.isdigit() and len(folds) < 10 and int(folds)):
-        raise UsageError(f"--folds {folds}", "no such folds", "session, or a number of folds", "Write --folds 5.")
+        expected = "session, speaker, or a number of folds"
+        raise UsageError(f"--folds {folds}", "no such folds", expected, "Write --folds 5.")
     return int(folds)

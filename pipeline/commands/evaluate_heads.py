@@ -17,7 +17,7 @@ from pipeline.commands.completion import FOLDER
 @common.device_option
 @common.no_report_option
 def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, as_json: bool) -> None:
-    """Alignment (MMD, Wasserstein) and ordinality (AOC, VOC) on the test split, as in the paper's two tables.
+    """Ordinality (AOC, VOC) and alignment (MMD, Wasserstein) on the test split, as in the paper's two tables.
 
     \b
     evaluate-heads stores/msp runs/erc
@@ -26,12 +26,15 @@ def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_re
     MMD is the maximum mean discrepancy; AOC and VOC are Kendall's tau of arousal and of valence (docs/reports.md).
     Writes RUN/evaluation.json, and the page RUN/report.html with its figures in RUN/report.
     """
+    from cache.stores import open_stores
     from pipeline.evaluation.evaluate import evaluate
+    from pipeline.evaluation.references import references_beside
     from pipeline.evaluation.tables import evaluation_table
 
     result = evaluate(run, stores=stores, overrides=overrides, device=device)
+    references = references_beside(result, open_stores(stores), device=device)
     if not no_report:
         from pipeline.evaluation.report.evaluation_report import evaluation_report
 
-        evaluation_report(run, result, stores=stores, device=device)
-    common.print_result(result, evaluation_table({result["method"]: result}), as_json)
+        evaluation_report(run, result, stores=stores, references=references, device=device)
+    common.print_result(result, evaluation_table({result["method"]: result, **references}), as_json)

@@ -220,4 +220,7 @@ class EvaluateConfig(Model):
     mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
     projections: Whole = Field(256, ge=1, description="directions of the sliced Wasserstein distance")
     lists: Whole = Field(100, ge=1)
+    bootstrap: Whole = Field(
+        500, ge=0, description="resamples of the test speakers, for intervals that speak of other speech; 0 makes none"
+    )
     seed: Seed = 0

@@ -1,28 +1,38 @@
-"""Methods side by side: Table 1 (alignment, F12) and Table 2 (ordinality, F13) of the paper, and recognition (F29).
+"""Methods side by side: who is best, who is worse by more than chance, and over which units.
 
 print(comparison_tables({"emotionrankclap": evaluate(a), "clap_sce": evaluate(b)}).markdown())
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import combinations
 
 from pipeline.core.errors import UsageError
-from pipeline.evaluation.ordinality import NULL_STD
-from pipeline.evaluation.significance import CAUTION, PairedTest, Test, paired_tests
-from pipeline.evaluation.tables import MARK, TABLES, Cell, Column, Comparison, Results, Table, measure, measured_tables
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, ColumnTests, Comparison, Table
+from pipeline.evaluation.significance import (
+    ALPHA,
+    MIN_UNITS,
+    MethodDifference,
+    SpeakerDraws,
+    between,
+    seed_tests,
+    speaker_tests,
+)
+from pipeline.evaluation.tables import TABLES, Results, measured_tables
 
-_TEST_NAMES: dict[Test, str] = {"wilcoxon": "Wilcoxon signed-rank test", "t": "Student's t test"}
+Cells = Mapping[str, Cell]  # of one column, by method
 
 
-def comparison_tables(results: Results, *, test: Test = "wilcoxon", alpha: float = 0.05) -> Comparison:
+def comparison_tables(results: Results, *, alpha: float = ALPHA) -> Comparison:
     """The tables of `results[method]`, each what `evaluate` returns; a test that no method ran has no table.
 
-    Cells are mean ± std over the lists or trials of all seeds. The best of a column is bold; † marks a method that the
-    best is better than at `alpha` by paired `test`s, Holm-corrected over the column. A column whose conventions, seeds
-    or numbers of values differ between methods is not tested, and a note says why.
+    Cells are mean ± std over seeds. The best method of a column is bold. Every pair of methods is tested over seeds
+    and, where speakers were resampled, over seeds and speakers, two-tailed and Holm-corrected over the column. † marks
+    what the best is better than at `alpha` over seeds: another training would be, on this test set. ‡ marks what it is
+    better than on other speech too. Rows of `BOUNDS` come last and take no part in this. What is not tested, and why,
+    stands in the notes; every test in `Table.tests`.
 
     Raises UsageError without a method or a test, or when methods were evaluated on different splits.
     """
@@ -35,79 +45,118 @@ def comparison_tables(results: Results, *, test: Test = "wilcoxon", alpha: float
                 "the same for every method",
                 "Evaluate all methods on one split of one corpus.",
             )
-    tables = tuple(_compared(table, results, test, alpha) for table in measured_tables(results))
+    tables = tuple(_compared(table, alpha) for table in measured_tables(results))
     if not tables:
         found_none = f"{len(results)} methods without a result"
         raise UsageError("comparison", found_none, ", ".join(TABLES), "Run evaluate-heads.")
     return Comparison(tables)
 
 
-def _compared(table: Table, results: Results, test: Test, alpha: float) -> Table:
+def best_of(cells: Cells, column: Column) -> str:
+    """The method of the best mean, the first of equals."""
+    return (max if column.better == "higher" else min)(cells, key=lambda method: cells[method].mean)
+
+
+def _compared(table: Table, alpha: float) -> Table:
     """`table` with its best cells marked, those that are significantly worse, and notes that say by which test."""
     rows = {method: dict(row) for method, row in table.rows.items()}
-    notes = list(table.notes)
+    tests: dict[str, ColumnTests] = {}
+    untested: dict[str, list[str]] = {}  # the reason: headers of columns
     for column in table.columns:
-        measured = {method: row[column.key] for method, row in rows.items() if column.key in row}
-        entries = {method: measure(results[method][table.name], column.key) for method in measured}
-        reason = _why_untested(entries, [tuple(results[method].get("seeds", ())) for method in measured])
-        if reason:
-            notes.append(f"{column.header}: not tested, {reason}")
-        tested: dict[str, PairedTest] = {}
-        if len(measured) > 1 and not reason:
-            values = {method: _values(entry) for method, entry in entries.items()}
-            tested = {each.method: each for each in paired_tests(values, test=test, better=column.better)}
-        for method, cell in _marked(measured, column, tested, alpha).items():
+        cells = {of: row[column.key] for of, row in rows.items() if column.key in row and of not in BOUNDS}
+        if column.better is None or not cells:
+            continue
+        tests[column.key], reasons = _tests_of(cells, alpha)
+        for reason in reasons:
+            untested.setdefault(reason, []).append(column.header)
+        for method, cell in _marked(cells, best_of(cells, column), tests[column.key], alpha).items():
             rows[method][column.key] = cell
-    notes.append("bold: best mean")
-    if any(cell.test for row in rows.values() for cell in row.values()):
-        notes.append(
-            f"{MARK}: the best is better, p < {alpha:g}, two-tailed {_TEST_NAMES[test]} over pairs of the same list or "
-            f"trial and seed, Holm-corrected over the column; {CAUTION}"
-        )
-    if table.name == "ordinality":
-        notes.append(f"chance: 0, a list's std {NULL_STD:.4f}")
-    return replace(table, rows=rows, notes=tuple(notes))
+    notes = [
+        reason if len(headers) == len(tests) else f"{', '.join(headers)}: {reason}"
+        for reason, headers in untested.items()
+    ]
+    return replace(table, rows=rows, notes=(*table.notes, *notes, *_legend(tests, rows, alpha)), tests=tests)
 
 
-def _marked(
-    cells: Mapping[str, Cell], column: Column, tests: Mapping[str, PairedTest], alpha: float
-) -> dict[str, Cell]:
+def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:
+    """Every pair of methods of a column that can be tested, and the reasons why others cannot."""
+    if len(cells) < 2:
+        return ColumnTests(), []
+    if len({cell.convention for cell in cells.values()}) > 1:
+        return ColumnTests(), ["not tested, the conventions differ"]
+    few = {of: len(cell.seed_values) for of, cell in cells.items() if len(cell.seed_values) < MIN_UNITS}
+    counts = ", ".join(f"{count} of {of}" for of, count in few.items())
+    if len(few) == len(cells) and len(set(few.values())) == 1:
+        counts = f"{next(iter(few.values()))} of each"
+    reasons = [f"not tested below {MIN_UNITS} seeds ({counts})"] if few else []
+    able = {of: cell for of, cell in cells.items() if len(cell.seed_values) >= MIN_UNITS}
+    if len(able) < 2:
+        return ColumnTests(), reasons
+    by_seed = seed_tests({of: cell.seed_values for of, cell in able.items()}, alpha=alpha)
+    reasons += [
+        f"{one} and {two} not tested over seeds, every seed of either gives the same figure"
+        for one, two in combinations(able, 2)
+        if between(by_seed, one, two) is None
+    ]
+    draws = {
+        of: SpeakerDraws(cell.seed_values, cell.speakers.draws, cell.speakers.n)
+        for of, cell in able.items()
+        if cell.speakers is not None
+    }
+    if len({(cell.speakers.n, len(cell.speakers.draws)) for cell in able.values() if cell.speakers}) > 1:
+        return ColumnTests(by_seed), [*reasons, "not tested on other speech, the resamples of speakers differ"]
+    if len(draws) < len(able):
+        without = [of for of in able if of not in draws]
+        which = f" of {', '.join(without)}" if draws else ""
+        reasons.append(f"not tested on other speech, no resamples of speakers{which}")
+    return ColumnTests(by_seed, speaker_tests(draws, alpha=alpha)), reasons
+
+
+def _marked(cells: Cells, best: str, tests: ColumnTests, alpha: float) -> dict[str, Cell]:
     """The cells of one column by method, the best marked, and those that it is better than at `alpha`."""
-    best = (max if column.better == "higher" else min)(cell.mean for cell in cells.values())
     marked = {}
     for method, cell in cells.items():
-        test, is_best = tests.get(method), cell.mean == best
-        worse = test is not None and not is_best and test.corrected < alpha
-        marked[method] = replace(cell, best=is_best, test=test, worse=worse)
+        is_best = cell.mean == cells[best].mean
+        seeds, speakers = between(tests.seeds, method, best), between(tests.speakers, method, best)
+        worse = _significant(seeds, alpha) and not is_best
+        # on other speech *too*; where neither method varies over seeds, that part has nothing to test
+        elsewhere = _significant(speakers, alpha) and not is_best and (worse or seeds is None)
+        marked[method] = replace(
+            cell, best=is_best, seed_test=seeds, speaker_test=speakers, worse=worse, worse_on_other_speech=elsewhere
+        )
     return marked
 
 
-def _values(entry: Mapping[str, Any]) -> Sequence[float]:
-    """One value a list or trial, seed after seed."""
-    found: Sequence[float] = entry.get("taus", entry.get("values", ()))
-    return found
+def _significant(test: MethodDifference | None, alpha: float) -> bool:
+    return test is not None and test.corrected < alpha
 
 
-def _why_untested(entries: Mapping[str, Mapping[str, Any]], seeds: Sequence[tuple[str, ...]]) -> str:
-    """Why methods cannot be paired by list or trial; "" where they can be, or where there is one method only."""
-    counts = {len(_values(entry)) for entry in entries.values()}
-    if len(entries) < 2:
-        return ""
-    if len({entry["convention"] for entry in entries.values()}) > 1:
-        return "the conventions differ"
-    if len(set(seeds)) > 1:
-        return "the seeds differ"
-    if len(counts) > 1:
-        return "the numbers of values differ"
-    if counts == {0}:
-        return "it has no lists or trials to pair; the std is over seeds"
-    return "fewer than two values a method" if counts == {1} else ""
+def _legend(tests: Mapping[str, ColumnTests], rows: Mapping[str, Mapping[str, Cell]], alpha: float) -> list[str]:
+    """What bold, † and ‡ mean."""
+    corrected = f"p < {alpha:g} two-tailed, Holm-corrected over all pairs of methods of the column"
+    notes = ["bold: best mean of the methods"]
+    if any(column.seeds for column in tests.values()):
+        notes.append(
+            f"{MARK}: other trainings of the best are better too, on this test set; {corrected}, Welch's t over seeds"
+        )
+    if any(column.speakers for column in tests.values()):
+        resampled = next(cell.speakers for row in rows.values() for cell in row.values() if cell.speakers)
+        unknown = f" (without {resampled.left_out} utterances of unknown ones)" if resampled.left_out else ""
+        of_speakers = f"{len(resampled.draws)} resamples of {resampled.n} speakers{unknown}"
+        notes.append(
+            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, t by {of_speakers}, paired, with "
+            "each method's variance over seeds added"
+        )
+    bounds = [name for name in BOUNDS if name in rows]
+    if bounds:
+        notes.append(f"not methods, and not tested: {', '.join(bounds)}")
+    return notes
 
 
 PAPER_NOTE = (
-    "the paper's own figures, for reference: MSP-Podcast 1.12, WavLM-large and DistilRoBERTa encoders, captions by "
-    "OpenAI o1; kernel width, estimator and solver not stated. Other data, encoders or conventions give other numbers: "
-    "not to be compared with the tables above"
+    "the paper's own figures, for reference, ± over lists or trials: MSP-Podcast 1.12, WavLM-large and DistilRoBERTa "
+    "encoders, captions by OpenAI o1; kernel width, estimator and solver not stated. Other data, encoders or "
+    "conventions give other numbers: not to be compared with the tables above"
 )
 PaperFigures = dict[str, dict[str, tuple[float, float]]]  # method: measure: (mean, std)
 PAPER_TABLE_1: PaperFigures = {
@@ -134,7 +183,8 @@ def paper_tables() -> Comparison:
         rows: dict[str, dict[str, Cell]] = {method: {} for method in figures}
         for column in present:
             cells = {method: Cell(*figures[method][column.key]) for method in figures}
-            for method, cell in _marked(cells, column, {}, 0.0).items():
-                rows[method][column.key] = cell
+            best = best_of(cells, column)
+            for method, cell in cells.items():
+                rows[method][column.key] = replace(cell, best=cell.mean == cells[best].mean)
         tables.append(Table(f"paper_{name}", f"The paper's figures, not ours. {title}", present, rows, (PAPER_NOTE,)))
     return Comparison(tuple(tables))

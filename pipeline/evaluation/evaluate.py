@@ -5,14 +5,16 @@ evaluate-heads stores/msp runs/erc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat
 
 from cache.captions import Links, Prompt
@@ -24,41 +26,72 @@ from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
+from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.evaluation.alignment import alignment
-from pipeline.evaluation.ordinality import ordinality
+from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
+from pipeline.evaluation.pooling import MIN_SPEAKERS, over_seeds, over_speakers
 from pipeline.evaluation.significance import mean_and_std
+from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
 
-VALUES_KEYS = {"ordinality": "taus", "alignment": "values"}  # of each measure's list, one value a list or trial
+# of each measure's list, one value a list or trial
+VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "alignment": "values"}
+Result = dict[str, Any]
+Draws = dict[tuple[str, str], NDArray[np.float64]]  # by test and measure, (B,)
 
 
-class _Measure(BaseModel):
-    """One measure of evaluation.json: of a seed, or of all."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
     mean: FiniteFloat
     std: FiniteFloat
-    seed_std: FiniteFloat = 0.0
     convention: str
-    values: list[FiniteFloat] = Field(min_length=1, validation_alias=AliasChoices(*VALUES_KEYS.values()))
 
 
-class _Tests(BaseModel):
+class _SeedMeasure(_Strict):
+    """One measure of one seed in evaluation.json."""
+
+    values: list[FiniteFloat] = Field(min_length=1, validation_alias=AliasChoices(*set(VALUES_KEYS.values())))
+
+
+class _Speakers(BaseModel):
     model_config = ConfigDict(strict=True)
-    ordinality: dict[Literal["aoc", "voc"], _Measure] = Field(min_length=2)
-    alignment: dict[str, _Measure | int]  # int: trials, pairs
+    n: int = Field(ge=MIN_SPEAKERS)
+    left_out: int = Field(ge=0)
+    draws: list[FiniteFloat] = Field(min_length=1)
 
 
-class _Evaluation(_Tests):
+class _Measure(_Strict):
+    """One measure of all seeds."""
+
+    seed_values: list[FiniteFloat] = Field(min_length=1)
+    list_std: FiniteFloat
+    speakers: _Speakers | None = None
+
+
+_Axes = Literal["aoc", "voc"]
+
+
+class _SeedTests(BaseModel):
+    model_config = ConfigDict(strict=True)
+    ordinality: dict[_Axes, _SeedMeasure] = Field(min_length=2)
+    word_norms: dict[_Axes, _SeedMeasure] | None = Field(None, min_length=2)
+    alignment: dict[str, _SeedMeasure | int]  # int: trials, pairs
+
+
+class _Evaluation(BaseModel):
     """As much of evaluation.json as tables are made from."""
 
+    model_config = ConfigDict(strict=True)
     method: str
     split: str
     utterances: int
-    seeds: dict[str, _Tests] = Field(min_length=1)
+    ordinality: dict[_Axes, _Measure] = Field(min_length=2)
+    word_norms: dict[_Axes, _Measure] | None = Field(None, min_length=2)
+    alignment: dict[str, _Measure | int]
+    seeds: dict[str, _SeedTests] = Field(min_length=1)
 
 
 def evaluate(
@@ -72,10 +105,12 @@ def evaluate(
 
         evaluate("runs/erc", overrides=["trials=5"])["ordinality"]["aoc"]["mean"]    # Kendall's tau, -1 to 1
 
-    The result holds `ordinality.{aoc,voc}` and `alignment.{mmd,wasserstein,sliced_wasserstein}`, each with `mean` and
-    `std` over the lists or trials of all seeds, `seed_std` over the seeds' means, and its `convention`; `seeds` holds
-    the same for each seed. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads,
-    StoreCorrupt for a corrupt run, StoreLocked while another process writes to it.
+    The result holds `ordinality.{aoc,voc}`, the same as `word_norms` where the stores have prompts of rated words, and
+    `alignment` (each distance that `pipeline.evaluation.alignment` names), every measure as
+    `pipeline.evaluation.pooling.over_seeds` has it: `mean` and `std` over seeds, `seed_values`, `list_std`, its
+    `convention`, and of aoc and voc `speakers`, an interval over resamples of the test speakers, where five or more are
+    known. `seeds` holds each seed's own, with every list and trial. Raises UsageError, StoreMismatch when the stores'
+    encoders are not those of the heads, StoreCorrupt for a corrupt run, StoreLocked while another process writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
@@ -85,13 +120,15 @@ def evaluate(
         pairs = cached_pairs(opened, split, style=config.style, device=chosen)
         for note in pairs.notes:
             log.info(note)
-        prompts = ordinality_prompts(opened, config.style, chosen)
-        seeds = {}
+        order = OrderTests(opened, pairs, config, chosen)
+        seeds: dict[str, Result] = {}
+        draws: list[Draws] = []
         with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
             use_threads(1)  # trials run a core each
             for seed in run.seeds:
                 heads = run.heads_for(opened, seed).to(chosen)
-                seeds[str(seed)] = _evaluate_heads(heads, pairs, prompts, config, trial_done=lambda: meter.advance(1))
+                seeds[str(seed)], drawn = _measure(heads, pairs, order, config, trial_done=lambda: meter.advance(1))
+                draws.append(drawn)
         result = {
             "run": str(run.folder),
             "stores": str(opened.folder),
@@ -99,58 +136,96 @@ def evaluate(
             "settings": config.model_dump(mode="json"),
             "trained": run.about["seeds"],
             "split": split,
+            "data": tested_data(opened, split, config.style),
             "utterances": len(pairs),
-            **_pooled(seeds),
+            **pooled(seeds, order.intervals(draws)),
             "seeds": seeds,
         }
         write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
-def _evaluate_heads(
-    heads: Heads,
-    pairs: CachedPairs,
-    prompts: tuple[list[Prompt], torch.Tensor],
-    config: EvaluateConfig,
-    *,
-    trial_done: Callable[[], None],
-) -> dict[str, Any]:
-    """Both tests of one seed's heads; `prompts` with their (P, Dt) encoder vectors."""
+class OrderTests:
+    """Both prompt sets, asked of the utterances of one split and of resamples of its speakers."""
+
+    def __init__(self, stores: Stores, pairs: CachedPairs, config: EvaluateConfig, device: torch.device) -> None:
+        """The prompts of `config.style` are "ordinality", rated words, where the stores have them, "word_norms".
+
+        Raises UsageError as `ordinality_prompts` and `OrdinalityTest` do.
+        """
+        styles = {"ordinality": config.style}
+        if WORD_NORMS in stores.captions.prompts.columns["style"]:
+            styles["word_norms"] = WORD_NORMS
+        self.tests: dict[str, OrdinalityTest] = {}
+        self.vectors: dict[str, torch.Tensor] = {}  # (P, Dt) of the text encoder
+        labels = pairs.labels[:, :2].cpu().numpy()
+        for name, style in styles.items():
+            prompts, self.vectors[name] = ordinality_prompts(stores, style, device)
+            self.tests[name] = OrdinalityTest(labels, prompts, config.lists)
+        labelled = pairs.rows[self.tests["ordinality"].labelled].tolist()
+        speakers = [stores.manifest.speaker[row] for row in labelled]
+        self.resamples = resample_speakers(speakers, draws=config.bootstrap, seed=config.seed, at_least=STEPS)
+
+    def measure(self, similarities: Mapping[str, NDArray[np.floating[Any]]]) -> tuple[Result, Draws]:
+        """What each test measures of its (P, m) similarities, and the same on every resample."""
+        found: Result = {}
+        draws: Draws = {}
+        for name, test in self.tests.items():
+            found[name] = test.measure(similarities[name])
+            if self.resamples is not None:
+                drawn = ordinality_draws(test, similarities[name], self.resamples)
+                draws |= {(name, axis): values for axis, values in drawn.items()}
+        return found, draws
+
+    def intervals(self, draws: Sequence[Draws]) -> dict[tuple[str, str], Result]:
+        """The interval of each measure, from the draws of all seeds; none where the speakers were not resampled."""
+        if self.resamples is None:
+            return {}
+        counts = {"count": self.resamples.speakers, "left_out": self.resamples.left_out}
+        return {key: over_speakers(np.mean([of[key] for of in draws], axis=0), **counts) for key in draws[0]}
+
+
+def _measure(
+    heads: Heads, pairs: CachedPairs, order: OrderTests, config: EvaluateConfig, *, trial_done: Callable[[], None]
+) -> tuple[Result, Draws]:
+    """All tests of one seed's heads."""
     with torch.no_grad():
         speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
-        prompt_vectors = heads.embed_text(prompts[1]).cpu()
+        prompts = {name: heads.embed_text(vectors).cpu() for name, vectors in order.vectors.items()}
+    found, draws = order.measure({name: test.similarity(speech, prompts[name]) for name, test in order.tests.items()})
     links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
-    labels = pairs.labels[:, :2].cpu().numpy()
-    return {
-        "ordinality": ordinality(speech, labels, prompts=prompts[0], vectors=prompt_vectors, lists=config.lists),
-        "alignment": alignment(speech, text, links, config, lambda _done, _total: trial_done()),
-    }
+    found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
+    return found, draws
 
 
-def _pooled(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Both tests of all seeds together: mean and std of each measure over every list (or trial) of every seed."""
-    tests: dict[str, dict[str, Any]] = {}
-    for test, values_key in VALUES_KEYS.items():
-        of_seeds = [seed[test] for seed in seeds.values()]
+def pooled(
+    seeds: Mapping[str, Mapping[str, Any]], speakers: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> dict[str, Result]:
+    """Every test of all seeds together; `speakers` holds intervals by test and measure."""
+    tests: dict[str, Result] = {}
+    for test in VALUES_KEYS:
+        of_seeds = [seed[test] for seed in seeds.values() if test in seed]
+        if not of_seeds:
+            continue
         tests[test] = {}
         for name, first in of_seeds[0].items():
             if not isinstance(first, Mapping):
                 tests[test][name] = first
                 continue
-            values = np.concatenate([measures[name][values_key] for measures in of_seeds])
-            tests[test][name] = {
-                **mean_and_std(values),
-                "seed_std": mean_and_std([measures[name]["mean"] for measures in of_seeds])["std"],
-                values_key: values.tolist(),
-                "convention": first["convention"] + (f"; {len(seeds)} seeds pooled" if len(seeds) > 1 else ""),
-            }
+            tests[test][name] = over_seeds(
+                [measures[name]["mean"] for measures in of_seeds],
+                first["convention"],
+                list_std=float(np.mean([measures[name]["std"] for measures in of_seeds])),
+                speakers=speakers.get((test, name)),
+            )
     return tests
 
 
 def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
-    """What an earlier `evaluate` of the same heads, stores and settings returned; None where there is no such result.
+    """What an earlier `evaluate` of the same heads, data and settings returned; None where there is no such result.
 
-    Nor where the file is corrupt: the figures of all seeds must follow from each seed's own.
+    Nor where the file is corrupt or of an earlier release: the figures of all seeds must follow from each seed's own,
+    and those of the interval from its draws.
     """
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
     path = run.folder / "evaluation.json"
@@ -159,12 +234,53 @@ def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dic
             return None
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _Evaluation.model_validate(result)
-        earlier = result["settings"], result["trained"], result["stores"]
-        if any(result[test] != pooled for test, pooled in _pooled(result["seeds"]).items()):
+        earlier = result["settings"], result["trained"], result["stores"], result["data"]
+        tests = {test: result[test] for test in VALUES_KEYS if test in result}
+        if not _means_follow(result["seeds"]) or tests != pooled(result["seeds"], dict(_intervals(tests))):
             return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return result if earlier == (config.model_dump(mode="json"), run.about["seeds"], str(stores.folder)) else None
+    data = tested_data(stores, split_of(stores, config.split), config.style)
+    now = config.model_dump(mode="json"), run.about["seeds"], str(stores.folder), data
+    return result if earlier == now else None
+
+
+def tested_data(stores: Stores, split: str, style: str) -> str:
+    """Identifies what an evaluation is of: which utterances, their vectors' checksums and labels, captions, prompts.
+
+    A fold's evaluation is of the same stores as every other's, and not of the same utterances.
+    """
+    rows, manifest, captions = stores.manifest.rows(split), stores.manifest, stores.captions
+    digest = hashlib.blake2b(digest_size=16)
+    for column in (np.arange(len(manifest)), stores.audio.column("crc"), manifest.valence, manifest.arousal):
+        digest.update(column[rows].tobytes())
+    texts = [manifest.speaker[row] for row in rows.tolist()]
+    for caption in captions.captions.of_style(style):
+        texts.append(caption.text)
+        digest.update(caption.rows.tobytes())
+    texts += captions.prompts.columns["text"]
+    digest.update("\n".join(texts).encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _means_follow(seeds: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether mean and std of every seed are those of its lists and trials."""
+    return all(
+        mean_and_std(entry[key]).items() <= entry.items()
+        for seed in seeds.values()
+        for test, key in VALUES_KEYS.items()
+        for entry in seed.get(test, {}).values()
+        if isinstance(entry, Mapping)
+    )
+
+
+def _intervals(tests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], Result]]:
+    """The intervals of a result, made anew from its draws."""
+    for test, measures in tests.items():
+        for name, entry in measures.items():
+            if isinstance(entry, Mapping) and "speakers" in entry:
+                stored = entry["speakers"]
+                yield (test, name), over_speakers(stored["draws"], count=stored["n"], left_out=stored["left_out"])
 
 
 def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:

@@ -64,14 +64,7 @@ def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold
     folds.
     """
     _refuse_few(folds, "folds")
-    unknown = manifest.speaker.count("")
-    if unknown:
-        raise UsageError(
-            "speaker folds",
-            f"{unknown} of {len(manifest)} utterances without a speaker",
-            "one for each, since an unknown speaker may be one that is tested",
-            "Give each a speaker in the manifest, or leave those utterances out of it.",
-        )
+    _refuse_unknown(manifest)
     speakers, speaker_of, sizes = np.unique(
         np.array(manifest.speaker, dtype=object), return_inverse=True, return_counts=True
     )
@@ -83,8 +76,35 @@ def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold
     for speaker in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:  # the largest left, to the emptiest fold
         fold_of[speaker] = filled.argmin()
         filled[fold_of[speaker]] += sizes[speaker]
+    return _folds(_numbered(folds), fold_of[speaker_of])
+
+
+def leave_one_speaker_out(manifest: Manifest) -> list[Fold]:
+    """A fold for each speaker, in the order of their names; fold k develops on the next speaker (the last: the first).
+
+    Folds are numbered, since a speaker's name may be no name of a folder. Raises UsageError for utterances without a
+    speaker, or fewer than three speakers.
+    """
+    _refuse_unknown(manifest)
+    names, part = np.unique(np.array(manifest.speaker, dtype=object), return_inverse=True)
+    _refuse_few(len(names), "speakers")
+    return _folds(_numbered(len(names)), part)
+
+
+def _numbered(folds: int) -> list[str]:
     digits = len(str(folds))
-    return _folds([f"fold{k:0{digits}}" for k in range(1, folds + 1)], fold_of[speaker_of])
+    return [f"fold{k:0{digits}}" for k in range(1, folds + 1)]
+
+
+def _refuse_unknown(manifest: Manifest) -> None:
+    unknown = manifest.speaker.count("")
+    if unknown:
+        raise UsageError(
+            "speaker folds",
+            f"{unknown} of {len(manifest)} utterances without a speaker",
+            "one for each, since an unknown speaker may be one that is tested",
+            "Give each a speaker in the manifest, or leave those utterances out of it.",
+        )
 
 
 def _folds(names: Sequence[str], part: _Rows) -> list[Fold]:

@@ -3,12 +3,16 @@
 A list is 14 prompts: one dimension fixed, the other run through 0.5, 1.0 ... 7.0. Each prompt retrieves its nearest
 utterance, none twice in a list; Kendall's tau-b compares the prompts' values with the labels retrieved. VOC (valence
 ordinal consistency) runs valence at a fixed arousal, AOC runs arousal at a fixed valence.
+
+The prompts are the caption grammar's, or words that people rated near those points (style `word_norms`), whose own
+ratings are then compared. What a method loses from the first to the second is what it owed to the grammar.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from cache.captions import Prompt
 from pipeline.core.errors import EmotionRankError, UsageError
+from pipeline.data.captions.word_norms import WORD_NORMS, word_lists
 from pipeline.evaluation.significance import mean_and_std
 
 Axis = Literal["valence", "arousal"]
@@ -49,6 +54,94 @@ def kendall_tau(prompted: NDArray[np.float64], retrieved: NDArray[np.float64]) -
     return float(kendalltau(prompted, retrieved, variant="b").statistic)
 
 
+@dataclass(frozen=True)
+class AxisLists:
+    """The lists of one of the two tests, AOC or VOC."""
+
+    column: int  # of the labels: 0 valence, 1 arousal
+    rows: NDArray[np.int64]  # (lists, 14) of the prompts
+    asked: NDArray[np.float64]  # (lists, 14) valence or arousal of these prompts
+    convention: str
+
+
+def axis_lists(prompts: Sequence[Prompt], lists: int) -> dict[str, AxisLists]:
+    """The lists of "aoc" and "voc", `lists` each, of `prompts` of one style.
+
+    List l takes paraphrase `(l // 14) % variants`. Raises UsageError where a prompt is missing.
+    """
+    points = np.array([prompt[2:4] for prompt in prompts], dtype=np.float64).reshape(-1, 2)
+    by_words = bool(prompts) and prompts[0].style == WORD_NORMS
+    found = {}
+    for name, axis in AXES.items():
+        rows = word_lists(prompts, axis, lists) if by_words else _prompt_rows(prompts, prompt_lists(axis, lists))
+        fixed = "arousal" if axis == "valence" else "valence"
+        kind = f"different rated words near a fixed {fixed}" if by_words else f"prompts at a fixed {fixed}"
+        compared = "of words as people rated them and of what they retrieved" if by_words else "asked and found"
+        convention = (
+            f"Kendall's tau-b of {axis} {compared}, {lists} lists of {STEPS} {kind}, no utterance twice in a list, "
+            "undefined tau counts 0; within a seed std is over lists"
+        )
+        found[name] = AxisLists(_COLUMN[axis], rows, points[rows, _COLUMN[axis]], convention)
+    return found
+
+
+class OrdinalityTest:
+    """The lists of one prompt set, asked of one set of utterances: chosen once, for any number of heads."""
+
+    def __init__(self, labels: ArrayLike, prompts: Sequence[Prompt], lists: int) -> None:
+        """`labels` is (n, 2), valence and arousal; utterances where either is NaN take no part.
+
+        Raises UsageError for fewer than 14 labelled utterances, or where a prompt is missing.
+        """
+        points = np.asarray(labels, dtype=np.float64)
+        self.labelled = np.flatnonzero(np.isfinite(points).all(axis=1))  # (m,) of the utterances
+        if len(self.labelled) < STEPS:
+            raise UsageError(
+                "ordinality",
+                f"{len(self.labelled)} utterances with valence and arousal",
+                f"at least {STEPS} in the split (a list retrieves {STEPS}, none twice)",
+                "Evaluate another split.",
+            )
+        self.points = points[self.labelled]  # (m, 2)
+        whole = axis_lists(prompts, lists)
+        self.prompts = np.unique([axis.rows for axis in whole.values()])  # (P,) that a list asks
+        self.prompt_points = np.array([prompts[row][2:4] for row in self.prompts.tolist()], dtype=np.float64)  # (P, 2)
+        self.lists = {  # with `rows` of `self.prompts`
+            name: AxisLists(axis.column, np.searchsorted(self.prompts, axis.rows), axis.asked, axis.convention)
+            for name, axis in whole.items()
+        }
+
+    def similarity(self, speech: Tensor, vectors: Tensor) -> NDArray[np.float32]:
+        """(P, m) cosines of the prompts that a list asks and the labelled utterances; 1,568 x 35,000 are 220 MB.
+
+        `speech` is (n, d), `vectors` (prompts, d), of unit length. Raises EmotionRankError where one is not finite.
+        """
+        asked = vectors[torch.from_numpy(self.prompts).to(vectors.device)]
+        labelled = speech[torch.from_numpy(self.labelled).to(speech.device)]
+        similarity: NDArray[np.float32] = (asked @ labelled.T).float().cpu().numpy()
+        if not np.isfinite(similarity).all():
+            raise EmotionRankError("ordinality", "similarities not finite", "unit vectors", "Train the heads again.")
+        return similarity
+
+    def measure(self, similarity: NDArray[np.floating[Any]]) -> dict[str, Any]:
+        """AOC and VOC of (P, m) similarities, any that order the utterances; returns what `ordinality` does."""
+        result = {}
+        for name, axis in self.lists.items():
+            values = self.points[:, axis.column]
+            kendall_taus = [
+                kendall_tau(asked, values[retrieve(similarity[rows])])
+                for asked, rows in zip(axis.asked, axis.rows, strict=True)
+            ]
+            defined = np.nan_to_num(kendall_taus, nan=0.0)
+            result[name] = {
+                **mean_and_std(defined),
+                "taus": defined.tolist(),
+                "undefined": sum(map(math.isnan, kendall_taus)),
+                "convention": axis.convention,
+            }
+        return result
+
+
 def ordinality(
     speech: Tensor, labels: ArrayLike, *, prompts: Sequence[Prompt], vectors: Tensor, lists: int = 100
 ) -> dict[str, Any]:
@@ -57,7 +150,7 @@ def ordinality(
     Args:
         speech: (n, d) unit vectors of the split's utterances.
         labels: (n, 2) valence and arousal; utterances where either is NaN take no part.
-        prompts: the prompts of one style. List l takes paraphrase `(l // 14) % variants`.
+        prompts: the prompts of one style. List l takes paraphrase (or sentence) `(l // 14) % variants`.
         vectors: (P, d) unit vectors of `prompts`.
         lists: per test.
 
@@ -68,35 +161,8 @@ def ordinality(
     Raises:
         UsageError: fewer than 14 labelled utterances, or a prompt is missing. EmotionRankError: a vector is not finite.
     """
-    points = np.asarray(labels, dtype=np.float64)
-    labelled = np.flatnonzero(np.isfinite(points).all(axis=1))
-    if len(labelled) < STEPS:
-        raise UsageError(
-            "ordinality",
-            f"{len(labelled)} utterances with valence and arousal",
-            f"at least {STEPS} in the split (a list retrieves {STEPS}, none twice)",
-            "Evaluate another split.",
-        )
-    rows_of = {name: _prompt_rows(prompts, prompt_lists(axis, lists)) for name, axis in AXES.items()}
-    # (P, labelled): 1,568 prompts x 35,000 are 220 MB
-    similarity = (vectors @ speech[torch.from_numpy(labelled)].T).float().cpu().numpy()
-    if not np.isfinite(similarity).all():
-        raise EmotionRankError("ordinality", "similarities not finite", "unit vectors", "Train the heads again.")
-    result = {}
-    for name, axis in AXES.items():
-        values = points[labelled, _COLUMN[axis]]
-        kendall_taus = [kendall_tau(VALUES, values[retrieve(similarity[rows])]) for rows in rows_of[name]]
-        fixed = "arousal" if axis == "valence" else "valence"
-        result[name] = {
-            **mean_and_std(np.nan_to_num(kendall_taus, nan=0.0)),
-            "taus": np.nan_to_num(kendall_taus, nan=0.0).tolist(),
-            "undefined": sum(map(math.isnan, kendall_taus)),
-            "convention": (
-                f"Kendall's tau-b of {axis} asked and found, {lists} lists of {STEPS} prompts at a fixed {fixed}, no "
-                "utterance twice in a list, undefined tau counts 0; std over lists"
-            ),
-        }
-    return result
+    test = OrdinalityTest(labels, prompts, lists)
+    return test.measure(test.similarity(speech, vectors))
 
 
 def prompt_lists(axis: Axis, lists: int) -> NDArray[np.float64]:

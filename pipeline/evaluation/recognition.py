@@ -8,6 +8,7 @@ WAR (weighted average recall) is the accuracy, UAR (unweighted) the mean of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from cache.captions import CLASS_TEMPLATE, ClassPrompt
 from cache.stores import Stores
+from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.resources import pick_device
-from pipeline.evaluation.significance import mean_and_std
+from pipeline.evaluation.pooling import over_seeds, over_speakers
+from pipeline.evaluation.speakers import recognition_draws, resample_speakers
 from pipeline.training.run_folder import Run, open_run
 
 IEMOCAP_CLASSES = ("angry", "happy", "neutral", "sad")
@@ -58,6 +61,47 @@ def recognition(
         UsageError: no utterance takes part, a class or the template has no prompt, lengths that differ.
         EmotionRankError: a vector is not finite.
     """
+    return recognised(
+        speech, emotions, prompts=prompts, vectors=vectors, classes=classes, template=template, merge=merge
+    ).summary()
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What each utterance was recognised as."""
+
+    rows: NDArray[np.int64]  # (m,) of the utterances that take part
+    truth: NDArray[np.int64]  # (m,) numbers of `classes`
+    predicted: NDArray[np.int64]  # (m,)
+    classes: list[str]
+    template: str
+    merge: Mapping[str, str]
+    left_out: int
+    rule: str = "zero-shot: nearest of {count} prompts {template!r} by cosine"
+
+    def summary(self) -> dict[str, Any]:
+        """What `recognition` returns."""
+        confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        np.add.at(confusion, (self.truth, self.predicted), 1)
+        merged = "".join(f", {old} counted as {new}" for old, new in self.merge.items())
+        rule = self.rule.format(count=len(self.classes), template=self.template)
+        convention = (
+            f"{rule} ({', '.join(self.classes)}{merged}); WAR is accuracy, UAR the mean recall of the classes present"
+        )
+        return _summary(confusion, self.classes, self.template, left_out=self.left_out, convention=convention)
+
+
+def recognised(
+    speech: Tensor,
+    emotions: Sequence[str],
+    *,
+    prompts: Sequence[ClassPrompt],
+    vectors: Tensor,
+    classes: Sequence[str] | None = None,
+    template: str | None = None,
+    merge: Mapping[str, str] | None = None,
+) -> Recognised:
+    """`recognition`, utterance by utterance."""
     if len(speech) != len(emotions) or len(vectors) != len(prompts):
         raise UsageError(
             "recognition",
@@ -86,9 +130,8 @@ def recognition(
     if not similarity.isfinite().all():
         raise EmotionRankError("recognition", "similarities not finite", "unit vectors", "Train the heads again.")
     predicted = np.array([index[prompts[row].emotion] for row in prompt_rows])[similarity.argmax(1).cpu().numpy()]
-    confusion = np.zeros((len(chosen), len(chosen)), dtype=np.int64)
-    np.add.at(confusion, (np.array([index[truth[row]] for row in rows]), predicted), 1)
-    return _summary(confusion, chosen, template, left_out=len(truth) - len(rows), merge=merge)
+    true_classes = np.array([index[truth[row]] for row in rows])
+    return Recognised(rows, true_classes, predicted, chosen, template, merge, left_out=len(truth) - len(rows))
 
 
 def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,8 +150,8 @@ def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     confusion = np.sum([result["confusion"] for result in results], axis=0)
     first = results[0]
     left_out = sum(result["left_out"] for result in results)
-    summary = _summary(confusion, first["classes"], first["template"], left_out=left_out, merge={})
-    return {**summary, "convention": f"{first['convention']}; confusions of {len(results)} summed"}
+    convention = f"{first['convention']}; confusions of {len(results)} summed"
+    return _summary(confusion, first["classes"], first["template"], left_out=left_out, convention=convention)
 
 
 def _prompt_rows(prompts: Sequence[ClassPrompt], classes: Sequence[str], template: str) -> list[int]:
@@ -127,11 +170,10 @@ def _prompt_rows(prompts: Sequence[ClassPrompt], classes: Sequence[str], templat
 
 
 def _summary(
-    confusion: NDArray[np.int64], classes: Sequence[str], template: str, *, left_out: int, merge: Mapping[str, str]
+    confusion: NDArray[np.int64], classes: Sequence[str], template: str, *, left_out: int, convention: str
 ) -> dict[str, Any]:
     per_class = confusion.sum(1)
     recall = np.diag(confusion) / np.maximum(per_class, 1)
-    merged = "".join(f", {old} counted as {new}" for old, new in merge.items())
     return {
         "war": float(np.trace(confusion) / confusion.sum()),
         "uar": float(recall[per_class > 0].mean()),
@@ -145,10 +187,7 @@ def _summary(
         "template": template,
         "n": int(confusion.sum()),
         "left_out": left_out,
-        "convention": (
-            f"zero-shot: nearest of {len(classes)} prompts {template!r} by cosine ({', '.join(classes)}{merged}); "
-            "WAR is accuracy, UAR the mean recall of the classes present"
-        ),
+        "convention": convention,
     }
 
 
@@ -160,14 +199,18 @@ def zero_shot(
     template: str = CLASS_TEMPLATE,
     classes: Sequence[str] | None = None,
     merge: Mapping[str, str] | None = None,
+    bootstrap: int = EvaluateConfig().bootstrap,
+    draw_seed: int = EvaluateConfig().seed,
     device: str = "auto",
 ) -> dict[str, Any]:
     """WAR, UAR and confusion of every seed of `run` on the utterances of `split` (of all, when none is named).
 
     `classes` and `merge` are those of `recognition`, e.g. IEMOCAP's four classes with excited counted as happy (F26).
-    `war` and `uar` hold `mean` and `std` over seeds, `confusion` is summed over seeds, `seeds` holds each seed's own.
-    Raises StoreMismatch when the stores' encoders are not those of the heads, UsageError when there are no class
-    prompts (extract-features with the style `template`) or no utterance has a category.
+    `bootstrap` resamples of the test speakers follow from `draw_seed`. `war` and `uar` are as
+    `pipeline.evaluation.pooling.over_seeds` has them, with `speakers` where five or more are known; `confusion` is
+    summed over seeds, `seeds` holds each seed's own. Raises StoreMismatch when the stores' encoders are not those of
+    the heads, UsageError when there are no class prompts (extract-features with the style `template`) or no utterance
+    has a category.
     """
     run = run if isinstance(run, Run) else open_run(run)
     opened = run.stores(stores)
@@ -181,23 +224,46 @@ def zero_shot(
     manifest = opened.manifest
     rows = manifest.rows(split) if split else np.arange(len(manifest))
     stored, done = opened.audio.read(rows)
-    emotions = [manifest.emotion[row] for row in rows[done].tolist()]
+    kept = rows[done].tolist()
+    emotions = [manifest.emotion[row] for row in kept]
     stored_speech = torch.tensor(stored[done], dtype=torch.float32, device=chosen)
     stored_text = torch.tensor(vectors, dtype=torch.float32, device=chosen)
-    seeds = {}
+    found: dict[str, Recognised] = {}
     for seed in run.seeds:
         heads = run.heads_for(opened, seed).to(chosen)
         with torch.no_grad():
             speech, text = heads.embed_speech(stored_speech).cpu(), heads.embed_text(stored_text).cpu()
-        seeds[str(seed)] = recognition(
+        found[str(seed)] = recognised(
             speech, emotions, prompts=prompts, vectors=text, classes=classes, template=template, merge=merge
         )
-    first = next(iter(seeds.values()))
+    speakers = [manifest.speaker[row] for row in kept]
     return {
         "stores": str(opened.folder),
         "split": split or "all",
-        **{name: mean_and_std([found[name] for found in seeds.values()]) for name in ("war", "uar")},
-        **{name: first[name] for name in ("chance", "majority", "classes", "template", "n", "left_out", "convention")},
-        "confusion": np.sum([found["confusion"] for found in seeds.values()], axis=0).tolist(),
+        **recognition_over_seeds(found, speakers, bootstrap=bootstrap, draw_seed=draw_seed),
+    }
+
+
+def recognition_over_seeds(
+    found: Mapping[str, Recognised], speakers: Sequence[str], *, bootstrap: int, draw_seed: int
+) -> dict[str, Any]:
+    """What `zero_shot` returns of `found`, one a seed, of utterances of `speakers` ("" where unknown)."""
+    seeds = {seed: each.summary() for seed, each in found.items()}
+    first, utterances = next(iter(seeds.values())), next(iter(found.values()))
+    resamples = resample_speakers([speakers[row] for row in utterances.rows], draws=bootstrap, seed=draw_seed)
+    result: dict[str, Any] = {}
+    for name in ("war", "uar"):
+        interval = None
+        if resamples is not None:
+            counts = len(utterances.classes)
+            draws = [recognition_draws(each.truth, each.predicted, counts, resamples)[name] for each in found.values()]
+            interval = over_speakers(np.mean(draws, axis=0), count=resamples.speakers, left_out=resamples.left_out)
+        values = [summary[name] for summary in seeds.values()]
+        result[name] = over_seeds(values, first["convention"], speakers=interval)
+    shared = ("chance", "majority", "classes", "template", "n", "left_out", "convention")
+    return {
+        **result,
+        **{name: first[name] for name in shared},
+        "confusion": np.sum([summary["confusion"] for summary in seeds.values()], axis=0).tolist(),
         "seeds": seeds,
     }

@@ -1,56 +1,45 @@
-"""Results as tables: the figures of `evaluate` by name, and every table as Markdown, LaTeX, CSV, JSON or plain text."""
+"""Results as tables: the figures of `evaluate` by name, in rows of methods and columns of measures.
+
+print(evaluation_table({"emotionrankclap": evaluate("runs/erc")}))
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from pipeline.core.files import csv_text
-from pipeline.evaluation.ordinality import NULL_STD, null_standard_error
-from pipeline.evaluation.significance import Better, PairedTest
+import numpy as np
+
+from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
+from pipeline.evaluation.ordinality import NULL_STD
+from pipeline.evaluation.significance import mean_and_std
+from pipeline.evaluation.table_formats import table_text
 
 Results = Mapping[str, Mapping[str, Any]]  # by name of a method or seed: what `evaluate` returns
-MARK = "†"
-_ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓"}
 
-
-@dataclass(frozen=True)
-class Column:
-    """One measure: its key in a result, its header, which direction is better, its decimals, and its name in full."""
-
-    key: str
-    header: str
-    better: Better
-    digits: int
-    full_name: str = ""
-
-    def conventions(self, tests: Results) -> list[str]:
-        """A note a convention that the measure was taken with; with the names of rows where these differ."""
-        names: dict[str, list[str]] = {}
-        for name, test in tests.items():
-            if self.key in test:
-                names.setdefault(measure(test, self.key)["convention"] or "convention not given", []).append(name)
-        legend = f"{self.header} ({self.full_name})" if self.full_name else self.header
-        if len(names) == 1:
-            return [f"{legend}: {convention}" for convention in names]
-        return [f"{legend} of {', '.join(of)}: {convention}" for convention, of in names.items()]
-
-
+_ORDER = (
+    Column("aoc", "AOC", "higher", 3, "arousal ordinal consistency"),
+    Column("voc", "VOC", "higher", 3, "valence ordinal consistency"),
+)
+_LOSSES = (Column("aoc_loss", "AOC lost", None, 3), Column("voc_loss", "VOC lost", None, 3))
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
+    "ordinality": ("Ordinality (Table 2 of the paper): Kendall's tau, higher is better", _ORDER),
+    "word_norms": (
+        "Ordinality by prompts of other hands (words that people rated): Kendall's tau, higher is better",
+        (*_ORDER, *_LOSSES),
+    ),
     "alignment": (
         "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
         (
+            Column("mmd_median", "MMD median", "lower", 3, "maximum mean discrepancy at the median width"),
+            Column("wasserstein_relative", "W / median", "lower", 3, "Wasserstein over the median distance"),
+            Column("gap_centroid", "gap centroid", "lower", 3),
+            Column("gap_covariance", "gap covariance", "lower", 3),
+            Column("gap_rest", "gap rest", "lower", 3),
             Column("mmd", "MMD", "lower", 4, "maximum mean discrepancy"),
             Column("wasserstein", "Wasserstein", "lower", 4),
             Column("sliced_wasserstein", "sliced Wasserstein", "lower", 4),
-        ),
-    ),
-    "ordinality": (
-        "Ordinality (Table 2 of the paper): Kendall's tau, higher is better",
-        (
-            Column("aoc", "AOC", "higher", 3, "arousal ordinal consistency"),
-            Column("voc", "VOC", "higher", 3, "valence ordinal consistency"),
         ),
     ),
     "recognition": (
@@ -63,221 +52,187 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """mean ± std of one method, whether it is the column's best, and the test of it against the best."""
-
-    mean: float
-    std: float | None = None
-    seed_std: float | None = None
-    best: bool = False
-    test: PairedTest | None = None
-    worse: bool = False  # significantly worse than the best
-
-    def as_json(self) -> dict[str, Any]:
-        """The cell in full precision, with the test against the best (None where there is none)."""
-        test = self.test
-        return {
-            "mean": self.mean,
-            "std": self.std,
-            "seed_std": self.seed_std,
-            "best": self.best,
-            "worse": self.worse,
-            "against": test.baseline if test else None,
-            "difference": test.difference if test else None,
-            "p": test.p if test else None,
-            "p_corrected": test.corrected if test else None,
-            "pairs": test.n if test else None,
-        }
+_ORDER_BOUNDS = {
+    "ceiling": "what the speech vectors hold, ridge regressions from speech asked with each prompt's true point",
+    "labels": "what the utterances hold, their own labels asked likewise",
+    "chance": f"lists in random order, one of which has a std of {NULL_STD:.4f}",
+}
+MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
+    "ordinality": _ORDER_BOUNDS,
+    "word_norms": _ORDER_BOUNDS,
+    "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
+}
 
 
-class Listing(Protocol):
-    """Anything with rows of texts: as much of a `Table` as Markdown, LaTeX and HTML need."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
-    def headers(self) -> list[str]: ...
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]: ...
+_SCALE_FREE = ("mmd_median", "wasserstein_relative", "gap_centroid", "gap_covariance", "gap_rest")
 
 
-@dataclass(frozen=True)
-class Table:
-    """One test of all methods: `rows[method][column.key]`, absent where it was not run. `name` is the test's."""
+class _Test(NamedTuple):
+    """One test of all methods, as they ran it: `entries[method][column.key]` is a measure."""
 
     name: str
     title: str
     columns: tuple[Column, ...]
-    rows: Mapping[str, Mapping[str, Cell]]
-    notes: tuple[str, ...]
-
-    def headers(self) -> list[str]:
-        """`method` and each measure with an arrow to its better side."""
-        return ["method", *(f"{column.header} {_ARROWS[column.better]}" for column in self.columns)]
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """Each row's texts, the method's name first: `0.552 ± 0.120`, the best in `bold`, † where it is worse."""
-
-        def text(column: Column, cell: Cell | None) -> str:
-            if cell is None:
-                return "-"
-            std = f" ± {cell.std:.{column.digits}f}" if cell.std is not None else ""
-            figure = f"{cell.mean:.{column.digits}f}{std}"
-            return bold(figure) if cell.best else f"{figure} {MARK}" if cell.worse else figure
-
-        return [
-            [name, *(text(column, row.get(column.key)) for column in self.columns)] for name, row in self.rows.items()
-        ]
+    entries: Results
 
 
-def measure(test: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """`{"mean", "std", "convention", ...}` of one measure of a test; a single number (recognition's) has no std."""
-    found = test[key]
-    entry = found if isinstance(found, Mapping) else {"mean": float(found)}
-    return {"convention": test.get("convention", ""), **entry}
+def measured_cell(entry: Mapping[str, Any] | float, convention: str = "") -> Cell:
+    """A measure of a result as a cell: pooled over seeds, one seed's own (its std is over lists), or a number."""
+    if not isinstance(entry, Mapping):
+        return Cell(float(entry), convention=convention)
+    convention = entry.get("convention", convention)
+    if "taus" in entry or "values" in entry:
+        return Cell(entry["mean"], list_std=entry["std"], convention=convention)
+    values = tuple(entry.get("seed_values", ()))
+    speakers = SpeakerSpread(**entry["speakers"]) if entry.get("speakers") else None
+    std = entry.get("std")
+    std = None if len(values) == 1 and not std else std  # one seed has none; that of chance is over shuffled labels
+    return Cell(entry["mean"], std, values, entry.get("list_std"), speakers, convention)
 
 
 def measured_tables(results: Results) -> list[Table]:
-    """A table for each test in `results`: rows by name, no row marked; notes give every convention."""
+    """A table for each test in `results` and each other corpus in `zero_shot`: no cell marked, `BOUNDS` last.
+
+    Notes give every convention.
+    """
+    names = [name for name in results if name not in BOUNDS] + [name for name in BOUNDS if name in results]
     tables = []
-    for test, (title, columns) in TABLES.items():
-        ran = {name: result[test] for name, result in results.items() if test in result}
-        if not ran:
-            continue
-        present = tuple(column for column in columns if any(column.key in entry for entry in ran.values()))
-        rows: dict[str, dict[str, Cell]] = {name: {} for name in ran}
-        for name, entry in ran.items():
-            for key in (column.key for column in present if column.key in entry):
-                found = measure(entry, key)
-                rows[name][key] = Cell(found["mean"], found.get("std"), found.get("seed_std"))
-        notes = [note for column in present for note in column.conventions(ran)]
-        tables.append(Table(test, title, present, rows, tuple(notes)))
+    for test in _tests({name: results[name] for name in names}):
+        rows = {
+            method: {
+                column.key: measured_cell(entry[column.key], entry.get("convention", ""))
+                for column in test.columns
+                if column.key in entry
+            }
+            for method, entry in test.entries.items()
+        }
+        present = tuple(column for column in test.columns if any(column.key in row for row in rows.values()))
+        notes = [*convention_notes(present, rows), *_spread_notes(rows), *_bound_notes(test, rows)]
+        if scale_free := [column.header for column in present if column.key in _SCALE_FREE]:
+            others = "one constant appended to all vectors shrinks the other distances and leaves every order as it is"
+            notes.append(f"scale-free: {', '.join(scale_free)}; {others}")
+        tables.append(Table(test.name, test.title, present, rows, tuple(notes)))
     return tables
 
 
+def _tests(results: Results) -> Iterator[_Test]:
+    for name, (title, columns) in TABLES.items():
+        entries = {method: result[name] for method, result in results.items() if result.get(name)}
+        if name == "word_norms":
+            entries = {
+                of: {**entry, **_losses(results[of].get("ordinality", {}), entry)} for of, entry in entries.items()
+            }
+        if entries.keys() - set(BOUNDS):
+            yield _Test(name, title, columns, entries)
+    title, columns = TABLES["recognition"]
+    for number in range(max((len(result.get("zero_shot", ())) for result in results.values()), default=0)):
+        entries = {
+            method: result["zero_shot"][number]
+            for method, result in results.items()
+            if len(result.get("zero_shot", ())) > number
+        }
+        first = next(iter(entries.values()))
+        corpus = f"{number + 1}. {first['stores']}, {first['split']} utterances"
+        yield _Test(f"recognition_{number + 1}", f"{title}, on another corpus: {corpus}", columns, entries)
+
+
+def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """`aoc_loss` and `voc_loss`, seed by seed and draw by draw: what is lost from the grammar's prompts to these."""
+    losses = {}
+    for key in ("aoc", "voc"):
+        if key not in grammar or key not in others:
+            continue
+        ours, theirs = (test[key].get("seed_values", [test[key]["mean"]]) for test in (grammar, others))
+        values = np.subtract(ours, theirs)  # (seeds,)
+        loss: dict[str, Any] = {**mean_and_std(values), "seed_values": values.tolist()}
+        ours, theirs = grammar[key].get("speakers"), others[key].get("speakers")
+        if ours and theirs:
+            draws = np.subtract(ours["draws"], theirs["draws"])
+            low, high = np.percentile(draws, (2.5, 97.5)).tolist()
+            resampled = {"n": ours["n"], "std": float(draws.std(ddof=1)), "low": low, "high": high}
+            loss["speakers"] = {**resampled, "draws": draws.tolist()}
+        convention = (
+            f"{key.upper()} by the grammar's prompts less by these; the grammar words the training captions too"
+        )
+        losses[f"{key}_loss"] = {**loss, "convention": convention}
+    return losses
+
+
+def convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """The conventions that measures were taken with, of which methods where these differ."""
+    methods = {name: row for name, row in rows.items() if name not in BOUNDS}
+    return [note for column in columns for note in column.conventions(methods)]
+
+
+def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """What the figure behind ± is over."""
+    counts = {
+        method: len(cell.seed_values)
+        for method, row in rows.items()
+        for cell in row.values()
+        if cell.seed_values and method not in BOUNDS
+    }
+    if not counts:
+        return []
+    if len(set(counts.values())) > 1:
+        return [f"mean ± std over seeds ({', '.join(f'{count} of {method}' for method, count in counts.items())})"]
+    count = next(iter(counts.values()))
+    return [f"mean ± std over {count} seeds" if count > 1 else "one seed, so there is no std over seeds"]
+
+
+def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """What the bounds are, and what always naming the most frequent class would give."""
+    meanings = MEANINGS.get(test.name, MEANINGS["recognition"])
+    notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in test.entries]
+    if any(cell.std is not None for cell in rows.get("chance", {}).values()):
+        notes[-1] += ", a seed's mean that behind ±, over shuffled labels"
+    for entry in test.entries.values():
+        if "majority" in entry:
+            return [*notes, f"always the most frequent class: WAR {entry['majority']:.3f}, UAR {entry['chance']:.3f}"]
+    return notes
+
+
+def with_chance(results: Results) -> Results:
+    """`results` with a row for chance in every test: lists in random order, and a blind guess of a class."""
+    order = {"mean": 0.0, "convention": "lists in random order"}
+    chance: dict[str, Any] = {}
+    for name in ("ordinality", "word_norms"):
+        keys = [column.key for column in _ORDER if any(column.key in of.get(name, {}) for of in results.values())]
+        chance |= {name: dict.fromkeys(keys, order)} if keys else {}
+    for recognised in [result["recognition"] for result in results.values() if "recognition" in result][:1]:
+        chance["recognition"] = _blind_guess(recognised)
+    for others in [result["zero_shot"] for result in results.values() if result.get("zero_shot")][:1]:
+        chance["zero_shot"] = [_blind_guess(recognised) for recognised in others]
+    known = {**chance, **results.get("chance", {})}
+    return {**results, "chance": known} if known else results
+
+
+def _blind_guess(recognised: Mapping[str, Any]) -> dict[str, Any]:
+    guess = {"mean": recognised["chance"], "convention": f"a blind guess of {len(recognised['classes'])} classes"}
+    where = {name: recognised[name] for name in ("stores", "split") if name in recognised}
+    return {"war": guess, "uar": guess, **where}
+
+
 def evaluation_tables(results: Results) -> list[Table]:
-    """`measured_tables`, with a row for chance in that of ordinality."""
-    return [_with_chance(table, results) if table.name == "ordinality" else table for table in measured_tables(results)]
+    """`measured_tables` with a row for chance; nothing is compared."""
+    return [
+        replace(table, notes=(*table.notes, *_list_notes(table))) for table in measured_tables(with_chance(results))
+    ]
 
 
-def _with_chance(table: Table, results: Results) -> Table:
-    chance = {}
-    for key in (column.key for column in table.columns):
-        lists = [len(results[name]["ordinality"][key]["taus"]) for name, row in table.rows.items() if key in row]
-        chance[key] = Cell(0.0, null_standard_error(min(lists)))
-    note = (
-        f"chance: mean of lists in random order ± its standard error {NULL_STD:.4f} / sqrt(lists) (no std over lists), "
-        "were lists independent; they share their utterances, so the true standard error is larger"
-    )
-    return replace(table, rows={**table.rows, "chance": chance}, notes=(*table.notes, note))
+def _list_notes(table: Table) -> list[str]:
+    """The std over lists or trials of the first row, which is no error of its mean."""
+    name, row = next(iter(table.rows.items()))
+    stds = [
+        f"{column.header} {cell.list_std:.{column.digits}f}"
+        for column in table.columns
+        if (cell := row.get(column.key)) and cell.list_std is not None
+    ]
+    over = "trials" if table.name == "alignment" else "lists"
+    return [f"std over the {over} of one seed of {name} (no error of the mean): {', '.join(stds)}"] if stds else []
 
 
 def evaluation_table(result: Mapping[str, Any]) -> str:
-    """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods).
-
-    A cell is mean ± std (over lists or trials).
-    """
+    """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods)."""
     results = {"evaluation": result} if TABLES.keys() & result.keys() else result
     return "\n\n".join(map(table_text, evaluation_tables(results)))
-
-
-def table_text(table: Listing) -> str:
-    """Aligned columns for a terminal, one note a line below."""
-    grid = [table.headers(), *table.cells(str)]
-    room = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = [
-        [row[0].ljust(room[0]), *(cell.rjust(n) for cell, n in zip(row[1:], room[1:], strict=True))] for row in grid
-    ]
-    return "\n".join([table.title, *map("  ".join, lines), *table.notes])
-
-
-def table_markdown(table: Listing) -> str:
-    """One of GitHub's tables, its notes as a list below."""
-    lines = [table.headers(), ["---", *("---:" for _ in table.headers()[1:])]]
-    lines += [[cell.replace("|", "\\|") for cell in row] for row in table.cells(lambda text: f"**{text}**")]
-    grid = [f"| {' | '.join(cells)} |" for cells in lines]
-    return "\n".join([f"**{table.title}**", "", *grid, "", *(f"- {note}" for note in table.notes)])
-
-
-_LATEX = str.maketrans(
-    {
-        **{char: f"\\{char}" for char in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "|": r"\textbar{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        '"': r"\textquotedbl{}",
-        "±": r"$\pm$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "†": r"$^\dagger$",
-    }
-)
-
-
-class _Escaped(str):
-    """LaTeX already."""
-
-
-def table_latex(table: Listing) -> str:
-    """One booktabs `table` float, its notes in it. Names and notes are escaped."""
-
-    def escape(text: str) -> str:
-        return text if isinstance(text, _Escaped) else text.translate(_LATEX)
-
-    rows = table.cells(lambda text: _Escaped(rf"\textbf{{{escape(text)}}}"))
-    return "\n".join(
-        [
-            r"\begin{table}[t]",
-            r"  \centering",
-            rf"  \caption{{{escape(table.title)}}}",
-            rf"  \label{{tab:{table.name}}}",
-            rf"  \begin{{tabular}}{{l{'c' * (len(table.headers()) - 1)}}}",
-            r"    \toprule",
-            f"    {' & '.join(map(escape, table.headers()))} \\\\",
-            r"    \midrule",
-            *(f"    {' & '.join(map(escape, row))} \\\\" for row in rows),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            *(rf"  \par{{\footnotesize {escape(note)}\par}}" for note in table.notes),
-            r"\end{table}",
-        ]
-    )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Tables of several methods, with every convention in their notes."""
-
-    tables: tuple[Table, ...]
-
-    def markdown(self) -> str:
-        """GitHub's tables, the notes as a list below each."""
-        return "\n\n".join(map(table_markdown, self.tables)) + "\n"
-
-    def latex(self) -> str:
-        """A `table` float for each; needs `\\usepackage{booktabs}`."""
-        return "\n\n".join(map(table_latex, self.tables)) + "\n"
-
-    def csv(self) -> str:
-        """One line per table, method and measure, in full precision, with the test against the best."""
-        found = [
-            [table.name, method, key, *cell.as_json().values()]
-            for table in self.tables
-            for method, row in table.rows.items()
-            for key, cell in row.items()
-        ]
-        return csv_text(["table", "method", "measure", *Cell(0.0).as_json()], found)
-
-    def as_json(self) -> dict[str, Any]:
-        """`{table: {"title", "rows": {method: {measure: {...}}}, "notes"}}`, for `json.dumps`."""
-        found = {}
-        for table in self.tables:
-            rows = {method: {key: cell.as_json() for key, cell in row.items()} for method, row in table.rows.items()}
-            found[table.name] = {"title": table.title, "rows": rows, "notes": list(table.notes)}
-        return found

@@ -4,14 +4,14 @@
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
 
 Each method is a RUN in `out`. Heads are chosen on the development split; no row of the test split is read before a
-method's training has ended.
+method's training has ended. Below the methods stand the bounds that their figures can be judged by.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from cache.stores import Stores, open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config, preset_names
 from pipeline.core.errors import UsageError
+from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import reference_results
+from pipeline.evaluation.tables import with_chance
 from pipeline.training.run_folder import Run
 from pipeline.training.train import missing_inputs, resolve_training, train
 
@@ -34,19 +37,19 @@ def compare(
     training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
     zero_shot_on: Sequence[str | Path] = (), device: str = "auto", fresh: bool = False, tensorboard: bool = False,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
-    """Train and evaluate `methods` (all that the stores can serve) and write both tables to `out`.
+    """Train and evaluate `methods` (all that the stores can serve) and write their tables to `out`.
 
         summary, text = compare("stores/mine", methods=["emotionrankclap", "supcon"], out="runs/comparison")
 
     `overrides` are of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the
-    same encoders. Returns every result by method and the tables as Markdown; `out` gets comparison.{json,md,tex,csv}.
-    Raises UsageError when a named method cannot be served or a corpus has no class prompts, StoreLocked while another
-    process writes to `out`.
+    same encoders. Returns `tables` (docs/reports.md), `methods`, every result by name, and `references`, those of the
+    bounds; and the tables as Markdown. `out` gets comparison.{json,md,tex,csv}. Raises UsageError when a named method
+    cannot be served or a corpus has no class prompts, StoreLocked while another process writes to `out`.
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     others = [open_stores(folder) for folder in zero_shot_on]
     asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
-    split_of(stores, asked.split)  # refused before anything trains
+    split = split_of(stores, asked.split)  # refused before anything trains
     configs = served(stores, methods, seeds, training, overrides)
     with translate_os_errors(out), writer_lock(out):
         results: dict[str, Any] = {}
@@ -54,12 +57,15 @@ def compare(
             log.info(f"== {name}")
             run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
             results[name] = _measured(run, stores, others, evaluation, device)
-        comparison = comparison_tables(results)
-        text = "\n\n".join([comparison.markdown(), *_recognition_tables(results)])
-        write_text(out / "comparison.md", f"{text}\n\n{paper_tables().markdown()}\n")
-        write_text(out / "comparison.tex", comparison.latex() + "\n")
+        bounds = reference_results(stores, split=split, config=asked, device=device)
+        rows = with_chance({**results, **bounds})  # of other corpora as well
+        references = {name: rows[name] for name in BOUNDS}
+        comparison = comparison_tables(rows)
+        text = comparison.markdown()
+        write_text(out / "comparison.md", f"{text}\n{paper_tables().markdown()}")
+        write_text(out / "comparison.tex", comparison.latex())
         write_text(out / "comparison.csv", comparison.csv())
-        summary = {"tables": comparison.as_json(), "methods": results}
+        summary = {"tables": comparison.as_json(), "methods": results, "references": references}
         write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary, text
 
@@ -78,6 +84,8 @@ def served(
     }
     if len(configs) < len(asked):
         raise UsageError(", ".join(asked), "two methods of one name", "a name each", "Rename a file.")
+    for name in configs.keys() & set(BOUNDS):
+        raise UsageError(name, "the name of a reference row", "another", "Rename the method's file.")
     lacking = {name: lack for name, config in configs.items() if (lack := missing_inputs(stores, config))}
     if lacking and methods:
         name, lack = next(iter(lacking.items()))
@@ -95,32 +103,11 @@ def _measured(
     result = evaluated(run, stores, overrides=overrides) or evaluate(
         run, stores=stores, overrides=overrides, device=device
     )
+    resampled = {"bootstrap": result["settings"]["bootstrap"], "draw_seed": result["settings"]["seed"]}
     if stores.captions.classes and any(stores.manifest.emotion):
-        result["recognition"] = zero_shot(run, stores, split=result["split"], device=device)
-    result["zero_shot"] = [zero_shot(run, other, device=device) for other in others]
+        result["recognition"] = zero_shot(run, stores, split=result["split"], device=device, **resampled)
+    result["zero_shot"] = [zero_shot(run, other, device=device, **resampled) for other in others]
     return result
-
-
-def _recognition_tables(results: dict[str, Any]) -> Iterator[str]:
-    """A Markdown table of zero-shot recognition for each other corpus."""
-    tests: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for name, result in results.items():
-        for test in result["zero_shot"]:
-            tests.setdefault(f"{test['stores']}, {test['split']} utterances", []).append((name, test))
-    for title, rows in tests.items():
-        _, first = rows[0]
-        chance = f"{first['chance']:.3f}"
-        lines = [f"Zero-shot recognition on {title}", "", "| method | UAR | WAR |", "|---|---|---|"]
-        lines += [f"| {name} | {mean_and_std_cells(test, 'uar', 'war')} |" for name, test in rows]
-        lines += [
-            f"| chance | {chance} | {chance} |",
-            f"| always the most frequent | {chance} | {first['majority']:.3f} |",
-        ]
-        note = (
-            f"{first['n']} utterances, {len(first['classes'])} classes ({', '.join(first['classes'])}), prompt "
-            f"“{first['template']}”; mean ± std over {len(first['seeds'])} seeds. {first['convention']}"
-        )
-        yield "\n".join([*lines, "", note])
 
 
 def mean_and_std_cells(figures: Mapping[str, Any], *measures: str) -> str:

@@ -1,18 +1,19 @@
-"""Zero-shot recognition in folds: every utterance is tested once, by heads that no session or speaker of it trained.
+"""Every method in folds: each utterance is tested once, by heads that were trained without its session or speaker.
 
     compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
-    compare-methods stores/ravdess --folds 5 --training small_corpus
+    compare-methods stores/ravdess --folds speaker --training small_corpus
 
-IEMOCAP's literature (F26) leaves one session out at a time and reports WAR and UAR. Each fold of each method is a RUN,
-OUT/METHOD/FOLD. No row that a fold tests is read before its training has ended. Captions are the stores': what stage
-one fitted to the manifest's own training split (the quantiles of the acoustic style) is not fitted again.
+Each fold of each method is a RUN, OUT/METHOD/FOLD, with the fold's evaluation.json. No row that a fold tests is read
+before its training has ended. Captions are planned anew in each fold (`pipeline.data.captions.folds`), so that no test
+wording is trained on. IEMOCAP's literature (F26) leaves one session out at a time and reports WAR and UAR.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,150 +22,263 @@ import numpy as np
 from cache.captions import CLASS_TEMPLATE
 from cache.disk import translate_os_errors, write_text, writer_lock
 from cache.stores import Stores, open_stores
+from pipeline.core.config import EvaluateConfig, TrainConfig
+from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
-from pipeline.evaluation.folds import Fold, session_folds, speaker_folds
-from pipeline.evaluation.recognition import pooled_recognition, zero_shot
-from pipeline.evaluation.significance import mean_and_std
-from pipeline.experiments.compare import mean_and_std_cells, served
+from pipeline.data.captions.folds import captions_for_splits
+from pipeline.evaluation.evaluate import evaluate, evaluated
+from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
+from pipeline.evaluation.fold_statistics import resampling_ratio
+from pipeline.evaluation.fold_tables import FoldTable, fold_tables
+from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds, speaker_folds
+from pipeline.evaluation.ordinality import STEPS
+from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import reference_results
+from pipeline.evaluation.table_formats import Listing, table_markdown
+from pipeline.evaluation.tables import TABLES
+from pipeline.experiments.compare import served
+from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 
 log = logging.getLogger(__name__)
 
-Scheme = int | Literal["session"]
-Result = Mapping[str, Any]
-MEASURES = ("war", "uar")
+Scheme = int | Literal["session", "speaker"]
+SHOWN = 4  # speakers of a fold whose names stand in the Markdown
 
 
 def cross_validate(
     stores: Stores | str | Path, *, out: str | Path, folds: Scheme, methods: Sequence[str] = (), seeds: int = 5,
-    training: str | None = None, overrides: Sequence[str] = (), template: str = CLASS_TEMPLATE, device: str = "auto",
+    training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
+    zero_shot_on: Sequence[str | Path] = (), template: str = CLASS_TEMPLATE, device: str = "auto",
     fresh: bool = False, tensorboard: bool = False,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
-    """Train `methods` (all that the stores can serve) in `folds` and pool the recognition of each fold's test rows.
+    """Train and evaluate `methods` (all that the stores can serve) in `folds`; what holds on other speech.
 
-        summary, text = cross_validate("stores/mine", folds=5, methods=["supcon"], out="runs/folds")
+        summary, text = cross_validate("stores/mine", folds="speaker", methods=["supcon"], out="runs/folds")
+        summary["methods"]["supcon"]["ordinality"]["aoc"]["fold_std"]
 
-    `folds` is "session" (leave one of IEMOCAP's out) or a number of folds by speaker. The classes are all emotions of
-    the manifest. Returns the results and the tables as Markdown; `out` gets cross_validation.{json,md}. Of each method:
-    `pooled` holds `war` and `uar` of the folds' summed confusions, `mean_over_folds` the mean of the folds' own, both
-    `mean` and `std` over seeds; `folds` each fold's; `confusion` is summed over folds and seeds.
+    `folds` is "session" (leave one of IEMOCAP's out), "speaker" (leave one speaker out) or a number of folds by
+    speaker. `overrides` are of the training, `evaluation` of the evaluation, `zero_shot_on` stores of other corpora.
+    Returns the results and the tables as Markdown; `out` gets cross_validation.{json,md}. A method has, as far as the
+    stores allow, `ordinality`, `word_norms`, `alignment`, `recognition` and a `zero_shot` for each other corpus, their
+    measures as `over_folds` gives them, and `folds` with each fold's own. Recognition is of all emotions of the
+    manifest; its `pooled` are WAR and UAR of the folds' summed confusions.
 
-    Raises UsageError when there are no such folds, an emotion has no prompt of `template` or a named method cannot be
-    served, StoreMismatch when `out` holds other folds, StoreLocked while another process writes to it.
+    Stores whose captions cannot be planned anew give recognition alone, with a warning. Raises UsageError when there
+    are no such folds, nothing to measure, an emotion has no prompt of `template` or a named method cannot be served,
+    StoreMismatch when `out` holds other folds, StoreLocked while another process writes to it.
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
-    parts = session_folds(stores.manifest) if folds == "session" else speaker_folds(stores.manifest, folds=folds)
-    classes = _classes(stores, template)
+    others = [open_stores(folder) for folder in zero_shot_on]
+    plan = _plan(stores, folds, evaluation, template)
     configs = served(stores, methods, seeds, training, overrides)
+    if plan.reason:
+        log.warning(f"folds give recognition alone: {plan.reason}")
     with translate_os_errors(out), writer_lock(out):
         results = {}
         for name, config in configs.items():
-            found = {}
-            for fold in parts:
+            measured = {}
+            for fold in plan.folds:
                 log.info(f"== {name}, {fold.name}")
-                view = stores.with_splits(fold.splits())
-                folder = out / name / fold.name
+                view, folder = plan.views[fold.name], out / name / fold.name
                 run = train(view, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)
-                found[fold.name] = zero_shot(run, view, split="test", template=template, classes=classes, device=device)
-            results[name] = _summary(found, config.seeds)
-        acoustic = [name for name, config in configs.items() if config.style == "acoustic"]
+                measured[fold.name] = _measured(run, view, others, plan, device)
+            results[name] = method_over_folds(measured, config.seeds, ratio=plan.ratio)
         summary = {
             "stores": str(stores.folder),
             "scheme": folds,
             "utterances": len(stores.manifest),
-            "notes": _notes(stores, folds, parts, acoustic, next(iter(results.values()))),
+            "settings": None if plan.reason else plan.settings.model_dump(mode="json"),
+            "resampling_ratio": plan.ratio,
+            "folds": {fold.name: _about(fold, plan.views[fold.name]) for fold in plan.folds},
+            "notes": _notes(plan, configs),
             "methods": results,
+            "references": bounds_over_folds(_references(plan, device), next(iter(results.values())), ratio=plan.ratio),
         }
-        text = _markdown(summary)
+        tables = fold_tables(summary)
+        summary["tables"] = {table.name: table.as_json() for table in tables}
+        text = _markdown(summary, tables)
         write_text(out / "cross_validation.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
         write_text(out / "cross_validation.md", text + "\n")
     return summary, text
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained and tested in each fold."""
+
+    scheme: Scheme
+    folds: Sequence[Fold]
+    views: Mapping[str, Stores]  # by fold: its splits, with captions of its own
+    overrides: Sequence[str]  # of the evaluation
+    settings: EvaluateConfig
+    template: str
+    classes: Sequence[str]  # none where there is no recognition
+    reason: str = ""  # why there is recognition alone
+
+    @property
+    def ratio(self) -> float:
+        return resampling_ratio(self.folds)
+
+
+def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: str) -> _Plan:
+    """Everything that can be refused before any training is refused here."""
+    if scheme == "session":
+        folds = session_folds(stores.manifest)
+    elif scheme == "speaker":
+        folds = leave_one_speaker_out(stores.manifest)
+    else:
+        folds = speaker_folds(stores.manifest, folds=scheme)
+    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
+    if asked.split not in (None, "test"):
+        raise UsageError(f"split {asked.split}", "given with folds", "none: a fold has its own", "Leave it out.")
+    overrides = ["bootstrap=0", *evaluation, "split=test"]  # folds are the other speech; no speaker is resampled
+    settings = load_config(EvaluateConfig, None, overrides, kind="evaluations")
+    classes = _classes(stores, template)
+    try:
+        views = {fold.name: _view(stores, fold) for fold in folds}
+        _refuse_unmeasurable(stores, folds, settings.style)
+    except UsageError as error:
+        if not classes:
+            raise
+        views = {fold.name: stores.with_splits(fold.splits()) for fold in folds}
+        return _Plan(scheme, folds, views, overrides, settings, template, classes, str(error))
+    return _Plan(scheme, folds, views, overrides, settings, template, classes)
+
+
+def _view(stores: Stores, fold: Fold) -> Stores:
+    splits = fold.splits()
+    return stores.with_splits(splits, captions_for_splits(stores.captions, stores.manifest, splits))
+
+
 def _classes(stores: Stores, template: str) -> list[str]:
-    """All emotions of the manifest; refused before any training where there is none, or one without a prompt."""
+    """All emotions of the manifest; none where there is none, or no class prompt. Refused where one has no prompt."""
     classes = sorted(set(stores.manifest.emotion) - {""})
+    if not stores.captions.classes:
+        return []
     prompted = {prompt.emotion for prompt in stores.captions.classes if prompt.template == template}
-    if (silent := [name for name in classes if name not in prompted]) or not classes:
-        found = f"no class prompt {template!r} for {', '.join(silent)}" if silent else "no utterance with an emotion"
+    if silent := [name for name in classes if name not in prompted]:
+        found = f"no class prompt {template!r} for {', '.join(silent)}"
         action = "Run extract-features with captions.styles that hold template, on a corpus with emotions."
         raise UsageError(stores.folder, found, "emotions, and a prompt for each", action)
     return classes
 
 
-def _summary(found: Mapping[str, Result], seeds: Sequence[int]) -> dict[str, Any]:
-    """One method's folds (`found`: fold -> what `zero_shot` returned) pooled, seed by seed."""
-    names = [str(seed) for seed in seeds]  # a fold may hold more of an earlier call
-    of = {seed: {fold: result["seeds"][seed] for fold, result in found.items()} for seed in names}
-    pooled = {seed: pooled_recognition(list(of[seed].values())) for seed in names}
-    same = ("chance", "majority", "classes", "template", "n", "left_out", "convention")
-    means = [{name: np.mean([result[name] for result in of[seed].values()]) for name in MEASURES} for seed in names]
+def _refuse_unmeasurable(stores: Stores, folds: Sequence[Fold], style: str) -> None:
+    """Raises UsageError where order cannot be asked for in every fold."""
+    captions, manifest = stores.captions, stores.manifest
+    if style not in captions.styles() or style not in captions.prompts.columns["style"]:
+        action = f"Run extract-features with captions.styles that hold {style}, on a corpus with valence and arousal."
+        raise UsageError(stores.folder, f"no captions and prompts of style {style}", "both", action)
+    labelled = np.isfinite(manifest.valence) & np.isfinite(manifest.arousal)
+    few = [fold for fold in folds if labelled[fold.test].sum() < STEPS]
+    if few:
+        found = f"{labelled[few[0].test].sum()} utterances with valence and arousal in {few[0].name}"
+        raise UsageError("ordinality in folds", found, f"at least {STEPS} in each fold", "Ask for fewer folds.")
+
+
+def _measured(run: Run, view: Stores, others: Sequence[Stores], plan: _Plan, device: str) -> dict[str, Any]:
+    """All results of one fold: what `evaluate` and `zero_shot` return."""
+    options: dict[str, Any] = {"device": device, "bootstrap": plan.settings.bootstrap, "draw_seed": plan.settings.seed}
+    found: dict[str, Any] = {"zero_shot": [zero_shot(run, other, **options) for other in others]}
+    if not plan.reason:
+        found["evaluation"] = evaluated(run, view, overrides=plan.overrides) or evaluate(
+            run, stores=view, overrides=plan.overrides, device=device
+        )
+    if plan.classes:
+        found["recognition"] = zero_shot(
+            run, view, split="test", template=plan.template, classes=plan.classes, **options
+        )
+    return found
+
+
+def _references(plan: _Plan, device: str) -> dict[str, dict[str, Any]]:
+    """The reference rows of each fold; none where folds give recognition alone."""
+    found = {}
+    for fold in () if plan.reason else plan.folds:
+        log.info(f"== references, {fold.name}")
+        classes = plan.classes or None
+        view = plan.views[fold.name]
+        found[fold.name] = reference_results(view, split="test", config=plan.settings, classes=classes, device=device)
+    return found
+
+
+def _about(fold: Fold, view: Stores) -> dict[str, Any]:
+    """What stands of a fold in cross_validation.json."""
+    parts = {"train": fold.train, "dev": fold.dev, "test": fold.test}
     return {
-        "pooled": _over_seeds(list(pooled.values())),
-        "mean_over_folds": _over_seeds(means),
-        "folds": {
-            fold: _over_seeds([of[seed][fold] for seed in names]) | {"n": result["n"], "majority": result["majority"]}
-            for fold, result in found.items()
-        },
-        **{name: pooled[names[0]][name] for name in same},
-        "confusion": np.sum([result["confusion"] for result in pooled.values()], axis=0).tolist(),
-        "seeds": {seed: {"pooled": pooled[seed], "folds": of[seed]} for seed in names},
+        **{name: len(rows) for name, rows in parts.items()},
+        "speakers": sorted({view.manifest.speaker[row] for row in fold.test.tolist()} - {""}),
+        "captions": list(view.captions.notes),
     }
 
 
-def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: mean_and_std([result[name] for result in results]) for name in MEASURES}
-
-
-def _notes(stores: Stores, scheme: Scheme, parts: Sequence[Fold], acoustic: Sequence[str], first: Result) -> list[str]:
-    """Every convention behind the figures, a line each; `first` is the result of one method."""
-    unread = len(stores.manifest) - first["n"] - first["left_out"]
-    lost = [f"{first['left_out']} without an emotion"] * bool(first["left_out"]) + [f"{unread} not done"] * bool(unread)
-    by = "one session left out at a time" if scheme == "session" else "whole speakers"
-    development = ", ".join(f"{parts[i - 1].name}: {parts[i].name}" for i in [*range(1, len(parts)), 0])
-    return [
-        f"{len(parts)} folds, {by}; a fold is tested by heads trained without it and without the next fold, its "
-        f"development set ({development})",
-        f"n = {first['n']} utterances, each tested once" + (f"; left out: {', '.join(lost)}" if lost else ""),
-        f"pooled: {first['convention']}; mean over folds: each fold's own WAR and UAR, averaged",
-        f"mean ± std over {len(first['seeds'])} seeds",
-        *[f"{name}: low and high in captions are of the manifest's own training split" for name in acoustic],
+def _notes(plan: _Plan, configs: Mapping[str, TrainConfig]) -> list[str]:
+    """What holds of every table, a line each."""
+    by = {"session": "one session left out at a time", "speaker": "one speaker left out at a time"}
+    notes = [
+        f"{len(plan.folds)} folds, {by.get(str(plan.scheme), 'whole speakers')}; a fold is tested by heads trained "
+        "without it and without the fold after it (after the last the first), its development set",
+        "captions are planned anew in each fold: no wording of a test caption or prompt is trained on"
+        if not plan.reason
+        else f"recognition alone, with the stores' own captions: {plan.reason}",
     ]
+    acoustic = [name for name, config in configs.items() if config.style == "acoustic"]
+    return notes + [f"{name}: low and high in captions are of the manifest's own training split" for name in acoustic]
 
 
-def _markdown(summary: Mapping[str, Any]) -> str:
-    """The table of methods; then for each its folds and its confusions."""
-    results: Mapping[str, Result] = summary["methods"]
-    first = next(iter(results.values()))
-    chance, majority = f"{first['chance']:.3f}", f"{first['majority']:.3f}"
-    lines = [
-        f"**Zero-shot recognition in folds of {summary['stores']}, higher is better**",
-        "",
-        "| method | pooled WAR | pooled UAR | mean over folds WAR | mean over folds UAR |",
-        "|---|---:|---:|---:|---:|",
+@dataclass(frozen=True)
+class _Grid:
+    """A table of texts."""
+
+    name: str
+    title: str
+    head: list[str]
+    body: list[list[str]]
+    notes: Sequence[str] = ()
+
+    def headers(self) -> list[str]:
+        return self.head
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        return [[bold(row[0]), *row[1:]] for row in self.body]
+
+
+def _markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable]) -> str:
+    """The tables of methods; the folds; then for each method its folds, and its confusions where it has recognition."""
+    body = []
+    for name, about in summary["folds"].items():
+        speakers = about["speakers"]
+        who = ", ".join(speakers) if len(speakers) <= SHOWN else f"{len(speakers)} speakers"
+        body.append([name, who, *(str(about[part]) for part in ("train", "dev", "test"))])
+    head = ["tested", "whom", "utterances trained on", "developed on", "tested on"]
+    grids: list[Listing] = [*tables, _Grid("folds", "The folds", head, body, summary["notes"])]
+    for method, result in summary["methods"].items():
+        grids.append(_fold_by_fold(method, result["folds"]))
+        if recognised := result.get("recognition"):
+            classes, confusion = recognised["classes"], recognised["confusion"]
+            title = f"{method}, confusions summed over folds and seeds (a row is a label, a column the nearest prompt)"
+            rows = [[name, *map(str, row)] for name, row in zip(classes, confusion, strict=True)]
+            grids.append(_Grid("confusion", title, ["", *classes], rows))
+    return "\n\n".join(table_markdown(grid).rstrip() for grid in grids)
+
+
+def _fold_by_fold(method: str, folds: Mapping[str, Any]) -> _Grid:
+    """Each fold's own measures of one method, mean ± std over seeds."""
+    first = next(iter(folds.values()))
+    columns = [
+        (test, column)
+        for test, (_, of_test) in TABLES.items()
+        for column in of_test
+        if column.key in first.get(test, {})
     ]
-    for name, result in results.items():
-        pooled, means = (mean_and_std_cells(result[name], *MEASURES) for name in ("pooled", "mean_over_folds"))
-        lines.append(f"| {name} | {pooled} | {means} |")
-    lines += [
-        f"| chance | {chance} | {chance} | {chance} | {chance} |",
-        f"| always the most frequent | {majority} | {chance} | - | - |",
-        "",
-        *(f"- {note}" for note in summary["notes"]),
-    ]
-    for name, result in results.items():
-        classes = result["classes"]
-        lines += [
-            f"\n**{name}, fold by fold**\n",
-            "| tested | n | WAR | UAR | always the most frequent, WAR |",
-            "|---|---:|---:|---:|---:|",
-            *(
-                f"| {fold} | {at['n']} | {mean_and_std_cells(at, *MEASURES)} | {at['majority']:.3f} |"
-                for fold, at in result["folds"].items()
-            ),
-            f"\n**{name}, confusions summed over folds and seeds** (a row is the truth, a column what was said)\n",
-            f"| | {' | '.join(classes)} |",
-            f"|---|{'---:|' * len(classes)}",
-            *(f"| {of} | {' | '.join(map(str, row))} |" for of, row in zip(classes, result["confusion"], strict=True)),
-        ]
-    return "\n".join(lines)
+    headers = [f"{column.header}, rated words" if test == "word_norms" else column.header for test, column in columns]
+    head = ["tested", *headers, *(["recognised", "always the most frequent, WAR"] if "recognition" in first else [])]
+    body = []
+    for fold, result in folds.items():
+        entries = [(result[test][column.key], column.digits) for test, column in columns]
+        cells = [f"{entry['mean']:.{digits}f} ± {entry['std']:.{digits}f}" for entry, digits in entries]
+        if recognised := result.get("recognition"):
+            cells += [str(recognised["n"]), f"{recognised['majority']:.3f}"]
+        body.append([fold, *cells])
+    return _Grid("fold_by_fold", f"{method}, fold by fold (mean ± std over seeds)", head, body)

@@ -88,7 +88,7 @@ def each(start: str, *ends: str) -> list[str]:
         ("compare_methods", ["stores", "supcon", "clap_"], ["<file>", "clap_sce", "clap_template"]),
         ("compare_methods", ["stores", "-e", "tr"], ["trials="]),
         ("compare_methods", ["stores", "--zero-shot", ""], ["<dir>"]),
-        ("compare_methods", ["stores", "--folds", ""], ["session"]),
+        ("compare_methods", ["stores", "--folds", ""], ["session", "speaker"]),
         ("sweep_heads", ["stores", ""], ["<file>", "default", "grid", "methods"]),
         ("sweep_heads", ["stores", "-o", "halving."], ["halving.factor=", "halving.rungs="]),
         ("sweep_heads", ["stores", "-o", "sampler=t"], ["sampler=tpe"]),

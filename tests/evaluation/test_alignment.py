@@ -8,6 +8,7 @@ import math
 import numpy as np
 import ot
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from pipeline.evaluation.alignment import (
     alignment,
     directions,
     draws,
+    gap,
+    median_distance,
     median_gamma,
     mmd,
     sliced_wasserstein,
@@ -83,7 +86,14 @@ def test_the_median_heuristic_is_half_the_inverse_square_of_the_median_distance(
     x, y = cloud(5, 40), cloud(6, 41)
     both = torch.cat([x, y]).numpy()
     distances = [np.linalg.norm(both[i] - both[j]) for i in range(81) for j in range(i)]
-    assert abs(median_gamma(x, y, seed=0) - 1 / (2 * np.sort(distances)[(len(distances) - 1) // 2] ** 2)) < 1e-12
+    median = np.sort(distances)[(len(distances) - 1) // 2]
+    assert abs(median_distance(x, y, seed=0) - median) < 1e-12
+    assert abs(median_gamma(x, y, seed=0) - 1 / (2 * median**2)) < 1e-12
+
+
+def test_coincident_points_have_no_part_in_the_median_distance():
+    line = torch.tensor([[0.0], [0.0], [0.0], [3.0]])  # of six distances three are 0, three are 3
+    assert median_distance(line[:2], line[2:], seed=0) == 3
 
 
 def test_the_median_heuristic_on_a_subsample_is_near_the_whole(monkeypatch):
@@ -95,8 +105,9 @@ def test_the_median_heuristic_on_a_subsample_is_near_the_whole(monkeypatch):
 
 def test_the_median_heuristic_survives_a_collapsed_cloud():
     x = cloud(9, 1).expand(5, -1)
-    assert median_gamma(x, x, seed=0) == 1
+    assert median_distance(x, x, seed=0) == 1
     assert mmd(x, x, 1.0) == 0
+    assert gap(x, x) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("points", [1, 2, 17, 60])
@@ -117,6 +128,41 @@ def test_shifting_a_cloud_costs_the_length_of_the_shift():
 def test_wasserstein_of_float32_points_with_themselves_is_zero():
     x = cloud(13, 50, 512).float()
     assert wasserstein(x, x.flip(0)) < 1e-7
+
+
+def bures(x: np.ndarray, y: np.ndarray) -> float:
+    """The formula as it is printed, by scipy's matrix root."""
+    first, second = np.cov(x.T, bias=True), np.cov(y.T, bias=True)
+    root = scipy.linalg.sqrtm(first)
+    return float(np.trace(first + second - 2 * scipy.linalg.sqrtm(root @ second @ root)).real)
+
+
+@pytest.mark.parametrize(("points", "width"), [(60, 6), (8, 20), (2, 3)])
+def test_the_parts_of_the_gap_are_centroids_bures_distance_and_the_rest_of_pots_w2(points, width):
+    x, y = cloud(30, points, width), 1.5 * cloud(31, points, width) + 0.3
+    parts = gap(x, y)
+    weights = np.full(points, 1 / points)
+    squared = ot.emd2(weights, weights, ot.dist(x.numpy(), y.numpy(), metric="sqeuclidean"))
+    assert parts.centroid == pytest.approx(float(((x.mean(0) - y.mean(0)) ** 2).sum()), abs=1e-12)
+    assert parts.covariance == pytest.approx(bures(x.numpy(), y.numpy()), abs=1e-6)  # of roots of singular matrices
+    assert sum(parts) == pytest.approx(squared, abs=1e-12)
+    assert parts.rest > -1e-15
+
+
+def test_a_shift_is_all_centroid_and_a_stretch_about_the_mean_is_all_covariance():
+    x = cloud(32, 200)
+    stretch = torch.diag(torch.tensor([2.0, 1.0, 0.5, 1.0, 3.0, 1.0], dtype=torch.float64))
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    shifted, stretched = gap(x, (x + 0.5)[order]), gap(x - x.mean(0), ((x - x.mean(0)) @ stretch)[order])
+    assert shifted == pytest.approx((1.5, 0, 0), abs=1e-9)
+    moved = ((x - x.mean(0)) @ (stretch - torch.eye(6, dtype=torch.float64))).square().sum(1).mean().item()
+    assert stretched == pytest.approx((0, moved, 0), abs=1e-9)  # a symmetric positive map is the optimal one
+
+
+def test_clouds_of_equal_means_and_covariances_differ_in_the_rest_alone():
+    cross = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
+    turned = cross @ torch.tensor([[1.0, 1], [-1, 1]], dtype=torch.float64) / math.sqrt(2)
+    assert gap(cross, turned) == pytest.approx((0, 0, 2 - math.sqrt(2)), abs=1e-12)  # an eighth of a turn
 
 
 def test_sliced_wasserstein_equals_pot_on_the_same_directions():
@@ -171,11 +217,17 @@ def test_alignment_is_the_mean_and_sample_std_of_its_trials():
     config = EvaluateConfig(trials=4, pairs=20, projections=16, mmd_gamma=2.0)
     result = alignment(speech, text, links, config)
     trials = [(speech[rows], text[texts]) for rows, texts in draws(links, config)]
+    units = [median_distance(x, y, seed=0) for x, y in trials]
+    parts = np.array([gap(x, y) for x, y in trials]) / np.square(units)[:, None]
     expected = {
+        "mmd_median": [mmd(x, y, median_gamma(x, y, seed=0)) for x, y in trials],
+        "wasserstein_relative": [wasserstein(x, y) / unit for (x, y), unit in zip(trials, units, strict=True)],
+        **dict(zip(("gap_centroid", "gap_covariance", "gap_rest"), parts.T, strict=True)),
         "mmd": [mmd(x, y, 2.0) for x, y in trials],
         "wasserstein": [wasserstein(x, y) for x, y in trials],
         "sliced_wasserstein": [sliced_wasserstein(x, y, 16, 0) for x, y in trials],
     }
+    assert list(result) == [*expected, "trials", "pairs"]
     for name, values in expected.items():
         assert abs(result[name]["mean"] - np.mean(values)) < 1e-12
         assert abs(result[name]["std"] - np.std(values, ddof=1)) < 1e-12
@@ -230,6 +282,18 @@ def test_vectors_that_are_not_finite_are_refused_by_name(broken):
     {"speech": speech, "text": text}[broken][3, 0] = math.nan
     with pytest.raises(EmotionRankError, match=f"{broken} vectors: 1 of 40 are not finite"):
         alignment(speech, text, links, EvaluateConfig(trials=1))
+
+
+def test_the_gap_is_split_on_a_subsample_of_each_trial(monkeypatch):
+    monkeypatch.setattr(module, "GAP_PAIRS", 12)
+    speech, text, links = small_problem()
+    config = EvaluateConfig(trials=1, pairs=20, projections=4)
+    ((rows, texts),) = draws(links, config)
+    unit = median_distance(speech[rows], text[texts], seed=0)
+    result = alignment(speech, text, links, config)
+    expected = gap(speech[rows[:12]], text[texts[:12]]).rest / unit**2
+    assert result["gap_rest"]["mean"] == pytest.approx(expected, abs=1e-12)
+    assert "by assignment of 12 pairs of each trial at most" in result["gap_rest"]["convention"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cache.manifest import write_manifest
+from cache.pairs import cached_pairs
 from cache.stores import open_stores
-from pipeline.core.config import TrainConfig
+from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import StoreMismatch, UsageError
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
+from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
+from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.planted import plant
 
 QUICK = ["trials=3", "lists=28", "pairs=40", "projections=8"]
@@ -48,21 +52,107 @@ def test_planted_order_is_found_and_a_broken_one_is_not(run: Run, tmp_path: Path
     assert abs(broken["ordinality"]["voc"]["mean"]) < 0.2
 
 
-def test_the_pooled_figures_are_those_of_the_seeds_together(run: Run) -> None:
+def test_the_figures_of_all_seeds_follow_from_each_seeds_own(run: Run) -> None:
     found = evaluate(run, overrides=QUICK)
     assert json.loads((run.folder / "evaluation.json").read_text()) == found
     for test, values, names in (
         ("ordinality", "taus", ("aoc", "voc")),
-        ("alignment", "values", ("mmd", "wasserstein", "sliced_wasserstein")),
+        ("alignment", "values", ("mmd_median", "wasserstein_relative", "gap_rest", "mmd", "wasserstein")),
     ):
         for name in names:
             of_seeds = [seed[test][name] for seed in found["seeds"].values()]
-            every = np.concatenate([seed[values] for seed in of_seeds])
+            every = np.array([seed[values] for seed in of_seeds])  # (seeds, lists)
             pooled = found[test][name]
+            assert set(pooled) == {"mean", "std", "seed_values", "list_std", "convention"}  # no speaker is known
             assert pooled["mean"] == pytest.approx(every.mean())
-            assert pooled["std"] == pytest.approx(every.std(ddof=1))
-            assert pooled["seed_std"] == pytest.approx(np.std([seed["mean"] for seed in of_seeds], ddof=1))
-            assert "2 seeds pooled" in pooled["convention"]
+            assert pooled["seed_values"] == pytest.approx(every.mean(1))
+            assert pooled["std"] == pytest.approx(every.mean(1).std(ddof=1))
+            assert pooled["list_std"] == pytest.approx(every.std(1, ddof=1).mean())
+            assert pooled["convention"] == of_seeds[0]["convention"]
+    assert "word_norms" not in found  # the stores hold no such prompts
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on stores with nine test speakers, a tenth of the test utterances unknown, and rated words."""
+    folder = tmp_path_factory.mktemp("spoken")
+    norms = norms_file(folder, *made_up(60))
+    splits = {"train": 600, "dev": 100, "test": 180}
+    stores = plant(folder / "stores", splits, audio_width=24, text_width=16, noise=0.3, speakers=9, word_norms=norms)
+    speakers = ["" if row % 10 == 3 else name for row, name in enumerate(stores.manifest.speaker)]
+    write_manifest(dataclasses.replace(stores.manifest, speaker=speakers), folder / "stores/manifest.csv")
+    return train(folder / "stores", method=CONFIG, seeds=2, out=folder / "run")
+
+
+def test_resampled_speakers_give_an_interval_around_both_prompt_sets(spoken: Run) -> None:
+    found = evaluate(spoken, overrides=[*QUICK, "bootstrap=40"])
+    assert found["word_norms"]["aoc"]["mean"] > 0.2
+    for test in ("ordinality", "word_norms"):
+        for name in ("aoc", "voc"):
+            measured, interval = found[test][name], found[test][name]["speakers"]
+            assert (interval["n"], interval["left_out"], len(interval["draws"])) == (9, 18, 40)
+            assert interval["low"] < interval["high"]
+            assert abs(np.mean(interval["draws"]) - measured["mean"]) < 0.1
+    assert "speakers" not in found["alignment"]["mmd"]
+    assert "speakers" not in evaluate(spoken, overrides=[*QUICK, "bootstrap=0"])["ordinality"]["aoc"]
+
+
+def test_a_draw_is_the_mean_over_seeds_of_the_same_resample(spoken: Run) -> None:
+    config, opened = EvaluateConfig(bootstrap=6, lists=28), spoken.stores()
+    pairs = cached_pairs(opened, "test", style="dimensional")
+    order = OrderTests(opened, pairs, config, torch.device("cpu"))
+    assert order.resamples is not None
+    expected = []
+    for seed in spoken.seeds:
+        heads, test = spoken.heads(seed), order.tests["word_norms"]
+        with torch.no_grad():
+            similarity = test.similarity(
+                heads.embed_speech(pairs.speech), heads.embed_text(order.vectors["word_norms"])
+            )
+        expected.append(reference_draws(test, similarity, order.resamples)["voc"])
+    found = evaluate(spoken, overrides=[*QUICK, "bootstrap=6"])
+    assert found["word_norms"]["voc"]["speakers"]["draws"] == pytest.approx(np.mean(expected, axis=0), abs=1e-12)
+
+
+def test_an_earlier_result_is_read_again_unless_it_is_of_other_settings_or_does_not_hold_together(spoken: Run) -> None:
+    overrides = [*QUICK, "bootstrap=40"]
+    found, path = evaluate(spoken, overrides=overrides), spoken.folder / "evaluation.json"
+    assert evaluated(spoken, spoken.stores(), overrides=overrides) == found
+    assert evaluated(spoken, spoken.stores(), overrides=[*QUICK, "bootstrap=41"]) is None
+    for place, value in (
+        (("ordinality", "aoc", "mean"), 0.9),
+        (("ordinality", "aoc", "speakers", "low"), 0.9),
+        (("word_norms", "voc", "seed_values"), [0.1, 0.2]),
+        (("seeds", "1", "ordinality", "aoc", "mean"), 0.9),
+        (("seeds", "0", "word_norms", "aoc", "taus", 3), 0.9),
+        (("ordinality", "voc", "speakers", "draws"), []),
+        (("alignment", "gap_rest", "list_std"), 0.9),
+        (("seeds",), {}),
+    ):
+        changed = json.loads(json.dumps(found))
+        entry = changed
+        for key in place[:-1]:
+            entry = entry[key]
+        entry[place[-1]] = value
+        path.write_text(json.dumps(changed))
+        assert evaluated(spoken, spoken.stores(), overrides=overrides) is None, place
+
+
+def test_an_evaluation_of_an_earlier_release_is_made_again(run: Run) -> None:
+    found, path = evaluate(run, overrides=QUICK), run.folder / "evaluation.json"
+    for test, values in (("ordinality", "taus"), ("alignment", "values")):
+        for name, entry in found[test].items():
+            if isinstance(entry, dict):
+                every = [value for seed in found["seeds"].values() for value in seed[test][name][values]]
+                found[test][name] = {
+                    "mean": entry["mean"],
+                    "std": 0.1,
+                    "seed_std": 0.1,
+                    values: every,
+                    "convention": "",
+                }
+    path.write_text(json.dumps(found))
+    assert evaluated(run, run.stores(), overrides=QUICK) is None
 
 
 def test_evaluating_again_gives_the_same_numbers(run: Run) -> None:

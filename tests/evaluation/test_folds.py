@@ -13,7 +13,7 @@ from cache.captions import ClassPrompt
 from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.category import class_prompts
-from pipeline.evaluation.folds import session_folds, speaker_folds
+from pipeline.evaluation.folds import leave_one_speaker_out, session_folds, speaker_folds
 from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition
 
 
@@ -122,7 +122,25 @@ def test_a_speaker_keeps_its_fold_whatever_the_order_of_the_manifest() -> None:
         assert {one.id[row] for row in a.test} == {turned.id[row] for row in b.test}
 
 
+def test_each_speaker_is_left_out_once_in_the_order_of_names_whatever_the_names_are() -> None:
+    sizes = [3, 1, 7, 2, 5, 4, 1, 1, 2, 2, 6]
+    manifest = some_corpus(sizes)
+    manifest.speaker[:] = [{"s3": "../up", "s4": "a/b", "s5": "S1"}.get(name, name) for name in manifest.speaker]
+    folds = leave_one_speaker_out(manifest)
+    assert_sound(manifest, folds)
+    names = sorted(set(manifest.speaker))
+    assert [{manifest.speaker[row] for row in fold.test} for fold in folds] == [{name} for name in names]
+    assert [{manifest.speaker[row] for row in fold.dev} for fold in folds] == [
+        {name} for name in [*names[1:], names[0]]
+    ]
+    assert [fold.name for fold in folds] == [f"fold{k:02}" for k in range(1, 12)]
+
+
 def test_unknown_speakers_and_too_few_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"1 of 4 utterances without a speaker"):
+        leave_one_speaker_out(manifest_of(list("abcd"), ["s", "", "t", "u"]))
+    with pytest.raises(UsageError, match=r"2 speakers; expected at least 3"):
+        leave_one_speaker_out(some_corpus([2, 2]))
     with pytest.raises(UsageError, match=r"1 of 4 utterances without a speaker"):
         speaker_folds(manifest_of(list("abcd"), ["s", "", "t", "u"]), folds=3)
     with pytest.raises(UsageError, match=r"2 speakers; expected 3 or more"):

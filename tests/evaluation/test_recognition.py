@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, recall_score
 
 from cache.captions import ClassPrompt
+from pipeline.core.config import TrainConfig
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition
+from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition, zero_shot
+from pipeline.evaluation.speakers import resample_speakers
+from pipeline.training.run_folder import Run
+from pipeline.training.train import train
+from tests.planted import plant
 
 FEELING, BARE = "this person is feeling {emotion}.", "{emotion}"
 NAMES = ("angry", "calm", "excited", "happy", "neutral", "sad")
@@ -149,3 +154,51 @@ def test_what_cannot_be_recognised_is_a_usage_error():
         recognition(speech, ["sad"], prompts=prompts, vectors=vectors)
     with pytest.raises(EmotionRankError, match="not finite"):
         recognition(speech * torch.nan, ["sad", "sad"], prompts=prompts, vectors=vectors)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("recognition")
+    splits = {"train": 300, "dev": 60, "test": 120}
+    styles = ("dimensional", "template", "acoustic")
+    plant(folder / "stores", splits, audio_width=16, text_width=12, noise=0.3, styles=styles, speakers=6)
+    config = TrainConfig(width=16, batch_size=32, epochs=2, threads=1)
+    return train(folder / "stores", method=config, seeds=2, out=folder / "run")
+
+
+def test_seeds_and_speakers_are_the_units_of_war_and_uar(run: Run) -> None:
+    found = zero_shot(run, split="test", bootstrap=30)
+    for name in ("war", "uar"):
+        values = [seed[name] for seed in found["seeds"].values()]
+        assert found[name]["seed_values"] == values
+        assert found[name]["mean"] == pytest.approx(np.mean(values))
+        assert found[name]["std"] == pytest.approx(np.std(values, ddof=1))
+        assert "list_std" not in found[name]
+        interval = found[name]["speakers"]
+        assert (interval["n"], interval["left_out"], len(interval["draws"])) == (6, 0, 30)
+        assert interval["low"] < found[name]["mean"] < interval["high"]
+    assert "speakers" not in zero_shot(run, split="test", bootstrap=0)["war"]
+    assert found == zero_shot(run, split="test", bootstrap=30)
+    assert found["war"]["speakers"] != zero_shot(run, split="test", bootstrap=30, draw_seed=1)["war"]["speakers"]
+
+
+def test_a_draw_of_war_is_that_of_the_copies_of_its_utterances(run: Run) -> None:
+    found, stores = zero_shot(run, split="test", bootstrap=5), run.stores()
+    manifest = stores.manifest
+    rows = [row for row in manifest.rows("test").tolist() if manifest.emotion[row]]
+    resamples = resample_speakers([manifest.speaker[row] for row in rows], draws=5, seed=0)
+    assert resamples is not None
+    named = {prompt.emotion: prompt for prompt in stores.captions.classes if prompt.template == found["template"]}
+    texts = [named[name].text for name in found["classes"]]
+    vectors = torch.tensor(stores.text.read(np.array([stores.captions.texts().index(text) for text in texts]))[0])
+    wars = []
+    for seed in run.seeds:
+        heads = run.heads(seed)
+        with torch.no_grad():
+            speech = heads.embed_speech(torch.tensor(stores.audio.read(np.array(rows))[0]))
+            right = (speech @ heads.embed_text(vectors).T).argmax(1).numpy()
+        said = np.array([found["classes"][i] for i in right])
+        truth = np.array([manifest.emotion[row] for row in rows])
+        copies = [np.repeat(np.arange(len(rows)), counts[resamples.speaker]) for counts in resamples.counts]
+        wars.append([accuracy_score(truth[each], said[each]) for each in copies])
+    assert found["war"]["speakers"]["draws"] == pytest.approx(np.mean(wars, axis=0), abs=1e-12)

@@ -1,58 +1,82 @@
-"""The tables say what was measured and how."""
+"""The tables of evaluations say what was measured, how, and over what its spread is."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pipeline.evaluation.tables import evaluation_table
+from tests.evaluation.results import bound, pooled
 
 
-def entry(mean: float, std: float, convention: str, **more: Any) -> dict[str, Any]:
-    return {"mean": mean, "std": std, "convention": convention, **more}
+def seeds(mean: float, std: float, convention: str, list_std: float, count: int = 2) -> dict[str, Any]:
+    """`count` seeds that vary by `std`."""
+    values = mean + std * np.linspace(-1, 1, count) / np.sqrt(2) if count > 1 else np.array([mean])
+    return pooled(values, convention, list_std=list_std)
 
 
-def evaluation(shift: float = 0.0, kernel: str = "gamma 1") -> dict[str, Any]:
+def evaluation(shift: float = 0.0, kernel: str = "gamma 1", count: int = 2) -> dict[str, Any]:
     return {
         "ordinality": {
-            "aoc": entry(0.552 + shift, 0.12, "lists of arousal", taus=[0.5] * 100, undefined=0),
-            "voc": entry(0.616 + shift, 0.13, "lists of valence", taus=[0.5] * 100, undefined=0),
+            "aoc": seeds(0.552 + shift, 0.012, "lists of arousal", 0.12, count),
+            "voc": seeds(0.616 + shift, 0.013, "lists of valence", 0.13, count),
         },
         "alignment": {
-            "mmd": entry(0.087, 0.001, kernel),
-            "wasserstein": entry(0.065, 0.007, "by assignment"),
-            "sliced_wasserstein": entry(0.02, 0.0004, "256 directions"),
+            "mmd_median": seeds(0.2, 0.01, "median width", 0.002, count),
+            "mmd": seeds(0.087, 0.001, kernel, 0.0002, count),
+            "wasserstein": seeds(0.065, 0.007, "by assignment", 0.0003, count),
             "trials": 30,
             "pairs": 5000,
         },
     }
 
 
-def test_one_evaluation_gives_both_tables_with_their_conventions():
+def test_one_evaluation_gives_both_tables_with_their_conventions_and_spreads():
     assert evaluation_table(evaluation()).splitlines() == [
-        "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
-        "method                MMD ↓    Wasserstein ↓  sliced Wasserstein ↓",
-        "evaluation  0.0870 ± 0.0010  0.0650 ± 0.0070       0.0200 ± 0.0004",
-        "MMD (maximum mean discrepancy): gamma 1",
-        "Wasserstein: by assignment",
-        "sliced Wasserstein: 256 directions",
-        "",
         "Ordinality (Table 2 of the paper): Kendall's tau, higher is better",
         "method              AOC ↑          VOC ↑",
-        "evaluation  0.552 ± 0.120  0.616 ± 0.130",
-        "chance      0.000 ± 0.020  0.000 ± 0.020",
+        "evaluation  0.552 ± 0.012  0.616 ± 0.013",
+        "chance              0.000          0.000",
         "AOC (arousal ordinal consistency): lists of arousal",
         "VOC (valence ordinal consistency): lists of valence",
-        "chance: mean of lists in random order ± its standard error 0.2007 / sqrt(lists) (no std over lists), were "
-        "lists independent; they share their utterances, so the true standard error is larger",
+        "mean ± std over 2 seeds",
+        "chance: lists in random order, one of which has a std of 0.2007",
+        "std over the lists of one seed of evaluation (no error of the mean): AOC 0.120, VOC 0.130",
+        "",
+        "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
+        "method       MMD median ↓            MMD ↓    Wasserstein ↓",
+        "evaluation  0.200 ± 0.010  0.0870 ± 0.0010  0.0650 ± 0.0070",
+        "MMD median (maximum mean discrepancy at the median width): median width",
+        "MMD (maximum mean discrepancy): gamma 1",
+        "Wasserstein: by assignment",
+        "mean ± std over 2 seeds",
+        "scale-free: MMD median; one constant appended to all vectors shrinks the other distances and leaves every "
+        "order as it is",
+        "std over the trials of one seed of evaluation (no error of the mean): MMD median 0.002, MMD 0.0002, "
+        "Wasserstein 0.0003",
     ]
 
 
-def test_several_evaluations_are_rows_by_name():
-    text = evaluation_table({"seed 0": evaluation(), "seed 1": evaluation(-0.6)})
-    assert text.splitlines()[9:12] == [
-        "method           AOC ↑          VOC ↑",
-        "seed 0   0.552 ± 0.120  0.616 ± 0.130",
-        "seed 1  -0.048 ± 0.120  0.016 ± 0.130",
+def test_one_seed_has_no_std_and_says_so():
+    lines = evaluation_table(evaluation(count=1)).splitlines()
+    assert lines[2] == "evaluation  0.552  0.616"
+    assert "one seed, so there is no std over seeds" in lines
+
+
+def test_a_seeds_own_row_has_its_mean_and_no_std_over_seeds():
+    own = {"mean": 0.5, "std": 0.12, "taus": [0.4, 0.6], "undefined": 0, "convention": "lists of arousal"}
+    rows = {"all seeds": evaluation(), "seed 0": {"ordinality": {"aoc": own, "voc": own}}}
+    assert evaluation_table(rows).splitlines()[3] == "seed 0             0.500          0.500"
+
+
+def test_several_evaluations_are_rows_by_name_and_bounds_stand_last():
+    text = evaluation_table({"ceiling": bound(0.75, "the true point asked"), "a": evaluation(), "b": evaluation(-0.6)})
+    assert text.splitlines()[1:5] == [
+        "method            AOC ↑          VOC ↑",
+        "a         0.552 ± 0.012  0.616 ± 0.013",
+        "b        -0.048 ± 0.012  0.016 ± 0.013",
+        "ceiling           0.750          0.750",
     ]
     assert text.count("MMD (maximum mean discrepancy): gamma 1") == 1
 
@@ -69,3 +93,12 @@ def test_a_test_that_was_not_run_has_no_table():
     del result["alignment"]
     assert "Alignment" not in evaluation_table(result)
     assert "Ordinality" in evaluation_table(result)
+
+
+def test_prompts_by_other_hands_have_a_table_with_what_is_lost_to_them():
+    found = evaluation()
+    found["word_norms"] = {key: seeds(0.4, 0.012, "rated words", 0.15) for key in ("aoc", "voc")}
+    lines = evaluation_table(found).split("\n\n")[1].splitlines()
+    assert " ".join(lines[1].split()) == "method AOC ↑ VOC ↑ AOC lost VOC lost"
+    assert " ".join(lines[2].split()) == "evaluation 0.400 ± 0.012 0.400 ± 0.012 0.152 ± 0.000 0.216 ± 0.001"
+    assert " ".join(lines[3].split()) == "chance 0.000 0.000 0.000 0.000"

@@ -13,7 +13,6 @@ from cache.captions import Prompt
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.data.captions.word_norms import word_lists
 from pipeline.evaluation.ordinality import ordinality
-from pipeline.evaluation.word_norms import ordinality_word_norms
 from tests.data.captions.test_word_norms import made_up, norms_file, prompts_of
 from tests.planted import plant
 
@@ -51,7 +50,7 @@ def by_hand(
 
 def test_taus_are_those_of_a_plain_loop() -> None:
     speech, labels, prompts, vectors = planted()
-    result = ordinality_word_norms(speech, labels, prompts=prompts, vectors=vectors, lists=30)
+    result = ordinality(speech, labels, prompts=prompts, vectors=vectors, lists=30)
     for name, axis in (("aoc", "arousal"), ("voc", "valence")):
         taus = by_hand(speech, labels, prompts, vectors, axis, 30)
         assert result[name]["taus"] == pytest.approx(taus)
@@ -63,20 +62,21 @@ def test_taus_are_those_of_a_plain_loop() -> None:
 
 def test_heads_that_know_the_plane_find_its_order_and_random_ones_do_not() -> None:
     speech, labels, prompts, vectors = planted(noise=0.1, count=400)
-    good = ordinality_word_norms(speech, labels, prompts=prompts, vectors=vectors)
+    good = ordinality(speech, labels, prompts=prompts, vectors=vectors)
     assert min(good[name]["mean"] for name in ("aoc", "voc")) > 0.5
     shuffled = labels[np.random.default_rng(1).permutation(len(labels))]
-    chance = ordinality_word_norms(speech, shuffled, prompts=prompts, vectors=vectors)
+    chance = ordinality(speech, shuffled, prompts=prompts, vectors=vectors)
     assert max(abs(chance[name]["mean"]) for name in ("aoc", "voc")) < 0.15
 
 
 def test_unlabelled_utterances_take_no_part_and_the_result_has_the_form_of_the_other_test() -> None:
     speech, labels, prompts, vectors = planted()
-    whole = ordinality_word_norms(speech, labels, prompts=prompts, vectors=vectors, lists=14)
+    whole = ordinality(speech, labels, prompts=prompts, vectors=vectors, lists=14)
     more = torch.cat([vectors[:5], speech])  # the prompts' own vectors would be the nearest
     blank = np.concatenate([np.full((5, 2), np.nan), labels])
-    assert ordinality_word_norms(more, blank, prompts=prompts, vectors=vectors, lists=14) == whole
-    grid = prompts_of(np.array([(0.5 * v, 0.5 * a) for v in range(1, 15) for a in range(1, 15)]))
+    assert ordinality(more, blank, prompts=prompts, vectors=vectors, lists=14) == whole
+    points = np.array([(0.5 * v, 0.5 * a) for v in range(1, 15) for a in range(1, 15)])
+    grid = [prompt._replace(style="dimensional") for prompt in prompts_of(points)]
     other = ordinality(
         speech, labels, prompts=grid, vectors=unit(np.random.default_rng(0).normal(size=(196, 16))), lists=14
     )
@@ -87,16 +87,19 @@ def test_words_on_the_grid_give_the_paper_s_test() -> None:
     speech, labels, _, _ = planted()
     points = np.array([(0.5 * v, 0.5 * a) for v in range(1, 15) for a in range(1, 15)])
     grid, vectors = prompts_of(points), unit(np.random.default_rng(0).normal(size=(196, 16)))
-    ours = ordinality_word_norms(speech, labels, prompts=grid, vectors=vectors, lists=14)
-    paper = ordinality(speech, labels, prompts=grid, vectors=vectors, lists=14)
+    ours = ordinality(speech, labels, prompts=grid, vectors=vectors, lists=14)
+    grammar = [prompt._replace(style="dimensional") for prompt in grid]
+    paper = ordinality(speech, labels, prompts=grammar, vectors=vectors, lists=14)
     for name in ("aoc", "voc"):
         assert ours[name]["taus"] == paper[name]["taus"]
+        assert "as people rated them" in ours[name]["convention"]
+        assert "as people rated them" not in paper[name]["convention"]
 
 
 def test_one_value_retrieved_counts_as_zero_and_is_counted() -> None:
     speech, labels, prompts, vectors = planted()
     labels[:, 0] = 4
-    result = ordinality_word_norms(speech, labels, prompts=prompts, vectors=vectors, lists=14)
+    result = ordinality(speech, labels, prompts=prompts, vectors=vectors, lists=14)
     assert result["voc"]["undefined"] == 14
     assert result["voc"]["taus"] == [0.0] * 14
     assert result["aoc"]["undefined"] == 0
@@ -105,9 +108,9 @@ def test_one_value_retrieved_counts_as_zero_and_is_counted() -> None:
 def test_few_utterances_and_vectors_that_are_not_finite_are_refused() -> None:
     speech, labels, prompts, vectors = planted()
     with pytest.raises(UsageError, match="13 utterances with valence and arousal"):
-        ordinality_word_norms(speech[:13], labels[:13], prompts=prompts, vectors=vectors)
+        ordinality(speech[:13], labels[:13], prompts=prompts, vectors=vectors)
     with pytest.raises(EmotionRankError, match="not finite"):
-        ordinality_word_norms(speech, labels, prompts=prompts, vectors=vectors * float("nan"))
+        ordinality(speech, labels, prompts=prompts, vectors=vectors * float("nan"))
 
 
 def test_planted_stores_with_rated_words_can_be_asked_by_them(tmp_path: Path) -> None:
@@ -129,5 +132,5 @@ def test_planted_stores_with_rated_words_can_be_asked_by_them(tmp_path: Path) ->
     speech = point_of(stores.speech("train"), labels[:600], stores.speech("test"))
     points = np.array([prompt[2:4] for prompt in grammar])
     vectors = point_of(stores.text.read(known)[0], points, stores.text.read(rows)[0])
-    result = ordinality_word_norms(speech, labels[600:], prompts=prompts, vectors=vectors, lists=28)
+    result = ordinality(speech, labels[600:], prompts=prompts, vectors=vectors, lists=28)
     assert min(result[name]["mean"] for name in ("aoc", "voc")) > 0.3

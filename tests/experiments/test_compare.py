@@ -13,6 +13,7 @@ from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
+from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.experiments.compare import compare
 from pipeline.objectives.base import objective_of
@@ -55,6 +56,20 @@ def test_all_ten_methods_are_compared_in_both_tables_and_on_another_corpus(all_s
         assert found["zero_shot"][0]["n"] == 56  # of 64 utterances, an eighth has no emotion
     for suffix in ("md", "tex", "csv", "json"):
         assert (tmp_path / f"comparison.{suffix}").stat().st_size > 500
+    tables = result["tables"]
+    assert list(tables) == ["ordinality", "alignment", "recognition", "recognition_1"]  # no prompts of other hands here
+    for name, table in tables.items():
+        bounds = [row for row in table["rows"] if row in BOUNDS]
+        assert list(table["rows"])[-len(bounds) :] == bounds or not bounds
+        assert ("chance" in bounds) == (name != "alignment")
+        assert not any(table["rows"][row][key]["best"] for row in bounds for key in table["rows"][row])
+    assert list(result["references"]) == list(BOUNDS)
+    assert result["references"].keys() <= tables["ordinality"]["rows"].keys()
+    assert list(tables["recognition"]["rows"])[-2:] == ["ceiling", "chance"]  # labels know themselves
+    assert (
+        tables["recognition_1"]["rows"]["chance"]["uar"]["mean"]
+        == result["methods"]["supcon"]["zero_shot"][0]["chance"]
+    )
     heads = {name: (tmp_path / name / "heads.safetensors").stat().st_mtime_ns for name in TEN}
     evaluations = {name: (tmp_path / name / "evaluation.json").stat().st_mtime_ns for name in TEN}
     (tmp_path / "supcon" / "evaluation.json").unlink()
@@ -64,7 +79,8 @@ def test_all_ten_methods_are_compared_in_both_tables_and_on_another_corpus(all_s
     changed = {name for name in TEN if evaluations[name] != (tmp_path / name / "evaluation.json").stat().st_mtime_ns}
     assert changed == {"supcon"}
     other, _ = compare(all_styles, **arguments | {"evaluation": [*EVALUATION[:1], "lists=7"], "methods": ["supcon"]})
-    assert len(other["methods"]["supcon"]["ordinality"]["aoc"]["taus"]) == 2 * 7
+    seeds = other["methods"]["supcon"]["seeds"]
+    assert [len(seed["ordinality"]["aoc"]["taus"]) for seed in seeds.values()] == [7, 7]
 
 
 def test_methods_that_the_stores_cannot_serve_are_left_out_or_refused_by_name(tmp_path: Path) -> None:
@@ -73,6 +89,12 @@ def test_methods_that_the_stores_cannot_serve_are_left_out_or_refused_by_name(tm
     assert result["methods"].keys() == {"emotionrankclap", "clap_sce", "supcon", "ridge_own_captions"}
     with pytest.raises(UsageError, match="paraclap: stores without captions of style acoustic"):
         compare(stores, methods=["paraclap"], out=tmp_path, seeds=1)
+
+
+def test_a_method_may_not_go_by_the_name_of_a_bound(all_styles: Path, tmp_path: Path) -> None:
+    (tmp_path / "ceiling.yaml").write_text("method: emotionrankclap\n")
+    with pytest.raises(UsageError, match="ceiling: the name of a reference row"):
+        compare(all_styles, methods=[str(tmp_path / "ceiling.yaml")], out=tmp_path / "out", seeds=1)
 
 
 def test_zero_shot_figures_are_those_of_the_nearest_prompt(all_styles: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Recognition in folds: each utterance is predicted once, by heads whose training never saw it."""
+"""Folds that give recognition alone: each utterance is predicted once, by heads whose training never saw it."""
 
 from __future__ import annotations
 
@@ -105,53 +105,81 @@ def test_five_sessions_are_left_out_in_turn_and_pooled_figures_are_scikit_learns
     iemocap: Path, crossed: tuple[Path, dict[str, Any]]
 ) -> None:
     out, result = crossed
-    stores, found = open_stores(iemocap), result["methods"][METHOD]
-    manifest = stores.manifest
+    stores, method = open_stores(iemocap), result["methods"][METHOD]
+    manifest, found = stores.manifest, method["recognition"]
     assert found["classes"] == FOUR
-    assert list(found["folds"]) == SESSIONS == sorted(path.name for path in (out / METHOD).iterdir())
-    pooled, means, total = [], [], np.zeros((4, 4), dtype=int)
+    assert list(method["folds"]) == list(result["folds"]) == SESSIONS
+    assert sorted(path.name for path in (out / METHOD).iterdir()) == SESSIONS
+    pooled, of_folds, total = [], [], np.zeros((4, 4), dtype=int)
     for seed in ("0", "1"):
         truth, said, per_fold = [], [], []
         for session in SESSIONS:
             rows = np.array([row for row, name in enumerate(manifest.id) if name.startswith(session)])
             right = [FOUR.index(manifest.emotion[row]) for row in rows]
             guess = predicted(stores, out / METHOD / session / "seeds" / seed / "heads.safetensors", rows)
-            assert found["seeds"][seed]["folds"][session]["n"] == found["folds"][session]["n"] == len(rows)
+            fold = method["folds"][session]["recognition"]
+            assert fold["n"] == result["folds"][session]["test"] == len(rows)
             per_fold.append((accuracy_score(right, guess), balanced_accuracy_score(right, guess)))
+            assert [fold[name]["seed_values"][int(seed)] for name in ("war", "uar")] == pytest.approx(per_fold[-1])
             truth, said = truth + right, said + guess
         assert len(truth) == len(manifest) == found["n"]  # every utterance once
         assert found["left_out"] == 0
         pooled.append((accuracy_score(truth, said), balanced_accuracy_score(truth, said)))
-        means.append(np.mean(per_fold, axis=0))
+        of_folds.append(per_fold)
         total += confusion_matrix(truth, said, labels=range(4))
-    for name, place in (("war", 0), ("uar", 1)):
-        for key, values in (("pooled", pooled), ("mean_over_folds", means)):
-            of = [value[place] for value in values]
-            assert found[key][name]["mean"] == pytest.approx(np.mean(of), abs=1e-12)
-            assert found[key][name]["std"] == pytest.approx(np.std(of, ddof=1), abs=1e-12)
+    values = np.array(of_folds)  # (seeds, folds, measures)
+    for place, name in enumerate(("war", "uar")):
+        of = [each[place] for each in pooled]
+        assert found["pooled"][name]["mean"] == pytest.approx(np.mean(of), abs=1e-12)
+        assert found["pooled"][name]["seed_std"] == pytest.approx(np.std(of, ddof=1), abs=1e-12)
+        over = values[:, :, place]
+        assert found[name]["mean"] == pytest.approx(over.mean(), abs=1e-12)
+        assert found[name]["seed_std"] == pytest.approx(over.mean(1).std(ddof=1), abs=1e-12)
+        assert found[name]["fold_std"] == pytest.approx(over.mean(0).std(ddof=1), abs=1e-12)
+        assert found[name]["low"] < found[name]["mean"] < found[name]["high"]
     assert found["confusion"] == total.tolist()
     assert found["chance"] == 0.25
     assert found["majority"] == pytest.approx(max(map(manifest.emotion.count, FOUR)) / len(manifest))
     assert found["pooled"]["uar"]["mean"] > 0.3
-    assert found["pooled"]["war"]["mean"] != pytest.approx(found["mean_over_folds"]["war"]["mean"], abs=1e-6)
+    assert found["pooled"]["war"]["mean"] != pytest.approx(found["war"]["mean"], abs=1e-6)
 
 
 def test_the_report_names_every_convention(crossed: tuple[Path, dict[str, Any]]) -> None:
     out, result = crossed
     text = (out / "cross_validation.md").read_text()
     for words in (
+        "| method | WAR ↑ | UAR ↑ | WAR, pooled ↑ | UAR, pooled ↑ |",
         f"| {METHOD} |",
-        "| chance | 0.250 | 0.250 | 0.250 | 0.250 |",
-        "Ses01: Ses02",
-        "Ses05: Ses01",
+        "UAR 0.250",
+        "5 folds, one session left out at a time",
+        "the fold after it (after the last the first), its development set",
         "this person is feeling {emotion}.",
         "confusions of 5 summed",
-        "mean ± std over 2 seeds",
-        f"n = {result['utterances']} utterances, each tested once",
+        "mean ± std over 5 folds of each fold's mean over seeds (std over 2 seeds of each seed's mean over folds)",
+        "not tested over seeds below 5" if len(result["methods"]) > 1 else "bold: best mean",
+        f"n = {result['utterances']} utterances, each is tested once",
         "| angry | happy | neutral | sad |",
+        "| **Ses03** |",
     ):
         assert words in text
     assert json.loads((out / "cross_validation.json").read_text()) == result
+
+
+def test_stores_without_the_grammars_texts_give_recognition_alone_and_say_why_and_what_to_do(
+    iemocap: Path, crossed: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = crossed[1]
+    assert list(result["tables"]) == ["recognition"]
+    assert not {"ordinality", "word_norms", "alignment"} & result["methods"][METHOD].keys()
+    assert result["settings"] is None
+    assert any("recognition alone" in note and "captions.grid" in note for note in result["notes"])
+    shutil.copytree(crossed[0], tmp_path / "out")
+    options = {"folds": "session", "methods": [METHOD], "seeds": 2, "overrides": SHORT, "device": "cpu"}
+    cross_validate(iemocap, out=tmp_path / "out", evaluation=["trials=2"], **options)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "recognition alone" in line]
+    assert "not among the texts; expected every training sentence (captions.grid)" in warning
+    assert "Run extract-features again with both" in warning
+    assert not list((tmp_path / "out").rglob("evaluation.json"))
 
 
 def test_doing_it_again_trains_nothing_and_a_lost_fold_is_trained_again_alone(
@@ -175,8 +203,14 @@ def test_fewer_seeds_than_trained_are_reported_alone(
 ) -> None:
     shutil.copytree(crossed[0], tmp_path / "out")
     found = command(iemocap, METHOD, "--out", tmp_path / "out", "--folds", "session", "--seeds", "1")
-    assert found["methods"][METHOD]["seeds"].keys() == {"0"}
-    assert found["methods"][METHOD]["seeds"]["0"] == crossed[1]["methods"][METHOD]["seeds"]["0"]
+    one, two = (result["methods"][METHOD] for result in (found, crossed[1]))
+    assert one["seeds"] == [0]
+    for name in ("war", "uar"):
+        assert one["recognition"][name]["seed_values"] == two["recognition"][name]["seed_values"][:1]
+        assert (
+            one["recognition"]["pooled"][name]["seed_values"] == two["recognition"]["pooled"][name]["seed_values"][:1]
+        )
+    assert np.sum(one["recognition"]["confusion"]) == one["recognition"]["n"]
 
 
 def test_no_test_row_is_read_before_its_folds_training_has_ended(
@@ -221,8 +255,8 @@ def test_other_vectors_and_labels_of_the_test_rows_leave_a_folds_heads_the_same_
     one, two = (folder / METHOD for folder in (crossed[0], tmp_path / "out"))
     assert files(one / "Ses01") == files(two / "Ses01")
     assert files(one / "Ses02") != files(two / "Ses02")  # which trains on them
-    was = crossed[1]["methods"][METHOD]["seeds"]["0"]["folds"]["Ses01"]
-    assert other["methods"][METHOD]["seeds"]["0"]["folds"]["Ses01"]["confusion"] != was["confusion"]
+    now, was = (each["methods"][METHOD]["folds"]["Ses01"]["recognition"] for each in (other, crossed[1]))
+    assert now["confusion"] != was["confusion"]
 
 
 def test_any_corpus_is_folded_by_speaker(all_styles: Path, tmp_path: Path) -> None:
@@ -230,8 +264,9 @@ def test_any_corpus_is_folded_by_speaker(all_styles: Path, tmp_path: Path) -> No
     found, manifest = command(*words), open_stores(all_styles).manifest
     folds = speaker_folds(manifest, folds=3)
     assert found["methods"].keys() == {"clap_template", METHOD}
-    for result in found["methods"].values():
-        assert list(result["folds"]) == [fold.name for fold in folds] == ["fold1", "fold2", "fold3"]
+    for method in found["methods"].values():
+        assert list(method["folds"]) == [fold.name for fold in folds] == ["fold1", "fold2", "fold3"]
+        result = method["recognition"]
         assert result["classes"] == sorted(set(manifest.emotion) - {""})
         assert result["n"] == len(manifest) - manifest.emotion.count("")
         counts = [manifest.emotion.count(name) for name in result["classes"]]
@@ -252,9 +287,13 @@ def test_a_class_that_a_fold_lacks_is_asked_for_in_it_all_the_same(all_styles: P
     found, _ = cross_validate(
         stores, out=tmp_path, folds=3, methods=["clap_template"], seeds=1, overrides=SHORT, device="cpu"
     )
-    result = found["methods"]["clap_template"]
-    folds = result["seeds"]["0"]["folds"]
-    assert sorted(fold["per_class_recall"]["happy"] is None for fold in folds.values()) == [False, True, True]
+    result = found["methods"]["clap_template"]["recognition"]
+    folds = {name: fold["recognition"] for name, fold in found["methods"]["clap_template"]["folds"].items()}
+    happy = [np.sum(fold["confusion"], axis=1)[2] for fold in folds.values()]
+    assert sorted(count > 0 for count in happy) == [False, False, True]
+    for fold, count in zip(folds.values(), happy, strict=True):  # UAR is of the classes that are there
+        recall = np.diag(fold["confusion"]) / np.maximum(1, np.sum(fold["confusion"], axis=1))
+        assert fold["uar"]["mean"] == pytest.approx(recall.sum() / (4 if count else 3))
     assert result["classes"] == ["angry", "calm", "happy", "sad"]
     assert np.sum([fold["confusion"] for fold in folds.values()], axis=0).tolist() == result["confusion"]
 
@@ -266,7 +305,7 @@ def test_utterances_that_could_not_be_encoded_are_counted_apart(iemocap: Path, t
     found, text = cross_validate(
         tmp_path / "stores", out=tmp_path, folds="session", methods=[METHOD], seeds=1, overrides=SHORT, device="cpu"
     )
-    assert found["methods"][METHOD]["n"] == found["utterances"] - 1
+    assert found["methods"][METHOD]["recognition"]["n"] == found["utterances"] - 1
     assert "left out: 1 not done" in text
 
 
@@ -293,11 +332,11 @@ def test_what_cannot_be_folded_is_refused_in_one_line_before_any_training(
     iemocap: Path, all_styles: Path, tmp_path: Path
 ) -> None:
     out = ("--out", tmp_path / "out")
-    assert "--folds: given with -e and --zero-shot" in refused(
-        iemocap, "--folds", "session", "-e", "lists=3", "--zero-shot", iemocap, *out
+    assert "split dev: given with folds; expected none: a fold has its own" in refused(
+        iemocap, "--folds", "session", "-e", "split=dev", *out
     )
-    for wrong in ("sessions", "-1", "0", "2.5", ""):
-        assert "expected session, or a number of folds" in refused(iemocap, f"--folds={wrong}", *out)
+    for wrong in ("sessions", "speakers", "-1", "0", "2.5", ""):
+        assert "expected session, speaker, or a number of folds" in refused(iemocap, f"--folds={wrong}", *out)
     assert "2 folds; expected at least 3" in refused(iemocap, "--folds", "2", *out)
     assert "utterances without a session" in refused(all_styles, "--folds", "session", *out)
     assert "5 speakers; expected 6 or more" in refused(all_styles, "--folds", "6", *out)

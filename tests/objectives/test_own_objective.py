@@ -329,7 +329,7 @@ def test_comparing_names_the_method_of_ones_own_by_its_file(small: Path, tmp_pat
         small, methods=[str(method), "clap_sce"], seeds=1, overrides=SETTINGS,
         evaluation=["trials=2", "lists=14", "projections=2", "pairs=8"], out=tmp_path / "c",
     )  # fmt: skip
-    ours, theirs = (result["methods"][name]["ordinality"]["aoc"]["taus"] for name in ("ours", "clap_sce"))
+    ours, theirs = (result["methods"][name]["seeds"]["0"]["ordinality"]["aoc"]["taus"] for name in ("ours", "clap_sce"))
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert "| ours |" in text
 

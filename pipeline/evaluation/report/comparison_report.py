@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from cache.disk import translate_os_errors, writer_lock
 from cache.fingerprint import leaves
 from cache.stores import Stores, open_stores
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
+from pipeline.evaluation.fold_tables import fold_tables
+from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.figures import confusion, measures
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, write_page
 from pipeline.evaluation.tables import Results
@@ -24,7 +25,12 @@ from pipeline.training.run_folder import open_run
 log = logging.getLogger(__name__)
 
 Facts = Iterator[tuple[str, object]]
-FOLDS_FIGURES = ("measures_recognition", "measures_folds", "confusion")
+_HEADINGS = {
+    "ordinality": "Ordinality",
+    "word_norms": "Ordinality by prompts of other hands",
+    "alignment": "Alignment",
+    "recognition": "Recognition of the split",
+}
 
 
 def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
@@ -43,37 +49,33 @@ def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Store
         file.stem for pattern in ("measures_*", "confusion_*") for file in path.with_suffix("").glob(f"{pattern}.csv")
     ]
     with translate_os_errors(path.parent), writer_lock(path.parent):
-        write_page("Comparison of methods", subtitle, list(_sections(results, opened)), path, names)
+        write_page("Comparison of methods", subtitle, list(_sections(summary, opened)), path, names)
     log.info(f"report: {path}")
     return path
 
 
-def _sections(results: Results, stores: Stores) -> Iterator[Section]:
-    for table in comparison_tables(results).tables:
-        yield Section(table.name.capitalize(), table_html(table), [measures(table)])
-    recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
-    if recognised:
-        title = "Zero-shot recognition of the split"
-        yield Section("Confusions", figures=[confusion("confusion_0", title, recognised)])
-    other_corpora: dict[str, dict[str, Any]] = {}
-    for method, result in results.items():
-        for number, found in enumerate(result["zero_shot"], start=1):
-            corpus = f"{number}. {found['stores']}, {found['split']} utterances"
-            other_corpora.setdefault(corpus, {})[method] = found
-    for number, (corpus, recognised) in enumerate(other_corpora.items(), start=1):
-        title = f"Zero-shot recognition on another corpus: {corpus}"
-        matrices = confusion(f"confusion_{number}", f"Confusions on {corpus}", recognised)
-        section = _recognition_section(f"recognition_{number}", title, recognised)
-        yield replace(section, figures=[*section.figures, matrices])
+def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
+    """A table, its figure, and the confusions where it is of recognition; then the paper's figures, and the foot."""
+    rows = {**summary["methods"], **summary["references"]}
+    for table in comparison_tables(rows).tables:
+        figures = [measures(table)]
+        if table.name == "recognition":
+            of_split = {name: result[table.name] for name, result in rows.items() if table.name in result}
+            figures += _confusions("confusion_0", "Confusions on the split", of_split)
+        elif table.name not in _HEADINGS:
+            corpora = {name: result["zero_shot"] for name, result in rows.items() if result.get("zero_shot")}
+            number = int(table.name.removeprefix("recognition_"))
+            of_corpus = {name: found[number - 1] for name, found in corpora.items() if len(found) >= number}
+            figures += _confusions(f"confusion_{number}", f"Confusions on another corpus, number {number}", of_corpus)
+        yield Section(_HEADINGS.get(table.name, table.title), table_html(table), figures)
     yield Section("The paper's figures", "\n".join(map(table_html, paper_tables().tables)))
-    yield Section("Conventions and fingerprints", facts_html(_facts(results, stores)))
+    yield Section("Conventions and fingerprints", facts_html(_facts(summary["methods"], stores)))
 
 
-def _recognition_section(name: str, title: str, results: Results) -> Section:
-    """A table and a figure of `results[method]`, what `zero_shot` returned."""
-    (table,) = comparison_tables({method: {"recognition": result} for method, result in results.items()}).tables
-    named = replace(table, name=name, title=title)
-    return Section(title, table_html(named), [measures(named)])
+def _confusions(name: str, title: str, results: Results) -> list[Figure]:
+    """Of those that have one: chance has none."""
+    confused = {method: result for method, result in results.items() if "confusion" in result}
+    return [confusion(name, title, confused)] if confused else []
 
 
 def _facts(results: Results, stores: Stores) -> Facts:
@@ -89,32 +91,34 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
 
         folds_report("runs/folds", summary, "stores/iemocap")
 
-    `stores` are those that were recognised. Raises StoreLocked while another process writes to `out`.
+    `stores` are those that were cut into folds. Raises StoreLocked while another process writes to `out`.
     """
     path, results = Path(out) / "report.html", summary["methods"]
     opened = stores if isinstance(stores, Stores) else open_stores(stores)
-    sections = []
-    for key, name, title in (
-        ("pooled", "recognition", "confusions of the folds summed"),
-        ("mean_over_folds", "folds", "mean over folds"),
-    ):
-        found = {method: {**result[key], "convention": result["convention"]} for method, result in results.items()}
-        title = f"Zero-shot recognition, higher is better: {title}"
-        sections.append(_recognition_section(name, title, found))
-    pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in results.items()}
-    matrices = confusion("confusion", "Recognition of every utterance by its fold", pooled)
-    foot = notes_list(summary["notes"]) + facts_html(_facts_of_folds(path.parent, results, opened))
-    sections += [Section("Confusions", figures=[matrices]), Section("Conventions and fingerprints", foot)]
-    subtitle = f"{len(results)} methods, {summary['utterances']} utterances; {summary['stores']}"
+    sections = [
+        Section(table.title.partition(":")[0], table_html(table), [measures(table)]) for table in fold_tables(summary)
+    ]
+    recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
+    if recognised:
+        pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in recognised.items()}
+        matrices = confusion("confusion", "Recognition of every utterance by its fold", pooled)
+        sections.append(Section("Confusions", figures=[matrices]))
+    foot = notes_list(summary["notes"]) + facts_html(_facts_of_folds(path.parent, summary, opened))
+    sections.append(Section("Conventions and fingerprints", foot))
+    subtitle = f"{len(results)} methods, {summary['utterances']} utterances, {len(summary['folds'])} folds"
     with translate_os_errors(path.parent), writer_lock(path.parent):
-        write_page("Zero-shot recognition in folds", subtitle, sections, path, FOLDS_FIGURES)
+        # folds without recognition, or of fewer corpora, leave no figure of earlier ones behind
+        names = [file.stem for name in ("measures_*", "confusion") for file in path.with_suffix("").glob(f"{name}.csv")]
+        write_page("Methods in folds", f"{subtitle}; {summary['stores']}", sections, path, names)
     log.info(f"report: {path}")
     return path
 
 
-def _facts_of_folds(out: Path, results: Results, stores: Stores) -> Facts:
+def _facts_of_folds(out: Path, summary: Mapping[str, Any], stores: Stores) -> Facts:
     yield "stores", stores.folder
     yield from leaves(stores.fingerprint(), "fingerprint.")
-    for method, result in results.items():
+    if summary["settings"]:
+        yield from leaves(summary["settings"], "evaluation.")
+    for method, result in summary["methods"].items():
         first = open_run(out / method / next(iter(result["folds"])))  # all folds of a method are trained alike
         yield from leaves(first.config.model_dump(mode="json"), f"{method}: training.")

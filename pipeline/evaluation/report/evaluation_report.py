@@ -7,7 +7,7 @@ evaluation_report(run, result)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cache.stores import Stores
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
+from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.report import curves
 from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.figures import KENDALL_TAU, RETRIEVAL, confusion, kendall_tau_histograms, retrieval
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
 EVALUATION_FIGURES = (curves.CURVES, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
+_KINDS = {"ordinality": ", the caption grammar's prompts", "word_norms": ", rated words", "alignment": ""}
 _FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 
@@ -52,6 +54,7 @@ class _Evaluation:
     run: Run
     stores: Stores
     result: Mapping[str, Any]
+    references: Mapping[str, Mapping[str, Any]]
     pairs: CachedPairs
     device: torch.device
 
@@ -61,21 +64,25 @@ def evaluation_report(
     result: Mapping[str, Any],
     *,
     stores: Stores | str | Path | None = None,
+    references: Mapping[str, Mapping[str, Any]] | None = None,
     device: str = "auto",
 ) -> Path:
     """Write what `evaluate` returned for `run` as RUN/report.html; returns its path.
 
         evaluation_report("runs/erc", evaluate("runs/erc"))
 
-    Embeddings are computed again from `stores` (those of the run, when none are named). A part whose files are corrupt
-    is left out, and the page and a line say so. Raises as `evaluate` does.
+    Embeddings are computed again from `stores` (those of the run, when none are named), and so are the rows of
+    `references` unless what `references_beside` returned is given. A part whose files are corrupt is left out, and the
+    page and a line say so. Raises as `evaluate` does.
     """
     run = run if isinstance(run, Run) else open_run(run)
     path = run.folder / "report.html"
     with translate_os_errors(run.folder), writer_lock(run.folder):
         opened, chosen = run.stores(stores), pick_device(device)
         pairs = cached_pairs(opened, result["split"], style=result["settings"]["style"], device=chosen)
-        sections = list(_sections(_Evaluation(run, opened, result, pairs, chosen)))
+        if references is None:
+            references = references_beside(dict(result), opened, device=device)
+        sections = list(_sections(_Evaluation(run, opened, result, references, pairs, chosen)))
         seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(result['seeds'])}"
         subtitle = f"{result['utterances']} utterances of split {result['split']}, {seeds}; {result['run']}"
         names = (*EVALUATION_FIGURES, *_FORMER_FIGURES)
@@ -86,7 +93,8 @@ def evaluation_report(
 
 def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     seeds = evaluation.result["seeds"]
-    yield Section("Figures", _tables(evaluation.result))
+    yield Section("Figures", _tables(evaluation.result, evaluation.references))
+    yield Section("Spreads", table_html(_Spreads(evaluation.result)))
     yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)
     prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
@@ -98,14 +106,49 @@ def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     yield Section("Conventions and fingerprints", _conventions(evaluation) + facts_html(_facts(evaluation)))
 
 
-def _tables(result: Mapping[str, Any]) -> str:
-    """Both tables: a row for all seeds together, then one for each; the conventions of the first stand below."""
+def _tables(result: Mapping[str, Any], references: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every table: a row for all seeds together, one for each, the bounds; the conventions of the first stand below."""
     together = "all seeds" if len(result["seeds"]) > 1 else result["method"]
     rows = {together: result}
     if len(result["seeds"]) > 1:
         rows |= {f"seed {seed}": found for seed, found in result["seeds"].items()}
-    notes = {table.name: table.notes for table in evaluation_tables({together: result})}
-    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in evaluation_tables(rows))
+    notes = {table.name: table.notes for table in evaluation_tables({together: result, **references})}
+    tables = evaluation_tables({**rows, **references})
+    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in tables)
+
+
+@dataclass(frozen=True)
+class _Spreads:
+    """Every measure of an evaluation with each of its spreads; an `evaluation.table_formats.Listing`."""
+
+    result: Mapping[str, Any]
+    name: str = "spreads"
+    title: str = "Every measure, and how far it moves with the seed, the list or trial, and the test speakers"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the spreads are of, and what the grammar's prompts are worth beside the rated words."""
+        notes = ["of seeds and speakers a difference may be claimed; lists and trials share their utterances"]
+        if "word_norms" in self.result:
+            for axis in ("aoc", "voc"):
+                lost = self.result["ordinality"][axis]["mean"] - self.result["word_norms"][axis]["mean"]
+                notes.append(f"{axis.upper()} by the caption grammar's prompts less that by rated words: {lost:+.3f}")
+        return notes
+
+    def headers(self) -> list[str]:
+        return ["measure", "mean", "std over seeds", "std over lists or trials", "95 % over speakers", "speakers"]
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        """A row a measure, its mean in `bold`; `-` where there is no interval."""
+        rows = []
+        for test, kind in _KINDS.items():
+            for name, entry in self.result.get(test, {}).items():
+                if isinstance(entry, Mapping):
+                    mean, *stds = (f"{entry[key]:.4f}" for key in ("mean", "std", "list_std"))
+                    found = entry.get("speakers")
+                    interval = [f"{found['low']:.4f} to {found['high']:.4f}", str(found["n"])] if found else ["-", "-"]
+                    rows.append([f"{name.replace('_', ' ')}{kind}", bold(mean), *stds, *interval])
+        return rows
 
 
 def _shared_space(evaluation: _Evaluation) -> Section:
@@ -126,14 +169,14 @@ def _shared_space(evaluation: _Evaluation) -> Section:
 
 def _recognition(evaluation: _Evaluation) -> Figure:
     split, method = evaluation.result["split"], evaluation.result["method"]
-    recognised = zero_shot(evaluation.run, evaluation.stores, split=split, device=str(evaluation.device))
-    return confusion(CONFUSION, "Zero-shot recognition", {method: recognised})
+    found = zero_shot(evaluation.run, evaluation.stores, split=split, bootstrap=0, device=str(evaluation.device))
+    return confusion(CONFUSION, "Zero-shot recognition", {method: found})
 
 
 def _conventions(evaluation: _Evaluation) -> str:
     best = evaluation.run.about["best_seed"]
     notes = [
-        "mean ± std over the lists or trials of all seeds; a seed's row over its own",
+        "all seeds: mean ± std over seeds; a seed's row: mean ± std over its own lists or trials",
         f"projection and retrieval: the heads of seed {best}, of the lowest development loss",
     ]
     return notes_list([*notes, *evaluation.pairs.notes])

@@ -12,54 +12,87 @@ from torch import Tensor
 
 from cache.captions import Prompt
 from cache.pairs import CachedPairs
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Table
+from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
 from pipeline.evaluation.report.page import label
-from pipeline.evaluation.tables import MARK, Cell, Table
 from pipeline.training.heads import Heads
 
+PANELS_ABREAST = 4
+_SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
 
-def measures(table: Table) -> Figure:
-    """A panel for each measure of `table`: a dot for each method, with its standard deviation."""
+
+def measures(table: Table | FoldTable) -> Figure:
+    """A panel for each measure of `table`: a dot for each method, with its intervals over seeds and on other speech."""
+    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
+    across = min(PANELS_ABREAST, len(table.columns))
+    down = ceil(len(table.columns) / across)
 
     def draw(figure: Any) -> None:
-        panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
-        for axes, column in zip(panels, table.columns, strict=True):
-            for y, row in enumerate(table.rows.values()):
+        grid = figure.subplots(down, across, sharey=True, squeeze=False)
+        for axes in grid.flat[len(table.columns) :]:
+            axes.set_visible(False)
+        for axes, column in zip(grid.flat, table.columns, strict=False):
+            for y, (name, row) in enumerate(rows.items()):
                 if column.key in row:
-                    _dot(axes, y, row[column.key])
+                    _dot(axes, y, row[column.key], is_bound=name in BOUNDS)
             axes.set_title(column.header)
-            axes.set_xlabel({"higher": "higher is better →", "lower": "← lower is better"}[column.better])
-        panels[0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
-        panels[0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
+            axes.set_xlabel(_SIDES[column.better])
+        grid[0, 0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
+        grid[0, 0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
 
-    cells = [(method, key, cell) for method, row in table.rows.items() for key, cell in row.items()]
-    tested = any(cell.worse for _, _, cell in cells)
-    fields = ("mean", "std", "seed_std", "best", "worse", "p_corrected")
+    cells = [(method, key, cell) for method, row in rows.items() for key, cell in row.items()]
+    elsewhere = (
+        "are 95 % intervals of the mean over folds (corrected resampled t): of other speech, other trainings"
+        if isinstance(table, FoldTable)
+        else "hold 95 % of the resamples of speakers: other speech, these trainings"
+    )
+    parts = [
+        "Lines with caps are Student's 95 % intervals of the mean over seeds: of other trainings, on this test set.",
+        f"Broad pale lines {elsewhere}; methods find the same speakers hard, so where these lines overlap they may "
+        "still differ."
+        if any(cell.elsewhere for _, _, cell in cells)
+        else "",
+        "A star is the best mean of the methods." if any(cell.best for _, _, cell in cells) else "",
+        "A hollow dot is a method that the best is better than "
+        f"({MARK} other trainings on this test set, {SPEECH_MARK} other speech too)."
+        if any(cell.marks for _, _, cell in cells)
+        else "",
+        "Grey diamonds are bounds, not methods." if table.rows.keys() & set(BOUNDS) else "",
+    ]
     return Figure(
         f"measures_{table.name}",
-        "Means and standard deviations",
-        "Lines with caps are ± one standard deviation over lists or trials (recognition: over seeds), broad pale ones "
-        "± one over the seeds' means. A star is the best mean"
-        + (f"; a hollow dot and {MARK} mark a method that the best is better than." if tested else "."),
-        ("method", "measure", *fields),
-        [(method, key, *(cell.as_json()[field] for field in fields)) for method, key, cell in cells],
+        "Means and their intervals",
+        " ".join(filter(None, parts)),
+        ("method", "measure", *(FoldCell if isinstance(table, FoldTable) else Cell)(0.0).as_json()),
+        [(method, key, *cell.as_json().values()) for method, key, cell in cells],
         draw,
-        (2.2 + 2.7 * len(table.columns), 1.3 + 0.3 * len(table.rows)),
+        (2.2 + 2.7 * across, (1.3 + 0.3 * len(table.rows)) * down),
     )
 
 
-def _dot(axes: Any, y: int, cell: Cell) -> None:
-    mean, std, seed_std = (drawable(value or 0.0) for value in (cell.mean, cell.std, cell.seed_std))
-    if seed_std:
-        axes.plot([mean - seed_std, mean + seed_std], [y, y], color=SKY, linewidth=5)
-    if std:
-        axes.errorbar(mean, y, xerr=std, color=BLUE, elinewidth=1, capsize=3)
-    face = "white" if cell.worse else BLUE
+def _dot(axes: Any, y: int, cell: Cell | FoldCell, *, is_bound: bool) -> None:
+    mean = drawable(cell.mean)
+    if cell.elsewhere:
+        axes.plot(
+            [*map(drawable, cell.elsewhere)],
+            [y, y],
+            color="0.8" if is_bound else SKY,
+            linewidth=5,
+            solid_capstyle="butt",
+        )
+    if is_bound:
+        axes.plot([mean], [y], "D", markersize=5, color="0.4")
+        return
+    if cell.interval:
+        low, high = map(drawable, cell.interval)
+        axes.errorbar((low + high) / 2, y, xerr=(high - low) / 2, fmt="none", ecolor=BLUE, elinewidth=1, capsize=3)
     marker, size = ("*", 13) if cell.best else ("o", 6)
+    face = "white" if cell.marks else BLUE
     axes.plot([mean], [y], marker, markersize=size, markerfacecolor=face, markeredgecolor=BLUE)
-    if cell.worse:
-        axes.annotate(MARK, (mean, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    if cell.marks:
+        axes.annotate(cell.marks, (mean, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
 
 
 MATRICES_ABREAST = 4

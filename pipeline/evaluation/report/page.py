@@ -19,7 +19,7 @@ from cache.disk import write_text
 from cache.errors import one_line
 from pipeline.core.errors import StoreCorrupt, UsageError
 from pipeline.evaluation.report.drawing import Figure, write_figures
-from pipeline.evaluation.tables import Listing, table_latex, table_markdown
+from pipeline.evaluation.table_formats import Listing, table_latex, table_markdown
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from cache.pairs import cached_pairs
 from pipeline.core.errors import UsageError
 from pipeline.core.progress import Meter
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.tables import evaluation_table
 from pipeline.experiments.demo.corpus import render_corpus
 from pipeline.extraction.extract import extract
@@ -54,7 +55,8 @@ def run_demo(
     found = search(run, SENTENCES, split="test", top=3)
     draw_plane(run, out / "embeddings.png")
     result["search"] = dict(zip(SENTENCES, found, strict=True))
-    return result, "\n\n".join([evaluation_table({result["method"]: result}), _answers(result["search"]), _places(out)])
+    tables = evaluation_table({result["method"]: result, **references_beside(result, run.stores())})
+    return result, "\n\n".join([tables, _answers(result["search"]), _places(out)])
 
 
 def _answers(search: dict[str, list[dict[str, Any]]]) -> str:

@@ -111,7 +111,7 @@ def format_cell(value: object, decimals: int | None = None) -> str:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The best of `rows` (`rows_of`); an `evaluation.tables.Listing`."""
+    """The best of `rows` (`rows_of`); an `evaluation.table_formats.Listing`."""
 
     space: Space
     rows: Sequence[Row]

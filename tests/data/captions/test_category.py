@@ -76,7 +76,7 @@ def test_the_template_style_brings_the_class_prompts_of_all_known_categories_and
 
 def test_a_class_prompt_reads_well_and_shares_its_text_with_the_template_caption() -> None:
     prompts = {(p.template, p.emotion): p.text for p in class_prompts()}
-    assert len(prompts) == 12 * 3
+    assert len(prompts) == 12 * 8
     assert prompts["this person is feeling {emotion}.", "angry"] == "this person is feeling angry."
     assert prompts["this person is feeling {emotion}.", "disgust"] == "this person is feeling disgusted."
     assert prompts["this person is feeling {emotion}.", "contempt"] == "this person is feeling contemptuous."

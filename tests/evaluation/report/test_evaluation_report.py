@@ -33,7 +33,7 @@ def test_the_figures_data_are_those_of_the_run(run: Path) -> None:
     found = rows_of(run, "curves")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [{name: float(row[name]) for name in row} for row in found] == lines
-    taus = result_of(run)["ordinality"]["voc"]["taus"]
+    taus = [tau for seed in result_of(run)["seeds"].values() for tau in seed["ordinality"]["voc"]["taus"]]
     assert [float(row["tau"]) for row in rows_of(run, "kendall_tau") if row["test"] == "voc"] == taus
     assert len(rows_of(run, "retrieval")) == 49
     counts = [int(row["utterances"]) for row in rows_of(run, "confusion")]
@@ -42,6 +42,18 @@ def test_the_figures_data_are_those_of_the_run(run: Path) -> None:
     projected = rows_of(run, "projection")
     assert len(projected) == 4 * 40
     assert {row["panel"] for row in projected} == {"speech before", "text before", "both after"}
+
+
+def test_every_measure_stands_with_each_of_its_spreads(run: Path) -> None:
+    result = result_of(run)
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    for measures in (result["ordinality"], result["alignment"]):
+        for name, entry in measures.items():
+            if isinstance(entry, dict):
+                place = page.words.index(f"{entry['mean']:.4f}")
+                row = [words.strip() for words in page.words[place : place + 12] if words.strip()]
+                assert row[:3] == [f"{entry[key]:.4f}" for key in ("mean", "std", "list_std")], name
+                assert row[3:5] == ["-", "-"]  # no speaker is known
 
 
 def test_the_gap_is_the_distance_of_the_centroids_for_every_seed(run: Path) -> None:
@@ -119,7 +131,7 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
     assert {path.suffix for path in (copied / "report").iterdir()} == {".csv"}
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert "svg" not in page.tags
-    assert page.tags.count("table") == 3
+    assert page.tags.count("table") == 4
 
 
 @pytest.mark.parametrize("contents", ["", '{"epoch": 1}\n{"epoch": 2}\n'])

@@ -1,0 +1,208 @@
+"""What a table of methods is made of: columns of measures, rows of methods, and cells that know how they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.core.files import csv_text
+from pipeline.evaluation.significance import Better, MethodDifference, mean_interval
+from pipeline.evaluation.table_formats import table_latex, table_markdown
+
+BOUNDS = ("ceiling", "labels", "chance")  # rows that no training made: last, never bold, marked or tested
+MARK, SPEECH_MARK = "†", "‡"
+_ARROWS: dict[Better | None, str] = {"higher": " ↑", "lower": " ↓", None: ""}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure: its key in a result, its header, which direction is better, its decimals, and its name in full.
+
+    Without a better direction nothing of it is bold or tested.
+    """
+
+    key: str
+    header: str
+    better: Better | None
+    digits: int
+    full_name: str = ""
+
+    def conventions(self, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+        """A note a convention that the measure was taken with; with the names of rows where methods' differ."""
+        names: dict[str, list[str]] = {}
+        for name, row in rows.items():
+            if self.key in row:
+                names.setdefault(row[self.key].convention or "convention not given", []).append(name)
+        methods = [convention for convention, of in names.items() if not set(of) <= set(BOUNDS)]
+        legend = f"{self.header} ({self.full_name})" if self.full_name else self.header
+        return [
+            f"{legend}: {convention}" if methods == [convention] else f"{legend} of {', '.join(of)}: {convention}"
+            for convention, of in names.items()
+        ]
+
+
+@dataclass(frozen=True)
+class SpeakerSpread:
+    """The same measure on resamples of the split's n speakers: their std, and 2.5 and 97.5 % of the `draws`."""
+
+    n: int
+    std: float
+    low: float
+    high: float
+    draws: Sequence[float] = field(repr=False)
+    left_out: int = 0  # utterances of unknown speakers
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measure of one method: mean ± std over seeds, what else is known of its spread, and how it stands.
+
+    `std` is None where there is one seed. `list_std` is over the lists or trials within a seed: no error of the mean.
+    The tests are of this method less the best one: over seeds, and over seeds and speakers.
+    """
+
+    mean: float
+    std: float | None = None
+    seed_values: Sequence[float] = ()
+    list_std: float | None = None
+    speakers: SpeakerSpread | None = None
+    convention: str = ""
+    best: bool = False
+    seed_test: MethodDifference | None = None
+    speaker_test: MethodDifference | None = None
+    worse: bool = False  # another training of the best is better on this test set
+    worse_on_other_speech: bool = False
+
+    @property
+    def marks(self) -> str:
+        """† and ‡, or "" where nothing is known to be better."""
+        return MARK * self.worse + SPEECH_MARK * self.worse_on_other_speech
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's 95 % interval of the mean over seeds; None for one seed."""
+        return mean_interval(self.seed_values) if len(self.seed_values) > 1 else None
+
+    @property
+    def elsewhere(self) -> tuple[float, float] | None:
+        """95 % of the resamples of speakers: other speech, these trainings."""
+        return (self.speakers.low, self.speakers.high) if self.speakers else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The cell in full precision, the tests against the best with it (None where there is none).
+
+        `low` and `high` are `interval`, `speakers_low` and `speakers_high` 95 % of the draws; the intervals of the
+        difference from the best are of its tests over seeds and over speakers.
+        """
+        low, high = self.interval or (None, None)
+        speakers = self.speakers
+        test = self.seed_test or self.speaker_test
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "seeds": len(self.seed_values) or None,
+            "low": low,
+            "high": high,
+            "list_std": self.list_std,
+            "speakers": speakers.n if speakers else None,
+            "speakers_std": speakers.std if speakers else None,
+            "speakers_low": speakers.low if speakers else None,
+            "speakers_high": speakers.high if speakers else None,
+            "best": self.best,
+            "worse": self.worse,
+            "worse_on_other_speech": self.worse_on_other_speech,
+            "against": test.other if test else None,
+            "difference": test.difference if test else None,
+            **difference_fields("seeds", self.seed_test),
+            **difference_fields("speakers", self.speaker_test),
+        }
+
+
+def difference_fields(unit: str, test: MethodDifference | None) -> dict[str, float | None]:
+    """The interval of a difference and its p, by names that begin with the `unit` of the test."""
+    return {
+        f"{unit}_difference_low": test.low if test else None,
+        f"{unit}_difference_high": test.high if test else None,
+        f"{unit}_p": test.p if test else None,
+        f"{unit}_p_corrected": test.corrected if test else None,
+    }
+
+
+@dataclass(frozen=True)
+class ColumnTests:
+    """Every pair of methods of a column, over seeds and over speakers."""
+
+    seeds: Sequence[MethodDifference] = ()
+    speakers: Sequence[MethodDifference] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One test of all methods: `rows[method][column.key]`, absent where it was not run; `BOUNDS` come last."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: Mapping[str, Mapping[str, Cell]]
+    notes: tuple[str, ...]
+    tests: Mapping[str, ColumnTests] = field(default_factory=dict)  # by key of a column
+
+    def headers(self) -> list[str]:
+        """`method` and each measure with an arrow to its better side."""
+        return ["method", *(f"{column.header}{_ARROWS[column.better]}" for column in self.columns)]
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        """Each row's texts, the method's name first: `0.552 ± 0.012`, the best in `bold`, † and ‡ where it is worse."""
+
+        def text(column: Column, cell: Cell | None) -> str:
+            if cell is None:
+                return "-"
+            std = f" ± {cell.std:.{column.digits}f}" if cell.std is not None else ""
+            figure = f"{cell.mean:.{column.digits}f}{std}"
+            return bold(figure) if cell.best else f"{figure} {cell.marks}".rstrip()
+
+        return [
+            [name, *(text(column, row.get(column.key)) for column in self.columns)] for name, row in self.rows.items()
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"title", "rows": {method: {measure: {...}}}, "tests": {measure: {"seeds", "speakers"}}, "notes"}`."""
+        return {
+            "title": self.title,
+            "rows": {name: {key: cell.as_json() for key, cell in row.items()} for name, row in self.rows.items()},
+            "tests": {
+                key: {unit: [asdict(test) for test in tests] for unit, tests in vars(column).items()}
+                for key, column in self.tests.items()
+            },
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tables of several methods, with every convention in their notes."""
+
+    tables: tuple[Table, ...]
+
+    def markdown(self) -> str:
+        """GitHub's tables, the notes as a list below each."""
+        return "\n\n".join(map(table_markdown, self.tables)) + "\n"
+
+    def latex(self) -> str:
+        """A `table` float for each; needs `\\usepackage{booktabs}`."""
+        return "\n\n".join(map(table_latex, self.tables)) + "\n"
+
+    def csv(self) -> str:
+        """One line per table, method and measure, in full precision, with the tests against the best."""
+        found = [
+            [table.name, method, key, *cell.as_json().values()]
+            for table in self.tables
+            for method, row in table.rows.items()
+            for key, cell in row.items()
+        ]
+        return csv_text(["table", "method", "measure", *Cell(0.0).as_json()], found)
+
+    def as_json(self) -> dict[str, Any]:
+        """`Table.as_json` by name, for `json.dumps`."""
+        return {table.name: table.as_json() for table in self.tables}

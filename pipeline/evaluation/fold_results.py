@@ -1,0 +1,194 @@
+"""The results of one method in folds as one result: each measure over folds and seeds, each fold's own beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation.fold_statistics import over_folds
+from pipeline.evaluation.recognition import pooled_recognition
+from pipeline.evaluation.significance import mean_and_std
+
+Result = Mapping[str, Any]
+TESTS = ("ordinality", "word_norms", "alignment")
+RECOGNITION = ("war", "uar")
+_FACTS = ("chance", "majority", "classes", "template", "n", "left_out", "convention")  # of a recognition
+_LOSS = "Kendall's tau asked by the grammar's prompts less that by rated words, seed by seed in each fold"
+
+
+def method_over_folds(measured: Mapping[str, Result], seeds: Sequence[int], *, ratio: float) -> dict[str, Any]:
+    """One method's folds as one result.
+
+    Args:
+        measured: of each fold, as far as it was measured, `evaluation` (what `evaluate` returned), `recognition` (what
+            `zero_shot` returned) and `zero_shot` (a list of the same on other corpora).
+        seeds: those to report; a fold may hold more of an earlier call.
+        ratio: `resampling_ratio` of the folds.
+
+    Returns:
+        `{"seeds", "ordinality", "word_norms", "alignment", "recognition", "zero_shot", "folds"}`, each where it was
+        measured. A measure is what `over_folds` returns, with its `convention`; on other corpora, which are the same
+        speech in every fold, without an interval. `recognition` has the folds' confusions summed (`confusion` over
+        seeds too) and of them `pooled` WAR and UAR. `folds` has each fold's `mean`, `std` and `seed_values`.
+    """
+    names = [str(seed) for seed in seeds]
+    result: dict[str, Any] = {"seeds": list(seeds)}
+    folds: dict[str, dict[str, Any]] = {name: {} for name in measured}
+    for test in TESTS:
+        by_fold = {
+            fold: [seed[test] for seed in _seeds(found["evaluation"], names)]
+            for fold, found in measured.items()
+            if test in found.get("evaluation", {})
+        }
+        if by_fold:
+            result[test] = _measures(by_fold, ratio)
+            for fold, by_seed in by_fold.items():
+                folds[fold][test] = {key: _over_seeds([seed[key] for seed in by_seed]) for key in result[test]}
+    if {"ordinality", "word_norms"} <= result.keys():
+        result["word_norms"] |= _losses(list(folds.values()), ratio)
+    recognised = {fold: found["recognition"] for fold, found in measured.items() if "recognition" in found}
+    if recognised:
+        result["recognition"], of_folds = _recognition(recognised, names, ratio)
+        for fold, of_fold in of_folds.items():
+            folds[fold]["recognition"] = of_fold
+    first = next(iter(measured.values()))
+    result["zero_shot"] = [
+        _elsewhere({fold: found["zero_shot"][number] for fold, found in measured.items()}, names)
+        for number in range(len(first.get("zero_shot", ())))
+    ]
+    return result | {"folds": folds}
+
+
+def bounds_over_folds(
+    by_fold: Mapping[str, Mapping[str, Result]], method: Result, *, ratio: float
+) -> dict[str, dict[str, Any]]:
+    """The reference rows of the folds (`by_fold`: fold -> what `reference_results` returned), as of methods.
+
+    Of chance there is no interval; its `fold_std` is what a fold's mean scatters by where labels are shuffled. Without
+    any fold's rows there is chance alone, of what `method_over_folds` returned for any `method`.
+    """
+    bounds: dict[str, dict[str, Any]] = {}
+    for bound in ("ceiling", "labels") if by_fold else ():
+        rows = {fold: found[bound] for fold, found in by_fold.items()}
+        measured: dict[str, dict[str, Any]] = {fold: {"evaluation": row} for fold, row in rows.items()}
+        if all("recognition" in row for row in rows.values()):
+            measured = {fold: measured[fold] | {"recognition": row["recognition"]} for fold, row in rows.items()}
+        bounds[bound] = method_over_folds(measured, (0,), ratio=ratio)
+    chance = _chance_of_order([found["chance"] for found in by_fold.values()])
+    if "recognition" in method:
+        guess = _blind_guess(method["recognition"])
+        chance["recognition"] = {**guess, "pooled": guess}
+    if method["zero_shot"]:
+        chance["zero_shot"] = [_blind_guess(recognised) for recognised in method["zero_shot"]]
+    return bounds | {"chance": chance}
+
+
+def _chance_of_order(folds: Sequence[Result]) -> dict[str, Any]:
+    """The mean is 0 in every fold; the std is the root of the folds' mean variance."""
+    chance: dict[str, Any] = {}
+    for test in TESTS:
+        if not folds or test not in folds[0]:
+            continue
+        chance[test] = {}
+        for key, entry in folds[0][test].items():
+            std = float(np.sqrt(np.mean([fold[test][key]["std"] ** 2 for fold in folds])))
+            measure = {"mean": 0.0, "fold_std": std, "seed_values": [0.0], "convention": entry["convention"]}
+            chance[test][key] = measure
+    return chance
+
+
+def _blind_guess(recognised: Result) -> dict[str, Any]:
+    guess = recognised["chance"]
+    convention = f"a blind guess of {len(recognised['classes'])} classes"
+    return {key: {"mean": guess, "seed_values": [guess], "convention": convention} for key in RECOGNITION}
+
+
+def _seeds(found: Result, names: Sequence[str]) -> list[Result]:
+    return [found["seeds"][name] for name in names]
+
+
+def _measures(by_fold: Mapping[str, Sequence[Result]], ratio: float) -> dict[str, Any]:
+    """Every measure of a test over folds and seeds; conventions are those of the first fold and seed."""
+    first = next(iter(by_fold.values()))[0]
+    return {
+        key: {
+            **over_folds([[_value(seed[key]) for seed in by_seed] for by_seed in by_fold.values()], ratio=ratio),
+            "convention": entry["convention"],
+        }
+        for key, entry in first.items()
+        if isinstance(entry, Mapping)
+    }
+
+
+def _over_seeds(entries: Sequence[Any]) -> dict[str, Any]:
+    values = list(map(_value, entries))
+    return {**mean_and_std(values), "seed_values": values}
+
+
+def _value(entry: Any) -> float:
+    """A measure's mean over lists, trials or seeds; recognition's is a number."""
+    return float(entry["mean"] if isinstance(entry, Mapping) else entry)
+
+
+def _losses(folds: Sequence[Result], ratio: float) -> dict[str, Any]:
+    """`aoc_loss` and `voc_loss`: what is lost from the grammar's prompts to those of other hands."""
+    losses = {}
+    for key in folds[0]["word_norms"]:
+        grammar, words = ([fold[test][key]["seed_values"] for fold in folds] for test in ("ordinality", "word_norms"))
+        losses[f"{key}_loss"] = {**over_folds(np.subtract(grammar, words), ratio=ratio), "convention": _LOSS}
+    return losses
+
+
+def _recognition(
+    by_fold: Mapping[str, Result], names: Sequence[str], ratio: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Recognition over folds, and each fold's own."""
+    seeds = {fold: _seeds(found, names) for fold, found in by_fold.items()}
+    pooled = [pooled_recognition(of_seed) for of_seed in zip(*seeds.values(), strict=True)]
+    first = next(iter(seeds.values()))[0]
+    result: dict[str, Any] = {
+        key: {
+            **over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=ratio),
+            "convention": f"{first['convention']}; each fold's own, averaged",
+        }
+        for key in RECOGNITION
+    }
+    result["pooled"] = {}
+    for key in RECOGNITION:
+        values = [seed[key] for seed in pooled]
+        over = mean_and_std(values)
+        result["pooled"][key] = {
+            "mean": over["mean"],
+            "seed_std": over["std"],
+            "seed_values": values,
+            "convention": pooled[0]["convention"],
+        }
+    folds = {
+        fold: {
+            **{key: _over_seeds([seed[key] for seed in by_seed]) for key in RECOGNITION},
+            **{key: by_seed[0][key] for key in ("n", "majority")},
+            "confusion": _summed(by_seed),
+        }
+        for fold, by_seed in seeds.items()
+    }
+    facts = {key: pooled[0][key] for key in _FACTS}
+    return {**result, **facts, "confusion": _summed(pooled)}, folds
+
+
+def _summed(results: Sequence[Result]) -> list[list[int]]:
+    confusion: list[list[int]] = np.sum([result["confusion"] for result in results], axis=0).tolist()
+    return confusion
+
+
+def _elsewhere(by_fold: Mapping[str, Result], names: Sequence[str]) -> dict[str, Any]:
+    """Recognition on another corpus by the heads of every fold."""
+    seeds = {fold: _seeds(found, names) for fold, found in by_fold.items()}
+    first = next(iter(by_fold.values()))
+    result: dict[str, Any] = {key: first[key] for key in ("stores", "split", *_FACTS)}
+    for key in RECOGNITION:
+        found = over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=0.0)
+        del found["low"], found["high"]  # of the same speech in every fold
+        result[key] = {**found, "convention": first["convention"]}
+    return {**result, "confusion": _summed([seed for by_seed in seeds.values() for seed in by_seed])}

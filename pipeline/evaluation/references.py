@@ -1,0 +1,190 @@
+"""What a figure can be at most and by chance: three rows that stand under the methods of a table.
+
+ceiling   what the speech vectors hold: ridge regressions from speech, asked with each prompt's true point
+labels    what the utterances hold: their own labels, asked likewise; raters' noise and gaps in the plane keep it from 1
+chance    what no order at all gives
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from cache.captions import CLASS_TEMPLATE, ClassPrompt
+from cache.pairs import CachedPairs, cached_pairs
+from cache.stores import Stores
+from pipeline.core.config import EvaluateConfig
+from pipeline.core.errors import UsageError
+from pipeline.core.resources import choose_memory, pick_device
+from pipeline.evaluation.cells import BOUNDS
+from pipeline.evaluation.evaluate import OrderTests, Result, pooled, split_of
+from pipeline.evaluation.ordinality import OrdinalityTest, retrieve
+from pipeline.evaluation.recognition import recognised, recognition_over_seeds
+from pipeline.evaluation.significance import mean_and_std
+from pipeline.evaluation.speakers import kendall_taus
+from pipeline.training.ridge import CENTRE, Plane, fit_plane
+from pipeline.training.train import resolve_training
+from pipeline.training.training_data import TrainingData, load_training_data
+
+log = logging.getLogger(__name__)
+
+SHUFFLES = 500  # of the labels, for the std of chance
+_DECIMALS = 6  # of squared distances
+_BLOCK_ROWS = 2**13  # of speech vectors in float64 at once
+_RULE = "the highest of {count} ridge regressions from speech to a category"
+
+
+def reference_results(
+    stores: Stores,
+    *,
+    split: str | None = None,
+    config: EvaluateConfig | None = None,
+    classes: Sequence[str] | None = None,
+    device: str = "auto",
+) -> dict[str, Result]:
+    """The results of `BOUNDS` on `split` of `stores`, in the form of an evaluation's.
+
+        reference_results(stores, split="test")["ceiling"]["ordinality"]["aoc"]["mean"]
+
+    Args:
+        stores: the ridges are fitted on their train split; its dev split chooses the penalties.
+        split: the test split, where none is named that of `config`.
+        config: of the evaluation that these stand beside: style, lists, bootstrap and seed.
+        classes: of the recognition; without them those of the split.
+        device: of the regressions.
+
+    Returns:
+        For each of `BOUNDS` a result with `method`, `split`, `utterances`, `ordinality`, `word_norms` where the stores
+        have rated words, and `recognition` where they have class prompts and emotions in all three splits (of labels
+        there is none). Measures are as `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is
+        drawn; those of chance have their std over shuffled labels and no interval. There is no alignment.
+
+    Raises:
+        UsageError: a split, its labels or the prompts are missing.
+    """
+    config, chosen = config or EvaluateConfig(), pick_device(device)
+    name = split_of(stores, split or config.split)
+    pairs = cached_pairs(stores, name, style=config.style, device=chosen)
+    order = OrderTests(stores, pairs, config, chosen)
+    ridge = resolve_training("ridge_own_captions", overrides=[f"style={config.style}"])  # its text side is not fitted
+    data = load_training_data(stores, ridge, chosen, resident=choose_memory(stores, chosen) == "resident")
+    plane = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
+    log.info(f"ceiling: penalty {plane.penalty:g}, dev {plane.error:.4f}")
+    points = {"ceiling": CENTRE + _predicted(plane, data, pairs.speech), "labels": pairs.labels[:, :2].cpu().numpy()}
+    results: dict[str, Result] = {"chance": {}}
+    for bound, speech in points.items():
+        nearness = {test: _nearness(asked, speech) for test, asked in order.tests.items()}
+        found, draws = order.measure(nearness)
+        results[bound] = {**pooled({"0": found}, order.intervals([draws])), "seeds": {"0": found}}
+        if bound == "ceiling":
+            results["chance"] |= {test: _shuffled(asked, nearness[test], config) for test, asked in order.tests.items()}
+    tested = {stores.manifest.emotion[row] for row in stores.manifest.rows(name).tolist()} - {""}
+    trained = all((part.emotion >= 0).any() for part in (data.pairs, data.dev))
+    if stores.captions.classes and tested and trained:
+        results["ceiling"]["recognition"] = _recognition(stores, name, data, config, classes)
+        results["chance"]["recognition"] = _blind_guess(results["ceiling"]["recognition"])
+    about = {"split": name, "utterances": len(pairs)}
+    return {bound: {"method": bound, **about, **results[bound]} for bound in BOUNDS}
+
+
+def references_beside(result: Result, stores: Stores, *, device: str = "auto") -> dict[str, Result]:
+    """`reference_results` on the same split, by the same settings, as `result`, which `evaluate` returned.
+
+    Where the stores have nothing to fit a ridge on there are none, and a line says so.
+    """
+    config = EvaluateConfig.model_validate(result["settings"])
+    try:
+        return reference_results(stores, split=result["split"], config=config, device=device)
+    except UsageError as error:
+        log.warning(f"no reference rows: {error}")
+        return {}
+
+
+def _predicted(plane: Plane, data: TrainingData, speech: Tensor) -> NDArray[np.float64]:
+    """`plane` of (n, Da) frozen speech vectors, block by block in memory."""
+    blocks = torch.split(speech, _BLOCK_ROWS)
+    return torch.cat([plane(data.standard.standardise_side("audio", block)) for block in blocks]).cpu().numpy()
+
+
+def _nearness(test: OrdinalityTest, speech: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(P, m) the negative squared distance of each prompt's true point and of each labelled utterance's, (n, 2).
+
+    It is rounded, so that equal distances of labels on a grid tie (F6).
+    """
+    points = speech[test.labelled]
+    nearness = np.empty((len(test.prompt_points), len(points)), dtype=np.float32)
+    for prompt, point in enumerate(test.prompt_points):
+        nearness[prompt] = -np.square(points - point).sum(axis=1).round(_DECIMALS)
+    return nearness
+
+
+def _shuffled(test: OrdinalityTest, nearness: NDArray[np.float32], config: EvaluateConfig) -> Result:
+    """AOC and VOC where labels are shuffled among the utterances and each list retrieves what the ceiling does.
+
+    So the std is of a mean over lists that share their utterances, as those of any method do: what one training of no
+    order would scatter by. Were lists independent, it would be `null_standard_error`.
+    """
+    result = {}
+    for name, axis in test.lists.items():
+        generator, values = np.random.default_rng(config.seed), test.points[:, axis.column]
+        retrieved = np.array([retrieve(nearness[rows]) for rows in axis.rows])  # (lists, 14)
+        shuffled = np.array([generator.permutation(values)[retrieved] for _ in range(SHUFFLES)])  # (B, lists, 14)
+        found = kendall_taus(axis.asked, shuffled.transpose(2, 1, 0))  # (lists, B)
+        result[name] = {
+            "mean": 0.0,
+            "std": mean_and_std(found.mean(axis=0))["std"],
+            "seed_values": [0.0],
+            "list_std": float(np.mean([mean_and_std(of_shuffle)["std"] for of_shuffle in found.T])),
+            "convention": (
+                f"{axis.convention}; chance: 0, with the std over {SHUFFLES} shuffles of the labels among utterances, "
+                "as that of a seed's mean"
+            ),
+        }
+    return result
+
+
+def _recognition(
+    stores: Stores, split: str, data: TrainingData, config: EvaluateConfig, classes: Sequence[str] | None
+) -> Result:
+    """What `zero_shot` returns, of ridge regressions to a category each in place of prompts."""
+    manifest = stores.manifest
+    names = sorted(set(manifest.emotion) - {""})  # as the codes of `CachedPairs.emotion` count them
+    vectors, done = stores.audio.read(manifest.rows(split))
+    rows = manifest.rows(split)[done].tolist()
+    speech = torch.tensor(vectors[done], dtype=torch.float32, device=data.device)
+    plane = fit_plane(*(_categories(data, pairs, len(names)) for pairs in (data.pairs, data.dev)))
+    found = recognised(
+        torch.from_numpy(_predicted(plane, data, speech)),
+        [manifest.emotion[row] for row in rows],
+        prompts=[ClassPrompt(CLASS_TEMPLATE, name, name) for name in names],
+        vectors=torch.eye(len(names), dtype=torch.float64),
+        classes=classes,
+    )
+    speakers = [manifest.speaker[row] for row in rows]
+    by_ridge = {"0": replace(found, rule=_RULE)}
+    return recognition_over_seeds(by_ridge, speakers, bootstrap=config.bootstrap, draw_seed=config.seed)
+
+
+def _categories(data: TrainingData, pairs: CachedPairs, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Standardised speech of `pairs`, where the category is known, and its one-hot category (n, count)."""
+    first = 0
+    for vectors, _ in data.speech_chunks(pairs):
+        codes = pairs.emotion[first : first + len(vectors)]
+        first += len(vectors)
+        yield vectors[codes >= 0], one_hot(codes[codes >= 0], count).double()
+
+
+def _blind_guess(ceiling: Result) -> Result:
+    """WAR and UAR of a guess that every class is as likely to be."""
+    guess = ceiling["chance"]
+    convention = f"a blind guess among {len(ceiling['classes'])} classes"
+    measure = {"mean": guess, "std": 0.0, "seed_values": [guess], "convention": convention}
+    shared = {key: ceiling[key] for key in ("chance", "majority", "classes", "template", "n", "left_out")}
+    return {"war": measure, "uar": measure, **shared, "convention": convention}

@@ -1,0 +1,189 @@
+"""How far would a figure move with other test speakers? A cluster bootstrap that measures each resample anew.
+
+A resample draws as many speakers as there are, with replacement, each with all its utterances (Field and Welsh, Journal
+of the Royal Statistical Society B 69, 2007). Order is measured by retrieving again from the resample: an interval of
+the lists' own taus would keep the retrieved utterances fixed and say nothing of other speech.
+
+A speaker that is drawn twice stands for two speakers who resemble each other, so each copy of its utterances can be
+retrieved once in a list. In 1,800 simulated corpora of 8 to 40 speakers (`python -m tests.benchmarks.speakers`) 95 %
+intervals then held the true value in 88 to 95 %, 92.2 % on average, and the draws' std was .72 to .90 of the true one;
+retrieving an utterance once however often its speaker is drawn gave 91.9 % and .69 to .85. With few speakers intervals
+are somewhat short, as those of every bootstrap of few clusters are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.ordinality import OrdinalityTest, kendall_tau, retrieve
+from pipeline.evaluation.pooling import MIN_SPEAKERS
+
+_DEPTH = 256  # nearest utterances of each prompt that are sorted at first; more where a list needs them
+_DEEPER = 4  # times as many
+_LISTS_AT_ONCE = 2**18  # and resamples of them, in memory
+
+Similarity = NDArray[np.floating[Any]]
+
+
+class SpeakerResamples(NamedTuple):
+    """B resamples of S speakers. They follow from the speakers' names, B and the seed, and from nothing of a method."""
+
+    rows: NDArray[np.int64]  # (m,) the utterances of known speakers, ascending
+    speaker: NDArray[np.int64]  # (m,) of these utterances, 0 to S - 1
+    counts: NDArray[np.int64]  # (B, S) how often each speaker is drawn
+    left_out: int  # utterances of unknown speakers
+
+    @property
+    def speakers(self) -> int:
+        return int(self.counts.shape[1])
+
+
+def resample_speakers(speakers: Sequence[str], *, draws: int, seed: int, at_least: int = 1) -> SpeakerResamples | None:
+    """`draws` resamples of the speakers of (n,) utterances, "" where unknown; None where they would say nothing.
+
+    That is for fewer than `MIN_SPEAKERS` known speakers, fewer than `at_least` utterances of known speakers, or no
+    draws. A resample of fewer than `at_least` utterances is drawn again.
+    """
+    names = np.array(speakers, dtype=object)
+    rows = np.flatnonzero(names != "")
+    known, speaker, sizes = np.unique(names[rows], return_inverse=True, return_counts=True)
+    if len(known) < MIN_SPEAKERS or len(rows) < at_least or not draws:
+        return None
+    generator = np.random.default_rng(seed)
+    counts = np.empty((0, len(known)), dtype=np.int64)
+    while len(counts) < draws:
+        drawn = generator.multinomial(len(known), np.full(len(known), 1 / len(known)), size=draws - len(counts))
+        counts = np.concatenate([counts, drawn[drawn @ sizes >= at_least]])
+    return SpeakerResamples(rows, speaker, counts, len(names) - len(rows))
+
+
+def reference_draws(test: OrdinalityTest, similarity: Similarity, resamples: SpeakerResamples) -> dict[str, Any]:
+    """`ordinality_draws`, readably: every resample as a corpus of its own, list by list."""
+    found: dict[str, Any] = {name: [] for name in test.lists}
+    for counts in resamples.counts:
+        corpus = np.repeat(resamples.rows, counts[resamples.speaker])  # ascending; a row for each copy
+        for name, axis in test.lists.items():
+            values = test.points[corpus, axis.column]
+            retrieved = [values[retrieve(similarity[rows][:, corpus])] for rows in axis.rows]
+            kendall_taus = list(map(kendall_tau, axis.asked, retrieved))
+            found[name].append(np.nan_to_num(kendall_taus, nan=0.0).mean())
+    return {name: np.array(means) for name, means in found.items()}
+
+
+def ordinality_draws(
+    test: OrdinalityTest, similarity: Similarity, resamples: SpeakerResamples
+) -> dict[str, NDArray[np.float64]]:
+    """AOC and VOC on each resample: `{"aoc": (B,), "voc": (B,)}` means over lists.
+
+    Args:
+        test: the lists and the labelled utterances.
+        similarity: (P, m) of its prompts and utterances.
+        resamples: of the speakers of these m utterances, of at least 14 utterances each.
+    """
+    if resamples.left_out:
+        similarity = similarity[:, resamples.rows]
+    nearest = _Nearest(similarity)
+    block = max(1, _LISTS_AT_ONCE // len(resamples.counts))
+    found = {}
+    for name, axis in test.lists.items():
+        _, ranks = np.unique(test.points[resamples.rows, axis.column], return_inverse=True)
+        total = np.zeros(len(resamples.counts))
+        for first in range(0, len(axis.rows), block):
+            part = slice(first, first + block)
+            retrieved = _retrieve_from_resamples(nearest, axis.rows[part], resamples)
+            total += kendall_taus(axis.asked[part], ranks[retrieved]).sum(axis=0)
+        found[name] = total / len(axis.rows)
+    return found
+
+
+class _Nearest:
+    """The utterances of each prompt from the nearest on, of equally near ones the first: sorted as deep as is asked."""
+
+    def __init__(self, similarity: Similarity) -> None:
+        self.similarity = similarity
+        self.order = self._sorted(_DEPTH)  # (P, depth)
+
+    def at(self, prompts: NDArray[np.int64], rank: int) -> NDArray[np.int32]:
+        """(k,) utterances: the one of `rank` for each of (k,) prompts."""
+        if rank == self.order.shape[1]:
+            self.order = self._sorted(_DEEPER * rank)
+        utterances: NDArray[np.int32] = self.order[prompts, rank]
+        return utterances
+
+    def _sorted(self, depth: int) -> NDArray[np.int32]:
+        order = np.empty((len(self.similarity), min(depth, self.similarity.shape[1])), dtype=np.int32)
+        for prompt, row in enumerate(self.similarity):
+            near = np.arange(len(row))
+            if order.shape[1] < len(row):
+                near = np.flatnonzero(row >= -np.partition(-row, order.shape[1] - 1)[order.shape[1] - 1])
+            order[prompt] = near[np.argsort(-row[near], kind="stable")[: order.shape[1]]]
+        return order
+
+
+def _retrieve_from_resamples(
+    nearest: _Nearest, rows: NDArray[np.int64], resamples: SpeakerResamples
+) -> NDArray[np.int32]:
+    """What each list retrieves from each resample: (14, L, B) utterances for (L, 14) prompts `rows`.
+
+    All lists and resamples go through their prompts together. Those that wait for a prompt's utterance look at its
+    nearest one, then those that still wait at the next nearest: it is theirs where its speaker was drawn more often
+    than the list retrieved it before.
+    """
+    lists, draws = len(rows), len(resamples.counts)
+    list_of, draw_of = np.divmod(np.arange(lists * draws), draws)
+    copies, first = resamples.counts.astype(np.int16).ravel(), draw_of * resamples.speakers
+    retrieved = np.empty((rows.shape[1], lists * draws), dtype=np.int32)
+    for step in range(rows.shape[1]):
+        prompts = rows[list_of, step]
+        waiting, rank = np.arange(lists * draws), 0
+        while waiting.size:
+            candidate = nearest.at(prompts[waiting], rank)
+            left = copies[first[waiting] + resamples.speaker[candidate]]
+            drawn = np.flatnonzero(left)
+            left, places, candidate = left[drawn], waiting[drawn], candidate[drawn]
+            for earlier in retrieved[:step]:
+                left = left - (earlier[places] == candidate)
+            free = left > 0
+            retrieved[step, places[free]] = candidate[free]
+            waiting, rank = np.delete(waiting, drawn[free]), rank + 1
+    return retrieved.reshape(-1, lists, draws)
+
+
+def kendall_taus(asked: NDArray[np.float64], retrieved: NDArray[Any]) -> NDArray[np.float64]:
+    """Kendall's tau-b of (L, m) values asked and (m, L, B) retrieved: (L, B), 0 where either is all equal."""
+    shape = retrieved.shape[1:]
+    concordance, untied = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    untied_asked = np.zeros((len(asked), 1), dtype=np.int32)
+    for later, earlier in _pairs(len(retrieved)):
+        order_asked = np.sign(asked[:, later] - asked[:, earlier]).astype(np.int8)[:, None]
+        order = (retrieved[later] > retrieved[earlier]).astype(np.int8)
+        order -= retrieved[later] < retrieved[earlier]
+        concordance += order_asked * order
+        untied += order != 0
+        untied_asked += order_asked != 0
+    pairs = np.sqrt(untied_asked.astype(np.float64) * untied)
+    return np.divide(concordance, pairs, out=np.zeros(shape), where=pairs > 0)
+
+
+def _pairs(count: int) -> Iterator[tuple[int, int]]:
+    return ((later, earlier) for later in range(count) for earlier in range(later))
+
+
+def recognition_draws(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, resamples: SpeakerResamples
+) -> dict[str, NDArray[np.float64]]:
+    """WAR and UAR on each resample: `{"war": (B,), "uar": (B,)}`.
+
+    `truth` and `predicted` are (m,) classes of the utterances whose speakers were resampled. An utterance counts as
+    often as its speaker is drawn; its nearest prompt is the same in every resample, so nothing is retrieved again.
+    """
+    by_speaker = np.zeros((resamples.speakers, classes, classes), dtype=np.int64)
+    np.add.at(by_speaker, (resamples.speaker, truth[resamples.rows], predicted[resamples.rows]), 1)
+    confusions = np.tensordot(resamples.counts, by_speaker, axes=1)  # (B, classes, classes)
+    of_class, right = confusions.sum(axis=2), np.diagonal(confusions, axis1=1, axis2=2)
+    recalls = np.divide(right, of_class, out=np.full(right.shape, np.nan), where=of_class > 0)
+    return {"war": right.sum(axis=1) / of_class.sum(axis=1), "uar": np.nanmean(recalls, axis=1)}

@@ -1,0 +1,170 @@
+"""The rows below the methods: scikit-learn's ridge and plain loops are the oracles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+from sklearn.linear_model import Ridge
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from cache.pairs import cached_pairs
+from cache.stores import Stores
+from pipeline.core.config import EvaluateConfig
+from pipeline.core.errors import UsageError
+from pipeline.data.captions.word_norms import word_lists
+from pipeline.evaluation.cells import BOUNDS
+from pipeline.evaluation.ordinality import NULL_STD, VALUES, null_standard_error
+from pipeline.evaluation.references import reference_results
+from pipeline.training.ridge import PENALTIES
+from tests.data.captions.test_word_norms import made_up, norms_file
+from tests.planted import plant
+
+CONFIG = EvaluateConfig(lists=28, bootstrap=50)
+SPLITS = {"train": 400, "dev": 90, "test": 150}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    folder = tmp_path_factory.mktemp("references")
+    styles, norms = ("dimensional", "template", "acoustic"), norms_file(folder, *made_up(60))
+    return plant(folder / "stores", SPLITS, audio_width=24, text_width=8, styles=styles, word_norms=norms, speakers=8)
+
+
+@pytest.fixture(scope="module")
+def found(planted: Stores) -> dict[str, Any]:
+    return reference_results(planted, config=CONFIG)
+
+
+def ridge(x: np.ndarray, y: np.ndarray, dev_x: np.ndarray, dev_y: np.ndarray) -> Ridge:
+    """Of the penalty with the least error on the development part; alpha is of summed squares, a penalty of means."""
+    fits = [Ridge(alpha=len(x) * penalty).fit(x, y) for penalty in PENALTIES]
+    return min(fits, key=lambda fit: float(((fit.predict(dev_x) - dev_y) ** 2).mean()))
+
+
+def retrieved_by_hand(asked: np.ndarray, points: np.ndarray) -> list[int]:
+    """Each point of a list takes its nearest utterance that is left."""
+    left, retrieved = list(range(len(points))), []
+    for point in asked:
+        retrieved.append(min(left, key=lambda i: round(float(((points[i] - point) ** 2).sum()), 6)))
+        left.remove(retrieved[-1])
+    return retrieved
+
+
+def tau(asked: np.ndarray, labels: np.ndarray, column: int) -> float:
+    return float(np.nan_to_num(kendalltau(asked[:, column], labels[:, column]).statistic))
+
+
+def by_hand(asked: np.ndarray, points: np.ndarray, labels: np.ndarray, column: int) -> float:
+    return tau(asked, labels[retrieved_by_hand(asked, points)], column)
+
+
+def grammar_points(column: int, lists: int) -> list[np.ndarray]:
+    columns = [(VALUES, np.full(14, VALUES[number % 14])) for number in range(lists)]
+    return [np.stack(each if column == 0 else each[::-1], axis=1) for each in columns]
+
+
+def speech_and_labels(stores: Stores, split: str) -> tuple[np.ndarray, np.ndarray]:
+    pairs = cached_pairs(stores, split, style="dimensional")
+    return pairs.speech.double().numpy(), pairs.labels[:, :2].numpy()
+
+
+def test_the_ceiling_asks_the_ridge_of_speech_with_each_prompts_true_point(
+    planted: Stores, found: dict[str, Any]
+) -> None:
+    parts = [speech_and_labels(planted, split) for split in ("train", "dev", "test")]
+    points, labels = ridge(*parts[0], *parts[1]).predict(parts[2][0]), parts[2][1]
+    words = list(planted.captions.prompts.of_style("word_norms"))
+    for name, axis, column in (("aoc", "arousal", 1), ("voc", "valence", 0)):
+        taus = [by_hand(asked, points, labels, column) for asked in grammar_points(column, 28)]
+        assert found["ceiling"]["seeds"]["0"]["ordinality"][name]["taus"] == pytest.approx(taus)
+        assert found["ceiling"]["ordinality"][name]["mean"] == pytest.approx(np.mean(taus))
+        assert found["ceiling"]["ordinality"][name]["mean"] > 0.25
+        rated = [np.array([words[row][2:4] for row in rows]) for rows in word_lists(words, axis, 28)]
+        taus = [by_hand(asked, points, labels, column) for asked in rated]
+        assert found["ceiling"]["seeds"]["0"]["word_norms"][name]["taus"] == pytest.approx(taus)
+
+
+def test_the_labels_are_asked_likewise_and_are_the_highest(planted: Stores, found: dict[str, Any]) -> None:
+    labels = speech_and_labels(planted, "test")[1]
+    for name, column in (("aoc", 1), ("voc", 0)):
+        taus = [by_hand(asked, labels, labels, column) for asked in grammar_points(column, 28)]
+        assert found["labels"]["seeds"]["0"]["ordinality"][name]["taus"] == pytest.approx(taus)
+        assert found["labels"]["ordinality"][name]["mean"] > found["ceiling"]["ordinality"][name]["mean"]
+    assert "recognition" not in found["labels"]
+
+
+def test_the_ceilings_classes_are_the_highest_of_a_ridge_each(planted: Stores, found: dict[str, Any]) -> None:
+    manifest = planted.manifest
+    names = sorted(set(manifest.emotion) - {""})
+
+    def of_split(split: str) -> tuple[np.ndarray, list[str]]:
+        rows = [row for row in manifest.rows(split).tolist() if manifest.emotion[row]]
+        return planted.audio.read(np.array(rows))[0].astype(np.float64), [manifest.emotion[row] for row in rows]
+
+    (x, train), (dev_x, dev), (test_x, truth) = (of_split(split) for split in ("train", "dev", "test"))
+    hot, dev_hot = (np.array([[name == each for name in names] for each in part], float) for part in (train, dev))
+    scores = ridge(x, hot, dev_x, dev_hot).predict(test_x)
+    present = sorted(set(truth))
+    among = [names.index(name) for name in present]
+    predicted = [present[i] for i in scores[:, among].argmax(1)]
+    recognition = found["ceiling"]["recognition"]
+    assert recognition["classes"] == present
+    assert recognition["war"]["mean"] == pytest.approx(accuracy_score(truth, predicted))
+    assert recognition["uar"]["mean"] == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert recognition["n"] == len(truth)
+    assert "ridge regressions from speech" in recognition["convention"]
+    assert recognition["war"]["speakers"]["n"] == 8
+
+
+def test_chance_is_nothing_with_the_std_that_a_training_of_no_order_would_have(found: dict[str, Any]) -> None:
+    for test in ("ordinality", "word_norms"):
+        for measure in found["chance"][test].values():
+            assert (measure["mean"], measure["seed_values"]) == (0, [0])
+            # the variance of one list is that of the mean over lists and that around it
+            assert np.hypot(measure["std"], measure["list_std"]) == pytest.approx(NULL_STD, rel=0.05)
+            assert measure["std"] > 2 * null_standard_error(28)  # neighbouring lists retrieve the same utterances
+            assert "speakers" not in measure
+    recognition = found["chance"]["recognition"]
+    assert recognition["uar"]["mean"] == recognition["war"]["mean"] == 1 / len(recognition["classes"])
+
+
+def test_the_std_of_chance_is_that_of_stores_whose_labels_are_shuffled(planted: Stores, found: dict[str, Any]) -> None:
+    """By hand: the ceiling's retrieval of 150 utterances whose labels other utterances have."""
+    parts = [speech_and_labels(planted, split) for split in ("train", "dev", "test")]
+    points, labels = ridge(*parts[0], *parts[1]).predict(parts[2][0]), parts[2][1]
+    draw, lists = np.random.default_rng(7), grammar_points(1, 14)
+    retrieved = [retrieved_by_hand(asked, points) for asked in lists]
+    means = []
+    for _ in range(150):
+        shuffled = labels[draw.permutation(len(labels))]
+        means.append(np.mean([tau(asked, shuffled[rows], 1) for asked, rows in zip(lists, retrieved, strict=True)]))
+    assert np.std(means, ddof=1) == pytest.approx(found["chance"]["ordinality"]["aoc"]["std"], rel=0.25)
+    assert abs(np.mean(means)) < 4 * np.std(means) / np.sqrt(150)
+
+
+def test_the_rows_have_the_form_of_an_evaluation_and_are_the_same_again(planted: Stores, found: dict[str, Any]) -> None:
+    assert tuple(found) == BOUNDS
+    for name in ("ceiling", "labels"):
+        for test in ("ordinality", "word_norms"):
+            for measure in found[name][test].values():
+                assert list(measure) == ["mean", "std", "seed_values", "list_std", "convention", "speakers"]
+                assert measure["std"] == 0
+                assert measure["speakers"]["low"] < measure["mean"]
+    for bound in BOUNDS:
+        assert (found[bound]["method"], found[bound]["split"], found[bound]["utterances"]) == (bound, "test", 150)
+        assert "alignment" not in found[bound]
+    assert reference_results(planted, split="test", config=CONFIG) == found
+
+
+def test_stores_without_emotions_or_known_speakers_have_rows_without_them(tmp_path: Path) -> None:
+    stores = plant(tmp_path / "stores", {"train": 60, "dev": 30, "test": 40}, audio_width=8, text_width=8)
+    found = reference_results(stores, config=EvaluateConfig(lists=14))
+    for bound in BOUNDS:
+        assert not {"recognition", "word_norms"} & found[bound].keys()
+        assert "speakers" not in found[bound]["ordinality"]["aoc"]
+    with pytest.raises(UsageError, match="split test3: not in the stores"):
+        reference_results(stores, split="test3")
