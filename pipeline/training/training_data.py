@@ -115,7 +115,8 @@ class TrainingData:
         """Step on batch `s`; returns the losses before it, (C,). `speech`: (S, B, Da) where it was read from disk."""
         # index_select takes half the time of an index where rows are long, as those of all layers are
         batch_speech = self.speech.index_select(0, batches.rows[s]) if speech is None else speech[s]
-        batch = batch_speech, self.text.index_select(0, batches.captions[s]), [prepared[s] for prepared in batches.prepared]
+        batch_text = self.text.index_select(0, batches.captions[s])
+        batch = batch_speech, batch_text, [prepared[s] for prepared in batches.prepared]
         if heads.chosen_step is None:
             recordable = self.device.type == "cuda" and all(objective.recordable for objective in heads.objectives)
             heads.chosen_step = replayed_step(heads, batch) if recordable else heads.step
