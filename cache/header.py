@@ -6,8 +6,9 @@ It fills HDF5's user block, the bytes at the front of a file that HDF5 leaves to
     {"bytes":...,"datasets":{"vectors":[OFFSET,[N,DIM],"<f4"],...},"fingerprint":{...},"kind":"audio","seal":...}
 
 then zeros. The first line gives the CRC-32 of all that follows it in the header, the header's size and the format's
-version; it is the same in every version. `seal` is the CRC-32 of every other byte that never changes. Reading a store
-needs nothing else, so that no byte of a corrupt or foreign file reaches the HDF5 library.
+version; it is the same in every version. Rows of several vectors make a store of version 3, which has "axes" as well
+(layers.py). `seal` is the CRC-32 of every other byte that never changes. Reading a store needs nothing else, so that no
+byte of a corrupt or foreign file reaches the HDF5 library.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ import numpy as np
 from cache import fingerprint as fingerprints
 from cache.disk import File
 from cache.errors import StoreCorrupt
+from cache.layers import Axes
 
 FORMAT = "emotionrankclap-store"
-VERSION = 2
+VERSION = 2  # of rows of one vector; it is also in the fingerprint of every store
+LAYERED_VERSION = 3  # of rows of several vectors (layers.py)
 REASON_BYTES = 160
 DIGEST_BYTES = 16
 PENDING, DONE, FAILED = 0, 1, 2
-MUTABLE_DATASETS = ("vectors", "digest", "reason", "state", "crc")
+MUTABLE_DATASETS = ("vectors", "digest", "reason", "state", "crc", "column_crc")
 MIN_HEADER_BYTES = 4096
 FIRST_LINE_BYTES = 64  # enough for the first line, and so to recognise a file
 _FIRST_LINE = re.compile(rb"%s ([0-9A-F]{8}) ([0-9]{1,8}) ([0-9]{1,8})\n" % FORMAT.encode())
@@ -72,11 +75,15 @@ class Layout:
     size: int  # bytes of the file
     checksum: int  # of every byte that never changes, outside the header
     header: bytes  # its bytes
+    axes: Axes | None = None  # what a row of several vectors holds
 
 
-def dataset_shapes(rows: int, id_bytes: int, dim: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
+def dataset_shapes(
+    rows: int, id_bytes: int, dim: int, dtype: str, axes: Axes | None = None
+) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of every dataset of a store of `rows` rows whose names take `id_bytes` bytes."""
-    return {
+    layered = {} if axes is None else {"column_crc": ((rows, axes.columns), "<u4")}
+    return layered | {
         "id_bytes": ((id_bytes,), "|u1"),
         "id_offsets": ((rows + 1,), "<i8"),
         "stamp": ((rows, 2), "<i8"),
@@ -90,8 +97,12 @@ def dataset_shapes(rows: int, id_bytes: int, dim: int, dtype: str) -> dict[str, 
 
 
 def encode_header(size: int, fields: Mapping[str, Any]) -> bytes:
-    """The header of `size` bytes that holds `fields`: bytes, datasets, fingerprint, kind and seal."""
-    rest = f" {size} {VERSION}\n{fingerprints.canonical(fields)}\n".encode()
+    """The header of `size` bytes that holds `fields`: bytes, datasets, fingerprint, kind, seal, and axes if it has any.
+
+    A store without axes is one of version 2, byte for byte.
+    """
+    version = LAYERED_VERSION if "axes" in fields else VERSION
+    rest = f" {size} {version}\n{fingerprints.canonical(fields)}\n".encode()
     rest = rest.ljust(size - _AFTER_CRC, b"\0")
     return f"{FORMAT} {zlib.crc32(rest):08X}".encode() + rest
 
@@ -111,7 +122,8 @@ def read_layout(path: Path) -> Layout:
             for name, (offset, shape, dtype) in fields["datasets"].items()
         }
         fingerprint, checksum = dict(fields["fingerprint"]), int(fields["seal"])
-        layout = Layout(path, str(fields["kind"]), fingerprint, extents, int(fields["bytes"]), checksum, header)
+        axes = Axes.parse(fields["axes"]) if _version(header) == LAYERED_VERSION else None
+        layout = Layout(path, str(fields["kind"]), fingerprint, extents, int(fields["bytes"]), checksum, header, axes)
         _check_extents(layout)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         found = f"its header is not that of any store ({type(error).__name__}: {error})"[:200]
@@ -141,11 +153,15 @@ def _read_header(file: File) -> bytes:
         raise StoreCorrupt(file.path, "ends within its header (truncated)", "a store", _RESTORE)
     if zlib.crc32(header[_AFTER_CRC:].data) != crc:
         raise StoreCorrupt(file.path, "its header was changed", "the bytes first written", _RESTORE)
-    if version != VERSION:
-        raise StoreCorrupt(
-            file.path, f"store version {version}", f"version {VERSION}", "Use the release that wrote it."
-        )
+    if version not in (VERSION, LAYERED_VERSION):
+        expected, action = f"version {VERSION} or {LAYERED_VERSION}", "Use the release that wrote it."
+        raise StoreCorrupt(file.path, f"store version {version}", expected, action)
     return header.tobytes()
+
+
+def _version(header: bytes) -> int:
+    line = _FIRST_LINE.match(header)
+    return int(line[3]) if line else 0
 
 
 def _check_extents(layout: Layout) -> None:
@@ -154,7 +170,9 @@ def _check_extents(layout: Layout) -> None:
     rows, dim = vectors.shape
     if vectors.dtype.str not in ("<f4", "<f2"):
         raise ValueError(f"vectors of type {vectors.dtype.str}")
-    expected = dataset_shapes(rows, layout.extents["id_bytes"].shape[0], dim, vectors.dtype.str)
+    if layout.axes and sum(layout.axes.sizes) != dim:
+        raise ValueError(f"rows of {dim} numbers that hold {layout.axes}")
+    expected = dataset_shapes(rows, layout.extents["id_bytes"].shape[0], dim, vectors.dtype.str, layout.axes)
     found = {name: (extent.shape, extent.dtype.str) for name, extent in layout.extents.items()}
     if found != expected:
         raise ValueError(f"datasets {found}")

@@ -1,10 +1,12 @@
 """Reading a store: its header once, rows through plain file reads, every row checked against its CRC.
 
-No handle outlives a call, so a `Store` may cross a fork and be read while a writer runs.
+Of a layered row the columns that are chosen are read, and checked: each against its own CRC, and these, all of them,
+against the row's. No handle outlives a call, so a `Store` may cross a fork and be read while a writer runs.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import zlib
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from cache.header import (
     read_layout,
     static_checksum,
 )
+from cache.layers import DEFAULT, LayersChoice, Selection, select
 from cache.manifest import RowNames
 
 _BLOCK_BYTES = 16 << 20  # of vectors held in memory at once
@@ -36,12 +39,29 @@ _GAP_BYTES = 1 << 20  # rows within so much of the file are read in one piece
 
 
 class Store:
-    """One store file, e.g. `audio.h5`: N rows of `dim` floats, each done, failed or pending."""
+    """One store file, e.g. `audio.h5`: N rows of `dim` floats, each done, failed or pending.
+
+    Of layered rows `selected` reads some columns: `dim` is then the size of what is chosen.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.path, self.fingerprint = layout.path, layout.fingerprint
-        self.rows, self.dim = layout.extents["vectors"].shape
+        self.path, self.fingerprint, self.axes = layout.path, layout.fingerprint, layout.axes
+        self.rows, whole = layout.extents["vectors"].shape
+        sizes = layout.axes.sizes if layout.axes else []
+        self.column_bytes = [size * layout.extents["vectors"].dtype.itemsize for size in sizes]  # of layered rows
+        self._select(Selection(tuple(range(max(1, len(sizes)))), whole))
+
+    def _select(self, selection: Selection) -> None:
+        self.selection, self.dim = selection, selection.dim
+        self._spans = selection.spans(self.axes.sizes if self.axes else [self.dim])
+
+    def selected(self, layers: LayersChoice = DEFAULT, pooling: str = DEFAULT) -> Store:
+        """The same rows, of which `read` gives the columns chosen. Raises UsageError for what they do not hold."""
+        whole = self.layout.extents["vectors"].shape[1]
+        store = copy.copy(self)
+        store._select(select(self.axes, layers, pooling, subject=self.path, dim=whole))
+        return store
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -82,8 +102,11 @@ class Store:
         states = self.column("state")
         found = (states != PENDING) & ~self._committed(states)
         found |= (states == PENDING) & (self.column("crc") != 0)
+        owners_of = {"vectors": (DONE,), "column_crc": (DONE,), "reason": (FAILED,), "digest": (DONE, FAILED)}
         for block in self.blocks(len(self)):
-            for name, owners in (("vectors", (DONE,)), ("reason", (FAILED,)), ("digest", (DONE, FAILED))):
+            for name, owners in owners_of.items():
+                if name not in self.layout.extents:
+                    continue
                 must_be_zero = np.flatnonzero(~np.isin(states[block], owners))
                 if must_be_zero.size:
                     entries = self.column(name, block.start, block.stop)[must_be_zero]
@@ -107,19 +130,21 @@ class Store:
 
         Every row is checked against its CRC on the way.
         """
-        values = np.empty((len(rows), self.dim), self.layout.extents["vectors"].dtype)
+        dtype = self.layout.extents["vectors"].dtype
+        values = np.empty((len(rows), self.dim), dtype)
         done = np.zeros(len(rows), dtype=bool)
-        for block in self.blocks(len(rows)):
+        for block in self.blocks(len(rows), self.dim * dtype.itemsize):
             chosen = rows[block]
             states = self._take("state", chosen)
-            values[block] = self._take("vectors", chosen)
-            done[block] = self._crc_matches(chosen, states, values[block]) & (states == DONE)
+            self._take_columns(chosen, values[block])
+            done[block] = self._crc_matches(chosen, states, values[block], self.selection.columns) & (states == DONE)
         values[~done] = 0
         return values, done
 
     def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` `read` finds done, without keeping more than a block of vectors."""
-        found = [self.read(rows[block])[1] for block in self.blocks(len(rows))]
+        row_bytes = self.dim * self.layout.extents["vectors"].dtype.itemsize
+        found = [self.read(rows[block])[1] for block in self.blocks(len(rows), row_bytes)]
         return np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
     def _committed(self, states: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -139,28 +164,56 @@ class Store:
         return committed
 
     def _crc_matches(
-        self, rows: NDArray[np.int64], states: NDArray[np.uint8], vectors: NDArray[Any]
+        self,
+        rows: NDArray[np.int64],
+        states: NDArray[np.uint8],
+        vectors: NDArray[Any],
+        columns: tuple[int, ...] | None = None,
     ) -> NDArray[np.bool_]:
-        """(n,) which of `rows`, of `states` (n,) and `vectors` (n, dim), are not pending and match their CRC."""
+        """(n,) which of `rows`, of `states` (n,) and `vectors` (n, dim), are not pending and match their CRC.
+
+        `vectors` are the `columns` named, or all.
+        """
         crcs = self._take("crc", rows)
         written = np.flatnonzero(states != PENDING)
         failed = written[states[written] != DONE]  # the CRC of a failed row is over its reason
         reasons = dict(zip(failed.tolist(), map(bytes, self._take("reason", rows[failed])), strict=True))
         digests = self._take("digest", rows).tobytes()
-        payload, size = vectors.view(np.uint8).reshape(-1).data, self.layout.extents["vectors"].row_bytes
+        payload = vectors.view(np.uint8).reshape(len(rows), -1)
+        matches = np.zeros(len(rows), dtype=bool)
+        if self.axes:
+            of_columns = self._take("column_crc", rows)
+            whole = self._columns_match(payload, of_columns, columns, np.flatnonzero(states == DONE))
+            payload = of_columns.view(np.uint8).reshape(len(rows), -1)
+        data, size = payload.reshape(-1).data, payload.shape[1]
         names = self.names.take(rows[written])
         entries = zip(written.tolist(), rows[written].tolist(), states[written].tolist(), names, strict=True)
-        matches = np.zeros(len(rows), dtype=bool)
         matches[written] = crcs[written] == [
             row_crc(
                 row,
                 name,
                 state,
                 digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES],
-                payload[i * size : (i + 1) * size] if state == DONE else reasons[i],
+                data[i * size : (i + 1) * size] if state == DONE else reasons[i],
             )
             for i, row, state, name in entries
         ]
+        return matches & whole if self.axes else matches
+
+    def _columns_match(
+        self,
+        payload: NDArray[np.uint8],
+        of_columns: NDArray[Any],
+        columns: tuple[int, ...] | None,
+        done: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """(n,) whether the `columns` in `payload` (n, bytes) match their CRCs (n, C); True where not `done`."""
+        matches, start = np.ones(len(payload), dtype=bool), 0
+        for column in range(len(self.column_bytes)) if columns is None else columns:
+            stop = start + self.column_bytes[column]
+            found = [zlib.crc32(entry.data) for entry in payload[done, start:stop]]
+            matches[done] &= of_columns[done, column] == found
+            start = stop
         return matches
 
     @contextmanager
@@ -180,8 +233,7 @@ class Store:
             for start, stop in runs:
                 entries = values[filled : filled + stop - start]
                 if file.read(entries, extent.offset + start * extent.row_bytes) < entries.nbytes:
-                    found, action = f"{name} ends early", "Restore it or run with --fresh."
-                    raise StoreCorrupt(self.path, found, "a whole file", action)
+                    raise self._ends_early(name)
                 filled += stop - start
         return values
 
@@ -199,12 +251,50 @@ class Store:
         last = np.append(first[1:], len(rows)) - 1
         return self._read_runs(name, list(zip(rows[first].tolist(), (rows[last] + 1).tolist(), strict=True)))
 
-    def blocks(self, count: int) -> list[slice]:
-        """Slices of `count` rows whose vectors are held in memory at once."""
-        size = max(1, _BLOCK_BYTES // max(1, self.layout.extents["vectors"].row_bytes))
+    def _take_columns(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Fill `values` (n, dim) with the chosen columns of `rows`: in one piece a span and row, or of whole rows."""
+        extent = self.layout.extents["vectors"]
+        if 2 * self.dim >= extent.shape[1]:
+            whole = self._take("vectors", rows)
+            filled = 0
+            for span in self._spans:
+                values[:, filled : filled + len(span.numbers)] = whole[:, span.numbers.start : span.numbers.stop]
+                filled += len(span.numbers)
+            return
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        with self._opened() as file:
+            starts = (extent.offset + rows * extent.row_bytes).tolist()
+            filled = 0
+            for span in self._spans:
+                ahead, size = span.numbers.start * extent.dtype.itemsize, len(span.numbers)
+                piece = np.empty((len(rows), size), extent.dtype)
+                for entry, start in zip(piece, starts, strict=True):
+                    if file.read(entry, start + ahead) < entry.nbytes:
+                        raise self._ends_early("vectors")
+                values[:, filled : filled + size] = piece
+                filled += size
+
+    def _ends_early(self, name: str) -> StoreCorrupt:
+        return StoreCorrupt(self.path, f"{name} ends early", "a whole file", "Restore it or run with --fresh.")
+
+    def blocks(self, count: int, row_bytes: int | None = None) -> list[slice]:
+        """Slices of `count` rows whose vectors, `row_bytes` each or whole rows, are held in memory at once."""
+        size = max(1, _BLOCK_BYTES // max(1, row_bytes or self.layout.extents["vectors"].row_bytes))
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def committed_bytes(vector: bytes | memoryview, column_bytes: list[int]) -> bytes | memoryview:
+    """What the CRC of a done row is over: its vector; of a layered row, the CRC-32 of each column, 4 bytes each."""
+    if not column_bytes:
+        return vector
+    crcs, start = [], 0
+    for size in column_bytes:
+        crcs.append(zlib.crc32(vector[start : start + size]).to_bytes(4, "little"))
+        start += size
+    return b"".join(crcs)
+
+
 def row_crc(row: int, name: bytes, state: int, digest: bytes | memoryview, payload: bytes | memoryview) -> int:
-    """The commit record: CRC-32 over the row's number, name, state, source digest and vector (or reason)."""
+    """The commit record: CRC-32 over the row's number, name, state, source digest and `committed_bytes` (or reason)."""
     return zlib.crc32(payload, zlib.crc32(b"%d:%d:" % (row, state) + name + digest))

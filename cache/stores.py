@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from cache.captions import Captions, read_captions
 from cache.digests import FileDigests
 from cache.errors import StoreCorrupt, UsageError
+from cache.layers import DEFAULT, LayersChoice
 from cache.manifest import Manifest, RowNames, read_manifest
 from cache.reader import Store
 
@@ -45,13 +47,16 @@ class Stores:
 
     @cached_property
     def audio(self) -> Store:
-        """One row an utterance. Raises StoreCorrupt when its rows are not the manifest's."""
-        return self._open_matching(self.folder / "audio.h5", self.manifest.id)
+        """One row an utterance, of which `read` gives the encoder's default vector, or what `selected` chose.
+
+        Raises StoreCorrupt when its rows are not the manifest's.
+        """
+        return self._open_matching(self.folder / "audio.h5", self.manifest.id).selected()
 
     @cached_property
     def text(self) -> Store:
-        """One row a distinct text. Raises StoreCorrupt when its rows are not the captions'."""
-        return self._open_matching(self.folder / "text.h5", self.captions.texts())
+        """One row a distinct text, likewise. Raises StoreCorrupt when its rows are not the captions'."""
+        return self._open_matching(self.folder / "text.h5", self.captions.texts()).selected()
 
     @cached_property
     def acoustic(self) -> Store | None:
@@ -81,6 +86,19 @@ class Stores:
         view.manifest = replace(self.manifest, split=list(split))
         view.captions = self.captions if captions is None else captions
         view.audio, view.text, view.acoustic = self.audio, self.text, self.acoustic
+        return view
+
+    def selected(
+        self, speech: tuple[LayersChoice, str] = (DEFAULT, DEFAULT), text: tuple[LayersChoice, str] = (DEFAULT, DEFAULT)
+    ) -> Stores:
+        """The same stores, of which `audio` and `text` give the layers and the pooling chosen, (layers, pooling).
+
+            stores.selected(speech=(7, "mean")).speech("test1")    # (n, 1024)
+
+        Raises UsageError for what their rows do not hold.
+        """
+        view = copy.copy(self)
+        view.audio, view.text = self.audio.selected(*speech), self.text.selected(*text)
         return view
 
     def fingerprint(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ h5py opens the file at any instant. Until its CRC matches, a row is pending.
 
 Immutable datasets: `id_bytes`, `id_offsets` (the row's name), `stamp` (the source's size and mtime), `length` (what
 batches are sorted by). Mutable, one entry a row: `vectors`, `digest` (BLAKE2b-128 of the source's bytes), `reason`
-(UTF-8, why the row failed), `state`, `crc`.
+(UTF-8, why the row failed), `state`, `crc`; of layered rows also `column_crc`, one of each vector.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from cache.header import (
     encode_header,
     static_checksum,
 )
+from cache.layers import Axes
 from cache.manifest import RowNames
-from cache.reader import Store, row_crc
+from cache.reader import Store, committed_bytes, row_crc
 
 _ALIGNMENT = 4096  # bytes, of datasets in the file
 
@@ -70,6 +71,7 @@ class StoreSpec:
     dim: int
     dtype: str  # "<f4" or "<f2"
     fingerprint: Mapping[str, Any]
+    axes: Axes | None = None  # what a row of several vectors holds
 
 
 def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] = lambda _: None) -> tuple[Store, int]:
@@ -87,6 +89,7 @@ def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] =
     dtype = old.layout.extents["vectors"].dtype.str
     if dtype != spec.dtype:
         fields.append(fingerprints.Difference("dtype", dtype, spec.dtype))
+    fields += fingerprints.differences(*({"axes": axes.as_json() if axes else {}} for axes in (old.axes, spec.axes)))
     if fields:
         found, action = fingerprints.describe_differences(fields), "Choose another --out, or --fresh to start over."
         raise StoreMismatch(spec.path, found, "the same fingerprint", action)
@@ -131,10 +134,10 @@ def allocate(spec: StoreSpec) -> Iterator[Layout]:
             "fingerprint": spec.fingerprint,
             "kind": spec.kind,
             "seal": checksum,
-        }
+        } | ({"axes": spec.axes.as_json()} if spec.axes else {})
         header = encode_header(header_bytes, fields)
         file.write(header, 0)
-        yield Layout(file.path, spec.kind, dict(spec.fingerprint), extents, image.size, checksum, header)
+        yield Layout(file.path, spec.kind, dict(spec.fingerprint), extents, image.size, checksum, header, spec.axes)
 
 
 class _MetadataImage:
@@ -186,7 +189,7 @@ def _create_datasets(image: _MetadataImage, spec: StoreSpec, id_bytes: int, head
     ) as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "kind": spec.kind})
         file.attrs["fingerprint"] = fingerprints.canonical(spec.fingerprint)
-        for name, (shape, dtype) in dataset_shapes(len(spec.rows), id_bytes, spec.dim, spec.dtype).items():
+        for name, (shape, dtype) in dataset_shapes(len(spec.rows), id_bytes, spec.dim, spec.dtype, spec.axes).items():
             space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype), logical=True)
             dataset = h5py.h5d.create(file.id, name.encode(), kind, space, create)
             extents[name] = Extent(int(dataset.get_offset() or 0), shape, np.dtype(dtype))
@@ -202,13 +205,15 @@ class Rounding:
     largest_value: float = 0.0
     least_cosine: float = 1.0  # between a vector and what is stored of it
 
-    def add(self, exact: NDArray[np.floating[Any]], stored: NDArray[np.floating[Any]]) -> None:
-        """Count (dim,) `exact`, which is kept as `stored`."""
+    def add(self, exact: NDArray[np.floating[Any]], stored: NDArray[np.floating[Any]], starts: list[int]) -> None:
+        """Count (dim,) `exact`, which is kept as `stored`; its columns begin at `starts`."""
         x, y = exact.astype(np.float64), stored.astype(np.float64)
         self.rows += 1
         self.largest_error = max(self.largest_error, float(np.abs(x - y).max()))
         self.largest_value = max(self.largest_value, float(np.abs(x).max()))
-        self.least_cosine = min(self.least_cosine, float(x @ y / np.sqrt((x @ x) * (y @ y))))
+        xy, xx, yy = (np.add.reduceat(each, starts) for each in (x * y, x * x, y * y))
+        cosines = np.divide(xy, np.sqrt(xx * yy), out=np.ones_like(xy), where=yy > 0)
+        self.least_cosine = min(self.least_cosine, float(cosines.min()))
 
     def __str__(self) -> str:
         return (
@@ -221,10 +226,11 @@ class StoreWriter:
     """Writes rows of one store through byte offsets; the caller holds the folder's `writer_lock`."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self.rounding = Rounding()
+        self.store, self.rounding = store, Rounding()
         self._extents = store.layout.extents
         self._names = store.names
+        self._starts = [0, *itertools.accumulate(store.axes.sizes[:-1] if store.axes else ())]  # of the columns
+        self._payload = [name for name in ("vectors", "column_crc", "reason") if name in store.layout.extents]
         self._file = File(store.path, os.O_RDWR)
 
     def __enter__(self) -> StoreWriter:
@@ -245,7 +251,7 @@ class StoreWriter:
         if not vector.any():
             return self.fail(row, "the encoder returned a zero vector", digest)
         if dtype == np.float16:
-            self.rounding.add(exact, vector)
+            self.rounding.add(exact, vector, self._starts)
         self._write_row(row, DONE, digest, vector.tobytes())
         return None
 
@@ -262,19 +268,23 @@ class StoreWriter:
         """
         payload_name, zeroed = ("vectors", "reason") if state == DONE else ("reason", "vectors")
         entries = {payload_name: payload, zeroed: bytes(self._extents[zeroed].row_bytes)}
-        crc = row_crc(row, self._names[row], state, digest, payload)
-        self._write("vectors", row, entries["vectors"])
-        self._write("reason", row, entries["reason"])
+        committed = bytes(committed_bytes(payload, self.store.column_bytes)) if state == DONE else payload
+        entries["column_crc"] = committed if state == DONE else bytes(4 * len(self.store.column_bytes))
+        for name in self._payload:
+            self._write(name, row, entries[name])
         self._write("digest", row, digest)
         self._write("state", row, bytes([state]))
-        self._write("crc", row, crc.to_bytes(4, "little"))
+        self._write("crc", row, row_crc(row, self._names[row], state, digest, committed).to_bytes(4, "little"))
 
     def copy(self, row: int, vectors: NDArray[np.floating[Any]], digests: NDArray[np.uint8]) -> None:
         """Store (n, dim) `vectors` and (n, 16) `digests`, which are done rows of a store like this, from `row` on."""
         rows = np.arange(row, row + len(vectors))
-        parts = zip(rows.tolist(), self._names.take(rows), digests, vectors.view(np.uint8), strict=True)
-        crcs = [row_crc(i, name, DONE, digest.data, vector.data) for i, name, digest, vector in parts]
+        committed = [committed_bytes(vector.data, self.store.column_bytes) for vector in vectors.view(np.uint8)]
+        parts = zip(rows.tolist(), self._names.take(rows), digests, committed, strict=True)
+        crcs = [row_crc(i, name, DONE, digest.data, over) for i, name, digest, over in parts]
         self._write("vectors", row, vectors.view(np.uint8).reshape(-1).data)
+        if "column_crc" in self._extents:
+            self._write("column_crc", row, b"".join(committed))
         self._write("digest", row, digests.tobytes())
         self._write("state", row, bytes([DONE]) * len(vectors))
         self._write("crc", row, np.array(crcs, "<u4").tobytes())
@@ -282,7 +292,7 @@ class StoreWriter:
     def reset(self, rows: Sequence[int]) -> None:
         """Make `rows` pending again, as if never written."""
         for row in rows:
-            for name in ("crc", "state", "digest", "reason", "vectors"):
+            for name in ("crc", "state", "digest", *self._payload):
                 self._write(name, row, bytes(self._extents[name].row_bytes))
 
     def sync(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cache.layers import LayersChoice
 from pipeline.core.fields import Model, Number, Seed, Whole, encoder_name
 from pipeline.core.objective_config import GapConfig, GridConfig, ObjectiveConfig, RankingConfig, RidgeConfig
 from pipeline.core.plugins import BUILT_IN
@@ -82,6 +83,12 @@ class AudioConfig(Model):
     revision: str | None = None
     layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
     pooling: Literal["mean", "hidden", "mean_std"] = "mean"
+    layers: Literal["all"] | tuple[Whole, ...] | None = Field(
+        None,
+        min_length=1,
+        description="hidden states that a row holds side by side, of which training chooses; none: one vector a row",
+    )
+    poolings: tuple[Literal["mean", "std"], ...] = Field(("mean",), min_length=1, description="of each of layers")
     padding: Literal["masked", "fixed_masked", "fixed"] = Field(
         "masked", description="masked: to the batch's longest; fixed: zero-padded to max_seconds, unmasked (F9)"
     )
@@ -106,6 +113,10 @@ class TextConfig(Model):
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
     pooling: Literal["cls", "mean"] = "mean"
+    layers: Literal["all"] | tuple[Whole, ...] | None = Field(
+        None, min_length=1, description="hidden states that a row holds side by side; none: the last one alone"
+    )
+    poolings: tuple[Literal["cls", "mean"], ...] = Field((), description="of each of layers, beside pooling")
     max_tokens: Whole = Field(512, ge=8)
     batch_size: Whole = Field(64, ge=1)
 
@@ -120,11 +131,36 @@ class ExtractConfig(Model):
     store_dtype: Literal["float32", "float16"] = "float32"
 
 
+class VectorsConfig(Model):
+    """Which vectors of a layered row a side trains on. Rows of one vector have no choice."""
+
+    layers: Literal["default", "last", "weighted"] | Whole | tuple[Literal["default", "last"] | Whole, ...] = Field(
+        "default",
+        description="hidden states: default (the encoder's own vector, or its usual layer), last, a number, several "
+        "(concatenated), or weighted: the sum of all, its weights learned",
+    )
+    pooling: Literal["default", "mean", "std", "mean_std", "cls"] = Field("default", description="default: the first")
+
+    @field_validator("layers")
+    @classmethod
+    def _at_least_one_layer(cls, layers: str | int | tuple[str | int, ...]) -> str | int | tuple[str | int, ...]:
+        if layers == ():
+            raise ValueError("no layers")
+        return layers
+
+    @property
+    def choice(self) -> tuple[LayersChoice, str]:
+        """As `cache.layers.select` takes it."""
+        return self.layers, self.pooling
+
+
 class TrainConfig(Model):
     """Stage two: the heads of F1 trained as in F9."""
 
     method: str = "emotionrankclap"
     style: str = "dimensional"
+    speech: VectorsConfig = VectorsConfig()
+    text: VectorsConfig = VectorsConfig()
     objective: ObjectiveConfig = RankingConfig()
     grid: GridConfig = GridConfig()
     gap: GapConfig = GapConfig()
@@ -159,6 +195,14 @@ class TrainConfig(Model):
     )
     shuffle_seed: Seed | None = Field(None, description="of the batches; none is each training's (a sweep shares one)")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+
+    @model_validator(mode="after")
+    def _weights_of_layers_are_trained(self) -> TrainConfig:
+        weighted = [side for side in ("speech", "text") if getattr(self, side).layers == "weighted"]
+        closed = "the ridge regressions" if self.start == "ridge" or isinstance(self.objective, RidgeConfig) else ""
+        if weighted and (closed or self.norm != "none"):
+            raise ValueError(f"{weighted[0]}.layers: weighted is not for {closed or f'norm {self.norm}'}; list layers")
+        return self
 
     @property
     def last_epoch(self) -> int:

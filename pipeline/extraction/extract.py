@@ -240,7 +240,7 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     rows = sources_of(manifest, inputs.decoding(encoder), path)
     kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
-    plan = StoreSpec(path, kind, rows, dim=encoder.dim, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(path, kind, rows, dim=encoder.dim, dtype=dtype, fingerprint=fingerprint, axes=encoder.axes)
     store, reused = open_for_writing(plan, lambda row: digest_of_path(manifest.path(row)))
     if reused:
         log.warning(f"{path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
@@ -256,7 +256,9 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
-    plan = StoreSpec(path, "text", rows, dim=inputs.text.dim, dtype=dtype, fingerprint=fingerprint)
+    plan = StoreSpec(
+        path, "text", rows, dim=inputs.text.dim, dtype=dtype, fingerprint=fingerprint, axes=inputs.text.axes
+    )
     store, reused = open_for_writing(plan)
     before = digest_of_path(captions_path)
     write_captions_file(captions, captions_path)

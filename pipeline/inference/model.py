@@ -28,7 +28,7 @@ from pipeline.core.resources import pick_device
 from pipeline.extraction.audio.inputs import ArrayAudio, AudioInput, AudioInputs, audio_sources
 from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask, read_text
 from pipeline.extraction.encoders import NEED_MODEL, load_encoder
-from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
+from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder, chosen_columns
 from pipeline.extraction.engines.threads import Threads
 from pipeline.inference.export import SETTINGS, Description, of_run, read_model, write_model
 from pipeline.inference.model_card import card_of
@@ -109,7 +109,8 @@ class EmotionRankCLAP:
         reader = AudioInputs(decoding, sample_rate or decoding.sample_rate)
         lengths = [reader.samples(source) for source in sources]
         work = BatchEncoder(reader.read, encoder, self.device)
-        vectors = self.embed_speech(_encoded("recording", sources, lengths, work, batch_size))
+        rows = _encoded("recording", sources, lengths, work, batch_size)
+        vectors = self.embed_speech(chosen_columns(rows, encoder, self.config.training.speech))
         return vectors.numpy() if convert_to_numpy else vectors
 
     def encode_text(
@@ -122,18 +123,19 @@ class EmotionRankCLAP:
                 found = type(text).__name__ if not isinstance(text, str) else "not UTF-8" if text else "empty"
                 raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
         work = BatchEncoder(read_text, self.text_encoder, self.device)
-        vectors = self.embed_text(_encoded("sentence", texts, list(map(len, texts)), work, batch_size))
+        rows = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
+        vectors = self.embed_text(chosen_columns(rows, self.text_encoder, self.config.training.text))
         return vectors.numpy() if convert_to_numpy else vectors
 
     def embed_speech(self, vectors: Vectors) -> Tensor:
         """(n, Da) vectors of the speech encoder, such as `stores.speech("test1")`, -> (n, d). Raises UsageError."""
         with torch.no_grad():
-            return self.heads.embed_speech(_matrix(vectors, self.heads.audio.in_features))
+            return self.heads.embed_speech(_matrix(vectors, self.heads.input_dims[0]))
 
     def embed_text(self, vectors: Vectors) -> Tensor:
         """(n, Dt) vectors of the text encoder -> (n, d). Raises UsageError."""
         with torch.no_grad():
-            return self.heads.embed_text(_matrix(vectors, self.heads.text.in_features))
+            return self.heads.embed_text(_matrix(vectors, self.heads.input_dims[1]))
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
         """(n, d) and (m, d) -> (n, m) cosines; either may be a store's speech vectors, by their dimension.
@@ -177,7 +179,7 @@ class EmotionRankCLAP:
             raise StoreMismatch(f"{side} encoder", found, "the one the heads were trained on", action)
 
     def _embedded(self, vectors: Vectors) -> Tensor:
-        dim, speech_dim = self.heads.audio.out_features, self.heads.audio.in_features
+        dim, speech_dim = self.heads.audio.out_features, self.heads.input_dims[0]
         matrix = _matrix(vectors, dim, speech_dim)
         if matrix.shape[1] != dim:
             return self.embed_speech(matrix)

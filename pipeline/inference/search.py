@@ -29,6 +29,7 @@ from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device
 from pipeline.data.corpora.label_names import closest
 from pipeline.extraction.encoders import load_encoder
+from pipeline.extraction.encoders.base import chosen_columns
 from pipeline.extraction.encoders.speech import with_precision
 from pipeline.training.run_folder import Run, open_run
 
@@ -161,7 +162,7 @@ class _Embedder:
         run = run if isinstance(run, Run) else open_run(run)
         self.stores = run.stores(stores)
         self.config = validate_file(ExtractConfig, self.stores.folder / CONFIG)
-        self.device = pick_device(device)
+        self.trained, self.device = run.config, pick_device(device)
         self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
 
     def embed_speech(self, vectors: Tensor) -> Vectors:
@@ -174,7 +175,7 @@ class _Embedder:
         """A sentence -> (1, dim). Raises StoreMismatch if the text encoder is not the stores'."""
         encoder = load_encoder("text", self.config.text, str(self.device))
         _require_same_encoder("text", self.stores.text, {"encoder": encoder.fingerprint()})
-        return lambda sentence: self.embed_text(encoder.encode([sentence]))
+        return lambda sentence: self.embed_text(chosen_columns(encoder.encode([sentence]), encoder, self.trained.text))
 
     def recording_embedder(self) -> Callable[[Path], Vectors]:
         """An audio file -> (1, dim), or UsageError. Raises StoreMismatch if the audio encoder is not the stores'."""
@@ -191,7 +192,7 @@ class _Embedder:
                 wave = decoding.load(path).wave
             except UnusableAudio as error:
                 raise UsageError(path, error.reason, "an audio file with speech", "Name another file.") from None
-            return self.embed_speech(encoder.encode([wave]))
+            return self.embed_speech(chosen_columns(encoder.encode([wave]), encoder, self.trained.speech))
 
         return embed
 

@@ -23,11 +23,11 @@ from torch.nn.functional import linear
 from torch.optim.adam import adam
 
 from pipeline.objectives.space import EPSILON, Objective, SharedSpace, Slopes, State
-from pipeline.training.heads import MAX_SCALE
+from pipeline.training.heads import MAX_SCALE, Heads, by_layer
 from pipeline.training.reference_step import NORM_EPSILON, HeadsConfig, Schedule, reference_step
 
 MAX_EXPONENT = 709.0  # of e in a float64; the scale of a training that diverges gets beyond
-TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")
+TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")  # and the sums of layers
 
 Step = Callable[[Tensor, Tensor, Sequence[Any]], Tensor]
 
@@ -48,6 +48,12 @@ class _Norm(NamedTuple):
     std: Tensor  # (C * dim,)
 
 
+def trained_names(heads: Heads) -> tuple[str, ...]:
+    """The names of all that is trained of `heads`."""
+    summed = [side for side, layers in zip(("audio", "text"), heads.layers, strict=True) if layers > 1]
+    return TRAINED + tuple(f"{side}_sum.{name}" for side in summed for name in ("logits", "scale"))
+
+
 class BatchedHeads:
     """The heads of C configurations of one dim and activation, trained on the same batches."""
 
@@ -55,14 +61,17 @@ class BatchedHeads:
         first = configs[0].heads
         self.count, self.dim, self.activation = len(configs), first.audio.out_features, first.activation
         states = [config.heads.state_dict() for config in configs]
-        self.stacked = {  # (C * dim, D) weights, (C * dim,) biases, (C,) scales
-            name: torch.cat([state[name].reshape(-1, *state[name].shape[1:]) for state in states]) for name in TRAINED
+        self.layers = dict(zip(("audio", "text"), first.layers, strict=True))  # summed with weights, by side
+        self.trained = trained_names(first)
+        self.stacked = {  # (C * dim, D) weights, (C * dim,) biases, (C,) scales, (C * L,) logits of layers
+            name: torch.cat([state[name].reshape(-1, *state[name].shape[1:]) for state in states])
+            for name in self.trained
         }
         self._gradients, self._first_moments, self._second_moments = (
             {name: torch.zeros_like(tensor) for name, tensor in self.stacked.items()} for _ in range(3)
         )
         device = first.audio.weight.device
-        self._adam_steps = torch.zeros(self.count, len(TRAINED), device=device)
+        self._adam_steps = torch.zeros(self.count, len(self.trained), device=device)
         self.norm, self._configs = configs[0].norm, list(configs)
         temperatures = [config.temperature.log_scale(0) is not None for config in configs]
         self._scheduled = torch.tensor(temperatures, device=device) if any(temperatures) else None  # (C,) not learned
@@ -119,13 +128,16 @@ class BatchedHeads:
         threads = torch.get_num_threads() if speech.device.type == "cpu" else 1
         parts = threads if self.count * self.dim % threads == 0 else 1  # which share the rows of the weights
         self._set_scheduled_scales()
-        audio, audio_length, audio_norm = self._project("audio", speech, parts)
-        words, text_length, text_norm = self._project("text", text, parts)
+        speech_sum, text_sum = self._sum_layers("audio", speech), self._sum_layers("text", text)
+        audio, audio_length, audio_norm = self._project("audio", speech_sum, parts)
+        words, text_length, text_norm = self._project("text", text_sum, parts)
         space = SharedSpace(audio, words, audio_length, text_length, self.stacked["log_scale"], self.states)
         losses, slopes = self._losses(space, prepared)
         self._gradients["log_scale"].copy_(slopes.log_scale)
-        self._backward("audio", speech, slopes.speech, unit=audio, norm=audio_norm, parts=parts)
-        self._backward("text", text, slopes.text, unit=words, norm=text_norm, parts=parts)
+        slope = self._backward("audio", speech_sum, slopes.speech, unit=audio, norm=audio_norm, parts=parts)
+        self._backward_sum("audio", speech, slope)
+        slope = self._backward("text", text_sum, slopes.text, unit=words, norm=text_norm, parts=parts)
+        self._backward_sum("text", text, slope)
         for group in self._groups:
             adam(
                 **group.tensors, max_exp_avg_sqs=[], lr=group.rate, weight_decay=group.config.weight_decay, fused=True,
@@ -146,6 +158,8 @@ class BatchedHeads:
         And their lengths (..., 1) before normalisation.
         """
         heads = self._folded(c)
+        if self.layers[side] > 1:
+            vectors = self._layer_weights(side)[c] @ by_layer(vectors, self.layers[side])
         return self._normalise(linear(vectors, heads[f"{side}.weight"], heads[f"{side}.bias"]))
 
     def losses(
@@ -204,17 +218,34 @@ class BatchedHeads:
 
     def _rows(self, stacked: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
         """Configuration c's rows of each stacked tensor, as views."""
-        sizes = {name: 1 if name == "log_scale" else self.dim for name in stacked}
+        sizes = {name: len(tensor) // self.count for name, tensor in stacked.items()}
         return {name: tensor[c * sizes[name] : (c + 1) * sizes[name]] for name, tensor in stacked.items()}
 
+    def _layer_weights(self, side: str) -> Tensor:
+        """(C, L) what each layer of a `side` is multiplied with, the scale included."""
+        logits = self.stacked[f"{side}_sum.logits"].view(self.count, -1)
+        return self.stacked[f"{side}_sum.scale"][:, None] * logits.softmax(1)
+
+    def _sum_layers(self, side: str, inputs: Tensor) -> Tensor:
+        """Standardised inputs (B, L * D), their layers summed as each configuration weights them: (C, B, D).
+
+        (B, D) where there is one configuration or one layer: then all share the inputs.
+        """
+        if self.layers[side] == 1:
+            return inputs
+        weights = self._layer_weights(side)
+        summed = torch.matmul(weights, by_layer(inputs, self.layers[side]))  # (B, C, D)
+        return summed[:, 0] if self.count == 1 else summed.transpose(0, 1).contiguous()
+
     def _project(self, side: str, inputs: Tensor, parts: int) -> tuple[Tensor, Tensor, _Norm | None]:
-        """Unit vectors (C, B, dim) of standardised inputs (B, D), and the lengths (C, B, 1) that were divided out."""
+        """Unit vectors (C, B, dim) of what `_sum_layers` gives, and the lengths (C, B, 1) that were divided out."""
         weight, bias, norm = self.stacked[f"{side}.weight"], self.stacked[f"{side}.bias"], None
+        parts = self.count if inputs.dim() == 3 else parts
         if parts == 1:
             projected = linear(inputs, weight, bias if self.norm == "none" else None)  # (B, C * dim)
         else:
-            by_part = torch.bmm(inputs.expand(parts, -1, -1), weight.view(parts, -1, inputs.shape[1]).mT)
-            projected = by_part.transpose(0, 1).reshape(len(inputs), -1)
+            by_part = torch.bmm(inputs.expand(parts, -1, -1), weight.view(parts, -1, inputs.shape[-1]).mT)
+            projected = by_part.transpose(0, 1).reshape(inputs.shape[-2], -1)
         if self.norm != "none":
             projected = projected.sub_(projected.mean(0))
         if self.norm == "batch":
@@ -245,11 +276,15 @@ class BatchedHeads:
 
     def _backward(
         self, side: str, inputs: Tensor, slope: Tensor, *, unit: Tensor, norm: _Norm | None, parts: int
-    ) -> None:
-        """From the gradient (C, B, dim) of the vectors before normalisation to that of the weight and the bias."""
+    ) -> Tensor:
+        """From the gradient (C, B, dim) of the vectors before normalisation to that of the weight and the bias.
+
+        Returns that of the projection (B, C * dim).
+        """
+        parts = self.count if inputs.dim() == 3 else parts
         if self.activation == "relu":
             slope.mul_(unit.sign())  # 1 where the ReLU let through; as bools, .3 ms of a step more
-        slope = slope.transpose(0, 1).reshape(len(inputs), -1)  # (B, C * dim)
+        slope = slope.transpose(0, 1).reshape(inputs.shape[-2], -1)  # (B, C * dim)
         torch.sum(slope, 0, out=self._gradients[f"{side}.bias"])
         if self.norm != "none":
             slope = slope - slope.mean(0)
@@ -258,8 +293,27 @@ class BatchedHeads:
         torch.bmm(
             slope.view(len(slope), parts, -1).permute(1, 2, 0),
             inputs.expand(parts, -1, -1),
-            out=self._gradients[f"{side}.weight"].view(parts, -1, inputs.shape[1]),
+            out=self._gradients[f"{side}.weight"].view(parts, -1, inputs.shape[-1]),
         )
+        return slope
+
+    def _backward_sum(self, side: str, inputs: Tensor, slope: Tensor) -> None:
+        """From the gradient (B, C * dim) of the projection to those of the weights of the layers of `inputs`.
+
+        With s the scale, a = softmax(logits) and r_l = <gradient of the sum, layer l>, the gradient of s is sum a_l r_l
+        and that of logit l is s a_l (r_l - sum a_k r_k).
+        """
+        if self.layers[side] == 1:
+            return
+        weight = self.stacked[f"{side}.weight"].view(self.count, self.dim, -1)  # (C, dim, D)
+        of_sum = torch.bmm(slope.view(len(slope), self.count, -1).transpose(0, 1), weight)  # (C, B, D)
+        of_layers = torch.bmm(by_layer(inputs, self.layers[side]), of_sum.permute(1, 2, 0).contiguous())  # (B, L, C)
+        products = of_layers.sum(0).mT  # (C, L)
+        shares = self.stacked[f"{side}_sum.logits"].view(self.count, -1).softmax(1)
+        mean = (shares * products).sum(1, keepdim=True)
+        self._gradients[f"{side}_sum.scale"].copy_(mean[:, 0])
+        logits = self.stacked[f"{side}_sum.scale"][:, None] * shares * (products - mean)
+        self._gradients[f"{side}_sum.logits"].copy_(logits.flatten())
 
 
 class ReferenceHeads(BatchedHeads):
@@ -274,7 +328,7 @@ class ReferenceHeads(BatchedHeads):
         for name, parameter in self._config.heads.named_parameters():
             parameter.data = self.stacked[name].view(parameter.shape)
             self._adam.state[parameter] = {
-                "step": self._adam_steps[0, TRAINED.index(name)],
+                "step": self._adam_steps[0, self.trained.index(name)],
                 "exp_avg": self._first_moments[name].view(parameter.shape),
                 "exp_avg_sq": self._second_moments[name].view(parameter.shape),
             }

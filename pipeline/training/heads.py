@@ -2,6 +2,9 @@
 
 speech (Da) -> standardise -> Linear -> ReLU -> unit length
 text   (Dt) -> standardise -> Linear -> ReLU -> unit length      similarity = cosine / temperature
+
+Where a side's layers are weighted, its L layers lie one after the other in a vector, (L * D), and are summed to (D)
+after standardising.
 """
 
 from __future__ import annotations
@@ -25,16 +28,40 @@ from pipeline.objectives.space import EPSILON
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 HEADS_FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
 _FILE_NAMES = {"audio_std": "audio_spread", "text_std": "text_spread"}  # of the state dict -> of the file
+_LAYERS = "audio_layers", "text_layers"  # of the file's description, where there are several
 _METADATA, _CHECKSUM = "emotionrankclap", "checksum"
 _LENGTH_BYTES = 8  # bytes of a safetensors file that hold the length of its header
 _INVALID = (KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # RecursionError is a RuntimeError
 
 
+class LayerSum(nn.Module):
+    """scale * sum of softmax(logits)_l x_l over the L layers of a vector: SUPERB's weighted sum, s3prl's `Featurizer`.
+
+    s3prl starts from zeros, as here, and has no scale; with one (ELMo's gamma) the sum may be of any size.
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(layers))
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., L * D) -> (..., D)."""
+        summed: Tensor = self.scale * (self.logits.softmax(0) @ by_layer(vectors, len(self.logits)))
+        return summed
+
+
+def by_layer(vectors: Tensor, layers: int) -> Tensor:
+    """(..., L * D) -> (..., L, D)."""
+    return vectors.reshape(*vectors.shape[:-1], layers, -1)
+
+
 class Heads(nn.Module):
-    """Projection heads into one space of `dim` dimensions, from `audio_dim` and `text_dim`.
+    """Projection heads into one space of `dim` dimensions, from `audio_dim` and `text_dim` numbers.
 
     `activation` is "relu" (the paper's; cosines then lie in [0, 1]) or "identity". The standardisation is saved with
-    the heads; mean 0 and standard deviation 1 leave the features as they are.
+    the heads; mean 0 and standard deviation 1 leave the features as they are. `audio_layers` and `text_layers` are how
+    many layers in a vector are summed with weights; 1 is a vector as it is.
     """
 
     audio_mean: Tensor
@@ -42,10 +69,21 @@ class Heads(nn.Module):
     text_mean: Tensor
     text_std: Tensor
 
-    def __init__(self, audio_dim: int, text_dim: int, *, dim: int = 512, activation: str = "relu") -> None:
+    def __init__(
+        self,
+        audio_dim: int,
+        text_dim: int,
+        *,
+        dim: int = 512,
+        activation: str = "relu",
+        audio_layers: int = 1,
+        text_layers: int = 1,
+    ) -> None:
         super().__init__()
-        self.audio = nn.Linear(audio_dim, dim)
-        self.text = nn.Linear(text_dim, dim)
+        self.audio = nn.Linear(audio_dim // audio_layers, dim)
+        self.text = nn.Linear(text_dim // text_layers, dim)
+        self.audio_sum = LayerSum(audio_layers) if audio_layers > 1 else None
+        self.text_sum = LayerSum(text_layers) if text_layers > 1 else None
         self.log_scale = nn.Parameter(torch.zeros(()))  # log(1 / temperature)
         self.activation = activation
         for side, size in (("audio", audio_dim), ("text", text_dim)):
@@ -61,6 +99,9 @@ class Heads(nn.Module):
                 for parameter in (layer.weight, layer.bias):
                     parameter.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
             self.log_scale.fill_(-math.log(temperature))
+            for layer_sum in filter(None, (self.audio_sum, self.text_sum)):
+                layer_sum.logits.zero_()
+                layer_sum.scale.fill_(1.0)
 
     def standardise(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Features as the Linear layers take them; done once for a whole training set."""
@@ -73,15 +114,43 @@ class Heads(nn.Module):
 
     def project(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised (..., Da) and (..., Dt) -> unit vectors (..., dim)."""
-        return self._normalise(self.audio(speech)), self._normalise(self.text(text))
+        return self._project_side("audio", speech), self._project_side("text", text)
 
     def embed_speech(self, speech: Tensor) -> Tensor:
         """(n, Da) encoder vectors -> (n, dim) unit vectors."""
-        return self._normalise(self.audio(self.standardise_side("audio", speech)))
+        return self._project_side("audio", self.standardise_side("audio", speech))
 
     def embed_text(self, text: Tensor) -> Tensor:
         """(n, Dt) encoder vectors -> (n, dim) unit vectors."""
-        return self._normalise(self.text(self.standardise_side("text", text)))
+        return self._project_side("text", self.standardise_side("text", text))
+
+    def sum_layers(self, side: str, vectors: Tensor) -> Tensor:
+        """Standardised vectors as the Linear layer of `side` takes them: where they have several layers, their sum."""
+        layer_sum = getattr(self, f"{side}_sum")
+        summed: Tensor = vectors if layer_sum is None else layer_sum(vectors)
+        return summed
+
+    def _project_side(self, side: str, vectors: Tensor) -> Tensor:
+        return self._normalise(getattr(self, side)(self.sum_layers(side, vectors)))
+
+    @property
+    def input_dims(self) -> tuple[int, int]:
+        """Numbers in a vector of speech and of text, all layers."""
+        return len(self.audio_mean), len(self.text_mean)
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        """Layers that are summed in a vector of speech and of text."""
+        sums = self.audio_sum, self.text_sum
+        return tuple(1 if each is None else len(each.logits) for each in sums)  # type: ignore[return-value]
+
+    def untrained(self, dim: int, activation: str) -> Heads:
+        """Heads for the same vectors, with their standardisation."""
+        audio_layers, text_layers = self.layers
+        like: dict[str, Any] = {"audio_layers": audio_layers, "text_layers": text_layers}
+        heads = Heads(*self.input_dims, dim=dim, activation=activation, **like)
+        heads.load_state_dict(dict(self.named_buffers()), strict=False)
+        return heads
 
     @property
     def temperature(self) -> float:
@@ -105,8 +174,9 @@ def file_tensors(heads: Heads) -> dict[str, Tensor]:
 
 def save_heads(heads: Heads, path: Path, about: dict[str, Any]) -> None:
     """Write `heads` as safetensors, whole or not at all; `about` (JSON) goes into the file's metadata."""
-    sizes = {"audio_width": heads.audio.in_features, "text_width": heads.text.in_features}
+    sizes = dict(zip(("audio_width", "text_width"), heads.input_dims, strict=True))
     shape = sizes | {"width": heads.audio.out_features, "activation": heads.activation}
+    shape |= {name: count for name, count in zip(_LAYERS, heads.layers, strict=True) if count > 1}
     save_tensors(file_tensors(heads), path, {"format": HEADS_FORMAT, "heads": shape, "about": about})
 
 
@@ -121,11 +191,14 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
             raise ValueError(f"format {metadata['format']}")
         shape = metadata["heads"]
         sizes = [shape[name] for name in ("audio_width", "text_width", "width")]
-        whole = all(type(size) is int and size >= 1 for size in sizes)
-        if not whole or len(shape) > len(sizes) + 1 or shape["activation"] not in ("relu", "identity"):
+        layers = {name: shape[name] for name in _LAYERS if name in shape}
+        whole = all(type(size) is int and size >= 1 for size in (*sizes, *layers.values()))
+        if not whole or len(shape) > len(sizes) + 1 + len(layers) or shape["activation"] not in ("relu", "identity"):
             raise ValueError(f"described as {dict(shape)}")
+        if any(size % layers.get(name, 1) for size, name in zip(sizes, _LAYERS, strict=False)):
+            raise ValueError(f"layers of unequal size: {dict(shape)}")
         with torch.device("meta"):  # without memory: a description costs nothing until tensors of that shape are there
-            heads = Heads(*sizes[:2], dim=sizes[2], activation=shape["activation"])
+            heads = Heads(*sizes[:2], dim=sizes[2], activation=shape["activation"], **layers)
         names = {file_name: name for name, file_name in _FILE_NAMES.items()}
         heads.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, assign=True)
         for name, tensor in heads.state_dict().items():

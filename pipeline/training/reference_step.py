@@ -113,7 +113,8 @@ def reference_step(
     if scheduled is not None:
         heads.log_scale.data.fill_(scheduled)
     projected = []
-    for layer, vectors in ((heads.audio, speech), (heads.text, text)):
+    for side, vectors in (("audio", speech), ("text", text)):
+        layer, vectors = getattr(heads, side), heads.sum_layers(side, vectors)
         units = layer(vectors)
         if config.norm != "none":
             units = vectors @ layer.weight.mT

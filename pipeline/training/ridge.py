@@ -104,8 +104,7 @@ def _captions(pairs: CachedPairs, text: Tensor) -> Iterator[tuple[Tensor, Tensor
 
 def plane_heads(planes: Planes, standard: Heads) -> Heads:
     """Heads of three units whose nearest by cosine is the nearest in the plane; `standard` has the standardisation."""
-    heads = Heads(standard.audio.in_features, standard.text.in_features, dim=3, activation="identity")
-    heads.load_state_dict(dict(standard.named_buffers()), strict=False)
+    heads = standard.untrained(3, "identity")
     with torch.no_grad():
         for layer, plane in ((heads.audio, planes.speech), (heads.text, planes.text)):
             layer.weight[:2], layer.bias[:2] = plane.weight.mT, plane.bias

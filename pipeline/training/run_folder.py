@@ -108,7 +108,7 @@ class Run:
     def heads_for(self, stores: Stores, seed: int | None = None) -> Heads:
         """`heads(seed)`, for the vectors of `stores`. Raises StoreMismatch where these have other dimensions."""
         heads = self.heads(seed)
-        found, expected = (heads.audio.in_features, heads.text.in_features), (stores.audio.dim, stores.text.dim)
+        found, expected = heads.input_dims, (stores.audio.dim, stores.text.dim)
         if found != expected:
             folder = self.folder if seed is None else self.seed_folder(seed)
             mismatch = f"heads of vectors {found} wide", f"{expected} as in {stores.folder}"
@@ -142,7 +142,10 @@ class Run:
         return self.folder / "seeds" / str(seed)
 
     def stores(self, stores: Stores | str | Path | None = None) -> Stores:
-        """`stores`, or those it was trained from. Raises StoreMismatch where the encoders differ."""
+        """`stores`, or those it was trained from, reading the layers it was trained on.
+
+        Raises StoreMismatch where the encoders differ, UsageError where the rows do not hold those layers.
+        """
         stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
         if fields := differences(self.about["fingerprint"], stores.fingerprint()):
             # of encoders of another kind, the fields that only one side has are counted
@@ -151,7 +154,8 @@ class Run:
             found += f"; and {rest} fields that one of them has not" if rest else ""
             expected = "the encoders the heads were trained on"
             raise StoreMismatch(stores.folder, found, expected, "Name matching stores.")
-        return stores
+        config = self.config
+        return stores.selected(config.speech.choice, config.text.choice)
 
     def finish(self, seed: int, result: dict[str, Any]) -> None:
         """Record a seed's result, join the metrics, and copy the best seed's heads."""

@@ -36,7 +36,7 @@ from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
 from pipeline.objectives.base import objective_of, where_to_look
 from pipeline.objectives.space import Objective
-from pipeline.training.batched_heads import TRAINED, BatchedHeads, ReferenceHeads
+from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, plane_heads, start_from_planes
@@ -107,6 +107,7 @@ def train(
     stores = stores if isinstance(stores, Stores) else open_stores(stores)
     config = resolve_training(method, training=training, seeds=seeds, overrides=overrides)
     chosen, out = pick_device(device), Path(out)
+    stores = stores.selected(config.speech.choice, config.text.choice)
     memory = _memory(config, stores, chosen, out, fresh)
     data = load_training_data(stores, config, chosen, resident=memory == "resident")
     origin = {
@@ -288,7 +289,7 @@ class Trainer:
             reason = error.found if isinstance(error, StoreCorrupt) else f"no checkpoint of it ({first_wrong(error)})"
             log.warning(f"seed {self.seed} begins again: {self.checkpoint}: {reason}")
             return Progress()
-        self.best = {name: tensors[f"best.{name}"] for name in TRAINED}
+        self.best = {name: tensors[f"best.{name}"] for name in self.heads.trained}
         log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")
         return progress
 

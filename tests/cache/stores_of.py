@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.layers import Axes
 from cache.reader import Store
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 
@@ -26,13 +27,21 @@ def digest_of(row: int) -> bytes:
 
 
 def spec_of(
-    path: Path, rows: StoreRows, *, dim: int = 7, dtype: str = "<f4", fingerprint: dict = FINGERPRINT
+    path: Path,
+    rows: StoreRows,
+    *,
+    dim: int = 7,
+    dtype: str = "<f4",
+    fingerprint: dict = FINGERPRINT,
+    axes: Axes | None = None,
 ) -> StoreSpec:
-    return StoreSpec(path, "audio", rows, dim=dim, dtype=dtype, fingerprint=fingerprint)
+    return StoreSpec(path, "audio", rows, dim=dim, dtype=dtype, fingerprint=fingerprint, axes=axes)
 
 
-def filled(path: Path, count: int = 9, *, dim: int = 7, failed: tuple[int, ...] = ()) -> Store:
-    store, _ = open_for_writing(spec_of(path, rows_of(count), dim=dim))
+def filled(
+    path: Path, count: int = 9, *, dim: int = 7, failed: tuple[int, ...] = (), axes: Axes | None = None
+) -> Store:
+    store, _ = open_for_writing(spec_of(path, rows_of(count), dim=dim, axes=axes))
     with StoreWriter(store) as writer:
         for row in range(count):
             if row in failed:

@@ -14,18 +14,21 @@ import pytest
 
 from cache.errors import StoreCorrupt
 from cache.header import DONE, FORMAT, PENDING, encode_header
+from cache.layers import Axes
 from cache.reader import Store
 from cache.writer import StoreWriter, open_for_writing
 from tests.cache.stores_of import digest_of, filled, rows_of, spec_of, vector_of
 
 
 @pytest.mark.parametrize("stride", [97, pytest.param(1, marks=pytest.mark.exhaustive)])
-def test_every_flipped_bit_is_found(tmp_path: Path, stride: int) -> None:
+@pytest.mark.parametrize("axes", [None, Axes((0, 4), ("mean", "std"), 2, own=3)], ids=["vectors", "layers"])
+def test_every_flipped_bit_is_found(tmp_path: Path, stride: int, axes: Axes | None) -> None:
     """The header's first line bit by bit, the rest one bit in every `stride`, or all."""
-    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(5), dim=2))
+    dim = sum(axes.sizes) if axes else 2
+    store, _ = open_for_writing(spec_of(tmp_path / "a.h5", rows_of(5), dim=dim, axes=axes))
     with StoreWriter(store) as writer:
         for row in (0, 3):
-            writer.commit(row, vector_of(row, 2), digest_of(row))
+            writer.commit(row, vector_of(row, dim), digest_of(row))
         writer.fail(1, "reason", digest_of(1))
     data = store.path.read_bytes()
     assert not _found(store.path)
@@ -58,7 +61,7 @@ def _found(path: Path) -> bool:
 
 def _version_of_tomorrow(data: bytes) -> bytes:
     start = len(FORMAT) + 9
-    rest = data[start:4096].replace(b" 4096 2\n", b" 4096 3\n", 1)
+    rest = data[start:4096].replace(b" 4096 2\n", b" 4096 9\n", 1)
     return f"{FORMAT} {zlib.crc32(rest):08X}".encode() + rest + data[4096:]
 
 
@@ -75,9 +78,9 @@ def _version_of_tomorrow(data: bytes) -> bytes:
         (lambda data: data.replace(b"-store", b"-stork", 1), "another kind of file"),
         (lambda data: data.replace(b" 4096 2\n", b" 4096 x\n", 1), "its header was changed"),
         (lambda data: data.replace(b" 4096 2\n", b" 8192 2\n", 1), "its header was changed"),
-        (lambda data: data.replace(b" 4096 2\n", b" 4096 3\n", 1), "its header was changed"),
+        (lambda data: data.replace(b" 4096 2\n", b" 4096 9\n", 1), "its header was changed"),
         (lambda data: data.replace(b'"kind":"audio"', b'"kind":"vodka"', 1), "its header was changed"),
-        (_version_of_tomorrow, "store version 3; expected version 2. Use the release that wrote it"),
+        (_version_of_tomorrow, "store version 9; expected version 2 or 3. Use the release that wrote it"),
     ],
 )
 def test_files_that_are_no_store_are_told_apart_in_a_line(tmp_path: Path, damage, found: str) -> None:

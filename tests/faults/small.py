@@ -13,6 +13,7 @@ import torch
 
 import pipeline.extraction.extract
 from cache.header import DONE
+from cache.layers import Axes
 from cache.reader import Store
 from pipeline.extraction.extract import extract
 from tests.speech import QUICK, QUICK_OPTIONS, write_corpus
@@ -26,6 +27,7 @@ class QuickEncoder:
     """A vector of a clip or a text that depends on all of it."""
 
     dim = WIDTH
+    axes: Axes | None = None
     sample_rate = 16_000
 
     def __init__(self, slow_below: int = 0, weights: str = "sha256:0") -> None:

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from cache import disk
 from cache.errors import StoreCorrupt, StoreMismatch
 from cache.header import DONE, FAILED, PENDING
+from cache.layers import Axes
 from cache.reader import Store
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from tests.faults.faulty_os import Crash, FaultyOs
@@ -66,6 +67,8 @@ class Expected:
 
 
 class Machine(RuleBasedStateMachine):
+    axes: Axes | None = None
+
     @initialize(count=st.integers(0, 6))
     def begin(self, count: int) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -92,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         sources = [self.model.sources[name] for name in self.model.ids]
         stamps = np.array([(100 + s.longer, s.mtime) for s in sources], dtype=np.int64).reshape(-1, 2)
         rows = StoreRows(list(self.model.ids), stamps, np.zeros(len(sources), np.int64))
-        return StoreSpec(self.path, "audio", rows, WIDTH, "<f4", fingerprint)
+        return StoreSpec(self.path, "audio", rows, WIDTH, "<f4", fingerprint, self.axes)
 
     def _open(self) -> None:
         ids = list(self.model.ids)
@@ -101,7 +104,7 @@ class Machine(RuleBasedStateMachine):
     # what a run does
 
     @precondition(lambda self: self.model.ids)
-    @rule(data=st.data(), fails=st.booleans(), kill_at=st.one_of(st.none(), st.integers(0, 5)))
+    @rule(data=st.data(), fails=st.booleans(), kill_at=st.one_of(st.none(), st.integers(0, 6)))
     def write_a_row(self, data: st.DataObject, fails: bool, kill_at: int | None) -> None:
         name = data.draw(st.sampled_from(self.model.ids))
         row, source, entry = self.model.ids.index(name), self.model.sources[name], self.model.rows[name]
@@ -212,6 +215,10 @@ class Machine(RuleBasedStateMachine):
         store = Store.open(self.path)
         states = store.scan()
         values, done = store.read(np.arange(len(store)))
+        if self.axes:  # each column alone says the same
+            columns = [store.selected(*choice).read(np.arange(len(store))) for choice in (("default",), (0,), (3,))]
+            assert np.array_equal(np.concatenate([column for column, _ in columns], axis=1), values)
+            assert all(np.array_equal(known, done) for _, known in columns)
         reasons = store.reasons(states)
         assert store.ids == self.model.ids
         assert store.checksum_matches()
@@ -234,6 +241,11 @@ class Machine(RuleBasedStateMachine):
         assert {path.name for path in self.folder.iterdir()} <= {"audio.h5", "audio.h5.partial"}
 
 
+class LayeredMachine(Machine):
+    axes = Axes((0, 3), ("mean",), 1, own=1)
+
+
 @pytest.mark.parametrize("examples", [25, pytest.param(2000, marks=pytest.mark.exhaustive)])
-def test_a_store_does_what_a_dictionary_does(examples: int) -> None:
-    run_state_machine_as_test(Machine, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None))
+@pytest.mark.parametrize("machine", [Machine, LayeredMachine])
+def test_a_store_does_what_a_dictionary_does(machine: type[Machine], examples: int) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None))

@@ -60,16 +60,17 @@ def promoted(scores: Mapping[int, float], halving: Halving, *, maximise: bool) -
     return sorted(ranked(scores, maximise=maximise)[: max(1, len(scores) // halving.factor)])
 
 
-def slice_checkpoint(checkpoint: Mapping[str, Tensor], c: int, dim: int) -> Tensors:
+def slice_checkpoint(checkpoint: Mapping[str, Tensor], c: int) -> Tensors:
     """A copy of head c's part of `BatchedHeads.checkpoint()`: parameters, Adam's moments, counts of steps.
 
-    Stacked tensors are (C * dim, ...), of which head c has rows c * dim to (c + 1) * dim; of `log_scale` (C,) and
-    `steps` (C, 5) it has row c.
+    Stacked tensors are (C * n, ...), of which head c has rows c * n to (c + 1) * n: of the weights n is dim, of
+    `log_scale` and `steps` 1, of the weights of layers their number.
     """
     kept = f"state.{c}."  # what a plugin's loss keeps from step to step
     states = {name.replace(kept, "state.0.", 1): each for name, each in checkpoint.items() if name.startswith(kept)}
     heads = {name: tensor for name, tensor in checkpoint.items() if not name.startswith("state.")}
-    rows = {name: 1 if name == "steps" or name.endswith("log_scale") else dim for name in heads}
+    count = len(checkpoint["steps"])
+    rows = {name: len(tensor) // count for name, tensor in heads.items()}
     return {name: tensor[c * rows[name] : (c + 1) * rows[name]].clone() for name, tensor in heads.items()} | states
 
 

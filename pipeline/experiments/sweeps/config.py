@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from cache.layers import WEIGHTED
+from cache.stores import Stores
 from pipeline.core.config_files import Tree, load_config, validate
 from pipeline.core.errors import UsageError
 from pipeline.core.fields import Model, Seed, Whole
@@ -17,6 +19,7 @@ from pipeline.core.fields import Model, Seed, Whole
 if TYPE_CHECKING:
     from optuna import Trial
 
+ALL = "all"  # layers, in a space
 DEFAULT_PRESET = "default"  # where a command names none
 DEFAULT_TRIALS = 27  # where neither the YAML nor a grid gives a number
 MAX_GRID_VALUES = 1_000  # that a range of integers becomes in a grid
@@ -164,6 +167,22 @@ def load_sweep(name: str | Path | None, overrides: Sequence[str] = (), trials: i
     config = load_config(SweepConfig, name or DEFAULT_PRESET, overrides, kind="sweeps")
     changed = {"name": config.name or Path(name or DEFAULT_PRESET).stem, "trials": trials or config.trials}
     return config.model_copy(update=changed)
+
+
+def list_layers(config: SweepConfig, stores: Stores) -> SweepConfig:
+    """`config` with `speech.layers: all` (and the text's) as the list of what `stores` hold, for a space is of values.
+
+    That is each layer, their weighted sum, and the encoder's own vector where it stands beside them. Raises UsageError
+    for stores of one vector a row.
+    """
+    space = dict(config.space)
+    for name, store in (("speech.layers", stores.audio), ("text.layers", stores.text)):
+        if space.get(name) == ALL:
+            if store.axes is None:
+                action = f"Extract with -o {'audio' if name[0] == 's' else 'text'}.layers=all."
+                raise UsageError(f"space.{name}", f"{store.path} with one vector a row", "rows of several", action)
+            space[name] = [*(["default"] if store.axes.own else []), *store.axes.layers, WEIGHTED]
+    return config.model_copy(update={"space": space})
 
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> Tree:

@@ -15,7 +15,6 @@ from pipeline.experiments.sweeps.bracket import Tensors, join_checkpoints
 from pipeline.objectives.base import objective_of, required_labels
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
-from pipeline.training.heads import Heads
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, start_from_planes
 from pipeline.training.training_data import TrainingData, load_training_data, needs_grid
@@ -23,13 +22,13 @@ from pipeline.training.training_data import TrainingData, load_training_data, ne
 log = logging.getLogger(__name__)
 
 POOLED_SETS = 2  # sets of pairs in memory; one of the paper's size takes 1.6 GB
-DataKey = tuple[str, tuple[str, ...], str, tuple[bool, ...]]
+DataKey = tuple[object, ...]
 
 
 def data_key(config: TrainConfig) -> DataKey:
     """What decides on the pairs and their standardisation."""
     extra = needs_grid(config), config.grid.texts > 0, config.grid.classes > 0
-    return config.style, tuple(required_labels(config)), config.standardise, extra
+    return config.style, tuple(required_labels(config)), config.standardise, extra, config.speech, config.text
 
 
 @dataclass
@@ -49,8 +48,7 @@ class TrainingDataPool:
     def get(self, config: TrainConfig) -> TrainingData:
         """The data that `config` trains on; vectors are shared with every other training on the same data."""
         data = copy.copy(self._pool(config).data)
-        standard = Heads(data.speech.shape[1], data.text.shape[1], dim=config.width, activation=config.activation)
-        standard.load_state_dict(dict(data.standard.named_buffers()), strict=False)
+        standard = data.standard.untrained(config.width, config.activation)
         data.batch_size, data.extra, data.standard = config.batch_size, config.grid.texts, standard.to(self.device)
         return data
 

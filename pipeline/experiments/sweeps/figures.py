@@ -255,6 +255,7 @@ def dimensions(space: Space, rows: Sequence[Row]) -> Figure:
         if name in row["params"]
     ]
     across = min(PANELS_IN_A_ROW, len(space.dimensions))
+    values = across * max(len(each.values) if isinstance(each, Choices) else 0 for each in space.dimensions.values())
     down = ceil(len(space.dimensions) / across)
     filled = "; full dots were promoted from there, the star is the best trial" if space.config.halving else ""
     return Figure(
@@ -265,7 +266,7 @@ def dimensions(space: Space, rows: Sequence[Row]) -> Figure:
         ("dimension", "trial", "value", score_name(space), "went on"),
         points,
         lambda figure: _draw_dimensions(figure.subplots(down, across, sharey=True, squeeze=False), space, points, rows),
-        (max(5.0, 2.6 * across), 2.7 * down + 0.3),
+        (max(min(10.0, 0.4 * values), 5.0, 2.6 * across), 2.7 * down + 0.3),
     )
 
 

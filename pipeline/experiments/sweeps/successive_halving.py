@@ -57,20 +57,25 @@ class DevOrdinality:
     """AOC and VOC on the development split (F13): 14 lists a test at a rung, all 100 at the end as evaluate-heads."""
 
     def __init__(self, stores: Stores, device: torch.device) -> None:
-        pairs = cached_pairs(stores, "dev", style=STYLE, device=device)
-        self.speech, self.labels = pairs.speech, pairs.labels[:, :2].cpu().numpy()
-        self.prompts, self.vectors = ordinality_prompts(stores, STYLE, device)
+        self.stores, self.device = stores, device
+        self.prompts, _ = ordinality_prompts(stores, STYLE, device)
         self._first_paraphrase = [row for row, prompt in enumerate(self.prompts) if prompt.variant == 0]
         self._standardised_for: Tensor | None = None
 
-    def __call__(self, data: TrainingData, parameters: Mapping[str, Tensor], *, final: bool) -> dict[str, float]:
+    def __call__(
+        self, data: TrainingData, config: TrainConfig, parameters: Mapping[str, Tensor], *, final: bool
+    ) -> dict[str, float]:
         """`aoc` and `voc`, each the mean tau of its lists, of heads with `parameters` (part of a state dict).
 
         Raises UsageError for a split with fewer than 14 labelled utterances.
         """
         if self._standardised_for is not data.speech:  # kept for the next heads of the same data
             self._standardised_for = data.speech
-            self._inputs = data.standard.standardise(self.speech, self.vectors)
+            stores = self.stores.selected(config.speech.choice, config.text.choice)
+            pairs = cached_pairs(stores, "dev", style=STYLE, device=self.device)
+            self.labels = pairs.labels[:, :2].cpu().numpy()
+            vectors = ordinality_prompts(stores, STYLE, self.device)[1]
+            self._inputs = data.standard.standardise(pairs.speech, vectors)
         rows = list(range(len(self.prompts))) if final else self._first_paraphrase
         heads = copy.deepcopy(data.standard)
         heads.load_state_dict(dict(parameters), strict=False)
@@ -154,7 +159,7 @@ class SuccessiveHalving:
             result["epoch"] = " ".join(str(heads.best_epoch) for heads in seeds)
         if self.ordinality:
             scored = [heads.best if final else heads.parameters() for heads in seeds]
-            return result | _mean_ordinality(self.ordinality, data, scored, final=final)
+            return result | _mean_ordinality(self.ordinality, data, config, scored, final=final)
         if final:
             return result | {"score": result["dev_loss"]}
         losses = []
@@ -234,7 +239,7 @@ class _RungGroup:
             self._end_epoch(epoch + 1)
         checkpoint = self._batched.checkpoint()
         for c, heads in enumerate(self._heads):
-            heads.now = slice_checkpoint(checkpoint, c, self._batched.dim)
+            heads.now = slice_checkpoint(checkpoint, c)
 
     def _end_epoch(self, epoch: int) -> None:
         """As a single training: the heads of the lowest development loss are kept."""
@@ -260,11 +265,11 @@ class _RungGroup:
 
 
 def _mean_ordinality(
-    measure: DevOrdinality, data: TrainingData, seeds: Sequence[Tensors], *, final: bool
+    measure: DevOrdinality, data: TrainingData, config: TrainConfig, seeds: Sequence[Tensors], *, final: bool
 ) -> dict[str, float]:
     """`aoc`, `voc` and their mean over the seeds; a score of NaN where heads give no finite vectors."""
     try:
-        measured = [measure(data, parameters, final=final) for parameters in seeds]
+        measured = [measure(data, config, parameters, final=final) for parameters in seeds]
     except UsageError:
         raise
     except EmotionRankError:

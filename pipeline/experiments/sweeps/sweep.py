@@ -35,7 +35,7 @@ from pipeline.experiments.sweeps.bracket import (
     read_bracket,
     take_unfinished,
 )
-from pipeline.experiments.sweeps.config import SweepConfig, load_sweep
+from pipeline.experiments.sweeps.config import SweepConfig, list_layers, load_sweep
 from pipeline.experiments.sweeps.data_pool import TrainingDataPool
 from pipeline.experiments.sweeps.report import sweep_report, train_best_command
 from pipeline.experiments.sweeps.space import Space
@@ -74,7 +74,7 @@ def sweep(
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     config = config if isinstance(config, SweepConfig) else load_sweep(config, overrides, trials)
-    space = Space(config)
+    space = Space(list_layers(config, stores))
     log.info(f"sweep {config.name}: {space.trials} trials of {', '.join(space.dimensions)} by {config.sampler}")
     for training in space.checked_trainings():
         if missing := missing_inputs(stores, training):

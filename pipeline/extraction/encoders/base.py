@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from cache.layers import Axes, chosen_numbers
+from pipeline.core.config import VectorsConfig
 from pipeline.core.errors import UsageError
 
 Waveform = NDArray[np.float32]  # (samples,) mono, at the encoder's sample rate, as decoded
@@ -28,7 +30,8 @@ class Encoder(ABC, Generic[T]):
     equal batch on one machine at one thread count.
     """
 
-    dim: int  # numbers in one vector
+    dim: int  # numbers in one vector, or in one layered row
+    axes: Axes | None = None  # what a row of several vectors holds
     declared: dict[str, Any]  # the fingerprint
 
     def fingerprint(self) -> dict[str, Any]:
@@ -128,6 +131,82 @@ def mean_std(frames: Tensor, weights: Tensor) -> Tensor:
     # sum w (x - mu)^2 is sum w x^2 - mu^2 without its cancellation, which costs digits in outlier channels (F36)
     variance = mean((frames - average[:, None]).square(), weights)
     return torch.cat([average, variance.clamp_min(1e-5).sqrt()], 1)
+
+
+def layer_number(layer: int | None, count: int, subject: object, setting: str = "audio.layer") -> int:
+    """`layer` as a number from 0 to `count`; None is the last, negative numbers count from it. Raises UsageError."""
+    number = count if layer is None else layer if layer >= 0 else count + 1 + layer
+    if not 0 <= number <= count:
+        raise UsageError(subject, f"layer {layer}", f"a hidden state from 0 to {count}", f"Correct {setting}.")
+    return number
+
+
+def layer_axes(
+    layers: Literal["all"] | Sequence[int],
+    poolings: Sequence[str],
+    *,
+    count: int,
+    dim: int,
+    subject: object,
+    layer: int | None = None,
+    own: int = 0,
+) -> Axes:
+    """Rows of the hidden states `layers` of a model of `count` layers and `dim` channels, pooled in each way.
+
+    They stand for layer `layer` where nothing is chosen, or for the last, or for the encoder's `own` numbers ahead of
+    them. Raises UsageError for a layer that the model does not have.
+    """
+    numbers = (
+        range(count + 1) if layers == "all" else {layer_number(int(each), count, subject, "layers") for each in layers}
+    )
+    chosen = tuple(sorted(numbers))
+    default = chosen[-1] if layer is None or layer not in chosen else layer
+    return Axes(chosen, tuple(dict.fromkeys(poolings)), dim, own, None if own else default)
+
+
+def chosen_columns(rows: Tensor, encoder: Encoder[Any], choice: VectorsConfig) -> Tensor:
+    """Rows (n, encoder.dim) as they come from `encoder` -> (n, d), the layers and the pooling that heads take."""
+    if encoder.axes is None:
+        return rows
+    return rows[:, chosen_numbers(encoder.axes, *choice.choice, subject="the encoder's rows", dim=encoder.dim)]
+
+
+def hidden_states_of(output: Any) -> Iterator[Tensor]:
+    """The hidden states (B, T, D) in the output of a model of transformers, 0 first.
+
+    The last is the model's result: from version 5 on, transformers lists it as it was before the final norm.
+    """
+    yield from output.hidden_states[:-1]
+    yield output.last_hidden_state
+
+
+def layers_declared(axes: Axes | None, single: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a fingerprint that say what of the hidden states a row holds; `single` are those of one vector."""
+    return single if axes is None else {"layers": list(axes.layers), "poolings": list(axes.poolings)}
+
+
+def refuse_pooling(pooling: str, subject: object) -> None:
+    """Raises UsageError for a `pooling` beside layers, whose poolings have a setting of their own."""
+    if pooling != "mean":
+        found = f"audio.pooling={pooling} with audio.layers"
+        raise UsageError(subject, found, "audio.poolings", "Set -o audio.poolings=[mean,std] in its place.")
+
+
+def pool_layers(states: Iterable[Tensor], axes: Axes, mask: Tensor, own: Pool | None = None) -> Tensor:
+    """Hidden states 0, 1, ... (B, T, D) as they come, mask (B, T) -> (B, numbers), the row that `axes` describes.
+
+    `own` pools the last of them to the encoder's own vector. Each column is what one pooling of one state alone gives,
+    to the bit.
+    """
+    weights, frames = uniform(mask), mask.new_empty(0)
+    parts: list[Tensor] = []
+    for number, frames in enumerate(states):
+        if number not in axes.layers:
+            continue
+        both = mean_std(frames, weights) if "std" in axes.poolings else mean(frames, weights)
+        pooled = {"mean": both[:, : axes.dim], "std": both[:, axes.dim :], "cls": frames[:, 0]}
+        parts += [pooled[name] for name in axes.poolings]
+    return torch.cat([*([own(frames, mask)] if own else []), *parts], 1)
 
 
 def plain_pooling(kind: str, subject: object) -> Pool:

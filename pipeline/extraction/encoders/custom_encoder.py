@@ -23,6 +23,7 @@ from pipeline.extraction.encoders.base import Encoder, exact_inference
 log = logging.getLogger(__name__)
 
 _PLACES = {"model", "revision", "encoder", "batch_seconds", "batch_size", "max_seconds", "crop"}  # or in the decoding
+_LAYERS = {"layers", "poolings"}  # of built-in encoders alone
 _MAX_DEPTH = 8  # objects within objects that are searched for weights
 _NO_STATE = (type, ModuleType, FunctionType, MethodType, str, bytes, int, float, type(None))
 
@@ -79,6 +80,9 @@ def load_custom_encoder(
     kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str
 ) -> CustomTextEncoder:
     """The registered encoder that `config` names. Raises UsageError, also for what its own code raises."""
+    if config.layers is not None:
+        found = f"{kind}.layers with {config.encoder}"
+        raise UsageError(f"{kind}.layers", found, "a built-in encoder", "Concatenate them in encode.")
     part = find("audio encoder" if kind == "audio" else "text encoder", config.encoder)
     with translate_errors(part, part.source, "an encoder made of (config, device)", kind=UsageError):
         inner = part.make(config, device)
@@ -125,7 +129,7 @@ def _declared(part: Plugin, inner: Any, config: AudioConfig | TextConfig) -> dic
     except (TypeError, ValueError):
         found = f"a fingerprint of {type(own).__name__}"
         raise UsageError(part, found, "a dict that JSON can hold", "Correct fingerprint.") from None
-    settings = config.model_dump(mode="json", exclude=_PLACES)
+    settings = config.model_dump(mode="json", exclude=_PLACES | _LAYERS)
     named = {"encoder": part.name, "version": part.version}
     return {**named, "weights_sha256": weights, "settings": settings, "own": own}
 

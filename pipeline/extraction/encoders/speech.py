@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cache.layers import Axes
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import base, model_files, wavlm
@@ -35,9 +36,16 @@ class Stock:
 
     def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Tensor:  # noqa: ARG002 - all samples count
         """A group-normalised extractor always takes its statistics over all samples."""
-        mask = frame_mask(own, samples.shape[1])  # (B, S)
-        frames: Tensor = self.model(samples, attention_mask=None if mask.all() else mask.long()).last_hidden_state
+        frames: Tensor = self._run(samples, own).last_hidden_state
         return frames
+
+    def states(self, samples: Tensor, own: Tensor, *, padded: bool) -> Iterator[Tensor]:  # noqa: ARG002 - likewise
+        """Each hidden state (B, T, D), 0 first."""
+        return base.hidden_states_of(self._run(samples, own, output_hidden_states=True))
+
+    def _run(self, samples: Tensor, own: Tensor, **options: bool) -> Any:
+        mask = frame_mask(own, samples.shape[1])  # (B, S)
+        return self.model(samples, attention_mask=None if mask.all() else mask.long(), **options)
 
 
 Forward = wavlm.WavLM | Stock
@@ -64,6 +72,7 @@ class SpeechEncoder(AudioEncoder):
     dim: int
     sample_rate: int
     declared: dict[str, Any]
+    axes: Axes | None = None
 
     def prepare(self, inputs: Sequence[Waveform]) -> list[PaddedBatch]:
         """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400.
@@ -91,8 +100,14 @@ class SpeechEncoder(AudioEncoder):
             for part in prepared:
                 samples = part.samples.to(self.device, non_blocking=True)
                 own = part.own.to(self.device, non_blocking=True)
-                frames = self.forward(samples, own, padded=self.padding.kind == "masked")
-                vectors[part.rows] = self.pool(frames, frame_mask(frame_counts(own, self.shape), frames.shape[1])).cpu()
+                padded, counts = self.padding.kind == "masked", frame_counts(own, self.shape)
+                mask = frame_mask(counts, int(frame_counts(torch.tensor(samples.shape[1]), self.shape)))
+                if self.axes:
+                    states = self.forward.states(samples, own, padded=padded)
+                    pooled = base.pool_layers(states, self.axes, mask, self.pool if self.axes.own else None)
+                else:
+                    pooled = self.pool(self.forward(samples, own, padded=padded), mask)
+                vectors[part.rows] = pooled.cpu()
         return vectors
 
 
@@ -132,19 +147,11 @@ def stop_after(model: Any, layer: int | None, subject: object) -> int:
     The last one is what the model itself returns, after the final LayerNorm where there is one. -> its number.
     """
     count = len(model.encoder.layers)
-    number = layer_number(layer, count, subject)
+    number = base.layer_number(layer, count, subject)
     if number < count:
         model.encoder.layers = model.encoder.layers[:number]
         if model.config.do_stable_layer_norm:  # there the norm stands at the end, else before the first layer
             model.encoder.layer_norm = nn.Identity()
-    return number
-
-
-def layer_number(layer: int | None, count: int, subject: object) -> int:
-    """`layer` as a number from 0 to `count`; None is the last, negative numbers count from it. Raises UsageError."""
-    number = count if layer is None else layer if layer >= 0 else count + 1 + layer
-    if not 0 <= number <= count:
-        raise UsageError(subject, f"layer {layer}", f"a hidden state from 0 to {count}", "Correct audio.layer.")
     return number
 
 
@@ -178,7 +185,12 @@ def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str
     state = model_files.renamed(state, POSITIONS, folder)
     model_files.load_strictly(model, state, folder, optional="masked_spec_embed")
     fold_weight_norm(model)
-    layer = stop_after(model, config.layer, folder)
+    layer, axes = base.layer_number(config.layer, shape.num_hidden_layers, folder), None
+    if config.layers is not None:
+        base.refuse_pooling(config.pooling, folder)
+        sizes = {"count": shape.num_hidden_layers, "dim": shape.hidden_size, "layer": layer}
+        axes = base.layer_axes(config.layers, config.poolings, **sizes, subject=folder)
+    stop_after(model, max(axes.layers) if axes else layer, folder)
     forward = forward_of(model, config.precision, torch.device(device), folder)
     features = model_files.feature_settings(folder)
     rate, normalised = model_files.sampling_rate(features, folder), bool(features.get("do_normalize", True))
@@ -189,18 +201,17 @@ def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str
         "encoder": config.encoder,
         "weights_sha256": model_files.sha256(files),
         "architecture": model_files.architecture(shape),
-        "layer": layer,
-        "pooling": config.pooling,
+        **base.layers_declared(axes, {"layer": layer, "pooling": config.pooling}),
         "padding": config.padding,
         "do_normalize": normalised,
         "sample_rate": rate,
         **in_precision(config.precision),
     }
-    dim = shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
+    dim = sum(axes.sizes) if axes else shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
     normalise = standardise if normalised else (lambda wave: wave)
     pool = base.plain_pooling(config.pooling, folder)
     padding = Padding(config.padding, round(config.max_seconds * rate))
-    return SpeechEncoder(forward, shape, torch.device(device), normalise, pool, padding, dim, rate, declared)
+    return SpeechEncoder(forward, shape, torch.device(device), normalise, pool, padding, dim, rate, declared, axes)
 
 
 def standardise(wave: Tensor) -> Tensor:

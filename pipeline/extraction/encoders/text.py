@@ -11,10 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cache.layers import Axes
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import model_files
-from pipeline.extraction.encoders.base import Encoder, exact_inference, mean, uniform
+from pipeline.extraction.encoders.base import (
+    Encoder,
+    exact_inference,
+    hidden_states_of,
+    layer_axes,
+    layers_declared,
+    mean,
+    pool_layers,
+    uniform,
+)
 
 _TOKENIZING = Lock()  # a tokenizer keeps its truncation and padding inside: "Already borrowed" from a second thread
 MIN_TOKENS = 4
@@ -33,6 +43,7 @@ class TextModel(Encoder[str]):
     max_tokens: int  # special tokens included
     dim: int
     declared: dict[str, Any]
+    axes: Axes | None = None
 
     def prepare(self, inputs: Sequence[str]) -> Any:
         """(B,) sentences -> their tokens, cut at `max_tokens`; None of no sentences."""
@@ -48,6 +59,9 @@ class TextModel(Encoder[str]):
             return torch.empty(0, self.dim)
         with exact_inference():
             tokens = prepared.to(self.model.device)
+            if self.axes:
+                states = hidden_states_of(self.model(**tokens, output_hidden_states=True))
+                return pool_layers(states, self.axes, tokens["attention_mask"]).cpu()
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
             pooled = frames[:, 0] if self.pooling == "cls" else mean(frames, uniform(tokens["attention_mask"]))
             return pooled.cpu()
@@ -72,16 +86,21 @@ def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
         found = f"a tokenizer of {len(tokenizer)} tokens"
         raise UsageError(folder, found, f"at most the model's {shape.vocab_size}", "Download both from one place.")
     limit = min(config.max_tokens, *_limits(folder, model, tokenizer))
+    axes = None
+    if config.layers is not None:
+        sizes = {"count": shape.num_hidden_layers, "dim": shape.hidden_size}
+        axes = layer_axes(config.layers, (config.pooling, *config.poolings), **sizes, subject=folder)
     of_tokenizer = sorted({path for glob in _TOKENIZER_FILES for path in folder.glob(glob) if path.is_file()})
     declared = {
         "encoder": config.encoder,
         "weights_sha256": model_files.sha256(files),
         "tokenizer_sha256": model_files.sha256(of_tokenizer),
         "architecture": model_files.architecture(shape),
-        "pooling": config.pooling,
+        **layers_declared(axes, {"pooling": config.pooling}),
         "max_tokens": limit,
     }
-    return TextModel(model.to(device), tokenizer, config.pooling, limit, shape.hidden_size, declared)
+    dim = sum(axes.sizes) if axes else shape.hidden_size
+    return TextModel(model.to(device), tokenizer, config.pooling, limit, dim, declared, axes)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -118,8 +119,16 @@ class WavLM:
         self.layers = [Layer(layer, dtype) for layer in encoder.layers]
 
     def __call__(self, samples: Tensor, own: Tensor, *, padded: bool = True) -> Tensor:
-        """samples (B, S), zero beyond the (B,) `own` samples of each -> (B, T, D) float32; only own frames mean
-        anything. Without `padded`, what lies beyond is the clips' own sound: `own` is not looked at but for masks.
+        """The last of `states`."""
+        for last in self.states(samples, own, padded=padded):
+            pass
+        return last
+
+    def states(self, samples: Tensor, own: Tensor, *, padded: bool = True) -> Iterator[Tensor]:
+        """samples (B, S), zero beyond the (B,) `own` samples of each -> each hidden state (B, T, D) float32, 0 first.
+
+        Only own frames mean anything. Without `padded`, what lies beyond is the clips' own sound: `own` is not looked
+        at but for masks. The last is taken after the final norm, where there is one.
         """
         x, counts = self._extract(samples, own, padded)
         x = self.projection(self.features(x)).float()  # (B, T, D)
@@ -128,15 +137,16 @@ class WavLM:
         if keys is not None:
             x = x * keys[..., None]
         x = x + self.positions(x)
-        if self.norm and not self.stable:
+        if self.norm and (not self.stable or not self.layers):
             x = self.norm(x)
+        yield x
         if self.bias:
             table = self.bias(x.shape[1])  # (H, T, T)
             if keys is not None:
                 outside = torch.zeros(keys.shape, device=x.device).masked_fill(~keys, -torch.inf)[:, None, None]
-            for layer in self.layers:
+            for number, layer in enumerate(self.layers, 1):
                 x = layer(x, table, None if keys is None else outside, self.stable)
-        return self.norm(x) if self.norm and self.stable else x
+                yield self.norm(x) if self.norm and self.stable and number == len(self.layers) else x
 
     def _extract(self, samples: Tensor, own: Tensor, padded: bool) -> tuple[Tensor, Tensor]:
         """(B, S) -> (B, T, C), and the (B,) frames of each."""

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import model_files, speech
-from pipeline.extraction.encoders.base import AttentivePooling, Padding, Pool, mean, mean_std
+from pipeline.extraction.encoders.base import (
+    AttentivePooling,
+    Padding,
+    Pool,
+    layer_axes,
+    layer_number,
+    layers_declared,
+    mean,
+    mean_std,
+)
 
 # the feature extractor's norm; with `layer` the transformer normalises before its sublayers, with `group` after
 _NORMS = {"microsoft/wavlm-large": "layer", "microsoft/wavlm-base": "group", "microsoft/wavlm-base-plus": "group"}
@@ -138,11 +147,16 @@ def load_wavlm_ser(folder: Path, config: AudioConfig, device: str) -> speech.Spe
     model_files.load_strictly(model, state, folder, optional="ssl_model.masked_spec_embed")
     speech.fold_weight_norm(ssl_model)
     layers = len(ssl_model.encoder.layers)
-    if speech.layer_number(config.layer, layers, folder) != layers:
+    if layer_number(config.layer, layers, folder) != layers:
         expected = "the last, which its pooling was trained on"
         raise UsageError(folder, f"layer {config.layer}", expected, "Leave audio.layer out.")
     model.to(device)
     dim, pool = _pooling(model, config.pooling)
+    axes = None
+    if config.layers is not None:
+        channels = ssl_model.config.hidden_size
+        axes = layer_axes(config.layers, config.poolings, count=layers, dim=channels, own=dim, subject=folder)
+        dim = sum(axes.sizes)
     shape, rate = ssl_model.config, settings.sampling_rate
     forward = speech.forward_of(ssl_model, config.precision, torch.device(device), folder)
     del model.ssl_model  # the pooling keeps `model`; the forward has the weights as it wants them
@@ -155,10 +169,11 @@ def load_wavlm_ser(folder: Path, config: AudioConfig, device: str) -> speech.Spe
         "mean": settings.mean,
         "std": settings.std,
         "sample_rate": rate,
+        **layers_declared(axes, {}),
         **speech.in_precision(config.precision),
     }
     padding, place = Padding(config.padding, round(config.max_seconds * rate)), torch.device(device)
-    return speech.SpeechEncoder(forward, shape, place, settings.normalise, pool, padding, dim, rate, declared)
+    return speech.SpeechEncoder(forward, shape, place, settings.normalise, pool, padding, dim, rate, declared, axes)
 
 
 def _pooling(model: Published, kind: str) -> tuple[int, Pool]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
+from cache.layers import Axes
 from pipeline.core.config import AudioConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import base, model_files
 from pipeline.extraction.encoders.base import AudioEncoder, Padding, Pool, Waveform, frame_mask
-from pipeline.extraction.encoders.speech import layer_number, require_float32
+from pipeline.extraction.encoders.speech import require_float32
 
 
 class LogMel:
@@ -58,6 +60,7 @@ class WhisperSpeech(AudioEncoder):
     dim: int
     sample_rate: int
     declared: dict[str, Any]
+    axes: Axes | None = None
 
     def prepare(self, inputs: Sequence[Waveform]) -> list[Tensor]:
         """(B,) waveforms; a clip under 400 samples is zero-padded to 400."""
@@ -71,12 +74,15 @@ class WhisperSpeech(AudioEncoder):
             fixed = self.padding.kind == "fixed"
             mel, counts = self.mel(list(base.padded_batch(prepared, length)) if fixed else prepared)
             mel = pad(mel, (0, length // self.mel.hop - mel.shape[-1]))
-            frames = hidden_state(self.model, mel, counts, self.layer)
-            return self.pool(frames, frame_mask((counts + 1) // 2, frames.shape[1])).cpu()
+            mask = frame_mask((counts + 1) // 2, (mel.shape[-1] + 1) // 2)
+            states = hidden_states(self.model, mel, counts)
+            if self.axes:
+                return base.pool_layers(states, self.axes, mask).cpu()
+            return self.pool(next(islice(states, self.layer, None)), mask).cpu()
 
 
-def hidden_state(model: Any, mel: Tensor, counts: Tensor, layer: int) -> Tensor:
-    """Hidden state `layer` of a WhisperEncoder: mel (B, bins, M), (B,) own mel frames -> (B, ceil(M / 2), D).
+def hidden_states(model: Any, mel: Tensor, counts: Tensor) -> Iterator[Tensor]:
+    """The hidden states of a WhisperEncoder, 0 first: mel (B, bins, M), (B,) own mel frames -> (B, ceil(M / 2), D).
 
     0 is the input of the first layer; the last is taken after the final LayerNorm. What lies beyond a clip is zero
     before either convolution, as if the clip ended there. Raises UsageError beyond the positions (30 s).
@@ -89,7 +95,9 @@ def hidden_state(model: Any, mel: Tensor, counts: Tensor, layer: int) -> Tensor:
     x = x + positions[: x.shape[1]]
     mask = frame_mask((counts + 1) // 2, x.shape[1])  # (B, T)
     keys = None if mask.all() else mask[:, None, None]
-    for block in model.layers[:layer]:
+    last = model.config.encoder_layers
+    yield x if last else model.layer_norm(x)
+    for number, block in enumerate(model.layers, 1):
         attention, normed = block.self_attn, block.self_attn_layer_norm(x)
         query, key, value = (
             projection(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, H, T, D / H)
@@ -98,8 +106,7 @@ def hidden_state(model: Any, mel: Tensor, counts: Tensor, layer: int) -> Tensor:
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=keys)
         x = x + attention.out_proj(mixed.transpose(1, 2).flatten(2))
         x = x + block.fc2(block.activation_fn(block.fc1(block.final_layer_norm(x))))
-    last: Tensor = model.layer_norm(x) if layer == model.config.encoder_layers else x
-    return last
+        yield model.layer_norm(x) if number == last else x
 
 
 def load_whisper(folder: Path, shape: Any, config: AudioConfig, device: str) -> WhisperSpeech:
@@ -132,24 +139,29 @@ def assemble(
     extractor = _extractor(features, shape.num_mel_bins, subject)
     model = model_files.without_weights(lambda: WhisperEncoder(shape), subject)
     model_files.load_strictly(model, state, subject)
-    layer = layer_number(config.layer, shape.encoder_layers, subject)
-    model.layers = model.layers[:layer]
+    layer = base.layer_number(config.layer, shape.encoder_layers, subject)
+    axes = None
+    if config.layers is not None:
+        base.refuse_pooling(config.pooling, subject)
+        sizes = {"count": shape.encoder_layers, "dim": shape.d_model, "layer": layer}
+        axes = base.layer_axes(config.layers, config.poolings, **sizes, subject=subject)
+    model.layers = model.layers[: max(axes.layers) if axes else layer]
     rate = int(extractor.sampling_rate)
     fields = ("model_type", "d_model", "encoder_layers", "encoder_attention_heads", "activation_function")
     declared = {
         "encoder": config.encoder,
         "weights_sha256": weights_sha256,
         "architecture": {name: getattr(shape, name) for name in fields},
-        "layer": layer,
-        "pooling": config.pooling,
+        **base.layers_declared(axes, {"layer": layer, "pooling": config.pooling}),
         "padding": config.padding,
         "mel": [extractor.feature_size, extractor.n_fft, extractor.hop_length],
         "sample_rate": rate,
     }
     pool = base.plain_pooling(config.pooling, subject)
     padding = Padding(config.padding, round(config.max_seconds * rate))
-    dim = shape.d_model * (2 if config.pooling == "mean_std" else 1)
-    return WhisperSpeech(model.to(device), LogMel(extractor, device), layer, pool, padding, dim, rate, declared)
+    dim = sum(axes.sizes) if axes else shape.d_model * (2 if config.pooling == "mean_std" else 1)
+    mel = LogMel(extractor, device)
+    return WhisperSpeech(model.to(device), mel, layer, pool, padding, dim, rate, declared, axes)
 
 
 def _extractor(features: dict[str, Any], bins: int, subject: object) -> Any:
