@@ -21,8 +21,15 @@ class CorpusConfig(Model):
     reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = "manifest"
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
-    scale: tuple[_Point, _Point] | None = Field(
-        None, description="lowest and highest label, mapped to 1-7; none is the corpus's, or 1-7 for a manifest"
+    scale: tuple[_Point, _Point] | dict[Literal["valence", "arousal", "dominance"], tuple[_Point, _Point]] | None = (
+        Field(
+            None,
+            description="lowest and highest label, mapped to 1-7, of all or by name, {arousal: [1, 9]}; none is the "
+            "corpus's, or 1-7 for a manifest whose labels do not look like another scale",
+        )
+    )
+    spellings: Literal["one", "as_given"] = Field(
+        "one", description="reader `manifest`: one name for Happy, happiness and joy, or emotions as they are spelt"
     )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")

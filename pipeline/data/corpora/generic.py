@@ -15,10 +15,10 @@ from pathlib import Path
 from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import UsageError
-from pipeline.data.corpora.builder import ManifestBuilder, corpus_root
+from pipeline.data.corpora.builder import ManifestBuilder
+from pipeline.data.corpora.locations import corpus_root
 from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_lines, unused_notes
 
-SCALE = (1.0, 7.0)  # unless the config declares another
 COLUMNS = TableColumns(
     required=("id", "audio", "split"),
     optional=tuple(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")),
@@ -33,7 +33,12 @@ def read_generic(config: CorpusConfig) -> Manifest:
     path = _path(config)
     root = path.parent if config.root is None else corpus_root(config)
     builder = ManifestBuilder(
-        root, config.scale or SCALE, missing_audio=config.missing_audio, outside_root=config.outside_root, source=path
+        root,
+        config.scale,  # type: ignore[arg-type]
+        missing_audio=config.missing_audio,
+        outside_root=config.outside_root,
+        canonical=config.spellings == "one",
+        source=path,
     )
     if path.suffix != ".csv":
         return builder.build(_add_json_lines(builder, path))

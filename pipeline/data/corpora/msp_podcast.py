@@ -14,8 +14,10 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
-from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
+from pipeline.data.corpora.builder import ManifestBuilder
 from pipeline.data.corpora.label_names import canonical_split
+from pipeline.data.corpora.label_scales import corpus_scale
+from pipeline.data.corpora.locations import corpus_root, first_existing
 from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_table
 
 SCALE = (1.0, 7.0)
