@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.experiments.demo.demo import run_demo as run_demo
     from pipeline.experiments.sweeps.sweep import sweep as sweep
     from pipeline.extraction.extract import extract as extract
-    from pipeline.extraction.extract import plan_extraction as plan_extraction
+    from pipeline.extraction.plan import plan_extraction as plan_extraction
     from pipeline.extraction.status import status_of as status_of
     from pipeline.extraction.status import verify as verify
     from pipeline.extraction.status import verify_sources as verify_sources
@@ -69,7 +69,8 @@ _NAMES = {
     "pipeline.experiments.cross_validation": "cross_validate",
     "pipeline.experiments.demo.demo": "run_demo",
     "pipeline.experiments.sweeps.sweep": "sweep",
-    "pipeline.extraction.extract": "extract plan_extraction",
+    "pipeline.extraction.extract": "extract",
+    "pipeline.extraction.plan": "plan_extraction",
     "pipeline.extraction.status": "status_of verify verify_sources",
     "pipeline.inference.model": "EmotionRankCLAP",
     "pipeline.inference.search": "Filter CaptionIndex SpeechIndex describe search",

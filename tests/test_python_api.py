@@ -53,7 +53,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "limit": ["extract.limit"],
         "retry_failed": ["extract.retry_failed"],
         "fresh": ["extract.fresh"],
-        "strict": RETURNED,
+        "strict": ["extract.strict", "plan_extraction.strict"],
         "dry_run": OTHER,
         "status": OTHER,
         "verify": OTHER,

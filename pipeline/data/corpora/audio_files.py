@@ -1,10 +1,8 @@
-"""Which audio files exist, asked once per folder; paths that leave the root, and one file under several ids."""
+"""Which audio files exist, asked once per folder, and paths that leave the root."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 
@@ -64,9 +62,6 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-_SHOWN = 3  # pairs of ids
-
-
 class Escapes:
     """The paths that leave the root, and the folder that would hold all paths if it were the root."""
 
@@ -91,20 +86,3 @@ class Escapes:
         if self._relative or self._common in (None, "/"):
             return f"Correct these lines, or {allow}."
         return f"Pass --audio-root {self._common}, where all of them lie, or {allow}."
-
-
-def same_audio(ids: Sequence[str], audio: Sequence[str], split: Sequence[str], files: AudioFiles) -> Iterator[str]:
-    """Notes about files that stand under several ids: how many, the first few, and those in different splits."""
-    if len(set(audio)) == len(audio) and not any(path[0] in "/." for path in audio):
-        return
-    whole = [files.whole(path) if path[0] in "/." else path for path in (files.inside(path) or path for path in audio)]
-    first: dict[str, int] = {}
-    twice = [(first[path], row) for row, path in enumerate(whole) if first.setdefault(path, row) != row]
-    leaks = [(one, other) for one, other in twice if split[one] != split[other]]
-    for pairs, found in ((twice, "{} utterances are another's audio file"), (leaks, _LEAK)):
-        if pairs:
-            shown = ", ".join(f"{ids[one]} and {ids[other]}" for one, other in islice(pairs, _SHOWN))
-            yield f"{found.format(f'{len(pairs):,}')}: {shown}{', ...' if len(pairs) > _SHOWN else ''}"
-
-
-_LEAK = "WARNING: {} audio files stand in two splits, so that a test hears what was trained on"

@@ -20,13 +20,15 @@ import numpy as np
 
 from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.data.corpora.audio_files import AudioFiles, Escapes, same_audio
+from pipeline.data.corpora.audio_files import AudioFiles, Escapes
 from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest, is_missing, with_one_spelling
 from pipeline.data.corpora.label_scales import STANDARD, LabelScales, Range
+from pipeline.data.corpora.leaks import same_audio, sentence_leaks
 
 # what would break a line of manifest.csv, or cannot be written as UTF-8
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 _CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values, each on many rows
+SENTENCE = "sentence"  # an optional column: the words that are spoken
 _BLOCK = 8192  # rows that wait to be taken apart into columns
 _LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
@@ -60,6 +62,7 @@ class ManifestBuilder:
         self._escapes = Escapes()
         self._columns: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
         self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
+        self._sentences: list[str] = []  # row by row; counted, not kept
         self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
         self._seen: dict[str, int] = {}  # id -> the line it was on first
         self._file: Path | None = None  # of the first id
@@ -97,6 +100,7 @@ class ManifestBuilder:
             self._blank("caption", caption)
             caption = None
         caption = self._text(place, "caption", caption)
+        sentence = sys.intern(self._text(place, SENTENCE, get(SENTENCE)))
         try:
             labels = [self._numbers[column][get(column)] for column in LABEL_COLUMNS]
         except (KeyError, TypeError):
@@ -104,6 +108,7 @@ class ManifestBuilder:
         if audio is None or self._faults() > before:
             return
         self._texts += (name, audio, *categories, caption)
+        self._sentences.append(sentence)
         self._labels.extend(labels)
         if len(self._texts) >= _BLOCK * len(TEXT_COLUMNS):
             self._sort()
@@ -134,13 +139,17 @@ class ManifestBuilder:
         spellings: list[str] = []
         if self._canonical:
             self._columns["emotion"], spellings = with_one_spelling(self._columns["emotion"])
-        notes = [*notes, *self._own_notes(), *spellings, *self._scales.notes(labels)]
+        columns = self._columns
+        twice, leaks = same_audio(columns["id"], columns["audio"], columns["split"], self.files)
+        leaks += sentence_leaks(self._sentences, columns["split"])
+        notes = [*notes, *self._own_notes(), *twice, *spellings, *self._scales.notes(labels)]
         if not len(self):
             found = "; ".join(["no utterance", *notes])
             raise UsageError(self._source, found, "at least one utterance", "Check that this is the right corpus.")
         counts = ", ".join(f"{split} {count:,}" for split, count in self.counts().items())
         labels = {name: self._scales.to_standard(name, column) for name, column in labels.items()}
-        return Manifest(self._root, **self._columns, **labels, notes=[f"{len(self):,} utterances: {counts}", *notes])  # type: ignore[arg-type]
+        notes = [f"{len(self):,} utterances: {counts}", *notes]
+        return Manifest(self._root, **columns, **labels, notes=notes, leaks=leaks)  # type: ignore[arg-type]
 
     def _refused(self, refusal: tuple[str, str] | None) -> ManyProblems:
         """Every problem; of a scale that does not fit (`refusal`) one line, in place of one for every label."""
@@ -174,8 +183,7 @@ class ManifestBuilder:
             notes.append(f"{column}: {blanks.total():,} values are read as missing ({spelt})")
         if self._commas:
             notes.append(f"{self._commas:,} labels have a decimal comma")
-        columns = self._columns
-        return [*notes, *same_audio(columns["id"], columns["audio"], columns["split"], self.files)]
+        return notes
 
     def _text(self, place: tuple[Path, int], name: str, value: object) -> str:
         if value is None:

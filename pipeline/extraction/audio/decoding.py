@@ -32,6 +32,7 @@ ZERO_CROSSINGS = 6  # of the sinc on either side: torchaudio's default
 ROLLOFF = 0.99  # of the lower rate's Nyquist frequency, likewise
 MAX_KERNEL_VALUES = 1 << 24  # of torchaudio's filters: 44.1 kHz takes 70 thousand, 22,255 Hz 14 million
 BLOCK_VALUES = 1 << 18  # of the filters held at once by `resample_by_sample`
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that git checks out without git-lfs
 _UNDECODABLE = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError)
 _SPECIAL_FILES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -132,6 +133,8 @@ class Decoding:
         if not size:
             raise UnusableAudio("an empty file")
         digest = digest_of_file(handle, size)
+        if os.pread(handle, len(LFS_POINTER), 0) == LFS_POINTER:
+            raise UnusableAudio("a git-lfs pointer, not audio: run git lfs pull", digest)
         try:
             missing = missing_audio(handle, size)
             if missing:
