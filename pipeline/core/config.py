@@ -112,7 +112,14 @@ class TextConfig(Model):
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
-    pooling: Literal["cls", "mean"] = "mean"
+    pooling: Literal["auto", "cls", "mean"] = Field(
+        "auto", description="auto: as a sentence-transformers folder was published, else the mean"
+    )
+    prefix: str | None = Field(
+        None,
+        max_length=1000,
+        description="before every text, as `query: ` of e5; none is the folder's own prompt",
+    )
     max_tokens: Whole = Field(512, ge=8)
     batch_size: Whole = Field(64, ge=1)
 

@@ -48,6 +48,7 @@ from pipeline.extraction.batching import (
 )
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
+from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.status import digest_of_path, sources_of, status_of
@@ -123,6 +124,7 @@ def read_inputs(
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
+    refuse_equal_vectors(audio, text)
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
     return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 

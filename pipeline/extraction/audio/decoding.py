@@ -22,7 +22,7 @@ import soundfile
 import torch
 
 from pipeline.extraction.audio.containers import missing_audio
-from pipeline.extraction.encoders.base import Waveform
+from pipeline.extraction.encoders.base import LFS_POINTER, Waveform
 
 MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
 READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
@@ -32,7 +32,6 @@ ZERO_CROSSINGS = 6  # of the sinc on either side: torchaudio's default
 ROLLOFF = 0.99  # of the lower rate's Nyquist frequency, likewise
 MAX_KERNEL_VALUES = 1 << 24  # of torchaudio's filters: 44.1 kHz takes 70 thousand, 22,255 Hz 14 million
 BLOCK_VALUES = 1 << 18  # of the filters held at once by `resample_by_sample`
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that git checks out without git-lfs
 _UNDECODABLE = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError)
 _SPECIAL_FILES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 

@@ -1,4 +1,7 @@
-"""Any text encoder of transformers, by folder or hub name: `<s>` / [CLS] of the last layer, or the mean (F3, F37)."""
+"""Any text encoder of transformers, by folder or hub name: `<s>` / [CLS] of the last layer, or the mean (F3, F37).
+
+A folder of sentence-transformers is read as it was published: its pooling, dense layers, normalisation and prompt.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from torch import Tensor
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import model_files
-from pipeline.extraction.encoders.base import Encoder, exact_inference, mean, uniform
+from pipeline.extraction.encoders.base import Encoder, exact_inference
+from pipeline.extraction.encoders.probe import refuse_causal
+from pipeline.extraction.encoders.sentence_modules import SentenceModules, pool_tokens, read_modules
 
 _TOKENIZING = Lock()  # a tokenizer keeps its truncation and padding inside: "Already borrowed" from a second thread
 MIN_TOKENS = 4
@@ -33,14 +38,19 @@ class TextModel(Encoder[str]):
     max_tokens: int  # special tokens included
     dim: int
     declared: dict[str, Any]
+    modules: SentenceModules
+    prefix: str = ""  # before every text
 
     def prepare(self, inputs: Sequence[str]) -> Any:
         """(B,) sentences -> their tokens, cut at `max_tokens`; None of no sentences."""
         if not len(inputs):
             return None
         cut = {"padding": True, "truncation": True, "max_length": self.max_tokens}
+        texts = [self.prefix + text for text in inputs]
+        if self.modules.lower_case:
+            texts = [text.lower() for text in texts]
         with _TOKENIZING, model_files.quietly():
-            return self.tokenizer(list(inputs), return_tensors="pt", **cut)
+            return self.tokenizer(texts, return_tensors="pt", **cut)
 
     def compute(self, prepared: Any) -> Tensor:
         """-> (B, dim) float32 on the CPU, not normalised."""
@@ -49,8 +59,7 @@ class TextModel(Encoder[str]):
         with exact_inference():
             tokens = prepared.to(self.model.device)
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
-            pooled = frames[:, 0] if self.pooling == "cls" else mean(frames, uniform(tokens["attention_mask"]))
-            return pooled.cpu()
+            return self.modules.finish(pool_tokens(self.pooling, frames, tokens["attention_mask"])).cpu()
 
 
 def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
@@ -58,9 +67,12 @@ def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
 
     Raises UsageError for another kind of model, or files that do not fit.
     """
+    published = SentenceModules(folder) if config.encoder == "embedded" else read_modules(folder, device)
+    pooling, folder = _pooling(folder, config, published), published.transformer
     shape = model_files.read_config(folder)
     if getattr(shape, "is_encoder_decoder", False):
-        raise UsageError(folder, f"model_type {shape.model_type}", "an encoder, like RoBERTa", "Choose another model.")
+        action = "Choose an encoder, or give the encoder of this one (model.encoder) in a folder of its own."
+        raise UsageError(folder, f"model_type {shape.model_type}, with a decoder", "an encoder, like RoBERTa", action)
     model = model_files.bare_model(shape, folder)
     files = model_files.weight_files(folder)
     state = model_files.renamed(model_files.read_state(files), _OLD_NAMES, folder)
@@ -78,10 +90,28 @@ def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
         "weights_sha256": model_files.sha256(files),
         "tokenizer_sha256": model_files.sha256(of_tokenizer),
         "architecture": model_files.architecture(shape),
-        "pooling": config.pooling,
+        "pooling": pooling,
         "max_tokens": limit,
+        **published.declared,
     }
-    return TextModel(model.to(device), tokenizer, config.pooling, limit, shape.hidden_size, declared)
+    prefix = published.prompt if config.prefix is None else config.prefix
+    if prefix:
+        declared["prefix"] = prefix
+    model = model.to(device)
+    if pooling == "cls":
+        refuse_causal(folder, model, tokenizer)
+    dim = published.dim or shape.hidden_size
+    return TextModel(model, tokenizer, pooling, limit, dim, declared, published, prefix)
+
+
+def _pooling(folder: Path, config: TextConfig, published: SentenceModules) -> str:
+    """The pooling that was asked for, which is the published one where there is one."""
+    if config.pooling == "auto":
+        return published.pooling or "mean"
+    if published.pooling not in (None, config.pooling):
+        action = f"Leave text.pooling out, and it is {published.pooling}."
+        raise UsageError("text.pooling", config.pooling, f"{published.pooling}, as {folder} was published", action)
+    return config.pooling
 
 
 def _tokenizer(folder: Path) -> Any:
