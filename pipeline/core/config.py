@@ -31,6 +31,9 @@ class CorpusConfig(Model):
     spellings: Literal["one", "as_given"] = Field(
         "one", description="reader `manifest`: one name for Happy, happiness and joy, or emotions as they are spelt"
     )
+    audio_dir: str | None = Field(
+        None, description="reader `msp_podcast`: the folder of the audio, below the root; none is Audios or Audio"
+    )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
     merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
@@ -39,9 +42,11 @@ class CorpusConfig(Model):
     )
 
     @model_validator(mode="after")
-    def _only_a_manifest_leaves_the_root(self) -> CorpusConfig:
+    def _settings_are_of_the_reader(self) -> CorpusConfig:
         if self.outside_root and self.reader != "manifest":
             raise ValueError(f"outside_root is for reader manifest; {self.reader} keeps to its folder")
+        if self.audio_dir is not None and self.reader != "msp_podcast":
+            raise ValueError(f"audio_dir is for reader msp_podcast; {self.reader} knows its own")
         return self
 
 

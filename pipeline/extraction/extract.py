@@ -29,7 +29,7 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.progress import Stop, clock, interruptible
-from pipeline.core.resources import pick_device
+from pipeline.core.resources import pick_device, torch_defaults
 from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.data.corpora import read_corpus
@@ -129,6 +129,7 @@ def read_inputs(
     return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 
 
+@torch_defaults()
 def extract(
     config: str | Path | ExtractConfig,
     *,

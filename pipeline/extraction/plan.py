@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.config import ExtractConfig
+from pipeline.core.resources import torch_defaults
 from pipeline.extraction.extract import DTYPES, audio_plan, plan_captions, read_inputs, resolve_extraction
 from pipeline.extraction.status import sources_of
 
 
+@torch_defaults()
 def plan_extraction(
     config: str | Path | ExtractConfig,
     *,

@@ -20,7 +20,7 @@ import numpy as np
 
 from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.data.corpora.audio_files import AudioFiles, Escapes
+from pipeline.data.corpora.audio_files import AudioFiles, Escapes, posix_path
 from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest, is_missing, with_one_spelling
 from pipeline.data.corpora.label_scales import STANDARD, LabelScales, Range
 from pipeline.data.corpora.leaks import same_audio, sentence_leaks
@@ -74,6 +74,8 @@ class ManifestBuilder:
         self._off_scale: list[int] = []  # which of the problems are that, of a scale that nobody declared
         self._missing: list[str] = []
         self._blanks: dict[str, Counter[str]] = {}  # column -> what stood there for nothing
+        self._read_as: Counter[str] = Counter()  # paths that are read as another, by what is different
+        self._examples: dict[str, str] = {}
         self._commas = 0  # labels written with a decimal comma
         self._no_file = False  # whether a problem is that
         self._genders: Counter[str] = Counter()  # those not understood
@@ -178,12 +180,19 @@ class ManifestBuilder:
         if self._missing:
             count = len(self._missing)
             notes.append(f"dropped {count:,} without an audio file (first: {self._missing[0]})")
+        for how, count in self._read_as.items():
+            notes.append(f"{count:,} audio paths are read in spite of {how} (first: {self._examples[how]})")
         for column, blanks in self._blanks.items():
             spelt = ", ".join(f"{text!r} {count:,}" for text, count in sorted(blanks.items()))
             notes.append(f"{column}: {blanks.total():,} values are read as missing ({spelt})")
         if self._commas:
             notes.append(f"{self._commas:,} labels have a decimal comma")
         return notes
+
+    def _differing(self, example: str, how: str) -> None:
+        """Count a path that is read as another."""
+        self._read_as[how] += 1
+        self._examples.setdefault(how, example)
 
     def _text(self, place: tuple[Path, int], name: str, value: object) -> str:
         if value is None:
@@ -274,6 +283,9 @@ class ManifestBuilder:
 
     def _audio(self, place: tuple[Path, int], value: object) -> str | None:
         name = self._text(place, "audio", value)
+        if ("\\" in name or name[:7].lower() == "file://") and not self.files.holds(name):
+            name = posix_path(name)
+            self._differing(name, "a Windows path or file:// address")
         if not name:
             self.problem(place[1], place[0], f"audio: empty; expected a path relative to {self._root}")
             return None
@@ -286,6 +298,9 @@ class ManifestBuilder:
             found = f"leaves {self._root}; expected a path inside it"
         elif self.files.holds(audio):
             return audio
+        elif similar := self.files.similar(audio):
+            self._differing(f"{audio} is {similar[0]}", similar[1])
+            return similar[0]
         elif self._drop_missing:
             self._missing.append(audio)
             return None

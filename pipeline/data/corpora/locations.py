@@ -9,6 +9,9 @@ from pathlib import Path
 from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import UsageError
 
+_DEPTH = 3  # of folders that are looked into for what was unpacked too deep
+_SHOWN = 6  # names
+
 _WHERE_TO_POINT = "Pass the corpus folder as --audio-root or set corpus.root."
 
 
@@ -28,5 +31,23 @@ def first_existing(root: Path, names: Sequence[str], *, what: str) -> Path:
     tried = [root / name for name in names]
     path = next(filter(os.path.exists, tried), None)
     if path is None:
-        raise UsageError(root, f"no {what}", f"one of {', '.join(map(str, tried))}", _WHERE_TO_POINT)
+        raise UsageError(
+            root, f"no {what}; {_what_is_there(root, names)}", f"one of {', '.join(map(str, tried))}", _WHERE_TO_POINT
+        )
     return path
+
+
+def _what_is_there(root: Path, names: Sequence[str]) -> str:
+    """`Labels/Labels/x.csv is there`, where an archive was unpacked into itself; else what the folder holds."""
+    wanted = {os.path.basename(name) for name in names}
+    for folder, folders, files in os.walk(root):
+        inside = os.path.relpath(folder, root)
+        found = sorted(wanted.intersection((*folders, *files)))
+        if found:
+            return f"{os.path.normpath(os.path.join(inside, found[0]))} is there"
+        if inside.count(os.sep) + (inside != ".") >= _DEPTH:
+            folders.clear()
+    listed = sorted(os.listdir(root))
+    if not listed:
+        return "it is empty"
+    return f"in it are {', '.join(listed[:_SHOWN])}{', ...' if len(listed) > _SHOWN else ''}"
