@@ -9,6 +9,7 @@
 
 Every command is a function here, and every option of it an argument (docs/python.md):
 
+    make-manifest       make_manifest
     write-captions      write_captions, plan_write_captions (--dry-run)
     extract-features    extract, plan_extraction (--dry-run), status_of, verify, verify_sources (--verify=deep)
     train-heads         train
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.core.plugins import register_text_encoder as register_text_encoder
     from pipeline.data.captions.llm.write import plan_write_captions as plan_write_captions
     from pipeline.data.captions.llm.write import write_captions as write_captions
+    from pipeline.data.corpora.make_manifest import make_manifest as make_manifest
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.evaluation.report.comparison_report import comparison_report as comparison_report
     from pipeline.evaluation.report.comparison_report import folds_report as folds_report
@@ -62,6 +64,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
 _NAMES = {
     "pipeline.core.plugins": "load_plugins register_audio_encoder register_objective register_text_encoder",
     "pipeline.data.captions.llm.write": "plan_write_captions write_captions",
+    "pipeline.data.corpora.make_manifest": "make_manifest",
     "pipeline.evaluation.evaluate": "evaluate",
     "pipeline.evaluation.report.comparison_report": "comparison_report folds_report",
     "pipeline.evaluation.report.evaluation_report": "evaluation_report",

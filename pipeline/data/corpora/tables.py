@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
+from pipeline.core.errors import UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json, refuse_repeated_keys
 from pipeline.data.corpora.label_names import closest
 
@@ -100,11 +101,13 @@ def _dialect(path: Path, columns: TableColumns, notes: list[str]) -> Dialect:
         head = file.read(_HEAD_BYTES)
     encoding = _MARKS.get(head[:2], "utf-8-sig")
     lines = head.decode(encoding, errors="replace").splitlines()
-    said = _SEP_LINE.fullmatch(lines[0]) if lines else None
-    skipped, separator = int(said is not None), said[1] if said else ","
+    stated = _SEP_LINE.fullmatch(lines[0]) if lines else None
+    skipped, separator = int(stated is not None), stated[1] if stated else ","
     first = next((line for line in lines[skipped:] if line.strip()), "")
     if not skipped:
-        named = {each: _known_names(first, each, columns) for each in _SEPARATORS}
+        named = {
+            each: _known_names(first, each, columns) if columns.known else first.count(each) for each in _SEPARATORS
+        }
         separator = max(_SEPARATORS, key=lambda each: (named[each], each == ","))
     written = [f"with {_SEPARATORS[separator]}"] if separator != "," else []
     written += ["in UTF-16"] if encoding == "utf-16" else []
@@ -114,7 +117,9 @@ def _dialect(path: Path, columns: TableColumns, notes: list[str]) -> Dialect:
 
 
 def _known_names(line: str, separator: str, columns: TableColumns) -> int:
-    return sum(name.strip().strip('"') in columns.known for name in line.split(separator))
+    """How many names of a header are known when it is separated so; of no names in particular, how many there are."""
+    names = [name.strip().strip('"') for name in line.split(separator)]
+    return sum(name in columns.known for name in names) if columns.known else len(names)
 
 
 def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
@@ -227,3 +232,19 @@ def _records(
             yield line, {**refuse_repeated_keys(fields), key: name}
         except NotJson as error:
             report(line, path, f"entry {name[:60]!r}: {error}; expected each once")
+
+
+def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """The header of a table and its records, all columns by name; see `read_csv` for what it may look like."""
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise UsageError(path, "a spreadsheet", "a table as text", "Save it as CSV (UTF-8) and name that file.")
+    dialect = _dialect(path, TableColumns(()), notes)
+    rows = _csv_rows(path, report, dialect)
+    header = _without_empty_end(next(rows, (1, []))[1] or [])
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if not header or repeated:
+        found = f"column {repeated[0]!r} twice" if repeated else "no header"
+        raise UsageError(path, found, "a header of names that differ", "Correct the table.")
+    columns = TableColumns(tuple(name for name in header if name))
+    records = list(read_csv(path, columns, report, []))
+    return header, [record for _, record in records]
