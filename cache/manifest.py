@@ -93,6 +93,7 @@ class Manifest:
     intensity: list[str]
     caption: list[str]
     notes: list[str] = field(default_factory=list, compare=False)  # what the reader did, to be logged
+    leaks: list[str] = field(default_factory=list, compare=False)  # what stands in more than one split
 
     def __len__(self) -> int:
         return len(self.id)

@@ -9,6 +9,7 @@
 
 Every command is a function here, and every option of it an argument (docs/python.md):
 
+    make-manifest       make_manifest
     write-captions      write_captions, plan_write_captions (--dry-run)
     extract-features    extract, plan_extraction (--dry-run), status_of, verify, verify_sources (--verify=deep)
     train-heads         train
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.core.plugins import register_text_encoder as register_text_encoder
     from pipeline.data.captions.llm.write import plan_write_captions as plan_write_captions
     from pipeline.data.captions.llm.write import write_captions as write_captions
+    from pipeline.data.corpora.make_manifest import make_manifest as make_manifest
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.evaluation.report.comparison_report import comparison_report as comparison_report
     from pipeline.evaluation.report.comparison_report import folds_report as folds_report
@@ -45,7 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.experiments.demo.demo import run_demo as run_demo
     from pipeline.experiments.sweeps.sweep import sweep as sweep
     from pipeline.extraction.extract import extract as extract
-    from pipeline.extraction.extract import plan_extraction as plan_extraction
+    from pipeline.extraction.plan import plan_extraction as plan_extraction
     from pipeline.extraction.status import status_of as status_of
     from pipeline.extraction.status import verify as verify
     from pipeline.extraction.status import verify_sources as verify_sources
@@ -62,6 +64,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
 _NAMES = {
     "pipeline.core.plugins": "load_plugins register_audio_encoder register_objective register_text_encoder",
     "pipeline.data.captions.llm.write": "plan_write_captions write_captions",
+    "pipeline.data.corpora.make_manifest": "make_manifest",
     "pipeline.evaluation.evaluate": "evaluate",
     "pipeline.evaluation.report.comparison_report": "comparison_report folds_report",
     "pipeline.evaluation.report.evaluation_report": "evaluation_report",
@@ -69,7 +72,8 @@ _NAMES = {
     "pipeline.experiments.cross_validation": "cross_validate",
     "pipeline.experiments.demo.demo": "run_demo",
     "pipeline.experiments.sweeps.sweep": "sweep",
-    "pipeline.extraction.extract": "extract plan_extraction",
+    "pipeline.extraction.extract": "extract",
+    "pipeline.extraction.plan": "plan_extraction",
     "pipeline.extraction.status": "status_of verify verify_sources",
     "pipeline.inference.model": "EmotionRankCLAP",
     "pipeline.inference.search": "Filter CaptionIndex SpeechIndex describe search",

@@ -35,7 +35,7 @@ def write_corpus(folder: Path, count: int = 24) -> Path:
             soundfile.write(folder / f"audio/u{i:02}.wav", wave, RATE)
             emotion = "" if i % 8 == 7 else ("sad", "calm", "angry", "happy")[2 * (arousal > 4) + (valence > 4)]
             gender = ("male", "female", "Unknown")[i % 3]
-            table.writerow([f"u{i:02}", f"audio/u{i:02}.wav", split, valence, arousal, emotion, f"s{i % 5}", gender])
+            table.writerow([f"u{i:02}", f"audio/u{i:02}.wav", split, valence, arousal, emotion, f"s{i % 8}", gender])
     return folder / "manifest.csv"
 
 

@@ -32,6 +32,13 @@ OTHER = "another function"
 RETURNED = "what is returned"
 # command -> each of its parameters -> the functions' parameters that do the same
 SAME: dict[str, dict[str, list[str] | str]] = {
+    "make-manifest": {
+        "folder": ["make_manifest.folder"],
+        "labels": ["make_manifest.labels"],
+        "out": ["make_manifest.out"],
+        "seed": ["make_manifest.seed"],
+        "as_json": RETURNED,
+    },
     "write-captions": {
         "config": ["write_captions.config", "plan_write_captions.config"],
         "out": ["write_captions.out", "plan_write_captions.out"],
@@ -53,7 +60,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "limit": ["extract.limit"],
         "retry_failed": ["extract.retry_failed"],
         "fresh": ["extract.fresh"],
-        "strict": RETURNED,
+        "strict": ["extract.strict", "plan_extraction.strict"],
         "dry_run": OTHER,
         "status": OTHER,
         "verify": OTHER,

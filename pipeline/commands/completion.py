@@ -31,7 +31,7 @@ from pipeline.commands.usage_errors import Command
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
-COMMANDS: tuple[str, ...] = ("write-captions", "extract-features", "train-heads", "evaluate-heads")
+COMMANDS: tuple[str, ...] = ("make-manifest", "write-captions", "extract-features", "train-heads", "evaluate-heads")
 COMMANDS += ("compare-methods", "sweep-heads", "search-speech", "run-demo")
 MAX_MANIFEST_BYTES = 1 << 24  # a larger manifest is not read while somebody waits
 

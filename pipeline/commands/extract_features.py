@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
+
+log = logging.getLogger(__name__)
 
 _ENGINE = "Encode on this machine, or on a Ray cluster."
 _PRECISION = "Numerical precision of the speech encoder.  [default: bfloat16 for a WavLM on CUDA, else float32]"
@@ -29,7 +32,7 @@ _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 @click.option("--precision", type=_PRECISIONS, help=_PRECISION)
 @click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
 @click.option("--retry-failed", is_flag=True, help="Retry failed rows.")
-@click.option("--strict", is_flag=True, help="Exit 3 when rows failed.")
+@click.option("--strict", is_flag=True, help="Refuse leaks between splits; exit 3 when rows failed.")
 @common.fresh_option
 @click.option("--dry-run", is_flag=True, help="Read and check everything, print the plan, write nothing.")
 @click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
@@ -55,21 +58,38 @@ def main(
     if status or verify:
         _inspect(folder, verify, audio_root, as_json)
         return
-    from pipeline.core.errors import QuarantinedRows
-    from pipeline.extraction.extract import extract, plan_extraction
+    from pipeline.extraction.extract import extract
+    from pipeline.extraction.plan import plan_extraction
     from pipeline.extraction.status import status_table
 
     if precision:
         overrides = (*overrides, f"audio.precision={precision}")
-    shared: dict[str, Any] = {"out": folder, "audio_root": audio_root, "overrides": overrides}
+    shared: dict[str, Any] = {"out": folder, "audio_root": audio_root, "overrides": overrides, "strict": strict}
     if dry_run:
         plan = plan_extraction(config, **shared, encoders=options["encoders"], device=options["device"])
         common.print_result(plan, common.as_lines(plan), as_json)
         return
     result = extract(config, **shared, **options)
     common.print_result(result, status_table(result), as_json)
+    _judge(result, folder, strict)
+
+
+def _judge(result: dict[str, Any], folder: Path, strict: bool) -> None:
+    """Say last what nobody should miss. Raises EmotionRankError where no utterance was encoded, and for `strict`."""
+    from pipeline.core.errors import EmotionRankError, QuarantinedRows
+    from pipeline.extraction.status import audio_leaks, failure_warning
+
+    warning = failure_warning(result)
+    if warning and not result["audio"]["done"]:
+        raise EmotionRankError(folder, warning, "at least one encoded", "Correct it, then run with --retry-failed.")
+    if warning:
+        log.warning(f"WARNING: {warning}")
     if strict and result["failures"]:
         found = f"{len(result['failures'])} failed rows"
+        raise QuarantinedRows(folder, found, "none (--strict)", "See the list above.")
+    leaks = audio_leaks(result)
+    if strict and leaks:
+        found = f"{leaks} recordings in more than one split"
         raise QuarantinedRows(folder, found, "none (--strict)", "See the list above.")
 
 

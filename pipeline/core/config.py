@@ -22,8 +22,18 @@ class CorpusConfig(Model):
     reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = "manifest"
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
-    scale: tuple[_Point, _Point] | None = Field(
-        None, description="lowest and highest label, mapped to 1-7; none is the corpus's, or 1-7 for a manifest"
+    scale: tuple[_Point, _Point] | dict[Literal["valence", "arousal", "dominance"], tuple[_Point, _Point]] | None = (
+        Field(
+            None,
+            description="lowest and highest label, mapped to 1-7, of all or by name, {arousal: [1, 9]}; none is the "
+            "corpus's, or 1-7 for a manifest whose labels do not look like another scale",
+        )
+    )
+    spellings: Literal["one", "as_given"] = Field(
+        "one", description="reader `manifest`: one name for Happy, happiness and joy, or emotions as they are spelt"
+    )
+    audio_dir: str | None = Field(
+        None, description="reader `msp_podcast`: the folder of the audio, below the root; none is Audios or Audio"
     )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
@@ -33,9 +43,11 @@ class CorpusConfig(Model):
     )
 
     @model_validator(mode="after")
-    def _only_a_manifest_leaves_the_root(self) -> CorpusConfig:
+    def _settings_are_of_the_reader(self) -> CorpusConfig:
         if self.outside_root and self.reader != "manifest":
             raise ValueError(f"outside_root is for reader manifest; {self.reader} keeps to its folder")
+        if self.audio_dir is not None and self.reader != "msp_podcast":
+            raise ValueError(f"audio_dir is for reader msp_podcast; {self.reader} knows its own")
         return self
 
 
@@ -112,11 +124,18 @@ class TextConfig(Model):
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
     revision: str | None = None
-    pooling: Literal["cls", "mean"] = "mean"
+    pooling: Literal["auto", "cls", "mean"] = Field(
+        "auto", description="auto: as a sentence-transformers folder was published, else the mean"
+    )
     layers: Literal["all"] | tuple[Whole, ...] | None = Field(
         None, min_length=1, description="hidden states that a row holds side by side; none: the last one alone"
     )
     poolings: tuple[Literal["cls", "mean"], ...] = Field((), description="of each of layers, beside pooling")
+    prefix: str | None = Field(
+        None,
+        max_length=1000,
+        description="before every text, as `query: ` of e5; none is the folder's own prompt",
+    )
     max_tokens: Whole = Field(512, ge=8)
     batch_size: Whole = Field(64, ge=1)
 

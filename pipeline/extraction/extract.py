@@ -8,7 +8,6 @@ Doing it again resumes; of a manifest that grew or changed, the rows that are st
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -28,9 +27,9 @@ from cache.stores import CAPTIONS, CONFIG, LISTED, MANIFEST, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.progress import Stop, clock, interruptible
-from pipeline.core.resources import pick_device
+from pipeline.core.resources import pick_device, torch_defaults
 from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.data.corpora import read_corpus
@@ -49,6 +48,7 @@ from pipeline.extraction.batching import (
 )
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
+from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.status import digest_of_path, sources_of, status_of
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 CUDA_BATCH_SECONDS = 160.0
 PRECISION_CLIPS = 8
 ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
-_DTYPES = {"float32": "<f4", "float16": "<f2"}
+DTYPES = {"float32": "<f4", "float16": "<f2"}
 
 
 @dataclass(frozen=True)
@@ -99,28 +99,37 @@ def resolve_extraction(
     return config
 
 
-def read_inputs(config: ExtractConfig, *, device: str = "auto", out: Path | None = None) -> Inputs:
+def read_inputs(
+    config: ExtractConfig, *, device: str = "auto", out: Path | None = None, strict: bool = False
+) -> Inputs:
     """Read the corpus, check that its captions can be planned, load the encoders; log what was found.
 
-    Acoustic features are extracted for the style `acoustic`, and kept up to date in an `out` that has them.
+    Acoustic features are extracted for the style `acoustic`, and kept up to date in an `out` that has them. With
+    `strict` a corpus is refused of which voices, recordings or sentences stand in more than one split.
     """
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
-        log.info(note)
+        log.log(logging.WARNING if note.startswith("WARNING") else logging.INFO, note)
+    if strict and manifest.leaks:
+        subject = config.corpus.manifest or config.corpus.root
+        action = "Correct the splits, or leave --strict out."
+        raise ManyProblems(subject, [f"{subject}: {leak}" for leak in manifest.leaks], action)
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    norms = _captions(manifest, config).prompts.of_style(WORD_NORMS)  # fails before the long work
+    norms = plan_captions(manifest, config).prompts.of_style(WORD_NORMS)  # fails before the long work
     if norms:
         words = norms.columns["variant"].count(0)
         log.info(f"{config.captions.word_norms}: {words:,} words for the ordinality test, {len(norms):,} prompts")
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
+    refuse_equal_vectors(audio, text)
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
     return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 
 
+@torch_defaults()
 def extract(
     config: str | Path | ExtractConfig,
     *,
@@ -133,6 +142,7 @@ def extract(
     limit: int | None = None,
     retry_failed: bool = False,
     engine: str = "threads",
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Fill the stores in `out`; returns the counts of `status_of` with the seconds each stage took.
 
@@ -141,12 +151,13 @@ def extract(
     `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; `audio_root` is the corpus folder, `encoders` a
     preset of configs/encoders, each of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1.
     `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
-    over, `retry_failed` tries failed rows again, `engine` is threads or ray (docs/clusters.md). Raises StoreLocked,
-    StoreMismatch, UsageError, Interrupted.
+    over, `retry_failed` tries failed rows again, `engine` is threads or ray (docs/clusters.md), `strict` refuses leaks
+    between the splits. Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    with _engine(engine, config, device, out) as (workers, inputs), writer_lock(out), interruptible(out) as stop:
+    engines = _engine(engine, config, device, out, strict)
+    with engines as (workers, inputs), writer_lock(out), interruptible(out) as stop:
         run, digests = ExtractionRun(inputs, workers, stop, limit), stores_digests(out)
         with stop.anywhere():
             if fresh:
@@ -173,7 +184,7 @@ def extract(
                 values, done = acoustic.read(np.arange(len(acoustic)))
                 values[~done] = np.nan
                 acoustics = Acoustics(NAMES, values)
-            captions = _captions(inputs.manifest, inputs.config, acoustics)
+            captions = plan_captions(inputs.manifest, inputs.config, acoustics)
             text = _open_text(inputs, captions, out)
             digests.write(LISTED)
         run.encode_text(text, text_plan(captions, inputs.config.text.batch_size))
@@ -181,64 +192,34 @@ def extract(
     return status_of(out) | run.report
 
 
-def _captions(manifest: Manifest, config: ExtractConfig, acoustics: Acoustics | None = None) -> Captions:
+def plan_captions(manifest: Manifest, config: ExtractConfig, acoustics: Acoustics | None = None) -> Captions:
     """The captions of every style; without `acoustics`, of those that need none."""
     styles = tuple(style for style in config.captions.styles if acoustics or style != ACOUSTIC)
     return assign_captions(CaptionSource(manifest, acoustics), config.captions.model_copy(update={"styles": styles}))
 
 
 @contextmanager
-def _engine(engine: str, config: ExtractConfig, device: str, out: Path) -> Iterator[tuple[Engine, Inputs]]:
+def _engine(
+    engine: str, config: ExtractConfig, device: str, out: Path, strict: bool
+) -> Iterator[tuple[Engine, Inputs]]:
     """The engine of that name and its inputs. With Ray their device is the actors', and this process takes no GPU."""
     if engine == "threads":
-        yield Threads(), read_inputs(config, device=device, out=out)
+        yield Threads(), read_inputs(config, device=device, out=out, strict=strict)
     elif engine == "ray":
         from pipeline.extraction.engines.ray_cluster import ray_cluster
 
         with ray_cluster(config, device) as cluster:
-            yield cluster, replace(read_inputs(cluster.config, device="cpu", out=out), device=cluster.device)
+            inputs = read_inputs(cluster.config, device="cpu", out=out, strict=strict)
+            yield cluster, replace(inputs, device=cluster.device)
     else:
         raise UsageError(f"engine {engine}", "no such engine", "threads or ray", "Choose one of them.")
-
-
-def plan_extraction(
-    config: str | Path | ExtractConfig,
-    *,
-    out: str | Path,
-    audio_root: str | Path | None = None,
-    encoders: str | None = None,
-    overrides: Sequence[str] = (),
-    device: str = "auto",
-) -> dict[str, Any]:
-    """What `extract` would do with the same arguments; nothing is written.
-
-        plan_extraction("my/manifest.csv", out="stores/mine")["utterances"]    # {"train": 120, "dev": 40, "test": 40}
-
-    Raises what `extract` would raise over the config, the corpus and the encoders.
-    """
-    config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    inputs = read_inputs(config, device=device, out=Path(out))
-    rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
-    texts = len(_captions(inputs.manifest, inputs.config).texts())
-    size = np.dtype(_DTYPES[inputs.config.store_dtype]).itemsize
-    return {
-        "stores": str(out),
-        "utterances": dict(Counter(inputs.manifest.split)),
-        "audio_hours": round(float(rows.lengths.sum()) / inputs.audio.sample_rate / 3600, 3),
-        "headers_unreadable": int((rows.lengths == 0).sum()),
-        "batches": len(audio_plan(inputs, rows.lengths)),
-        "texts": texts,  # acoustic captions are not known before the features are
-        "audio_encoder": inputs.speech_fingerprint(inputs.audio),
-        "text_encoder": inputs.text_fingerprint(inputs.text),
-        "bytes": size * (len(rows) * inputs.audio.dim + texts * inputs.text.dim),
-    }
 
 
 def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed: bool) -> Store:
     """Allocate or open a store of one row an utterance."""
     manifest = inputs.manifest
     rows = sources_of(manifest, inputs.decoding(encoder), path)
-    kind, dtype = path.stem, _DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
+    kind, dtype = path.stem, DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
     plan = StoreSpec(path, kind, rows, dim=encoder.dim, dtype=dtype, fingerprint=fingerprint, axes=encoder.axes)
     store, reused = open_for_writing(plan, lambda row: digest_of_path(manifest.path(row)))
@@ -254,7 +235,7 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
     """Allocate or open the store of one row a distinct text, and write the captions beside it."""
     texts = captions.texts()
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
-    dtype, fingerprint = _DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
+    dtype, fingerprint = DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     path, captions_path = out / "text.h5", out / CAPTIONS
     plan = StoreSpec(
         path, "text", rows, dim=inputs.text.dim, dtype=dtype, fingerprint=fingerprint, axes=inputs.text.axes

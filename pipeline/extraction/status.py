@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,10 +22,13 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreCorrupt, StoreMismatch
 from pipeline.core.resources import cores
+from pipeline.data.corpora.leaks import shared_speakers
 from pipeline.extraction.audio.decoding import Decoding, digest_of, digest_of_file, open_audio, stamp_of
 
 STORE_NAMES = ("audio", "acoustic", "text")
 STATES = {"done": DONE, "failed": FAILED, "pending": PENDING}
+MANY_FAILED = 0.05  # of the utterances: more are no accident
+MAX_REASONS = 3  # shown
 MAX_SHOWN = 5  # of each kind of finding, on a terminal
 PART_FILES = 1024  # in one task of a thread: a future for each of two million would take gigabytes
 QUICK_SECONDS = 3e-4  # a file; a header from the page cache takes a third
@@ -94,8 +98,8 @@ def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDA
 
 
 def status_of(folder: str | Path) -> dict[str, Any]:
-    """Rows, done, failed, pending and width of every store, every failed row with its reason, and the ids that share
-    the same audio.
+    """Rows, done, failed, pending and width of every store, every failed row with its reason, the ids that share
+    the same audio, and the speakers that are in more than one split.
 
         status_of("stores/mine")["audio"]    # {"rows": 200, "done": 199, "failed": 1, "pending": 0, "width": 384}
 
@@ -113,7 +117,18 @@ def status_of(folder: str | Path) -> dict[str, Any]:
             failures.append({"store": name, "id": store.ids[row], "audio": source, "reason": reason})
         if name == "audio":
             result["same_audio"] = _same_audio(stores, np.flatnonzero(states == DONE))
-    return result | {"failures": failures}
+    shared = shared_speakers(stores.manifest.speaker, stores.manifest.split)
+    return result | {"failures": failures, "shared_speakers": shared}
+
+
+def failure_warning(status: dict[str, Any]) -> str | None:
+    """The loud line about `status_of` stores of which more than 5 % of the utterances failed: how many, and why."""
+    failed, rows = status["audio"]["failed"], status["audio"]["rows"]
+    if failed <= MANY_FAILED * rows:
+        return None
+    reasons = Counter(failure["reason"] for failure in status["failures"] if failure["store"] == "audio")
+    shown = "; ".join(f"{count:,} times {reason}" for reason, count in reasons.most_common(MAX_REASONS))
+    return f"{failed:,} of {rows:,} utterances failed ({failed / rows:.1%}): {shown}"
 
 
 def _by_name(stores: Stores) -> dict[str, Store]:
@@ -147,10 +162,20 @@ def status_table(status: dict[str, Any]) -> str:
     lines += [f"  same audio: {' = '.join(g['ids'])} ({', '.join(g['splits'])})" for g in groups[:MAX_SHOWN]]
     if len(groups) > MAX_SHOWN:
         lines.append(f"  same audio: ... and {len(groups) - MAX_SHOWN:,} more")
-    leaks = sum(len(group["splits"]) > 1 for group in groups)
+    leaks = audio_leaks(status)
     if leaks:
         lines.append(f"  same audio: {leaks:,} of {len(groups):,} lie in more than one split, which leaks")
+    shared = status["shared_speakers"]
+    if shared:
+        lines.append(
+            f"  speakers: {len(shared):,} are in more than one split, which leaks ({_first_few(list(shared))})"
+        )
     return "\n".join(lines)
+
+
+def audio_leaks(status: dict[str, Any]) -> int:
+    """How many recordings lie in more than one split, under names that differ."""
+    return sum(len(group["splits"]) > 1 for group in status["same_audio"])
 
 
 def verify(folder: str | Path) -> int:

@@ -33,10 +33,18 @@ from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.core.fields import REQUIRE_PLUGINS
 from pipeline.core.objective_config import CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig
 from pipeline.core.progress import interruptible
-from pipeline.core.resources import choose_memory, choose_threads, pick_device, threads_restored, use_threads
+from pipeline.core.resources import (
+    choose_memory,
+    choose_threads,
+    pick_device,
+    threads_restored,
+    torch_defaults,
+    use_threads,
+)
 from pipeline.objectives.base import objective_of, where_to_look
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
+from pipeline.training.enough_data import few_steps_warning
 from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, plane_heads, start_from_planes
@@ -81,6 +89,7 @@ def missing_inputs(stores: Stores, config: TrainConfig) -> str:
     return "acoustic features" if smooth and stores.acoustic is None else ""
 
 
+@torch_defaults()
 def train(
     stores: Stores | str | Path,
     *,
@@ -132,6 +141,8 @@ def train(
         shared = SharedTraining(config, data, objective_of(config, data.pairs), origin, planes)
         counts = f"{len(data.pairs):,} training and {len(data.dev):,} development pairs"
         log.info(f"{counts}; {config.epochs} epochs, seeds {config.seeds}")
+        if warning := few_steps_warning(config, data):
+            log.warning(warning)
         for seed in config.seeds:
             folder = run.seed_folder(seed)
             if seed not in run.seeds:

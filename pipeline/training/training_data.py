@@ -19,6 +19,7 @@ from pipeline.core.objective_config import RidgeConfig
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.enough_data import refuse_too_little
 from pipeline.training.heads import Heads
 from pipeline.training.kernels import replayed_step
 from pipeline.training.reference_step import FeatureStatistics
@@ -202,6 +203,7 @@ def load_training_data(
     )
     for note in pairs.notes + dev.notes:
         log.info(note)
+    refuse_too_little(pairs, config, stores.folder)
     grid = grid_texts(stores, config.style, device=device) if needs_grid(config) else None
     if grid is not None and config.grid.texts:
         classes = class_texts(stores, device=device) if config.grid.classes else None

@@ -83,7 +83,7 @@ SLIPS: dict[str, list[str]] = {
     "runs": [
         "train-heads stores/mine --out runs/erc -o learning_rate=1e-3 -o width=16 -o batch_size=4 -o epochs=2",
         "train-heads stores/mine --out runs/locked -o batch_size=4 -o epochs=1",
-        "train-heads stores/mine --out my/manifest.csv -o epochs=1",
+        "train-heads stores/mine --out my/manifest.csv -o epochs=1 -o batch_size=4",
         "evaluate-heads stores/mine nowhere",
         "evaluate-heads stores/mine my",
         "evaluate-heads stores/other runs/erc",
@@ -123,7 +123,7 @@ SLIPS: dict[str, list[str]] = {
         "sweep-heads stores/mine my/space.yaml",
         "sweep-heads stores/mine -o 'space.learning_rate={low: 1, high: 0.1}'",
         "sweep-heads stores/mine grid -o 'space.learning_rate={low: 0.1, high: 1}'",
-        "sweep-heads stores/mine --storage nonsense://here --out sweeps/one",
+        "sweep-heads stores/mine --storage nonsense://here --out sweeps/one -o fixed.batch_size=4",
         "sweep-heads stores/mine -o method=paraclap --out sweeps/two",
     ],
     "captions": [

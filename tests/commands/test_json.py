@@ -29,6 +29,7 @@ TEST = " ".join(EVALUATION)
 MEASURE = TEST.replace("--no-report ", "").replace("-o", "-e")
 
 LINES = {  # a mode as the page names it -> its command line in the folder that `home` lays out
+    "make-manifest": "make-manifest my --out made.csv",
     "write-captions --dry-run": "write-captions my/manifest.csv --out captions -o llm.model=m --dry-run",
     "write-captions": "write-captions my/manifest.csv --out captions -o llm.model=m -o writing.prompts_grid=false "
     "-o llm.base_url={url}",
@@ -42,7 +43,7 @@ LINES = {  # a mode as the page names it -> its command line in the folder that 
     "compare-methods": f"compare-methods stores/small emotionrankclap --seeds 1 --no-report --out runs/all {TRAIN} "
     f"{MEASURE}",
     "compare-methods --folds": "compare-methods stores/mine clap_template --folds 3 --seeds 1 --no-report --out "
-    f"runs/folds {TRAIN} -o batch_size=4",
+    f"runs/folds {TRAIN} -o batch_size=2",
     "sweep-heads": "sweep-heads stores/small grid --out sweeps/one --trials 1 -o score=dev_loss -o repeats=1 "
     + " ".join(f"-o fixed.{setting}" for setting in SETTINGS if "batch" not in setting)
     + " -o 'space.batch_size=[16]'",

@@ -16,11 +16,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cache.captions import Caption, Captions, GridText, Prompt
 from pipeline.core.config import CaptionsConfig
-from pipeline.core.config_files import short_repr, validate, word_list
+from pipeline.core.config_files import short_repr, validate
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.fields import Model, Number, Whole
 from pipeline.core.files import NotJson, open_regular, parse_json
 from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_split
+from pipeline.data.corpora.label_names import one_spelling
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class CaptionLine(Model):
         if self.id is not None:
             return ("id", self.id)
         if self.emotion is not None:
-            return ("emotion", self.phrasing, _category(self.emotion))
+            return ("emotion", self.phrasing, one_spelling(self.emotion))
         return ("pair", self.phrasing, *_rounded(self.valence or 0.0, self.arousal or 0.0))
 
 
@@ -220,7 +221,7 @@ def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, c
         pair = _rounded(valence, arousal)
         targets: list[_Target] = []
         for part in (template_split(split), None):
-            targets += [("pair", part, *pair), ("emotion", part, _category(emotion))]
+            targets += [("pair", part, *pair), ("emotion", part, one_spelling(emotion))]
         present = [target for target in targets if target in texts_of]
         used.update(present)
         return dict.fromkeys(text for target in present for text in texts_of[target])
@@ -246,11 +247,6 @@ def _assign_lines(style: str, lines: list[CaptionLine], source: CaptionSource, c
 
 def _rounded(valence: float, arousal: float) -> tuple[float, float]:
     return round(valence, LABEL_DECIMALS), round(arousal, LABEL_DECIMALS)
-
-
-def _category(emotion: str) -> str:
-    name = emotion.strip().casefold()
-    return str(word_list("captions/category")["aliases"].get(name, name))
 
 
 def _log_unmatched(

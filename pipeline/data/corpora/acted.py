@@ -18,7 +18,9 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
-from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale
+from pipeline.data.corpora.builder import ManifestBuilder
+from pipeline.data.corpora.label_scales import corpus_scale
+from pipeline.data.corpora.locations import corpus_root
 
 CENTRE = 4.0  # of the scale
 SCALE = (1.0, 7.0)

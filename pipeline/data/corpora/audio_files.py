@@ -1,11 +1,15 @@
-"""Which audio files exist, asked once per folder; paths that leave the root, and one file under several ids."""
+"""Which audio files exist, asked once per folder, and paths that leave the root."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import unicodedata
 from pathlib import Path
+from urllib.parse import unquote
+
+ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".au", ".sph", ".caf", ".w64")
+OTHER_FORM = "another Unicode form"
+OTHER_ENDING = "another ending or case"
 
 
 class AudioFiles:
@@ -18,6 +22,7 @@ class AudioFiles:
         self._root = os.path.abspath(root)
         self._below = self._root.rstrip("/") + "/"
         self._names: dict[str, set[str]] = {}
+        self._alike: dict[str, tuple[dict[str, list[str]], dict[str, list[str]]]] = {}
 
     def inside(self, audio: str) -> str | None:
         """`audio` as a tidy path relative to the root; None when it leaves the root."""
@@ -48,6 +53,45 @@ class AudioFiles:
             known = self._names[folder] = _listed(os.path.join(self._root, folder))
         return known
 
+    def similar(self, audio: str) -> tuple[str, str] | None:
+        """The one file that `audio`, which is not there, can only mean, and what is different; None without such a one.
+
+        A name in another Unicode form (macOS writes `e` and an accent for `é`), or the same stem with another case or
+        another ending of audio (`.WAV`, or FLACs made of the WAVs).
+        """
+        for form in ("NFC", "NFD"):
+            if self.holds(other := unicodedata.normalize(form, audio)):
+                return other, OTHER_FORM
+        folder, slash, name = audio.rpartition("/")
+        by_form, by_stem = self._lookalikes(folder if folder or not slash else "/")
+        of_form, of_stem = by_form.get(unicodedata.normalize("NFC", name), []), by_stem.get(_stem(name), [])
+        if len(of_form) == 1:
+            return folder + slash + of_form[0], OTHER_FORM
+        return (folder + slash + of_stem[0], OTHER_ENDING) if len(of_stem) == 1 else None
+
+    def _lookalikes(self, folder: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The files of a folder by composed name, and the audio files by stem; made once."""
+        if folder not in self._alike:
+            by_form: dict[str, list[str]] = {}
+            by_stem: dict[str, list[str]] = {}
+            for name in sorted(self.names(folder)):
+                by_form.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+                if name.lower().endswith(ENDINGS):
+                    by_stem.setdefault(_stem(name), []).append(name)
+            self._alike[folder] = by_form, by_stem
+        return self._alike[folder]
+
+
+def posix_path(audio: str) -> str:
+    """A path as POSIX writes it: of a `file://` address its path, of Windows' backslashes slashes."""
+    if audio.lower().startswith("file://"):
+        return unquote(audio[len("file://") :])
+    return audio.replace("\\", "/")
+
+
+def _stem(name: str) -> str:
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0]).casefold()
+
 
 def _listed(folder: str) -> set[str]:
     try:
@@ -62,9 +106,6 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:  # a loop of links, which costs no other file its place
         return False
-
-
-_SHOWN = 3  # pairs of ids
 
 
 class Escapes:
@@ -91,20 +132,3 @@ class Escapes:
         if self._relative or self._common in (None, "/"):
             return f"Correct these lines, or {allow}."
         return f"Pass --audio-root {self._common}, where all of them lie, or {allow}."
-
-
-def same_audio(ids: Sequence[str], audio: Sequence[str], split: Sequence[str], files: AudioFiles) -> Iterator[str]:
-    """Notes about files that stand under several ids: how many, the first few, and those in different splits."""
-    if len(set(audio)) == len(audio) and not any(path[0] in "/." for path in audio):
-        return
-    whole = [files.whole(path) if path[0] in "/." else path for path in (files.inside(path) or path for path in audio)]
-    first: dict[str, int] = {}
-    twice = [(first[path], row) for row, path in enumerate(whole) if first.setdefault(path, row) != row]
-    leaks = [(one, other) for one, other in twice if split[one] != split[other]]
-    for pairs, found in ((twice, "{} utterances are another's audio file"), (leaks, _LEAK)):
-        if pairs:
-            shown = ", ".join(f"{ids[one]} and {ids[other]}" for one, other in islice(pairs, _SHOWN))
-            yield f"{found.format(f'{len(pairs):,}')}: {shown}{', ...' if len(pairs) > _SHOWN else ''}"
-
-
-_LEAK = "WARNING: {} audio files stand in two splits, so that a test hears what was trained on"

@@ -7,12 +7,11 @@ and folders are listed once (audio_files).
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
 from typing import Literal
@@ -20,17 +19,19 @@ from typing import Literal
 import numpy as np
 
 from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
-from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.data.corpora.audio_files import AudioFiles, Escapes, same_audio
-from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest
+from pipeline.data.corpora.audio_files import AudioFiles, Escapes, posix_path
+from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest, is_missing, with_one_spelling
+from pipeline.data.corpora.label_scales import STANDARD, LabelScales, Range
+from pipeline.data.corpora.leaks import same_audio, sentence_leaks
 
 # what would break a line of manifest.csv, or cannot be written as UTF-8
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 _CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values, each on many rows
-_LEAST_SCALE = 1e-6  # between lowest and highest: what is closer is lost in rounding
+SENTENCE = "sentence"  # an optional column: the words that are spoken
 _BLOCK = 8192  # rows that wait to be taken apart into columns
 _LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 _CORRECT_ROOT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
@@ -39,36 +40,43 @@ _CORRECT_ROOT = "Correct corpus.root (--audio-root), or leave such rows out with
 class ManifestBuilder:
     """Collects utterances and all that is wrong with them.
 
-    `scale` is (lowest, highest) label, mapped linearly to 1-7; `source` is what an error is about. `outside_root`:
-    whether audio may lie outside the root; None is no, and nothing can be done about it.
+    `scale` is (lowest, highest) label, of all or by name, mapped linearly to 1-7; None where nobody declared one.
+    `source` is what an error is about. `outside_root`: whether audio may lie outside the root; None is no, and nothing
+    can be done about it. Without `canonical` emotions stay as they are spelt.
     """
 
     def __init__(
         self,
         root: Path,
-        scale: tuple[float, float] = (1.0, 7.0),
+        scale: Range | Mapping[str, Range] | None = STANDARD,
         *,
         missing_audio: Literal["error", "drop"] = "error",
         outside_root: bool | None = None,
+        canonical: bool = True,
         source: object,
     ) -> None:
-        if not scale[1] - scale[0] > _LEAST_SCALE:
-            raise UsageError("corpus.scale", f"{scale[0]:g} to {scale[1]:g}", "lowest < highest", "Correct it.")
         self.files = AudioFiles(root)
-        self._root, self._scale, self._source = root, scale, source
+        self._root, self._scales, self._source = root, LabelScales.of(scale), source
+        self._canonical = canonical
         self._drop_missing, self._outside_root = missing_audio == "drop", outside_root
         self._escapes = Escapes()
         self._columns: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
         self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
+        self._sentences: list[str] = []  # row by row; counted, not kept
         self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
         self._seen: dict[str, int] = {}  # id -> the line it was on first
         self._file: Path | None = None  # of the first id
         self._elsewhere: dict[str, Path] = {}  # id -> its file, where that is another
-        self._numbers: dict[object, float] = {None: math.nan}  # labels as text -> as read
+        self._numbers: dict[str, dict[object, float]] = {name: {None: math.nan} for name in LABEL_COLUMNS}  # as text
         self._clean: dict[str, dict[object, str]] = {name: {None: ""} for name in _CATEGORIES}  # as given -> as kept
         del self._clean["split"][None]
         self._problems: list[str] = []
+        self._off_scale: list[int] = []  # which of the problems are that, of a scale that nobody declared
         self._missing: list[str] = []
+        self._blanks: dict[str, Counter[str]] = {}  # column -> what stood there for nothing
+        self._read_as: Counter[str] = Counter()  # paths that are read as another, by what is different
+        self._examples: dict[str, str] = {}
+        self._commas = 0  # labels written with a decimal comma
         self._no_file = False  # whether a problem is that
         self._genders: Counter[str] = Counter()  # those not understood
 
@@ -80,7 +88,7 @@ class ManifestBuilder:
 
         Text is stripped, an absent label is blank or None. A faulty row is kept as a problem, not as an utterance.
         """
-        before = len(self._problems)
+        before = self._faults()
         place = (file, line)
         get = fields.get
         name = self._id(place, get("id"))
@@ -89,17 +97,27 @@ class ManifestBuilder:
             categories = [self._clean[column][get(column)] for column in _CATEGORIES]
         except (KeyError, TypeError):  # TypeError: a list or an object of JSON
             categories = [self._category(place, column, get(column)) for column in _CATEGORIES]
-        caption = self._text(place, "caption", get("caption"))
+        caption = get("caption")
+        if caption is not None and is_missing(caption):
+            self._blank("caption", caption)
+            caption = None
+        caption = self._text(place, "caption", caption)
+        sentence = sys.intern(self._text(place, SENTENCE, get(SENTENCE)))
         try:
-            labels = [self._numbers[get(column)] for column in LABEL_COLUMNS]
+            labels = [self._numbers[column][get(column)] for column in LABEL_COLUMNS]
         except (KeyError, TypeError):
             labels = [self._label(place, column, get(column)) for column in LABEL_COLUMNS]
-        if audio is None or len(self._problems) > before:
+        if audio is None or self._faults() > before:
             return
         self._texts += (name, audio, *categories, caption)
+        self._sentences.append(sentence)
         self._labels.extend(labels)
         if len(self._texts) >= _BLOCK * len(TEXT_COLUMNS):
             self._sort()
+
+    def _faults(self) -> int:
+        """Problems so far, but for labels that are off a scale which may turn out to be another."""
+        return len(self._problems) - len(self._off_scale)
 
     def problem(self, line: int, file: Path, text: str) -> None:
         """Note what is wrong with `line` of `file` (0: the whole file); `text` is "found; expected ..."."""
@@ -114,23 +132,42 @@ class ManifestBuilder:
 
     def build(self, notes: Sequence[str] = ()) -> Manifest:
         """The manifest of all utterances taken. Raises ManyProblems with every problem, UsageError when it is empty."""
-        if self._problems:
-            action = _CORRECT_ROOT if self._no_file else "Correct these lines."
-            if self._escapes.count and self._outside_root is not None:
-                action = self._escapes.action
-            raise ManyProblems(self._source, self._problems, action)
         self._sort()
-        notes = [*notes, *self._own_notes()]
+        values = np.array(self._labels, dtype=np.float64).reshape(-1, len(LABEL_COLUMNS))  # (N, 3)
+        labels = dict(zip(LABEL_COLUMNS, values.T.copy(), strict=True))
+        refusal = self._scales.refusal(labels)
+        if refusal or self._problems:
+            raise self._refused(refusal)
+        spellings: list[str] = []
+        if self._canonical:
+            self._columns["emotion"], spellings = with_one_spelling(self._columns["emotion"])
+        columns = self._columns
+        twice, leaks = same_audio(columns["id"], columns["audio"], columns["split"], self.files)
+        leaks += sentence_leaks(self._sentences, columns["split"])
+        notes = [*notes, *self._own_notes(), *twice, *spellings, *self._scales.notes(labels)]
         if not len(self):
             found = "; ".join(["no utterance", *notes])
             raise UsageError(self._source, found, "at least one utterance", "Check that this is the right corpus.")
         counts = ", ".join(f"{split} {count:,}" for split, count in self.counts().items())
-        values = np.array(self._labels, dtype=np.float64).reshape(-1, len(LABEL_COLUMNS))  # (N, 3)
-        lowest, highest = self._scale
-        if self._scale != (1.0, 7.0):  # what is on it already is kept to the last bit
-            values = 1.0 + (values - lowest) / (highest - lowest) * 6.0
-        labels = dict(zip(LABEL_COLUMNS, values.T.copy(), strict=True))
-        return Manifest(self._root, **self._columns, **labels, notes=[f"{len(self):,} utterances: {counts}", *notes])  # type: ignore[arg-type]
+        labels = {name: self._scales.to_standard(name, column) for name, column in labels.items()}
+        notes = [f"{len(self):,} utterances: {counts}", *notes]
+        return Manifest(self._root, **columns, **labels, notes=notes, leaks=leaks)  # type: ignore[arg-type]
+
+    def _refused(self, refusal: tuple[str, str] | None) -> ManyProblems:
+        """Every problem; of a scale that does not fit (`refusal`) one line, in place of one for every label."""
+        action = "Correct these lines."
+        if self._no_file:
+            action = _CORRECT_ROOT
+        elif self._escapes.count and self._outside_root is not None:
+            action = self._escapes.action
+        elif self._off_scale:
+            action = "Correct these lines, or declare another scale: -o corpus.scale=[lowest,highest]."
+        if refusal is None:
+            return ManyProblems(self._source, self._problems, action)
+        off = set(self._off_scale)
+        others = [text for place, text in enumerate(self._problems) if place not in off]
+        found, declare = refusal
+        return ManyProblems(self._source, [f"{self._source}: {found}", *others], declare)
 
     def _sort(self) -> None:
         """Put the last rows' texts into their columns: by thousands, which is quicker than one by one."""
@@ -143,8 +180,19 @@ class ManifestBuilder:
         if self._missing:
             count = len(self._missing)
             notes.append(f"dropped {count:,} without an audio file (first: {self._missing[0]})")
-        columns = self._columns
-        return [*notes, *same_audio(columns["id"], columns["audio"], columns["split"], self.files)]
+        for how, count in self._read_as.items():
+            notes.append(f"{count:,} audio paths are read in spite of {how} (first: {self._examples[how]})")
+        for column, blanks in self._blanks.items():
+            spelt = ", ".join(f"{text!r} {count:,}" for text, count in sorted(blanks.items()))
+            notes.append(f"{column}: {blanks.total():,} values are read as missing ({spelt})")
+        if self._commas:
+            notes.append(f"{self._commas:,} labels have a decimal comma")
+        return notes
+
+    def _differing(self, example: str, how: str) -> None:
+        """Count a path that is read as another."""
+        self._read_as[how] += 1
+        self._examples.setdefault(how, example)
 
     def _text(self, place: tuple[Path, int], name: str, value: object) -> str:
         if value is None:
@@ -167,16 +215,31 @@ class ManifestBuilder:
     def _label(self, place: tuple[Path, int], name: str, value: object) -> float:
         if value is None or (isinstance(value, str) and not value.strip()):
             return math.nan
+        if is_missing(value):
+            self._blank(name, value)
+            return math.nan
         number = _number(value)
-        lowest, highest = self._scale
+        if number is None and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+            number = float(value.replace(",", "."))
+            self._commas += 1
+        lowest, highest = self._scales.ranges[name]
         if number is not None and lowest <= number <= highest:
-            if isinstance(value, str) and len(self._numbers) < _LABELS_KNOWN:  # 1, 1.0 and true are one key
-                self._numbers[value] = number
+            known = self._numbers[name]
+            if (
+                isinstance(value, str) and "," not in value and len(known) < _LABELS_KNOWN
+            ):  # 1, 1.0 and true are one key
+                known[value] = number
             return number
         found = "not a number" if number is None else "off the scale" if math.isfinite(number) else "not finite"
+        if number is not None and math.isfinite(number) and name in self._scales.assumed:
+            self._off_scale.append(len(self._problems))
         expected = f"{lowest:g} to {highest:g}, or nothing"
         self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: {found}; expected {expected}")
-        return math.nan
+        return math.nan if number is None else number
+
+    def _blank(self, column: str, value: object) -> None:
+        """Count a value that stands for nothing."""
+        self._blanks.setdefault(column, Counter())[str(value).strip()] += 1
 
     def _id(self, place: tuple[Path, int], value: object) -> str:
         name = self._text(place, "id", value)
@@ -198,6 +261,9 @@ class ManifestBuilder:
     def _category(self, place: tuple[Path, int], column: str, value: object) -> str:
         """The text of a column of few values, normalised and remembered; what needs a word each time is not."""
         before = len(self._problems)
+        if column != "split" and is_missing(value):
+            self._blank(column, value)
+            return ""
         text = sys.intern(self._text(place, column, value))
         if column == "split":
             text, given = canonical_split(text) or "", text
@@ -217,6 +283,9 @@ class ManifestBuilder:
 
     def _audio(self, place: tuple[Path, int], value: object) -> str | None:
         name = self._text(place, "audio", value)
+        if ("\\" in name or name[:7].lower() == "file://") and not self.files.holds(name):
+            name = posix_path(name)
+            self._differing(name, "a Windows path or file:// address")
         if not name:
             self.problem(place[1], place[0], f"audio: empty; expected a path relative to {self._root}")
             return None
@@ -229,6 +298,9 @@ class ManifestBuilder:
             found = f"leaves {self._root}; expected a path inside it"
         elif self.files.holds(audio):
             return audio
+        elif similar := self.files.similar(audio):
+            self._differing(f"{audio} is {similar[0]}", similar[1])
+            return similar[0]
         elif self._drop_missing:
             self._missing.append(audio)
             return None
@@ -250,35 +322,3 @@ def _number(value: object) -> float | None:
         return None
     except OverflowError:  # an integer of JSON beyond the floats
         return math.inf
-
-
-_WHERE_TO_POINT = "Pass the corpus folder as --audio-root or set corpus.root."
-
-
-def corpus_root(config: CorpusConfig) -> Path:
-    """The folder the corpus was unpacked to. Raises UsageError when it is not given or not there."""
-    if config.root is None:
-        found = f"not given for reader {config.reader}"
-        raise UsageError("corpus.root", found, "the corpus folder", _WHERE_TO_POINT)
-    root = Path(os.path.expanduser(config.root))
-    if not os.path.isdir(root):
-        raise UsageError(root, "no such folder", "the corpus folder", _WHERE_TO_POINT)
-    return root
-
-
-def first_existing(root: Path, names: Sequence[str], *, what: str) -> Path:
-    """The first of `names` under `root` that exists. Raises UsageError that lists every path tried."""
-    tried = [root / name for name in names]
-    path = next(filter(os.path.exists, tried), None)
-    if path is None:
-        raise UsageError(root, f"no {what}", f"one of {', '.join(map(str, tried))}", _WHERE_TO_POINT)
-    return path
-
-
-def corpus_scale(config: CorpusConfig, own: tuple[float, float]) -> tuple[float, float]:
-    """The corpus's `own` label scale. Raises UsageError when the config explicitly says another."""
-    if config.scale is not None and config.scale != own:
-        found = f"{config.scale[0]:g} to {config.scale[1]:g}"
-        action = f"Leave it out or set -o corpus.scale=[{own[0]:g},{own[1]:g}]."
-        raise UsageError("corpus.scale", found, f"{own[0]:g} to {own[1]:g}, the scale of {config.reader}", action)
-    return own

@@ -4,7 +4,8 @@
     u1,audio/u1.wav,train,2.4,5.0
 
 `id`, `audio` (relative to the root, which is the manifest's folder unless said otherwise) and `split` are required;
-`valence`, `arousal`, `dominance`, `emotion`, `speaker`, `gender`, `intensity` and `caption` may be blank or absent.
+`valence`, `arousal`, `dominance`, `emotion`, `speaker`, `gender`, `intensity`, `caption` and `sentence` may be blank or
+absent. Of sentences, the words that are spoken, it is counted how many a test and the training share.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from pathlib import Path
 from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import UsageError
-from pipeline.data.corpora.builder import ManifestBuilder, corpus_root
+from pipeline.data.corpora.builder import SENTENCE, ManifestBuilder
+from pipeline.data.corpora.locations import corpus_root
 from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_lines, unused_notes
 
-SCALE = (1.0, 7.0)  # unless the config declares another
 COLUMNS = TableColumns(
     required=("id", "audio", "split"),
-    optional=tuple(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")),
+    optional=(*(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")), SENTENCE),
 )
 
 
@@ -33,7 +34,12 @@ def read_generic(config: CorpusConfig) -> Manifest:
     path = _path(config)
     root = path.parent if config.root is None else corpus_root(config)
     builder = ManifestBuilder(
-        root, config.scale or SCALE, missing_audio=config.missing_audio, outside_root=config.outside_root, source=path
+        root,
+        config.scale,  # type: ignore[arg-type]
+        missing_audio=config.missing_audio,
+        outside_root=config.outside_root,
+        canonical=config.spellings == "one",
+        source=path,
     )
     if path.suffix != ".csv":
         return builder.build(_add_json_lines(builder, path))

@@ -14,7 +14,9 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
-from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
+from pipeline.data.corpora.builder import ManifestBuilder
+from pipeline.data.corpora.label_scales import corpus_scale
+from pipeline.data.corpora.locations import corpus_root, first_existing
 
 SCALE = (1.0, 5.0)
 SESSIONS = {1: "train", 2: "train", 3: "train", 4: "dev", 5: "test"}

@@ -1,17 +1,23 @@
-"""One name for what corpora name differently: splits, genders, and the emotion categories that take part (F26)."""
+"""One name for what corpora name differently: splits, genders, emotions, and the categories that take part (F26)."""
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
+import sys
+import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import combinations
 
 import numpy as np
 
 from cache.manifest import SPLITS, Manifest
 from pipeline.core.config import CorpusConfig
+from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
 
 _SPLITS = {
@@ -22,7 +28,73 @@ _SPLITS = {
     "valid": "dev",
     "validation": "dev",
 }
-GENDERS = {"male": "male", "m": "male", "female": "female", "f": "female", "unknown": "", "": ""}
+GENDERS = {"male": "male", "m": "male", "female": "female", "f": "female", "unknown": "", "": ""}  # as in MSP-Podcast
+
+
+_BETWEEN_WORDS = re.compile(r"[\s_-]+")
+_NEAR_EQUAL = 0.8  # difflib's ratio: suprised and surprised have .94, angry and hungry .55
+_MAX_COMPARED = 200  # names: what has more is no list of categories
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    table = word_list("labels/spellings")["emotions"]
+    return {spelling: name for name, spellings in table.items() for spelling in (name, *spellings)}
+
+
+@cache
+def _missing() -> frozenset[str]:
+    return frozenset(word_list("labels/spellings")["missing"])
+
+
+def one_spelling(emotion: str) -> str:
+    """The canonical name of an emotion: by the table configs/labels/spellings.yaml, else in lower case.
+
+    `Happiness`, `HAPPY` and `hap` are happy; case, spaces, hyphens and underscores are no difference.
+    """
+    plain = _plain(emotion)
+    return _spellings().get(plain, plain)
+
+
+def _plain(name: str) -> str:
+    return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def is_missing(value: object) -> bool:
+    """Whether a table's value stands for nothing: `nan`, `None`, `NA`, `-`, `?` and the like, or a NaN of JSON."""
+    if isinstance(value, str):
+        return value.strip().casefold() in _missing()
+    return isinstance(value, float) and math.isnan(value)
+
+
+def with_one_spelling(emotions: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(N,) emotions, each under its canonical name; and what was read as one, and what nearly would be, as notes."""
+    given = Counter(emotions)
+    names = {name: sys.intern(one_spelling(name)) for name in given}
+    counts: Counter[str] = Counter()
+    for name, count in given.items():
+        counts[names[name]] += count
+    notes = []
+    for kept in sorted(counts):
+        spelt = ", ".join(f"{name!r} {given[name]:,}" for name in sorted(given) if names[name] == kept)
+        if any(names[name] == kept != name for name in given):
+            notes.append(f"emotion {kept}: {counts[kept]:,} utterances ({spelt})")
+    return [names[name] for name in emotions], [*notes, *_near_equal(counts)]
+
+
+def _near_equal(counts: Mapping[str, int]) -> Iterator[str]:
+    """Notes on names that are nearly equal and were not read as one, with the setting that makes them one."""
+    names = sorted(filter(None, counts))
+    if len(names) > _MAX_COMPARED:
+        return
+    for one, other in combinations(names, 2):
+        if difflib.SequenceMatcher(None, one, other).ratio() >= _NEAR_EQUAL:
+            less, more = sorted((one, other), key=lambda name: counts[name])
+            merging = f"-o corpus.merge='{{{less}: {more}}}'"
+            yield (
+                f"WARNING: emotions {less!r} ({counts[less]:,}) and {more!r} ({counts[more]:,}) are nearly equal and "
+                f"stay two: {merging} makes them one"
+            )
 
 
 def canonical_split(name: str) -> str | None:
@@ -49,14 +121,17 @@ def with_categories(manifest: Manifest, config: CorpusConfig) -> Manifest:
     """
     if not config.merge and config.keep is None:
         return manifest
+    known = set(manifest.emotion)
+    merge = {_as_known(old, known): _plain(new) if _plain(new) in known else new for old, new in config.merge.items()}
     given = Counter(manifest.emotion)
-    _refuse_unknown("corpus.merge", config.merge, given)
-    emotion = [config.merge.get(name, name) for name in manifest.emotion]
+    _refuse_unknown("corpus.merge", merge, given)
+    emotion = [merge.get(name, name) for name in manifest.emotion]
     counts = Counter(emotion)
-    keep = set(counts if config.keep is None else config.keep)
-    _refuse_unknown("corpus.keep", config.keep or (), counts)
-    _refuse_unknown("corpus.merge", config.merge.values(), keep)
-    notes = [*manifest.notes, *(f"{given[old]:,} {old} utterances count as {new}" for old, new in config.merge.items())]
+    wanted = [_as_known(name, set(counts)) for name in config.keep or ()]
+    keep = set(counts if config.keep is None else wanted)
+    _refuse_unknown("corpus.keep", wanted, counts)
+    _refuse_unknown("corpus.merge", merge.values(), keep)
+    notes = [*manifest.notes, *(f"{given[old]:,} {old} utterances count as {new}" for old, new in merge.items())]
     dropped = [
         f"{count:,} {name or 'without an emotion'}" for name, count in sorted(counts.items()) if name not in keep
     ]
@@ -64,6 +139,11 @@ def with_categories(manifest: Manifest, config: CorpusConfig) -> Manifest:
     if dropped:
         notes.append(f"kept {len(kept):,} of {len(emotion):,} utterances; dropped {', '.join(dropped)}")
     return replace(manifest, emotion=emotion, notes=notes).take(kept)
+
+
+def _as_known(name: str, known: Collection[str]) -> str:
+    """`name` as the manifest spells it, where a setting spells it otherwise: `Happiness` is happy."""
+    return one_spelling(name) if name not in known and one_spelling(name) in known else name
 
 
 def _refuse_unknown(setting: str, names: Collection[str], known: Collection[str]) -> None:

@@ -6,6 +6,7 @@ are kept with labels of NaN, whether the labels file lists them blank or only `P
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,8 +15,10 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
-from pipeline.data.corpora.builder import ManifestBuilder, corpus_root, corpus_scale, first_existing
+from pipeline.data.corpora.builder import ManifestBuilder
 from pipeline.data.corpora.label_names import canonical_split
+from pipeline.data.corpora.label_scales import corpus_scale
+from pipeline.data.corpora.locations import corpus_root, first_existing
 from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_table
 
 SCALE = (1.0, 7.0)
@@ -39,21 +42,27 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
     """
     root = corpus_root(config)
     labels = first_existing(root, LABELS, what="labels file")
-    audio = first_existing(root, AUDIO, what="audio folder").name
+    folders = AUDIO if config.audio_dir is None else (config.audio_dir,)
+    audio = os.path.relpath(first_existing(root, folders, what="audio folder"), root)
     builder = ManifestBuilder(root, corpus_scale(config, SCALE), missing_audio=config.missing_audio, source=labels)
     dropped: Counter[str] = Counter()
-    listed: set[str] = set()  # file names of the labels and of Partitions.txt
+    listed: dict[str, str | None] = {}  # file names of the labels and of Partitions.txt -> their splits
     records: Iterator[tuple[int, Record]]
     if labels.suffix == ".csv":
         records = read_csv(labels, COLUMNS, builder.problem, [])
     else:
         records = read_json_table(labels, "FileName", builder.problem)
     for line, record in records:
-        listed.add(_stripped(record.get("FileName")))
+        listed[_stripped(record.get("FileName"))] = canonical_split(_stripped(record.get("Split_Set")))
         _add(builder, (labels, line), audio, record, dropped)
-    unlabelled = _add_hidden(builder, root, audio, listed)
-    extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed)
+    other_splits: Counter[tuple[str, str]] = Counter()
+    unlabelled = _add_hidden(builder, root, audio, listed, other_splits)
+    extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed.keys())
     notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
+    if other_splits:
+        shown = ", ".join(f"{count:,} {there} there and {here} here" for (here, there), count in other_splits.items())
+        found = f"Partitions.txt contradicts Split_Set for {other_splits.total():,} turns"
+        notes.append(f"WARNING: {found} ({shown}): Split_Set is used")
     if unlabelled:
         notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
     if extra:
@@ -65,10 +74,10 @@ def _add(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: 
     file, line = place
     letter = _stripped(record.get("EmoClass"))
     hidden = canonical_split(_stripped(record.get("Split_Set"))) == HIDDEN
-    if letter in DROPPED:
+    if letter in DROPPED and not hidden:
         dropped[letter] += 1
         return
-    if letter not in EMOTIONS and not (hidden and not letter):
+    if letter not in EMOTIONS and not (hidden and (not letter or letter in DROPPED)):
         builder.problem(line, file, f"EmoClass {letter[:20]!r}: unknown; expected {', '.join([*EMOTIONS, *DROPPED])}")
     labels = {name: record.get(column) for name, column in ATTRIBUTES.items()}
     for name, value in labels.items():
@@ -91,14 +100,26 @@ def _place(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record
     )
 
 
-def _add_hidden(builder: ManifestBuilder, root: Path, audio: str, listed: set[str]) -> int:
-    """Add the Test3 turns that only Partitions.txt knows; returns how many of other splits have no labels."""
+def _add_hidden(
+    builder: ManifestBuilder,
+    root: Path,
+    audio: str,
+    listed: dict[str, str | None],
+    other_splits: Counter[tuple[str, str]],
+) -> int:
+    """Add the Test3 turns that only Partitions.txt knows; returns how many of other splits have no labels.
+
+    Turns whose split is another than in the labels are counted in `other_splits`, as (there, in Partitions.txt).
+    """
     file = next((root / name for name in PARTITIONS if (root / name).is_file()), None)
     unlabelled = 0
     for line, split, name in _partitions(file, builder) if file else ():
         if name in listed:
+            here, there = listed[name], canonical_split(split)
+            if here and there and here != there:
+                other_splits[here, there] += 1
             continue
-        listed.add(name)
+        listed[name] = None
         if canonical_split(split) in (HIDDEN, None):  # None: an unknown split, which is a problem
             _place(builder, (file or root, line), audio, {"FileName": name, "Split_Set": split})
         else:

@@ -1,7 +1,8 @@
-"""Label tables as streams: CSV, JSON lines and JSON objects, a record at a time, every fault reported with its line."""
+"""Label tables as streams: CSV, JSON lines and JSON objects, a record at a time, each fault reported with its line."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
+from pipeline.core.errors import UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json, refuse_repeated_keys
 from pipeline.data.corpora.label_names import closest
 
 Report = Callable[[int, Path, str], None]
 _NAMED = 20  # columns that are not read
-_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" let through
+_UNDECODED = {  # encoding -> how bytes that are none of it are let through, and what they are then
+    "utf-8-sig": ("surrogateescape", re.compile("[\udc80-\udcff]")),
+    "utf-16": ("replace", re.compile("\ufffd")),
+}
+_SEP_LINE = re.compile(r'"?sep=([,;\t])"?')  # as Excel writes it
 
 
 @dataclass(frozen=True)
@@ -33,29 +39,87 @@ class TableColumns:
 def read_csv(
     path: Path, columns: TableColumns, report: Report, notes: list[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line, the known columns by name) of each record of a comma-separated file with a header, UTF-8.
+    """Yield (line, the known columns by name) of each record of a table with a header.
 
-    Columns are found by name, in any order. Those that are not read are told in `notes`.
+    Commas, semicolons or tabs separate it, in UTF-8 or, by its mark, in UTF-16; a line `sep=;` may come first. Columns
+    are found by name, in any order. Those that are not read, empty rows and columns, and what was not a plain CSV, are
+    told in `notes`.
     """
-    rows = _csv_rows(path, report)
-    line, header = next(rows, (1, []))
-    if header is None:
+    rows = _csv_rows(path, report, _dialect(path, columns, notes))
+    line, given = next(rows, (1, []))
+    if given is None:
         return
-    header = [name.strip() for name in header]
+    header = _without_empty_end(given)
+    if header and len(given) > len(header):
+        notes.append(f"{len(given) - len(header):,} empty columns at the end are left out")
     if not _check_header(header, columns, lambda text: report(line, path, text)):
         return
     notes += unused_notes([name for name in header if name and name not in columns.known], columns)
     used = [name for name in columns.known if name in header]
     pick = itemgetter(*(header.index(name) for name in used), 0)  # 0 twice or more: always a tuple
+    header_line, empty = line, 0
     for line, fields in rows:
         if fields is None:
             continue
-        if len(fields) == len(header):
+        if not any(map(str.strip, fields)):
+            empty += 1
+        elif len(fields) >= len(header) and not any(map(str.strip, fields[len(header) :])):
             yield line, dict(zip(used, pick(fields), strict=False))
         else:
             report(line, path, f"{len(fields)} fields; expected {len(header)}, as in the header")
-    if line == 1:
-        report(2, path, "no record after the header; expected one for each utterance")
+    if line == header_line:
+        report(line + 1, path, "no record after the header; expected one for each utterance")
+    if empty:
+        notes.append(f"{empty:,} empty rows are left out")
+
+
+def _without_empty_end(header: Sequence[str]) -> list[str]:
+    """The names of a header, less the empty ones at its end."""
+    names = [name.strip() for name in header]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written."""
+
+    separator: str = ","
+    encoding: str = "utf-8-sig"
+    skipped: int = 0  # lines before the header
+
+
+_HEAD_BYTES = 1 << 16  # in which the header ends
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def _dialect(path: Path, columns: TableColumns, notes: list[str]) -> Dialect:
+    """The dialect of `path`: by its byte order mark, its line `sep=`, or what its header is separated by."""
+    with open_regular(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    encoding = _MARKS.get(head[:2], "utf-8-sig")
+    lines = head.decode(encoding, errors="replace").splitlines()
+    stated = _SEP_LINE.fullmatch(lines[0]) if lines else None
+    skipped, separator = int(stated is not None), stated[1] if stated else ","
+    first = next((line for line in lines[skipped:] if line.strip()), "")
+    if not skipped:
+        named = {
+            each: _known_names(first, each, columns) if columns.known else first.count(each) for each in _SEPARATORS
+        }
+        separator = max(_SEPARATORS, key=lambda each: (named[each], each == ","))
+    written = [f"with {_SEPARATORS[separator]}"] if separator != "," else []
+    written += ["in UTF-16"] if encoding == "utf-16" else []
+    if written:
+        notes.append(f"the table is read as written {' and '.join(written)}")
+    return Dialect(separator, encoding, skipped)
+
+
+def _known_names(line: str, separator: str, columns: TableColumns) -> int:
+    """How many names of a header are known when it is separated so; of no names in particular, how many there are."""
+    names = [name.strip().strip('"') for name in line.split(separator)]
+    return sum(name in columns.known for name in names) if columns.known else len(names)
 
 
 def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
@@ -86,12 +150,15 @@ def unused_notes(names: Sequence[str], columns: TableColumns) -> list[str]:
     return [*notes, f"{rest:,} more columns are not used"] if rest else notes
 
 
-def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | None]]:
+def _csv_rows(path: Path, report: Report, dialect: Dialect) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (first line, fields) of each record; None for fields that were reported."""
     undecoded: list[int] = []
-    line = 1
-    with open_regular(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(_watched(file, undecoded), strict=True)
+    line = 1 + dialect.skipped
+    errors, pattern = _UNDECODED[dialect.encoding]
+    with open_regular(path, newline="", encoding=dialect.encoding, errors=errors) as file:
+        for _ in range(dialect.skipped):
+            next(file, "")
+        reader = csv.reader(_watched(file, undecoded, pattern, line), delimiter=dialect.separator, strict=True)
         try:
             for fields in reader:
                 for bad in undecoded:
@@ -101,15 +168,15 @@ def _csv_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str] | Non
                     yield line, None
                 elif fields:
                     yield line, fields
-                line = reader.line_num + 1
+                line = reader.line_num + 1 + dialect.skipped
         except csv.Error as error:
             report(line, path, f"not CSV ({error}), and nothing after it was read; expected balanced quotes")
             yield line, None
 
 
-def _watched(file: IO[str], undecoded: list[int]) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
-        if not line.isascii() and _UNDECODED.search(line):
+def _watched(file: IO[str], undecoded: list[int], pattern: re.Pattern[str], first: int) -> Iterator[str]:
+    for number, line in enumerate(file, start=first):
+        if not line.isascii() and pattern.search(line):
             undecoded.append(number)
         yield line
 
@@ -165,3 +232,19 @@ def _records(
             yield line, {**refuse_repeated_keys(fields), key: name}
         except NotJson as error:
             report(line, path, f"entry {name[:60]!r}: {error}; expected each once")
+
+
+def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """The header of a table and its records, all columns by name; see `read_csv` for what it may look like."""
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise UsageError(path, "a spreadsheet", "a table as text", "Save it as CSV (UTF-8) and name that file.")
+    dialect = _dialect(path, TableColumns(()), notes)
+    rows = _csv_rows(path, report, dialect)
+    header = _without_empty_end(next(rows, (1, []))[1] or [])
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if not header or repeated:
+        found = f"column {repeated[0]!r} twice" if repeated else "no header"
+        raise UsageError(path, found, "a header of names that differ", "Correct the table.")
+    columns = TableColumns(tuple(name for name in header if name))
+    records = list(read_csv(path, columns, report, []))
+    return header, [record for _, record in records]

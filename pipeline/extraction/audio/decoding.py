@@ -22,7 +22,7 @@ import soundfile
 import torch
 
 from pipeline.extraction.audio.containers import missing_audio
-from pipeline.extraction.encoders.base import Waveform
+from pipeline.extraction.encoders.base import LFS_POINTER, Waveform
 
 MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
 READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
@@ -135,6 +135,8 @@ class Decoding:
         if size > MAX_FILE_BYTES:  # not even hashed: 50 GB of a sparse file took two minutes
             raise UnusableAudio(f"{size / 2**30:,.0f} GiB: larger than any recording of an utterance")
         digest = digest_of_file(handle, size)
+        if os.pread(handle, len(LFS_POINTER), 0) == LFS_POINTER:
+            raise UnusableAudio("a git-lfs pointer, not audio: run git lfs pull", digest)
         try:
             missing = missing_audio(handle, size)
             if missing:

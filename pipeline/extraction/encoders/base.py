@@ -21,6 +21,7 @@ from pipeline.core.errors import UsageError
 Waveform = NDArray[np.float32]  # (samples,) mono, at the encoder's sample rate, as decoded
 Pool = Callable[[Tensor, Tensor], Tensor]  # frames (B, T, D), mask (B, T) -> (B, dim)
 T = TypeVar("T", contravariant=True)
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that git checked out without git-lfs
 
 
 class Encoder(ABC, Generic[T]):

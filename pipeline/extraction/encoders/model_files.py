@@ -17,14 +17,15 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.extraction.encoders.base import LFS_POINTER
 
 State = dict[str, torch.Tensor]
 WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 MAX_LAYERS = 1000  # a hundred thousand take hours to build
 _DOWNLOADS = (  # pickles are fetched only if nothing else is there
     ("hub cache", True, None),
-    ("hub", False, ["*.json", "*.txt", "*.model", "model*.safetensors"]),
-    ("hub", False, ["*.json", "*.txt", "*.model", "pytorch_model*.bin"]),
+    ("hub", False, ["*.json", "*.txt", "*.model", "model*.safetensors", "*_Dense/*"]),
+    ("hub", False, ["*.json", "*.txt", "*.model", "pytorch_model*.bin", "*_Dense/*"]),
 )
 _ARCHITECTURE = (
     "model_type",
@@ -72,16 +73,28 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises UsageError."""
+    tree = _parsed(path)
+    if not isinstance(tree, dict):
+        raise UsageError(path, f"a {type(tree).__name__}", "a JSON object", "Download the model again.")
+    return tree
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """A JSON file that holds a list. Raises UsageError."""
+    tree = _parsed(path)
+    if not isinstance(tree, list):
+        raise UsageError(path, f"a {type(tree).__name__}", "a JSON list", "Download the model again.")
+    return tree
+
+
+def _parsed(path: Path) -> Any:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(path, "no such file", "a complete model folder", "Download the model again.") from None
     except (OSError, ValueError, RecursionError) as error:
         found = f"cannot be read ({first_line(error)})"
         raise UsageError(path, found, "a JSON file", "Download the model again.") from None
-    if not isinstance(tree, dict):
-        raise UsageError(path, f"a {type(tree).__name__}", "a JSON object", "Download the model again.")
-    return tree
 
 
 def read_config(folder: Path) -> Any:
@@ -191,6 +204,9 @@ def read_state(files: Iterable[Path]) -> State:
             else:
                 tree = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's tensors-only reader raises anything for bytes that are not such a file
+            if _is_lfs_pointer(path):
+                found = "a git-lfs pointer, not weights"
+                raise UsageError(path, found, "the file itself", "Run git lfs pull in its folder.") from None
             found = f"cannot be read ({first_line(error)})"
             raise UsageError(path, found, "a file of tensors only", "Download it again.") from error
         if not isinstance(tree, dict) or not all(isinstance(value, torch.Tensor) for value in tree.values()):
@@ -200,6 +216,11 @@ def read_state(files: Iterable[Path]) -> State:
                 raise UsageError(path, f"a weight named {name!r:.40}", "printable names", "Download it again.")
         state.update({str(name): tensor for name, tensor in tree.items()})
     return state
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def renamed(state: State, pairs: Iterable[tuple[str, str]], subject: object) -> State:

@@ -1,4 +1,7 @@
-"""Any text encoder of transformers, by folder or hub name: `<s>` / [CLS] of the last layer, or the mean (F3, F37)."""
+"""Any text encoder of transformers, by folder or hub name: `<s>` / [CLS] of the last layer, or the mean (F3, F37).
+
+A folder of sentence-transformers is read as it was published: its pooling, dense layers, normalisation and prompt.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ from pipeline.extraction.encoders.base import (
     hidden_states_of,
     layer_axes,
     layers_declared,
-    mean,
     pool_layers,
-    uniform,
 )
+from pipeline.extraction.encoders.probe import refuse_causal
+from pipeline.extraction.encoders.sentence_modules import SentenceModules, pool_tokens, read_modules
 
 _TOKENIZING = Lock()  # a tokenizer keeps its truncation and padding inside: "Already borrowed" from a second thread
 MIN_TOKENS = 4
@@ -43,6 +46,8 @@ class TextModel(Encoder[str]):
     max_tokens: int  # special tokens included
     dim: int
     declared: dict[str, Any]
+    modules: SentenceModules
+    prefix: str = ""  # before every text
     axes: Axes | None = None
 
     def prepare(self, inputs: Sequence[str]) -> Any:
@@ -50,8 +55,11 @@ class TextModel(Encoder[str]):
         if not len(inputs):
             return None
         cut = {"padding": True, "truncation": True, "max_length": self.max_tokens}
+        texts = [self.prefix + text for text in inputs]
+        if self.modules.lower_case:
+            texts = [text.lower() for text in texts]
         with _TOKENIZING, model_files.quietly():
-            return self.tokenizer(list(inputs), return_tensors="pt", **cut)
+            return self.tokenizer(texts, return_tensors="pt", **cut)
 
     def compute(self, prepared: Any) -> Tensor:
         """-> (B, dim) float32 on the CPU, not normalised."""
@@ -63,8 +71,7 @@ class TextModel(Encoder[str]):
                 states = hidden_states_of(self.model(**tokens, output_hidden_states=True))
                 return pool_layers(states, self.axes, tokens["attention_mask"]).cpu()
             frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
-            pooled = frames[:, 0] if self.pooling == "cls" else mean(frames, uniform(tokens["attention_mask"]))
-            return pooled.cpu()
+            return self.modules.finish(pool_tokens(self.pooling, frames, tokens["attention_mask"])).cpu()
 
 
 def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
@@ -72,9 +79,12 @@ def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
 
     Raises UsageError for another kind of model, or files that do not fit.
     """
+    published = SentenceModules(folder) if config.encoder == "embedded" else read_modules(folder, device)
+    pooling, folder = _pooling(folder, config, published), published.transformer
     shape = model_files.read_config(folder)
     if getattr(shape, "is_encoder_decoder", False):
-        raise UsageError(folder, f"model_type {shape.model_type}", "an encoder, like RoBERTa", "Choose another model.")
+        action = "Choose an encoder, or give the encoder of this one (model.encoder) in a folder of its own."
+        raise UsageError(folder, f"model_type {shape.model_type}, with a decoder", "an encoder, like RoBERTa", action)
     model = model_files.bare_model(shape, folder)
     files = model_files.weight_files(folder)
     state = model_files.renamed(model_files.read_state(files), _OLD_NAMES, folder)
@@ -88,19 +98,40 @@ def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
     limit = min(config.max_tokens, *_limits(folder, model, tokenizer))
     axes = None
     if config.layers is not None:
+        if published.dense or published.normalise or pooling not in ("cls", "mean"):
+            action = "Leave text.layers out, and its vectors are as published."
+            found = f"{folder}, whose vectors are more than pooled hidden states"
+            raise UsageError("text.layers", found, "a folder whose vectors are the mean or cls of a layer", action)
         sizes = {"count": shape.num_hidden_layers, "dim": shape.hidden_size}
-        axes = layer_axes(config.layers, (config.pooling, *config.poolings), **sizes, subject=folder)
+        axes = layer_axes(config.layers, (pooling, *config.poolings), **sizes, subject=folder)
     of_tokenizer = sorted({path for glob in _TOKENIZER_FILES for path in folder.glob(glob) if path.is_file()})
     declared = {
         "encoder": config.encoder,
         "weights_sha256": model_files.sha256(files),
         "tokenizer_sha256": model_files.sha256(of_tokenizer),
         "architecture": model_files.architecture(shape),
-        **layers_declared(axes, {"pooling": config.pooling}),
+        **layers_declared(axes, {"pooling": pooling}),
         "max_tokens": limit,
+        **published.declared,
     }
-    dim = sum(axes.sizes) if axes else shape.hidden_size
-    return TextModel(model.to(device), tokenizer, config.pooling, limit, dim, declared, axes)
+    prefix = published.prompt if config.prefix is None else config.prefix
+    if prefix:
+        declared["prefix"] = prefix
+    model = model.to(device)
+    if pooling == "cls":
+        refuse_causal(folder, model, tokenizer)
+    dim = sum(axes.sizes) if axes else published.dim or shape.hidden_size
+    return TextModel(model, tokenizer, pooling, limit, dim, declared, published, prefix, axes)
+
+
+def _pooling(folder: Path, config: TextConfig, published: SentenceModules) -> str:
+    """The pooling that was asked for, which is the published one where there is one."""
+    if config.pooling == "auto":
+        return published.pooling or "mean"
+    if published.pooling not in (None, config.pooling):
+        action = f"Leave text.pooling out, and it is {published.pooling}."
+        raise UsageError("text.pooling", config.pooling, f"{published.pooling}, as {folder} was published", action)
+    return config.pooling
 
 
 def _tokenizer(folder: Path) -> Any:

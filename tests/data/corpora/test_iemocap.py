@@ -126,7 +126,7 @@ def test_a_session_that_is_not_there_is_told(root: Path) -> None:
 
 def test_no_session_at_all_names_every_path_tried(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"no session; expected one of .*Session1/dialog.*Session5/dialog.*--audio-root"
+        UsageError, match=r"no session; .*; expected one of .*Session1/dialog.*Session5/dialog.*--audio-root"
     ):
         read(tmp_path)
 

@@ -210,3 +210,59 @@ def test_another_scale_than_the_corpuss_own_is_refused(tmp_path: Path) -> None:
     write_miniature_msp(tmp_path)
     with pytest.raises(UsageError, match=r"corpus\.scale: 1 to 5; expected 1 to 7, the scale of msp_podcast"):
         read(tmp_path, scale=(1, 5))
+
+
+def test_partitions_that_contradict_the_labels_are_counted(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    lines = (tmp_path / "Partitions.txt").read_text().splitlines()
+    moved = [line.replace("Train;", "Test1;") if n < 2 else line for n, line in enumerate(lines)]
+    (tmp_path / "Partitions.txt").write_text("\n".join(moved) + "\n")
+    manifest = read(tmp_path)
+    (warning,) = [note for note in manifest.notes if "Partitions.txt contradicts" in note]
+    assert warning.startswith(
+        "WARNING: Partitions.txt contradicts Split_Set for 2 turns (2 test1 there and train here)"
+    )
+    assert manifest.split.count("train") == KEPT["train"]
+
+
+def test_test3_turns_labelled_x_are_kept_without_labels(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path, labels=("csv",), test3="blank")
+    path = tmp_path / "Labels/labels_consensus.csv"
+    lines = path.read_text().splitlines()
+    hidden = [n for n, line in enumerate(lines) if line.endswith("Test3")]
+    lines[hidden[0]] = lines[hidden[0]].replace(".wav,,", ".wav,X,")
+    assert lines[hidden[0]].split(",")[1] == "X"
+    path.write_text("\n".join(lines) + "\n")
+    manifest = read(tmp_path)
+    assert manifest.split.count("test3") == KEPT["test3"]
+    assert manifest.emotion[manifest.id.index(lines[hidden[0]].split(".wav")[0])] == ""
+
+
+def test_the_audio_may_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    (tmp_path / "Audios").rename(tmp_path / "wavs")
+    with pytest.raises(UsageError, match=r"no audio folder; in it are Labels, Partitions\.txt, wavs; expected one of"):
+        read(tmp_path)
+    manifest = read_corpus(CorpusConfig(reader="msp_podcast", root=tmp_path, audio_dir="wavs"))
+    assert len(manifest) == sum(KEPT.values())
+    assert manifest.path(0).is_file()
+
+
+def test_a_release_converted_to_flac_is_read_with_a_note(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    expected = read(tmp_path)
+    for path in (tmp_path / "Audios").iterdir():
+        path.rename(path.with_suffix(".flac"))
+    manifest = read(tmp_path)
+    assert manifest.id == expected.id
+    assert manifest.audio == [name.replace(".wav", ".flac") for name in expected.audio]
+    assert [note for note in manifest.notes if "in spite of another ending or case" in note]
+
+
+def test_an_archive_unpacked_into_itself_is_named(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    (tmp_path / "Labels").rename(tmp_path / "inner")
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "Labels/Labels")
+    with pytest.raises(UsageError, match=r"no labels file; Labels/Labels/labels_consensus\.csv is there"):
+        read(tmp_path)

@@ -225,7 +225,7 @@ def test_memory_that_runs_out_is_for_whoever_halves_the_batch() -> None:
 
 def test_a_vector_that_is_not_finite_costs_its_own_row_and_is_refused_elsewhere(many: Path, tmp_path: Path) -> None:
     def encode(self: Any, waves: list[np.ndarray]) -> torch.Tensor:
-        return torch.tensor([[float("nan") if len(wave) < 7000 else 1.0] * 3 for wave in waves])
+        return torch.tensor([[float("nan") if len(wave) < 7000 else 1.0 + len(wave) / 1e5] * 3 for wave in waves])
 
     made(encode=encode)
     register_text_encoder("words")(type("W", (), {"dim": 2, "__init__": lambda *_: None, "encode": _two}))

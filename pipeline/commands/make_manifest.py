@@ -1,0 +1,42 @@
+"""make-manifest: from a folder of audio and a table of labels to a checked manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands import common
+from pipeline.commands.completion import FOLDER
+
+
+@common.command("make-manifest")
+@click.argument("folder", type=FOLDER)
+@click.option("--labels", type=click.Path(path_type=Path), help="A table with a column of file names (CSV).")
+@click.option("--out", type=click.Path(path_type=Path), help="The manifest.  [default: FOLDER/manifest.csv]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the splits.")
+def main(folder: Path, labels: Path | None, out: Path | None, seed: int, as_json: bool) -> None:
+    """Make a manifest of a folder of audio and a table of labels, and show what was guessed.
+
+    \b
+    make-manifest my/recordings --labels my/labels.csv --out my/manifest.csv
+    make-manifest RAVDESS                                        (labels from the file names)
+
+    The table's columns are found by their names, whatever separates them; a clip's folder is its speaker where no
+    column is; splits are whole speakers. Nothing is asked; everything that was guessed is printed.
+    """
+    from pipeline.data.corpora.make_manifest import make_manifest
+
+    result = make_manifest(folder, labels=labels, out=out, seed=seed)
+    common.print_result(result, _table(result), as_json)
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['manifest']}: {sum(result['utterances'].values()):,} utterances, {result['speakers']:,} speakers"
+    ]
+    lines += [f"  {column}: {origin}" for column, origin in result["guessed"].items()]
+    lines += [f"  {note}" for note in result["notes"]]
+    lines += [f"  row: {', '.join(f'{name}={value}' for name, value in row.items())}" for row in result["rows"]]
+    return "\n".join([*lines, f"next: {result['next']}"])
