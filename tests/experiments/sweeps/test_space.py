@@ -10,11 +10,13 @@ import pytest
 import yaml
 from optuna.distributions import FloatDistribution, IntDistribution
 
+from cache.stores import open_stores
 from pipeline.core.config_files import preset_names
 from pipeline.core.errors import UsageError
-from pipeline.experiments.sweeps.config import load_sweep
+from pipeline.experiments.sweeps.config import list_layers, load_sweep
 from pipeline.experiments.sweeps.space import Space
 from tests.experiments.sweeps.conftest import a_sweep
+from tests.layered import layers_of
 
 
 def a_point(space: Space) -> optuna.Trial:
@@ -24,8 +26,9 @@ def a_point(space: Space) -> optuna.Trial:
 
 
 @pytest.mark.parametrize("name", preset_names("sweeps"))
-def test_every_preset_makes_trainings(name: str) -> None:
-    space = Space(load_sweep(name))
+def test_every_preset_makes_trainings(name: str, planted: Path, tmp_path: Path) -> None:
+    stores = layers_of(planted, tmp_path / "layered") if name == "layers" else open_stores(planted)
+    space = Space(list_layers(load_sweep(name), stores))
     assert list(space.checked_trainings())
     assert load_sweep(name).name == name
     assert load_sweep(None) == load_sweep("default")
