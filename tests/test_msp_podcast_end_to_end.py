@@ -36,8 +36,9 @@ def test_msp_podcast_passes_through_both_stages(tmp_path: Path) -> None:
     assert counts["audio"]["pending"] == 0
     text = run(extract_features, "msp_podcast", "--out", stores, "--verify")
     assert "verified" in text
+    few = ["-o", "epochs=2", "-o", "batch_size=4"]
     about = json.loads(
-        run(train_heads, stores, "--training", "small_corpus", "--seeds", 2, "--out", out, "--json", "-o", "epochs=2")
+        run(train_heads, stores, "--training", "small_corpus", "--seeds", 2, "--out", out, "--json", *few)
     )
     assert about["seeds"].keys() == {"0", "1"}
     quick = ["-o", "trials=2", "-o", "lists=14", "--json"]

@@ -58,7 +58,7 @@ def each(start: str, *ends: str) -> list[str]:
         ("evaluate_heads", ["s", "r", "--qu"], ["--quiet"]),
         ("evaluate_heads", ["s", "r", "--ver"], ["--verbose"]),
         ("extract_features", ["x", "-o", ""], ["corpus.", "captions.", "audio.", "text.", "store_dtype="]),
-        ("extract_features", ["x", "-o", "audio.p"], ["audio.pooling=", "audio.padding=", "audio.precision="]),
+        ("extract_features", ["x", "-o", "audio.po"], ["audio.pooling=", "audio.poolings="]),
         ("extract_features", ["x", "-o", "audio.pooling="], each("audio.pooling", "mean", "hidden", "mean_std")),
         ("extract_features", ["x", "-o", "audio.pooling=mean_"], ["audio.pooling=mean_std"]),
         (
@@ -89,7 +89,7 @@ def each(start: str, *ends: str) -> list[str]:
         ("compare_methods", ["stores", "-e", "tr"], ["trials="]),
         ("compare_methods", ["stores", "--zero-shot", ""], ["<dir>"]),
         ("compare_methods", ["stores", "--folds", ""], ["session", "speaker"]),
-        ("sweep_heads", ["stores", ""], ["<file>", "default", "grid", "methods"]),
+        ("sweep_heads", ["stores", ""], ["<file>", "default", "grid", "layers", "methods"]),
         ("sweep_heads", ["stores", "-o", "halving."], ["halving.factor=", "halving.rungs="]),
         ("sweep_heads", ["stores", "-o", "sampler=t"], ["sampler=tpe"]),
         ("search_speech", ["s", "r", "--audio", ""], ["<file>"]),

@@ -35,11 +35,11 @@ def test_json_is_what_search_finds_in_the_order_asked(stores: Path, trained: Run
 
 
 def test_the_table_has_a_line_a_hit_in_aligned_columns(stores: Path, trained: Run) -> None:
-    lines = run_command(main, stores, trained.folder, SENTENCES[1], "--top", 4, "--speaker", "s2").stdout.splitlines()
-    hits = search(trained, SENTENCES[1], speaker="s2", top=4)[0]
+    lines = run_command(main, stores, trained.folder, SENTENCES[1], "--top", 3, "--speaker", "s2").stdout.splitlines()
+    hits = search(trained, SENTENCES[1], speaker="s2", top=3)[0]
     assert lines[0] == SENTENCES[1]
     assert lines[1].split() == ["similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "audio"]
-    assert len(lines) == 6
+    assert len(lines) == 5
     for rank, (line, hit) in enumerate(zip(lines[2:], hits, strict=True), start=1):
         shown = [str(rank), f"{hit['similarity']:.3f}", hit["id"], f"{hit['valence']:.3f}", f"{hit['arousal']:.3f}"]
         assert line.split() == [*shown, hit["emotion"] or "-", "s2", hit["split"], hit["audio"]]

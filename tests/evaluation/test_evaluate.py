@@ -83,6 +83,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Run:
     stores = plant(folder / "stores", splits, audio_width=24, text_width=16, noise=0.3, speakers=9, word_norms=norms)
     speakers = ["" if row % 10 == 3 else name for row, name in enumerate(stores.manifest.speaker)]
     write_manifest(dataclasses.replace(stores.manifest, speaker=speakers), folder / "stores/manifest.csv")
+    unlisted(folder / "stores")
     return train(folder / "stores", method=CONFIG, seeds=2, out=folder / "run")
 
 

@@ -303,7 +303,7 @@ def test_folds_with_too_few_labels_for_a_list_give_recognition_alone(
 
 
 def test_a_corpus_without_emotions_has_order_and_distances(tmp_path: Path) -> None:
-    stores = open_stores(write_stores(tmp_path / "stores", 75, styles=("dimensional",)))
+    stores = open_stores(write_stores(tmp_path / "stores", 110, styles=("dimensional",)))
     found, text = cross_validate(stores, out=tmp_path / "out", folds=3, methods=["ridge"], seeds=1, **OPTIONS)
     assert list(found["tables"]) == ["ordinality", "alignment"]
     assert "recognition" not in found["methods"]["ridge"]

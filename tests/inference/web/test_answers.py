@@ -150,7 +150,7 @@ def test_the_page_says_what_is_searched(site: Site, stores: Path, trained: Run) 
     assert (about["heard"], about["crop"], about["played"], about["top"]) == (10.0, "start", 600.0, 10)
     assert about["fields"] == {
         "split": ["dev", "test", "train"],
-        "speaker": ["s0", "s1", "s2", "s3", "s4"],
+        "speaker": [f"s{speaker}" for speaker in range(8)],
         "emotion": sorted(set(manifest.emotion) - {""}),
     }
     assert sum(count for *_, count in about["cloud"]) == 24
