@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,3 @@ def _measured(
         result["recognition"] = zero_shot(run, stores, split=result["split"], device=device, **resampled)
     result["zero_shot"] = [zero_shot(run, other, device=device, **resampled) for other in others]
     return result
-
-
-def mean_and_std_cells(figures: Mapping[str, Any], *measures: str) -> str:
-    """`mean ± std` of each measure with three digits, as cells of a Markdown row."""
-    return " | ".join(f"{figures[name]['mean']:.3f} ± {figures[name]['std']:.3f}" for name in measures)

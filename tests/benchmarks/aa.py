@@ -27,7 +27,7 @@ from scipy import stats
 
 from cache.pairs import cached_pairs
 from pipeline.core.config import EvaluateConfig
-from pipeline.evaluation.evaluate import OrderTests, evaluate
+from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.significance import ALPHA, SpeakerDraws, seed_tests, speaker_tests
 from pipeline.evaluation.speakers import ordinality_draws
@@ -53,7 +53,7 @@ def main() -> None:
         given.stores, method=given.method, training="small_corpus", seeds=given.seeds, overrides=given.training,
         out=given.run,
     )  # fmt: skip
-    result = evaluate(run, overrides=given.evaluation)
+    result = evaluated(run, run.stores(), overrides=given.evaluation) or evaluate(run, overrides=given.evaluation)
     resampled, speakers = speaker_draws(run, result)
     print(f"{given.method} on {result['stores']}: {result['utterances']} utterances of split {result['split']}, "
           f"{speakers or 'no'} speakers resampled, {len(run.seeds)} seeds, {given.draws} draws")  # fmt: skip
