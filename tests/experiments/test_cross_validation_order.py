@@ -16,6 +16,7 @@ from scipy import special
 from scipy.stats import kendalltau
 
 from cache.manifest import write_manifest
+from cache.reader import Store
 from cache.stores import Stores, open_stores
 from pipeline.commands.compare_methods import main
 from pipeline.core.config import EvaluateConfig
@@ -118,6 +119,32 @@ def test_in_no_fold_a_text_of_a_test_utterance_or_a_prompt_is_trained_on(
         before = texts_by_row(stores, "dimensional")
         changed += sum(before[row] != of["dimensional"][row] for row in range(len(before)))
     assert changed > 100  # the stores' own captions would not do
+
+
+def test_no_test_row_is_read_before_its_folds_training_has_ended(
+    spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[set[int]] = [set()]  # before the first training, then in each
+    plain_read, plain_train = Store.read, cross_validation.train
+
+    def noted(store: Store, rows: np.ndarray) -> Any:
+        if store.path.name in ("audio.h5", "acoustic.h5"):
+            read[-1].update(rows.tolist())
+        return plain_read(store, rows)
+
+    def train_alone(view: Stores, **options: Any) -> Any:
+        read.append(set())
+        run = plain_train(view, **options)
+        read.append(set())
+        return run
+
+    monkeypatch.setattr(Store, "read", noted)
+    monkeypatch.setattr(cross_validation, "train", train_alone)
+    cross_validate(spoken, out=tmp_path, folds=3, methods=["ridge"], seeds=1, **OPTIONS)
+    folds = speaker_folds(open_stores(spoken).manifest, folds=3)
+    assert read[0] == set()
+    assert read[1::2] == [{*fold.train.tolist(), *fold.dev.tolist()} for fold in folds]
+    assert read[2] == set(folds[0].test.tolist())
 
 
 def test_every_figure_is_the_folds_own_and_spread_over_folds_and_seeds_is_kept_apart(
