@@ -86,8 +86,7 @@ def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] =
         return Store.open(spec.path), 0
     old = Store.open(spec.path)
     fields = fingerprints.differences(old.fingerprint, spec.fingerprint)
-    dtype = old.layout.extents["vectors"].dtype.str
-    if dtype != spec.dtype:
+    if (dtype := old.layout.extents["vectors"].dtype.str) != spec.dtype:
         fields.append(fingerprints.Difference("dtype", dtype, spec.dtype))
     fields += fingerprints.differences(*({"axes": axes.as_json() if axes else {}} for axes in (old.axes, spec.axes)))
     if fields:
@@ -340,8 +339,7 @@ def _unchanged_rows(
     same = (before == now).all(axis=1)
     for i in np.flatnonzero(~same & (before[:, 0] == now[:, 0]) & digests.any(axis=1)).tolist():
         same[i] = digest_of(int(rows[i])) == digests[i].tobytes()
-    rows = rows[same]
-    rows = rows[np.argsort(old_rows[rows], kind="stable")]
+    rows = rows[same][np.argsort(old_rows[rows[same]], kind="stable")]
     return rows, old_rows[rows]
 
 

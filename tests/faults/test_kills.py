@@ -140,7 +140,7 @@ def test_a_signal_ends_the_run_within_five_seconds_with_what_is_finished(
     assert said.splitlines()[-1].startswith(last)
     assert "Traceback" not in said
     if phase == "encoding":
-        assert verify(out) == _done(out) + 36
+        assert verify(out) == _done(out) + 96
     run_small(small, out)
     assert contents(out) == contents(tmp_path / "whole")
 

@@ -68,7 +68,7 @@ def test_a_file_that_was_only_touched_is_not(manifest: Path, out: Path, capsys: 
 
 def test_audio_changed_behind_its_size_and_time_is_found_by_a_deep_verification(manifest: Path, out: Path) -> None:
     assert (
-        "42 audio files and texts are those that were encoded" in _run(manifest, "--out", out, "--verify=deep").output
+        "102 audio files and texts are those that were encoded" in _run(manifest, "--out", out, "--verify=deep").output
     )
     clip, gone = manifest.parent / "audio/u02.wav", manifest.parent / "audio/u04.wav"
     _rewrite(clip, keep_time=True)
@@ -192,6 +192,9 @@ def test_stores_without_digests_are_read_with_one_note_and_get_them_without_enco
     (out / "digests.json").unlink()
     assert _run(manifest, "--out", out, "--verify").output.count("written without digests.json") == 1
     with monkeypatch.context() as patch:
+        patch.setattr(
+            "pipeline.extraction.extract.refuse_equal_vectors", lambda *_: None
+        )  # it encodes three of its own
         patch.setattr(QuickEncoder, "compute", None)
         run_small(manifest, out)
     assert contents(out) == before
