@@ -194,7 +194,7 @@ def test_stores_without_digests_are_read_with_one_note_and_get_them_without_enco
     with monkeypatch.context() as patch:
         patch.setattr(
             "pipeline.extraction.extract.refuse_equal_vectors", lambda *_: None
-        )  # it encodes three of its own
+        )  # of its own
         patch.setattr(QuickEncoder, "compute", None)
         run_small(manifest, out)
     assert contents(out) == before
