@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, difference_fields
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
-from pipeline.evaluation.tables import MEANINGS, TABLES, Results, convention_notes, measured_cell, scale_free_notes
+from pipeline.evaluation.tables import MEANINGS, TABLES, Results, convention_notes, measured_cell
 
 Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -196,7 +196,7 @@ def _table(
     reasons = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
     in_order = {method: rows[method] for method in entries if method in rows}
     notes = convention_notes(present, cells) + _spread_notes(name, summary) + reasons + _legend(tests, alpha)
-    notes += _bound_notes(name, in_order) + scale_free_notes(present)
+    notes += _bound_notes(name, in_order)
     return FoldTable(name, title, present, in_order, tuple(notes), tests)
 
 

@@ -108,7 +108,6 @@ def measured_tables(results: Results) -> list[Table]:
         }
         present = tuple(column for column in test.columns if any(column.key in row for row in rows.values()))
         notes = [*convention_notes(present, rows), *_spread_notes(rows), *_bound_notes(test, rows)]
-        notes += scale_free_notes(present)
         tables.append(Table(test.name, test.title, present, rows, tuple(notes)))
     return tables
 
@@ -157,16 +156,13 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
 
 
 def convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The conventions that measures were taken with, of which methods where these differ."""
+    """The conventions that measures were taken with, of which methods where these differ; which are scale-free."""
     methods = {name: row for name, row in rows.items() if name not in BOUNDS}
-    return [note for column in columns for note in column.conventions(methods)]
-
-
-def scale_free_notes(columns: Sequence[Column]) -> list[str]:
-    """Which of the distances are scale-free, and what that is for."""
-    scale_free = [column.header for column in columns if column.key in _SCALE_FREE]
-    others = "one constant appended to all vectors shrinks the other distances and leaves every order as it is"
-    return [f"scale-free: {', '.join(scale_free)}; {others}"] if scale_free else []
+    notes = [note for column in columns for note in column.conventions(methods)]
+    if scale_free := [column.header for column in columns if column.key in _SCALE_FREE]:
+        others = "one constant appended to all vectors shrinks the other distances and leaves every order as it is"
+        notes.append(f"scale-free: {', '.join(scale_free)}; {others}")
+    return notes
 
 
 def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
