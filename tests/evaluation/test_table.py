@@ -50,9 +50,9 @@ def test_one_evaluation_gives_both_tables_with_their_conventions_and_spreads():
         "MMD median (maximum mean discrepancy at the median width): median width",
         "MMD (maximum mean discrepancy): gamma 1",
         "Wasserstein: by assignment",
-        "mean ± std over 2 seeds",
         "scale-free: MMD median; one constant appended to all vectors shrinks the other distances and leaves every "
         "order as it is",
+        "mean ± std over 2 seeds",
         "std over the trials of one seed of evaluation (no error of the mean): MMD median 0.002, MMD 0.0002, "
         "Wasserstein 0.0003",
     ]
