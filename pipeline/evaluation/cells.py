@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from pipeline.core.files import csv_text
 from pipeline.evaluation.significance import Better, MethodDifference, mean_interval
@@ -74,6 +74,11 @@ class Cell:
     worse: bool = False  # another training of the best is better on this test set
     worse_on_other_speech: bool = False
 
+    def text(self, digits: int) -> str:
+        """`0.552 ± 0.012` and the marks."""
+        std = f" ± {self.std:.{digits}f}" if self.std is not None else ""
+        return f"{self.mean:.{digits}f}{std} {self.marks}".rstrip()
+
     @property
     def marks(self) -> str:
         """† and ‡, or "" where nothing is known to be better."""
@@ -137,37 +142,48 @@ class ColumnTests:
     speakers: Sequence[MethodDifference] = ()
 
 
+class _AnyCell(Protocol):
+    """As much of a cell as every table needs."""
+
+    @property
+    def best(self) -> bool: ...
+    def text(self, digits: int) -> str: ...
+    def as_json(self) -> dict[str, Any]: ...
+
+
+_Cells = TypeVar("_Cells", bound=_AnyCell)
+_Tests = TypeVar("_Tests")  # a dataclass of sequences of `MethodDifference`, by unit
+
+
 @dataclass(frozen=True)
-class Table:
+class MethodTable(Generic[_Cells, _Tests]):
     """One test of all methods: `rows[method][column.key]`, absent where it was not run; `BOUNDS` come last."""
 
     name: str
     title: str
     columns: tuple[Column, ...]
-    rows: Mapping[str, Mapping[str, Cell]]
+    rows: Mapping[str, Mapping[str, _Cells]]
     notes: tuple[str, ...]
-    tests: Mapping[str, ColumnTests] = field(default_factory=dict)  # by key of a column
+    tests: Mapping[str, _Tests] = field(default_factory=dict)  # by key of a column
 
     def headers(self) -> list[str]:
         """`method` and each measure with an arrow to its better side."""
         return ["method", *(f"{column.header}{_ARROWS[column.better]}" for column in self.columns)]
 
     def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """Each row's texts, the method's name first: `0.552 ± 0.012`, the best in `bold`, † and ‡ where it is worse."""
+        """Each row's texts, the method's name first, the best in `bold`, † and ‡ where it is worse."""
 
-        def text(column: Column, cell: Cell | None) -> str:
+        def text(column: Column, cell: _Cells | None) -> str:
             if cell is None:
                 return "-"
-            std = f" ± {cell.std:.{column.digits}f}" if cell.std is not None else ""
-            figure = f"{cell.mean:.{column.digits}f}{std}"
-            return bold(figure) if cell.best else f"{figure} {cell.marks}".rstrip()
+            return bold(cell.text(column.digits)) if cell.best else cell.text(column.digits)
 
         return [
             [name, *(text(column, row.get(column.key)) for column in self.columns)] for name, row in self.rows.items()
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """`{"title", "rows": {method: {measure: {...}}}, "tests": {measure: {"seeds", "speakers"}}, "notes"}`."""
+        """`{"title", "rows": {method: {measure: {...}}}, "tests": {measure: {unit: [...]}}, "notes"}`."""
         return {
             "title": self.title,
             "rows": {name: {key: cell.as_json() for key, cell in row.items()} for name, row in self.rows.items()},
@@ -177,6 +193,10 @@ class Table:
             },
             "notes": list(self.notes),
         }
+
+
+class Table(MethodTable[Cell, ColumnTests]):
+    """Of one evaluation each method: mean ± std over seeds."""
 
 
 @dataclass(frozen=True)

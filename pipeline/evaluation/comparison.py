@@ -75,7 +75,8 @@ def _compared(table: Table, alpha: float) -> Table:
         reason if len(headers) == len(tests) else f"{', '.join(headers)}: {reason}"
         for reason, headers in untested.items()
     ]
-    return replace(table, rows=rows, notes=(*table.notes, *notes, *_legend(tests, rows, alpha)), tests=tests)
+    notes = [*table.notes, *notes, *_legend(tests, rows, alpha)]
+    return Table(table.name, table.title, table.columns, rows, tuple(notes), tests)
 
 
 def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:

@@ -6,17 +6,16 @@ print("\\n\\n".join(map(table_markdown, fold_tables(summary))))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, difference_fields
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, MethodTable, difference_fields
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
 from pipeline.evaluation.tables import MEANINGS, TABLES, Results, convention_notes, measured_cell
 
 Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
-_ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
 @dataclass(frozen=True)
@@ -84,44 +83,8 @@ class FoldTests:
     folds: Sequence[MethodDifference] = ()
 
 
-@dataclass(frozen=True)
-class FoldTable:
-    """One test of all methods: `rows[method][column.key]`, absent where it was not run; `BOUNDS` come last."""
-
-    name: str
-    title: str
-    columns: tuple[Column, ...]
-    rows: Mapping[str, Mapping[str, FoldCell]]
-    notes: tuple[str, ...]
-    tests: Mapping[str, FoldTests] = field(default_factory=dict)  # by key of a column
-
-    def headers(self) -> list[str]:
-        """`method` and each measure with an arrow to its better side."""
-        return ["method", *(f"{column.header}{_ARROWS[column.better]}" for column in self.columns)]
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """Each row's texts, the method's name first, the best in `bold`."""
-
-        def text(column: Column, cell: FoldCell | None) -> str:
-            if cell is None:
-                return "-"
-            return bold(cell.text(column.digits)) if cell.best else cell.text(column.digits)
-
-        return [
-            [name, *(text(column, row.get(column.key)) for column in self.columns)] for name, row in self.rows.items()
-        ]
-
-    def as_json(self) -> dict[str, Any]:
-        """`{"title", "rows": {method: {measure: {...}}}, "tests": {measure: {"seeds", "folds"}}, "notes"}`."""
-        return {
-            "title": self.title,
-            "rows": {name: {key: cell.as_json() for key, cell in row.items()} for name, row in self.rows.items()},
-            "tests": {
-                key: {"seeds": list(map(asdict, tests.seeds)), "folds": list(map(asdict, tests.folds))}
-                for key, tests in self.tests.items()
-            },
-            "notes": list(self.notes),
-        }
+class FoldTable(MethodTable[FoldCell, FoldTests]):
+    """Of all folds: mean ± std over folds (std over seeds)."""
 
 
 def _columns(test: str, key: str, header: str) -> tuple[Column, ...]:

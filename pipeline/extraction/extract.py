@@ -124,7 +124,6 @@ def read_inputs(
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
-    refuse_equal_vectors(audio, text)
     wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
     return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
 
@@ -160,6 +159,8 @@ def extract(
     with engines as (workers, inputs), writer_lock(out), interruptible(out) as stop:
         run, digests = ExtractionRun(inputs, workers, stop, limit), stores_digests(out)
         with stop.anywhere():
+            if fresh or not all((out / name).exists() for name in ("audio.h5", "text.h5")):  # encoders not tried yet
+                refuse_equal_vectors(inputs.audio, inputs.text)
             if fresh:
                 digests.remove()
                 for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):

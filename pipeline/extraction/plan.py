@@ -14,6 +14,7 @@ from cache.captions import Captions
 from cache.manifest import LABEL_COLUMNS, Manifest
 from pipeline.core.config import ExtractConfig
 from pipeline.core.resources import torch_defaults
+from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.extract import DTYPES, audio_plan, plan_captions, read_inputs, resolve_extraction
 from pipeline.extraction.status import sources_of
 
@@ -39,6 +40,7 @@ def plan_extraction(
     """
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     inputs = read_inputs(config, device=device, out=Path(out), strict=strict)
+    refuse_equal_vectors(inputs.audio, inputs.text)
     rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
     manifest, captions = inputs.manifest, plan_captions(inputs.manifest, inputs.config)
     texts = len(captions.texts())

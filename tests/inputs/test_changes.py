@@ -192,7 +192,6 @@ def test_stores_without_digests_are_read_with_one_note_and_get_them_without_enco
     (out / "digests.json").unlink()
     assert _run(manifest, "--out", out, "--verify").output.count("written without digests.json") == 1
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.extraction.extract.refuse_equal_vectors", lambda *_: None)  # of its own
         patch.setattr(QuickEncoder, "compute", None)
         run_small(manifest, out)
     assert contents(out) == before

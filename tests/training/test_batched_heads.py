@@ -16,7 +16,6 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import preset_names
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.base import objective_of
-from pipeline.objectives.soft_targets import kernel, same_class
 from pipeline.objectives.space import LogitsObjective, Objective, SharedSpace
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.heads import Heads
@@ -182,59 +181,6 @@ def test_a_norm_is_folded_into_the_saved_heads(activation: str) -> None:
             expected = units - units.mean(0) + layer.bias
             expected = expected.relu() if activation == "relu" else expected
             assert torch.allclose(embed(vectors), torch.nn.functional.normalize(expected, dim=-1), atol=1e-9)
-
-
-def test_the_grid_term_is_its_definition() -> None:
-    """A loop over utterances and texts, in the words of the docstring."""
-    pairs = with_grid(some_pairs())
-    config = TrainConfig.model_validate({"objective": {"name": "soft_targets"}, "grid": {"texts": 5, "width": 0.9}})
-    objective, rows = objective_of(config, pairs), torch.arange(6)
-    captions = torch.cat([rows, pairs.draw_extra(5, 1, torch.Generator().manual_seed(0))[0]])
-    logits = torch.randn(6, 11, generator=torch.Generator().manual_seed(1))
-    points = pairs.extra(captions[6:])[0]
-    terms = []
-    for matrix, mine, others in (
-        (logits[:, 6:], pairs.labels[:6, :2], points),
-        (logits[:, 6:].T, points, pairs.labels[:6, :2]),
-    ):
-        for i, row in enumerate(matrix):
-            weights = torch.tensor([math.exp(-(mine[i] - other).square().sum() / (2 * 0.81)) for other in others])
-            target = weights / weights.sum()
-            terms.append(-(target * row.log_softmax(0)).sum() / len(matrix))
-    own = torch.nn.functional.cross_entropy
-    clap = (own(logits[:, :6], rows) + own(logits[:, :6].T, rows)) / 2
-    prepared = objective.prepare(pairs, rows, captions)
-    assert objective.loss(logits, prepared).item() == pytest.approx((clap + sum(terms) / 2).item(), abs=1e-10)
-    leaf = logits.clone().requires_grad_()
-    objective.loss(leaf, prepared).backward()
-    assert torch.allclose(objective.gradient(logits, prepared)[1], leaf.grad, atol=1e-12)
-
-
-def test_the_gaps_price_is_its_definition_and_extra_texts_take_no_part() -> None:
-    pairs = with_grid(some_pairs())
-    trees = [{"grid": {"texts": 5}}, {"grid": {"texts": 5}, "gap": {"centroid": 3.0, "covariance": 5.0}}]
-    without, priced = (objective_of(TrainConfig.model_validate(tree), pairs) for tree in trees)
-    draw, rows = torch.Generator().manual_seed(0), torch.arange(6)
-    captions = torch.cat([rows, pairs.draw_extra(5, 1, draw)[0]])
-    sides = [torch.randn(count, WIDTH, generator=draw) for count in (6, 11)]
-    space = SharedSpace.of(*sides, torch.tensor(0.3))
-    a, t = space.speech, space.text[:6]
-    clouds = [torch.cov(cloud.T, correction=0) for cloud in (a, t)]
-    price = 3 * (a.mean(0) - t.mean(0)).square().sum() + 5 * (clouds[0] - clouds[1]).square().sum()
-    assert price > 0.1
-    prepared = priced.prepare(pairs, rows, captions)
-    expected = without.space_loss(space, prepared) + price
-    assert priced.space_loss(space, prepared).item() == pytest.approx(expected.item(), abs=1e-10)
-    assert priced.space_losses(space, prepared).item() == pytest.approx(expected.item(), abs=1e-10)
-
-
-def test_the_kernels_limits_are_clap_and_supcon() -> None:
-    points = torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) * 6
-    emotion = torch.tensor([0, 0, 1, 1, 2, -1, -1, 0])
-    assert torch.allclose(kernel(points, emotion, 1e-3).rows, torch.eye(8))
-    assert torch.allclose(kernel(points, emotion, 1.0, 1.0).rows, same_class(emotion).rows)
-    expected = torch.exp(-torch.cdist(points, points).square() / (2 * 0.7**2))
-    assert torch.allclose(kernel(points, emotion, 0.7).rows, expected / expected.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize("name", ["emotionrankclap", "supcon"])
