@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner, Result
 
 from cache.header import PENDING
 from cache.stores import open_stores
 from pipeline.commands.extract_features import main as extract_features
-from pipeline.core.errors import StoreMismatch
+from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.extraction.status import status_of
 from tests.faults.small import OPTIONS, QuickEncoder, contents, quick_encoders, run_small
 from tests.speech import write_corpus
@@ -210,3 +211,16 @@ def test_a_store_put_in_place_of_another_is_said(
     run_small(manifest, out)
     assert "audio.h5: another store than digests.json lists" in capsys.readouterr().err
     _run(manifest, "--out", out, "--verify")
+
+
+def test_an_encoder_that_tells_nothing_apart_is_refused_before_anything_is_written_or_removed(
+    manifest: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(out)
+    monkeypatch.setattr(QuickEncoder, "compute", lambda _, prepared: torch.ones(len(prepared), QuickEncoder.dim))
+    assert "have the same vector" in _run(manifest, "--out", tmp_path / "new", "--dry-run", code=2).output
+    for folder, fresh in ((tmp_path / "new", False), (out, True)):
+        with pytest.raises(UsageError, match="three different sentences have the same vector"):
+            run_small(manifest, folder, fresh=fresh)
+    assert contents(out) == before
+    assert not list((tmp_path / "new").glob("*.h5"))
