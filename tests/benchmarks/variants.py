@@ -24,7 +24,10 @@ from pipeline.evaluation.folds import speaker_folds
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.training.train import resolve_training, train
 
-RANKING = "objective={name: rank_n_contrast}"
+PLANE = (  # plane_clap's settings, but for its objective, for methods that have another
+    "start=ridge", "grid={texts: 256, classes: 0.3}", "gap={centroid: 10, covariance: 10}", "learning_rate=5e-5",
+    "batch_size=256", "temperature=0.2", "temperature_schedule=fixed",
+)  # fmt: skip
 VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
     "emotionrankclap": ("emotionrankclap", ()),
     "clap_sce": ("clap_sce", ()),
@@ -48,8 +51,8 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
     "batch norm": ("plane_clap", ("norm=batch",)),
     "batches of 64": ("plane_clap", ("batch_size=64",)),
     "64 grid texts": ("plane_clap", ("grid.texts=64",)),
-    "Rank-N-Contrast": ("plane_clap", (RANKING,)),
-    "symmetric Rank-N-Contrast": ("plane_clap", ("objective={name: rank_n_contrast, symmetric: true}",)),
+    "Rank-N-Contrast": ("emotionrankclap", PLANE),
+    "symmetric Rank-N-Contrast": ("emotionrankclap", (*PLANE, "objective.symmetric=true")),
     "EmotionRankCLAP with the grid": ("emotionrankclap", ("grid={texts: 256}", "batch_size=256")),
 }
 MEASURES = {
