@@ -194,6 +194,9 @@ class TrainConfig(Model):
     weight_decay: Number = Field(0.0, ge=0)
     batch_size: Whole = Field(64, ge=2)
     epochs: Whole = Field(15, ge=1)
+    min_steps: Whole = Field(
+        0, ge=0, description="where there are fewer steps, batches of an eighth of the pairs at most, then more epochs"
+    )
     start: Literal["random", "ridge"] = Field(
         "random", description="of the heads; ridge: units of the plane that ridge regressions find on both sides"
     )

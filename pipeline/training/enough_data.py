@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,25 @@ def refuse_too_little(pairs: CachedPairs, config: TrainConfig, stores: Path) -> 
     if len(pairs.text) < 2:
         found = f"{len(pairs):,} training pairs that all have the same caption"
         raise UsageError(stores, found, "two captions or more", "Check the captions and labels.")
+
+
+def kept_as_asked(overrides: Sequence[str]) -> list[str]:
+    """`overrides`; one of epochs or of the batch size also ends a preset's `min_steps`, which would change it."""
+    asked = any(each.startswith(("epochs=", "batch_size=")) for each in overrides)
+    return [*(["min_steps=0"] if asked else []), *overrides]
+
+
+def with_min_steps(config: TrainConfig, pairs: int) -> TrainConfig:
+    """`config`, with smaller batches and more epochs where `pairs` give fewer steps than its `min_steps`."""
+
+    def steps(size: int) -> int:
+        return max(1, pairs // size)
+
+    if steps(config.batch_size) * config.epochs >= config.min_steps:
+        return config
+    size = min(config.batch_size, max(SMALL_BATCH, pairs // 8))
+    epochs = max(config.epochs, -(-config.min_steps // steps(size)))
+    return config.model_copy(update={"batch_size": size, "epochs": epochs})
 
 
 def few_steps_warning(config: TrainConfig, data: TrainingData) -> str | None:

@@ -44,7 +44,7 @@ from pipeline.core.resources import (
 from pipeline.objectives.base import objective_of, where_to_look
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
-from pipeline.training.enough_data import few_steps_warning
+from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with_min_steps
 from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, plane_heads, start_from_planes
@@ -69,6 +69,7 @@ def resolve_training(
     """The config of a method's preset or file, a training preset's (`small_corpus`) and overrides on top."""
     if not isinstance(method, TrainConfig):
         names = [*([f"training/{training}"] if training else []), str(method)]  # a method's own settings win
+        overrides = kept_as_asked(overrides)
         method = load_config(TrainConfig, names, overrides, kind="methods")
     elif isinstance(method.objective, CustomObjectiveConfig):
         method = validate(TrainConfig, method.model_dump(mode="json"), subject="the config", context=REQUIRE_PLUGINS)
@@ -119,6 +120,7 @@ def train(
     stores = stores.selected(config.speech.choice, config.text.choice)
     memory = _memory(config, stores, chosen, out, fresh)
     data = load_training_data(stores, config, chosen, resident=memory == "resident")
+    asked, config = config, with_min_steps(config, len(data.pairs))
     origin = {
         "stores": str(stores.folder.resolve()),
         "fingerprint": stores.fingerprint(),
@@ -141,6 +143,8 @@ def train(
         shared = SharedTraining(config, data, objective_of(config, data.pairs), origin, planes)
         counts = f"{len(data.pairs):,} training and {len(data.dev):,} development pairs"
         log.info(f"{counts}; {config.epochs} epochs, seeds {config.seeds}")
+        if config != asked:
+            log.info(f"batches of {config.batch_size:,} and {config.epochs} epochs, for min_steps={config.min_steps}")
         if warning := few_steps_warning(config, data):
             log.warning(warning)
         for seed in config.seeds:

@@ -19,7 +19,7 @@ from pipeline.core.objective_config import RidgeConfig
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
-from pipeline.training.enough_data import refuse_too_little
+from pipeline.training.enough_data import refuse_too_little, with_min_steps
 from pipeline.training.heads import Heads
 from pipeline.training.kernels import replayed_step
 from pipeline.training.reference_step import FeatureStatistics
@@ -217,7 +217,8 @@ def load_training_data(
         text_layers=stores.text.selection.weighted,
     )
     fit_standardisation(standard.to(device), pairs, stores, config.standardise)
-    return TrainingData(pairs, dev, config.batch_size, standard, config.grid.texts, grid)
+    batch_size = with_min_steps(config, len(pairs)).batch_size
+    return TrainingData(pairs, dev, batch_size, standard, config.grid.texts, grid)
 
 
 def epoch_rng(seed: int, epoch: int) -> torch.Generator:

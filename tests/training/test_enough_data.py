@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.config import TrainConfig
+from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
+from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.extraction.extract import extract
+from pipeline.training.enough_data import with_min_steps
 from pipeline.training.train import train
 from tests.faults.small import quick_encoders
 from tests.speech import QUICK, write_corpus
@@ -60,3 +64,47 @@ def test_a_training_of_few_steps_says_so(
     assert len(said) == warned
     if warned:
         assert "8, 1 epoch): results may be near chance. Take --training small_corpus" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "epochs", "batch_size", "found"),
+    [
+        (90_022, 1, 512, (1, 512)),  # 175 steps are enough: nothing changes
+        (960, 1, 512, (22, 120)),  # eight batches an epoch
+        (3_000, 1, 512, (22, 375)),
+        (20, 1, 512, (88, 8)),  # a batch is not smaller than 8
+        (960, 30, 64, (30, 64)),
+    ],
+)
+def test_min_steps_cuts_batches_then_adds_epochs(
+    pairs: int, epochs: int, batch_size: int, found: tuple[int, int]
+) -> None:
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, min_steps=175)
+    scaled = with_min_steps(config, pairs)
+    assert (scaled.epochs, scaled.batch_size) == found
+    assert pairs // scaled.batch_size * scaled.epochs >= 175
+    assert with_min_steps(scaled, pairs) == scaled
+
+
+def test_the_fast_preset_takes_its_steps_on_a_small_corpus_and_says_so(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["width=4", "threads=1"]
+    run = train(small, training="fast", overrides=quick, out=tmp_path / "run")
+    assert "for min_steps=175" in capsys.readouterr().err
+    assert len(run.metrics(0).splitlines()) == run.config.epochs > 1
+    train(small, training="fast", overrides=quick, out=tmp_path / "run")  # resumes: the settings are the same
+    asked = train(small, training="fast", overrides=[*quick, "epochs=2"], out=tmp_path / "asked")
+    assert (asked.config.epochs, asked.config.batch_size) == (2, 512)
+
+
+def test_a_sweep_of_the_fast_preset_trains_what_train_heads_does(small: Path, tmp_path: Path) -> None:
+    run = train(small, training="fast", overrides=["width=4", "threads=1"], out=tmp_path / "run")
+    config = SweepConfig(
+        name="s", training="fast", fixed={"width": 4, "threads": 1}, sampler="grid", space={"temperature": [0.1, 0.2]}
+    )
+    result, _ = sweep(small, config, out=tmp_path / "sweep", report=False)
+    expected = run.config.epochs, run.config.batch_size
+    best = load_config(TrainConfig, tmp_path / "sweep/best.yaml", kind="methods")
+    assert (best.epochs, best.batch_size) == expected
+    assert {row["state"] for row in result["trials"]} == {"complete"}  # a small grid has no halving

@@ -21,6 +21,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreLocked
 from pipeline.experiments.sweeps.config import Halving
 from pipeline.experiments.sweeps.study import TrialRequest
+from pipeline.training.enough_data import FEW_STEPS
 from pipeline.training.heads import load_tensors, save_tensors
 from pipeline.training.run_folder import first_wrong, text_of
 
@@ -37,12 +38,16 @@ def last_rung(halving: Halving | None) -> int:
     return 1 if halving is None else halving.rungs + 1
 
 
-def steps_to(rung: int, halving: Halving | None, total: int) -> int:
-    """Steps of a training of `total` at `rung`: total / factor^rungs at the first, factor times more at each next."""
+def steps_to(rung: int, halving: Halving | None, total: int, epoch: int) -> int:
+    """Steps of a training of `total` at `rung`: total / factor^rungs at the first, factor times more at each next.
+
+    But none before every batch of an epoch of `epoch` steps was seen once, or 100 steps where an epoch has more: after
+    a few steps scores are chance, and equal.
+    """
     if halving is None:
         return total
     parts: int = halving.factor ** (last_rung(halving) - rung)
-    return max(1, total // parts)
+    return min(total, max(min(epoch, FEW_STEPS), total // parts))
 
 
 def bracket_size(halving: Halving | None, slots: int) -> int:
@@ -58,6 +63,12 @@ def ranked(scores: Mapping[int, float], *, maximise: bool) -> list[int]:
 def promoted(scores: Mapping[int, float], halving: Halving, *, maximise: bool) -> list[int]:
     """The best 1 / factor of the trials, at least one where there is any, in order of their numbers."""
     return sorted(ranked(scores, maximise=maximise)[: max(1, len(scores) // halving.factor)])
+
+
+def tied(scores: Mapping[int, float], promoted: Sequence[int]) -> list[int]:
+    """The trials that were not promoted with a score equal to a promoted one's."""
+    equal = {scores[number] for number in promoted}
+    return sorted(number for number in scores.keys() - set(promoted) if scores[number] in equal)
 
 
 def slice_checkpoint(checkpoint: Mapping[str, Tensor], c: int) -> Tensors:

@@ -21,6 +21,7 @@ from pipeline.experiments.sweeps.config import (
     SweepConfig,
     parse_dimension,
 )
+from pipeline.training.enough_data import kept_as_asked
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -40,6 +41,13 @@ class Space:
         problems = list(dict.fromkeys(self._problems()))
         if problems:
             raise ManyProblems(config.name, problems, "Correct the sweep or the -o overrides.")
+        if config.sampler == "grid" and config.halving and self._size < config.halving.factor**2:
+            self.config = config.model_copy(update={"halving": None})  # so few that stopping some saves little
+
+    @property
+    def _size(self) -> int:
+        """Points of the grid."""
+        return math.prod(len(values) for values in self.grid.values())
 
     @property
     def grid(self) -> dict[str, list[Scalar]]:
@@ -51,7 +59,7 @@ class Space:
         config = self.config
         if config.sampler != "grid":
             return config.trials or DEFAULT_TRIALS
-        size = math.prod(len(values) for values in self.grid.values())
+        size = self._size
         if config.trials and config.trials > size:
             found = f"{config.trials} trials of a grid of {size}"
             raise UsageError(config.name, found, f"at most {size}", "Leave trials out for the whole grid.")
@@ -92,7 +100,8 @@ class Space:
         point = {name: value for name, value in values.items() if name != "method"}
         shared = {"seeds": list(range(self.config.repeats)), "shuffle_seed": 0, "memory": "resident"}
         settings = [*self.config.fixed.items(), *point.items(), *shared.items()]
-        return load_config(TrainConfig, presets, [f"{key}={json.dumps(v)}" for key, v in settings], kind="methods")
+        overrides = kept_as_asked([f"{key}={json.dumps(v)}" for key, v in settings])
+        return load_config(TrainConfig, presets, overrides, kind="methods")
 
     @cached_property
     def _methods(self) -> tuple[str, ...]:

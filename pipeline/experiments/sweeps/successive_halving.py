@@ -31,6 +31,7 @@ from pipeline.experiments.sweeps.bracket import (
     promoted,
     slice_checkpoint,
     steps_to,
+    tied,
 )
 from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.data_pool import DataKey, TrainingDataPool, data_key
@@ -129,7 +130,7 @@ class SuccessiveHalving:
         """Train `numbers` side by side to the rung; some may fail."""
         config = self.bracket.trials[numbers[0]].config
         data = self.pool.get(config)
-        target = steps_to(self.state.rung, self.config.halving, data.steps * config.epochs)
+        target = steps_to(self.state.rung, self.config.halving, data.steps * config.epochs, data.steps)
         for number in numbers:
             for seed in self.bracket.trials[number].config.seeds:
                 self.state.heads.setdefault((number, seed), HeadsProgress.untrained())
@@ -188,6 +189,8 @@ class SuccessiveHalving:
         for number, score in scores.items():
             self.study.report(trials[number], state.rung, score)
         state.entered = promoted(scores, halving, maximise=self.config.maximise)
+        if equal := tied(scores, state.entered):
+            log.warning(f"rung {state.rung}: tie: trials {', '.join(map(str, equal))} score as one promoted, and stop")
         for number in scores.keys() - set(state.entered):
             self.study.tell(trials[number], "pruned", results[number])
         for (number, _), heads in state.heads.items():

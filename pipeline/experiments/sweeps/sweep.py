@@ -41,7 +41,8 @@ from pipeline.experiments.sweeps.report import sweep_report, train_best_command
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, open_study, true_cause
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
-from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of
+from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of, tied_with
+from pipeline.training.enough_data import with_min_steps
 from pipeline.training.train import data_digest, missing_inputs
 from pipeline.training.training_data import epoch_batches, epoch_rng
 
@@ -75,6 +76,8 @@ def sweep(
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
     config = config if isinstance(config, SweepConfig) else load_sweep(config, overrides, trials)
     space = Space(list_layers(config, stores))
+    if config.halving and not space.config.halving:
+        log.info("a small grid: every trial trains to its end")
     log.info(f"sweep {config.name}: {space.trials} trials of {', '.join(space.dimensions)} by {config.sampler}")
     for training in space.checked_trainings():
         if missing := missing_inputs(stores, training):
@@ -167,6 +170,8 @@ class _Worker:
 
     def _training(self, params: Mapping[str, Any], threads: int) -> TrainConfig:
         config = self.space.resolve_training(params)
+        if config.min_steps:
+            config = with_min_steps(config, len(self.pool.get(config).pairs))
         return config.model_copy(update={"threads": threads}) if threads else config
 
     def _check_bracket(self, bracket: Bracket, study: Study) -> None:
@@ -235,6 +240,10 @@ def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> t
         sweep_report(out, study, rows, stores, config)
     text = markdown(rows, names, space.config.score)
     if best:
+        if tied := tied_with(best, rows):
+            text += (
+                f"\n\nTie: trials {', '.join(map(str, tied))} have the score of trial {best['number']}, the earliest."
+            )
         text += f"\n\nbest: trial {best['number']}; {train_best_command(stores, out)}"
     return {**about, "out": str(out), "best": best, "trials": rows}, text
 

@@ -61,6 +61,11 @@ def _row(trial: FrozenTrial) -> Row:
     }
 
 
+def tied_with(best: Row, rows: Sequence[Row]) -> list[int]:
+    """The trials that reached the end, too, with the score of `best`."""
+    return [row["number"] for row in rows if row["state"] == "complete" and row["score"] == best["score"]][1:]
+
+
 def as_csv(rows: Iterable[Row], names: Sequence[str]) -> str:
     """A line a trial: its measures, then its point; empty where there is none."""
     keys = ("number", "state", "rung", *MEASURES)

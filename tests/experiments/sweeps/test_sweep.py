@@ -89,7 +89,7 @@ def test_halving_stops_the_worst_of_each_rung_at_its_steps(planted: Path, tmp_pa
     result, _ = sweep(planted, config, out=tmp_path)
     rows = result["trials"]
     assert sorted(row["number"] for row in rows) == list(range(8))
-    assert [row["steps"] for row in rows] == [72, 36, 18, 18, 9, 9, 9, 9]
+    assert [row["steps"] for row in rows] == [72, 36, 18, 18, 18, 18, 18, 18]  # no rung before an epoch's end
     assert [row["state"] for row in rows] == ["complete"] + ["pruned"] * 7
     for rung in (1, 2, 3):
         scores = {row["number"]: row["rungs"][str(rung)] for row in rows if str(rung) in row["rungs"]}
@@ -136,12 +136,21 @@ def test_a_trial_that_blows_up_fails_and_the_others_train_on(
 
 
 def test_a_trial_that_blows_up_on_its_way_to_a_rung_fails_there(planted: Path, tmp_path: Path) -> None:
-    """After one step: the loss before it was finite."""
-    config = a_sweep(space={"learning_rate": [1e38, 1e-2, 1e-3]}, halving={"factor": 99, "rungs": 1})
+    config = a_sweep(space={"learning_rate": [1e38, 1e-2, 1e-3, 1e-4]})
     result, _ = sweep(planted, config, out=tmp_path)
-    assert [row["state"] for row in result["trials"]] == ["complete", "pruned", "fail"]
+    assert [row["state"] for row in result["trials"]] == ["complete", "pruned", "pruned", "fail"]
     (failed,) = of_state(result, "fail")
-    assert (failed["params"], failed["steps"], failed["score"]) == ({"learning_rate": 1e38}, 1, None)
+    assert (failed["params"], failed["steps"], failed["score"]) == ({"learning_rate": 1e38}, 18, None)
+
+
+def test_ties_are_said(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A setting that changes nothing: the earlier of two equals goes on, and nobody is told that it is better."""
+    space = {"temperature_end": [0.1, 0.2, 0.3, 0.4]}  # of another schedule
+    result, text = sweep(planted, a_sweep(space=space), out=tmp_path / "halved")
+    assert "rung 1: tie: trials 2, 3 score as one promoted, and stop" in capsys.readouterr().err
+    assert result["best"]["number"] == 0
+    _, text = sweep(planted, a_sweep(space=space, halving=None), out=tmp_path / "whole")
+    assert "Tie: trials 1, 2, 3 have the score of trial 0, the earliest." in text
 
 
 def test_vectors_are_read_and_standardised_once_for_all_batch_sizes_and_widths(
