@@ -36,6 +36,8 @@ from cache.manifest import RowNames
 
 _BLOCK_BYTES = 16 << 20  # of vectors held in memory at once
 _GAP_BYTES = 1 << 20  # rows within so much of the file are read in one piece
+_SLICE_READERS = 16  # threads that read parts of rows: a disk answers many at once
+_SLICE_ROWS = 1024  # that one of them reads in a row
 
 
 class Store:
@@ -263,17 +265,21 @@ class Store:
             return
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        with self._opened() as file:
-            starts = (extent.offset + rows * extent.row_bytes).tolist()
+        with self._opened() as file, ThreadPoolExecutor(_SLICE_READERS) as pool:
             filled = 0
             for span in self._spans:
-                ahead, size = span.numbers.start * extent.dtype.itemsize, len(span.numbers)
-                piece = np.empty((len(rows), size), extent.dtype)
-                for entry, start in zip(piece, starts, strict=True):
-                    if file.read(entry, start + ahead) < entry.nbytes:
-                        raise self._ends_early("vectors")
-                values[:, filled : filled + size] = piece
-                filled += size
+                starts = extent.offset + rows * extent.row_bytes + span.numbers.start * extent.dtype.itemsize
+                piece = np.empty((len(rows), len(span.numbers)), extent.dtype)
+
+                def read_part(part: slice, piece: NDArray[Any] = piece, starts: NDArray[np.int64] = starts) -> None:
+                    for entry, start in zip(piece[part], starts[part].tolist(), strict=True):
+                        if file.read(entry, start) < entry.nbytes:
+                            raise self._ends_early("vectors")
+
+                parts = [slice(first, first + _SLICE_ROWS) for first in range(0, len(rows), _SLICE_ROWS)]
+                list(pool.map(read_part, parts) if len(parts) > 1 else map(read_part, parts))  # raises what a part does
+                values[:, filled : filled + len(span.numbers)] = piece
+                filled += len(span.numbers)
 
     def _ends_early(self, name: str) -> StoreCorrupt:
         return StoreCorrupt(self.path, f"{name} ends early", "a whole file", "Restore it or run with --fresh.")

@@ -88,9 +88,12 @@ def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] =
     fields = fingerprints.differences(old.fingerprint, spec.fingerprint)
     if (dtype := old.layout.extents["vectors"].dtype.str) != spec.dtype:
         fields.append(fingerprints.Difference("dtype", dtype, spec.dtype))
-    fields += fingerprints.differences(*({"axes": axes.as_json() if axes else {}} for axes in (old.axes, spec.axes)))
+    axes = ({"axes": axes.as_json() if axes else {}} for axes in (old.axes, spec.axes))
+    fields = fields or fingerprints.differences(*axes)
     if fields:
         found, action = fingerprints.describe_differences(fields), "Choose another --out, or --fresh to start over."
+        if old.axes and not spec.axes:
+            action = f"Its rows hold {old.axes}: heads choose (-o speech.layers=N). {action}"
         raise StoreMismatch(spec.path, found, "the same fingerprint", action)
     same_stamps = np.array_equal(old.column("stamp"), spec.rows.stamps)
     same_lengths = np.array_equal(old.column("length"), spec.rows.lengths)

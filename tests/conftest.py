@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the suite has a process a core (-n in pyproject.toml)
+os.environ["EMOTIONRANKCLAP_CACHE"] = tempfile.mkdtemp(prefix="texts-")  # every process its own; removed at its end
 
 import pipeline.inference.search
 from pipeline.core.config import TrainConfig
@@ -21,6 +24,13 @@ from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.speech import QUICK, write_corpus
 from tests.stage_two import small_stores
+
+
+@pytest.fixture(scope="session", autouse=True)
+def text_cache() -> Iterator[None]:
+    """Prompts are encoded once for all tests of a process."""
+    yield
+    shutil.rmtree(os.environ["EMOTIONRANKCLAP_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -95,10 +95,11 @@ class AudioConfig(Model):
     revision: str | None = None
     layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
     pooling: Literal["mean", "hidden", "mean_std"] = "mean"
-    layers: Literal["all"] | tuple[Whole, ...] | None = Field(
-        None,
+    layers: Literal["auto", "all"] | tuple[Whole, ...] | None = Field(
+        "auto",
         min_length=1,
-        description="hidden states that a row holds side by side, of which training chooses; none: one vector a row",
+        description="hidden states that a row holds side by side, of which training chooses; null: one vector a row; "
+        "auto: all of the embedded encoder and of wavlm_ser, unless layer or pooling ask for one",
     )
     poolings: tuple[Literal["mean", "std"], ...] = Field(("mean",), min_length=1, description="of each of layers")
     padding: Literal["masked", "fixed_masked", "fixed"] = Field(

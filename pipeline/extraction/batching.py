@@ -100,20 +100,27 @@ def batches(lengths: NDArray[np.int64], budget: int) -> BatchSampler:
     return BatchSampler(order, cuts[:-1], cuts[1:])
 
 
-def text_plan(captions: Captions, batch_size: int) -> BatchSampler:
-    """The batches of the text encoder, longest texts first.
+def text_parts(captions: Captions) -> NDArray[np.int64]:
+    """(N,) of each text: 0 a caption, 1 a prompt or a class text, 2 a prompt of rated words, 3 a whole-grammar text.
 
-    Rated words' prompts and whole-grammar texts have batches of their own, after the others: stores that get them
-    later keep the batches that they have, so that no earlier text is encoded again.
+    All but captions are the same for every corpus.
     """
-    texts = captions.texts()
     others = [prompt.text for prompt in captions.prompts if prompt.style != WORD_NORMS]
-    part_of = dict.fromkeys((*captions.captions.columns["text"], *others, *captions.classes.columns["text"]), 0)
-    part_of = dict.fromkeys(texts, 2) | dict.fromkeys(captions.prompts.columns["text"], 1) | part_of
-    part = np.array([part_of[text] for text in texts], dtype=np.int64)
-    ends = np.bincount(part, minlength=3).cumsum()
+    part_of = dict.fromkeys((*others, *captions.classes.columns["text"]), 1)
+    part_of = dict.fromkeys(captions.prompts.columns["text"], 2) | part_of
+    part_of |= dict.fromkeys(captions.captions.columns["text"], 0)
+    return np.array([part_of.get(text, 3) for text in captions.texts()], dtype=np.int64)
+
+
+def text_plan(captions: Captions, batch_size: int) -> BatchSampler:
+    """The batches of the text encoder: of each part (`text_parts`) its own, longest texts first.
+
+    So what a store has of another part, or gets later, changes no batch of this one, and no vector.
+    """
+    part = text_parts(captions)
+    ends = np.bincount(part, minlength=4).cumsum()
     starts = np.concatenate([np.arange(start, end, batch_size) for start, end in pairwise([0, *ends.tolist()])])
-    order = np.lexsort((-np.array([len(text) for text in texts], dtype=np.int64), part))
+    order = np.lexsort((-np.array([len(text) for text in captions.texts()], dtype=np.int64), part))
     return BatchSampler(order, starts, np.minimum(starts + batch_size, ends[part[order][starts]]))
 
 

@@ -28,6 +28,7 @@ from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
 from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.plugins import BUILT_IN
 from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device, torch_defaults
 from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
@@ -44,6 +45,7 @@ from pipeline.extraction.batching import (
     batches,
     decoding_of,
     encode_rows,
+    text_parts,
     text_plan,
 )
 from pipeline.extraction.encoders import load_encoder
@@ -52,6 +54,7 @@ from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
 from pipeline.extraction.status import digest_of_path, sources_of, status_of
+from pipeline.extraction.text_cache import TextVectorCache
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +100,23 @@ def resolve_extraction(
         tree = merge(config.model_dump(mode="json"), {"corpus": {"root": str(audio_root)}})
         config = validate(ExtractConfig, tree, subject="--audio-root")
     return config
+
+
+def with_layers(config: ExtractConfig, out: Path, *, fresh: bool = False) -> ExtractConfig:
+    """`config` with `audio.layers=auto` decided: as the stores in `out` have it, else all layers where they are cheap.
+
+    All of the embedded encoder and of the paper's, but for a `layer` or a `pooling` that asks for one vector.
+    """
+    audio = config.audio
+    if audio.layers != "auto":
+        return config
+    layers: Any = "all" if audio.encoder in ("embedded", "wavlm_ser") else None
+    if audio.layer is not None or audio.pooling != "mean":
+        layers = None
+    elif not fresh and (out / "audio.h5").exists():
+        axes = Store.open(out / "audio.h5").axes
+        layers = axes.layers if axes else None
+    return config.model_copy(update={"audio": audio.model_copy(update={"layers": layers})})
 
 
 def read_inputs(
@@ -155,6 +175,7 @@ def extract(
     """
     out = Path(out)
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    config = with_layers(config, out, fresh=fresh)
     engines = _engine(engine, config, device, out, strict)
     with engines as (workers, inputs), writer_lock(out), interruptible(out) as stop:
         run, digests = ExtractionRun(inputs, workers, stop, limit), stores_digests(out)
@@ -188,7 +209,7 @@ def extract(
             captions = plan_captions(inputs.manifest, inputs.config, acoustics)
             text = _open_text(inputs, captions, out)
             digests.write(LISTED)
-        run.encode_text(text, text_plan(captions, inputs.config.text.batch_size))
+        run.encode_text(text, captions)
         run.encode_speech(inputs.audio, audio)
     return status_of(out) | run.report
 
@@ -270,12 +291,19 @@ class ExtractionRun:
     limit: int | None  # utterances to encode
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
 
-    def encode_text(self, store: Store, plan: BatchSampler) -> None:
-        """Encode the pending texts in the batches of `plan`."""
-        texts = store.ids
+    def encode_text(self, store: Store, captions: Captions) -> None:
+        """Encode the pending texts, but for those that another corpus had and that are kept (`text_cache`)."""
+        texts, shared = store.ids, np.flatnonzero(text_parts(captions))
+        built_in = self.inputs.config.text.encoder in BUILT_IN["text encoder"]  # a plugin's code may change
+        known = TextVectorCache(self.inputs.text.fingerprint() if built_in else None, store.dim)
+        with self.stop.anywhere():
+            if count := known.fill(store, shared):
+                log.info(f"text: {count:,} rows from {known.path}")
         encoder = batch_encoder("text", self.inputs.text, self.inputs.config, self.inputs.device)
         task = EncodeTask("text", encoder, lambda rows: [texts[row] for row in rows])
-        self._encode(store, task, plan)
+        self._encode(store, task, text_plan(captions, self.inputs.config.text.batch_size))
+        with self.stop.anywhere():
+            known.keep(store, shared)
 
     def encode_speech(self, encoder: AudioEncoder, store: Store) -> None:
         """Encode the pending utterances, longest first; with a limit, batches evenly spaced over the plan."""

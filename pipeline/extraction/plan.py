@@ -15,7 +15,7 @@ from cache.manifest import LABEL_COLUMNS, Manifest
 from pipeline.core.config import ExtractConfig
 from pipeline.core.resources import torch_defaults
 from pipeline.extraction.encoders.probe import refuse_equal_vectors
-from pipeline.extraction.extract import DTYPES, audio_plan, plan_captions, read_inputs, resolve_extraction
+from pipeline.extraction.extract import DTYPES, audio_plan, plan_captions, read_inputs, resolve_extraction, with_layers
 from pipeline.extraction.status import sources_of
 
 SAMPLES = 3  # captions
@@ -39,6 +39,7 @@ def plan_extraction(
     Raises what `extract` would raise over the config, the corpus and the encoders.
     """
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+    config = with_layers(config, Path(out))
     inputs = read_inputs(config, device=device, out=Path(out), strict=strict)
     refuse_equal_vectors(inputs.audio, inputs.text)
     rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")

@@ -70,7 +70,7 @@ TEXTS = st.lists(st.text("ab", min_size=1, max_size=6), max_size=20)
 def test_texts_that_were_there_keep_their_batches_when_others_are_added(
     captions: list[str], prompts: list[str], norms: list[str], grid: list[str], size: int
 ) -> None:
-    """The batches of the captions, prompts and classes; then of the rated words' other texts; then of the grid's."""
+    """The captions' batches; then of the prompts and classes, of the rated words' other texts, of the grid's."""
 
     def batches_of(norms: list[str], grid: list[str]) -> list[list[str]]:
         of = Captions.of(
@@ -86,9 +86,9 @@ def test_texts_that_were_there_keep_their_batches_when_others_are_added(
         longest_first = sorted(dict.fromkeys(texts), key=lambda text: -len(text))
         return [longest_first[start : start + size] for start in range(0, len(longest_first), size)]
 
-    base = [*captions, *prompts, "sad"]
-    words = [text for text in norms if text not in base]
-    others = [text for text in grid if text not in base + words]
-    assert batches_of([], []) == cut(base)
-    assert batches_of(norms, []) == cut(base) + cut(words)
-    assert batches_of(norms, grid) == cut(base) + cut(words) + cut(others)
+    asked = [text for text in [*prompts, "sad"] if text not in captions]
+    words = [text for text in norms if text not in captions + asked]
+    others = [text for text in grid if text not in captions + asked + words]
+    assert batches_of([], []) == cut(captions) + cut(asked)
+    assert batches_of(norms, []) == cut(captions) + cut(asked) + cut(words)
+    assert batches_of(norms, grid) == cut(captions) + cut(asked) + cut(words) + cut(others)

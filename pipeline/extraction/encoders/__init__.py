@@ -24,8 +24,11 @@ def load_encoder(kind: Literal["text"], config: TextConfig, device: str) -> Text
 def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> Any:
     """The frozen encoder that `config` names, with its weights, on `device`: a plugin's, or a model from its folder.
 
-    Raises UsageError if it cannot be had.
+    With `audio.layers=auto` it gives one vector (`extract` decides on layers by its stores). Raises UsageError if it
+    cannot be had.
     """
+    if config.layers == "auto":
+        config = config.model_copy(update={"layers": None})
     from pipeline.core.plugins import BUILT_IN
 
     if config.encoder not in BUILT_IN["audio encoder" if kind == "audio" else "text encoder"]:

@@ -143,7 +143,7 @@ def layer_number(layer: int | None, count: int, subject: object, setting: str = 
 
 
 def layer_axes(
-    layers: Literal["all"] | Sequence[int],
+    layers: Literal["auto", "all"] | Sequence[int],
     poolings: Sequence[str],
     *,
     count: int,
@@ -158,7 +158,9 @@ def layer_axes(
     them. Raises UsageError for a layer that the model does not have.
     """
     numbers = (
-        range(count + 1) if layers == "all" else {layer_number(int(each), count, subject, "layers") for each in layers}
+        range(count + 1)
+        if isinstance(layers, str)
+        else {layer_number(int(each), count, subject, "layers") for each in layers}
     )
     chosen = tuple(sorted(numbers))
     default = chosen[-1] if layer is None or layer not in chosen else layer
