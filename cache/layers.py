@@ -97,6 +97,22 @@ class Selection:
         return spans
 
 
+def speech_fingerprint(declared: Mapping[str, Any], axes: Axes | None, selection: Selection) -> dict[str, Any]:
+    """The fingerprint of a speech encoder whose rows hold one vector, where `selection` of its layered rows is one.
+
+    So heads, and other stores, know a layer whether it lies alone in its store or among others. `declared` is the
+    encoder's own.
+    """
+    if axes is None or len(selection.columns) != 1:
+        return dict(declared)
+    rest = {name: value for name, value in declared.items() if name not in ("layers", "poolings")}
+    place = selection.columns[0] - (axes.own > 0)
+    if place < 0:
+        return rest
+    layer, pooling = divmod(place, len(axes.poolings))
+    return rest | {"layer": axes.layers[layer], "pooling": axes.poolings[pooling]}
+
+
 def chosen_numbers(axes: Axes | None, layers: LayersChoice, pooling: str, *, subject: object, dim: int) -> list[int]:
     """The numbers of a whole row that a choice means: `rows[:, chosen_numbers(...)]` of rows fresh from an encoder."""
     selection = select(axes, layers, pooling, subject=subject, dim=dim)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cache.captions import Captions, read_captions
 from cache.digests import FileDigests
 from cache.errors import StoreCorrupt, UsageError
-from cache.layers import DEFAULT, LayersChoice
+from cache.layers import DEFAULT, LayersChoice, speech_fingerprint
 from cache.manifest import Manifest, RowNames, read_manifest
 from cache.reader import Store
 
@@ -102,8 +102,10 @@ class Stores:
         return view
 
     def fingerprint(self) -> dict[str, Any]:
-        """The fingerprints of the two encoders."""
-        return {"audio": self.audio.fingerprint, "text": self.text.fingerprint}
+        """The fingerprints of the two encoders, for the vectors that are chosen."""
+        audio = dict(self.audio.fingerprint)
+        audio["encoder"] = speech_fingerprint(audio["encoder"], self.audio.axes, self.audio.selection)
+        return {"audio": audio, "text": self.text.fingerprint}
 
     def _open_matching(self, path: Path, ids: list[str]) -> Store:
         store = Store.open(path)

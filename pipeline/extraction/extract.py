@@ -245,6 +245,8 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     fingerprint = inputs.speech_fingerprint(encoder)
     plan = StoreSpec(path, kind, rows, dim=encoder.dim, dtype=dtype, fingerprint=fingerprint, axes=encoder.axes)
     store, reused = open_for_writing(plan, lambda row: digest_of_path(manifest.path(row)))
+    if store.axes:
+        log.info(f"{path.name}: each row holds {store.axes}")
     if reused:
         log.warning(f"{path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
     if retry_failed:

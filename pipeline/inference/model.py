@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.fingerprint import describe_differences, differences
+from cache.layers import select, speech_fingerprint
 from pipeline.core.errors import ManyProblems, StoreMismatch, UsageError
 from pipeline.core.hub import find_model, push_folder
 from pipeline.core.resources import pick_device
@@ -155,7 +156,9 @@ class EmotionRankCLAP:
         """The speech encoder. Raises UsageError if it cannot be loaded, StoreMismatch if it is not the heads'."""
         config = _placed(self.config.encoders.audio, self._audio_model, "audio")
         encoder = load_encoder("audio", config, str(self.device))
-        now = {"encoder": encoder.fingerprint(), "decoding": self._decoding(encoder).fingerprint()}
+        chosen = select(encoder.axes, *self.config.training.speech.choice, subject="audio encoder", dim=encoder.dim)
+        declared = speech_fingerprint(encoder.fingerprint(), encoder.axes, chosen)
+        now = {"encoder": declared, "decoding": self._decoding(encoder).fingerprint()}
         self._require_same("audio", self.config.fingerprint.audio, now)
         return encoder
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,6 +148,9 @@ class Run:
         Raises StoreMismatch where the encoders differ, UsageError where the rows do not hold those layers.
         """
         stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
+        choice = self.config.speech.choice, self.config.text.choice
+        with suppress(UsageError):  # other encoders may lack those layers; the difference says more
+            stores = stores.selected(*choice)
         if fields := differences(self.about["fingerprint"], stores.fingerprint()):
             # of encoders of another kind, the fields that only one side has are counted
             shared = [field for field in fields if field.then is not None and field.now is not None] or fields
@@ -154,8 +158,7 @@ class Run:
             found += f"; and {rest} fields that one of them has not" if rest else ""
             expected = "the encoders the heads were trained on"
             raise StoreMismatch(stores.folder, found, expected, "Name matching stores.")
-        config = self.config
-        return stores.selected(config.speech.choice, config.text.choice)
+        return stores.selected(*choice)
 
     def finish(self, seed: int, result: dict[str, Any]) -> None:
         """Record a seed's result, join the metrics, and copy the best seed's heads."""
