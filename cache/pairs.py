@@ -75,13 +75,27 @@ class CachedPairs:
     # the last E texts describe no utterance; there are none unless `with_extra` added them
     extra_points: torch.Tensor | None = None  # (E, 2) float64 valence and arousal; NaN for a class text
     extra_emotion: torch.Tensor | None = None  # (E,) int64 codes, as of `emotion`; -1 for a grid text
+    corpus: torch.Tensor | None = None  # (n,) int64, of stores of several corpora that are drawn evenly
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every index once, in an order drawn from `generator`."""
+        """(n,) every index once, in an order drawn from `generator`; with `corpus`, as many of each corpus, in turn."""
+        if self.corpus is not None:
+            return self._of_each_corpus(generator)
         return self.disk.shuffled(generator) if self.disk else torch.randperm(len(self), generator=generator)
+
+    def _of_each_corpus(self, generator: torch.Generator) -> torch.Tensor:
+        """(n,) an index of each corpus, then another of each: a smaller corpus begins anew, a larger one is cut."""
+        assert self.corpus is not None
+        each = [torch.nonzero(self.corpus == number)[:, 0] for number in sorted(set(self.corpus.tolist()))]
+        rounds = -(-len(self) // len(each))
+        drawn = []
+        for places in each:
+            passes = [torch.randperm(len(places), generator=generator) for _ in range(-(-rounds // len(places)))]
+            drawn.append(places[torch.cat(passes)[:rounds]])
+        return torch.stack(drawn, 1).flatten()[: len(self)]
 
     def with_extra(self, grid: GridTexts, classes: ClassTexts | None = None) -> CachedPairs:
         """The same pairs, with texts after their own that describe points or categories and no utterance."""

@@ -32,8 +32,14 @@ def stores_digests(folder: Path) -> FileDigests:
 class Stores:
     """The files that `extract-features` wrote in `folder`, each read when it is first used."""
 
+    corpus: NDArray[np.int64] | None = None  # (N,) which of `folders` each utterance is from, where they are several
+
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder  # of several (`cache.joint`), the first
+        self.folders: tuple[Path, ...] = (folder,)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.folders))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -82,10 +88,10 @@ class Stores:
         if captions is not None and captions.texts() != self.captions.texts():
             found, expected = "captions of other texts", "the texts of these stores, in the order of text.h5"
             raise UsageError(self.folder, found, expected, "Plan the captions of these stores.")
-        view = Stores(self.folder)
+        opened = self.captions, self.audio, self.text, self.acoustic  # once, for all views
+        view = copy.copy(self)
         view.manifest = replace(self.manifest, split=list(split))
-        view.captions = self.captions if captions is None else captions
-        view.audio, view.text, view.acoustic = self.audio, self.text, self.acoustic
+        view.captions = opened[0] if captions is None else captions
         return view
 
     def selected(
@@ -123,8 +129,14 @@ class Stores:
 def open_stores(folder: str | Path) -> Stores:
     """Open the stores in `folder` for reading.
 
-    Raises UsageError when there are none, StoreCorrupt where a file is not what its digest in digests.json says.
+    Several folders with commas between them are the same utterances by several speech encoders, their vectors side by
+    side (`cache.joint`). Raises UsageError when there are none, StoreCorrupt where a file is not what its digest in
+    digests.json says.
     """
+    if "," in str(folder) and not Path(folder).exists():
+        from cache.joint import open_side_by_side
+
+        return open_side_by_side(str(folder).split(","))
     folder = Path(folder)
     missing = [name for name in (MANIFEST, CAPTIONS, "audio.h5", "text.h5") if not (folder / name).is_file()]
     if missing:

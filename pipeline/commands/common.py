@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -125,6 +126,19 @@ def _exit(code: int) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def more_stores(first: Path, words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders of stores that stand at the head of `words`, after `first`; and the other words."""
+    named, rest = [first], list(words)
+    while rest and os.path.isfile(os.path.join(rest[0], "audio.h5")):
+        named.append(Path(rest.pop(0)))
+    return named, rest
+
+
+def joint_name(stores: Sequence[Path]) -> str:
+    """What a folder of runs on `stores` is named after."""
+    return "+".join(Path(folder).name for named in stores for folder in str(named).split(","))
 
 
 def print_result(result: Any, text: str, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 
 @common.command("compare-methods")
 @click.argument("stores", type=FOLDER)
-@click.argument("methods", nargs=-1, shell_complete=presets("methods"))
+@click.argument("words", nargs=-1, metavar="[STORES]... [METHODS]...", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
@@ -26,6 +26,9 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
     metavar="A=VALUE",
     help="Change one setting of the evaluation. Repeatable.",
     shell_complete=settings("pipeline.core.config:EvaluateConfig"),
+)
+@click.option(
+    "--encoders", multiple=True, type=FOLDER, help="Stores of the same utterances by another encoder. Repeatable."
 )
 @click.option("--zero-shot", "others", multiple=True, type=FOLDER, help="Stores of another corpus. Repeatable.")
 @click.option(
@@ -41,8 +44,8 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 @common.no_report_option
 @common.plugin_option
 def main(
-    stores: Path, out: Path | None, evaluation: tuple[str, ...], others: tuple[Path, ...], folds: str | None,
-    no_report: bool, as_json: bool, **options: Any,
+    stores: Path, words: tuple[str, ...], out: Path | None, evaluation: tuple[str, ...], encoders: tuple[Path, ...],
+    others: tuple[Path, ...], folds: str | None, no_report: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
 
@@ -52,25 +55,32 @@ def main(
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
     compare-methods stores/ravdess --training small_corpus --folds speaker
     compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
+    compare-methods stores/whisper emotionrankclap supcon --encoders stores/wavlm
 
-    Running it again resumes. Writes comparison.md, .tex, .csv and .json; with --folds, cross_validation.md and .json;
-    and the page report.html with its figures in report.
+    Several STORES of the same encoders are one corpus. Running it again resumes. Writes comparison.md, .tex, .csv and
+    .json; with --folds, cross_validation.md and .json; and the page report.html with its figures in report.
     """
     scheme = _fold_scheme(folds)
-    folder = out or Path("runs") / f"{stores.name}-{f'folds-{scheme}' if scheme else 'comparison'}"
-    options |= {"out": folder, "evaluation": evaluation, "zero_shot_on": others}
+    from cache.joint import stores_named
+
+    named, methods = common.more_stores(stores, words)
+    folder = out or Path("runs") / f"{common.joint_name(named)}-{f'folds-{scheme}' if scheme else 'comparison'}"
+    options |= {"methods": methods, "out": folder, "evaluation": evaluation, "zero_shot_on": others}
+    opened = stores_named(named)
     if scheme:
+        if encoders:
+            raise UsageError("--folds", "with --encoders", "one of the two", "Cut each encoder's stores into folds.")
         from pipeline.experiments.cross_validation import cross_validate
 
-        result, text = cross_validate(stores, folds=scheme, **options)
+        result, text = cross_validate(opened, folds=scheme, **options)
     else:
         from pipeline.experiments.compare import compare
 
-        result, text = compare(stores, **options)
+        result, text = compare(opened, encoders=encoders, **options)
     if not no_report:
         from pipeline.evaluation.report.comparison_report import comparison_report, folds_report
 
-        (folds_report if scheme else comparison_report)(folder, result, stores)
+        (folds_report if scheme else comparison_report)(folder, result, opened)
     common.print_result(result, text, as_json)
 
 

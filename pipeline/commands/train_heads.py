@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from cache.errors import UsageError
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
 
 
 @common.command("train-heads")
 @click.argument("stores", type=FOLDER)
-@click.argument("config", default="emotionrankclap", shell_complete=presets("methods"))
+@click.argument("words", nargs=-1, metavar="[STORES]... [CONFIG]", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
@@ -22,7 +23,7 @@ from pipeline.commands.completion import FOLDER, presets
 @common.fresh_option
 @common.tensorboard_option
 @common.plugin_option
-def main(stores: Path, config: str, out: Path | None, as_json: bool, **options: Any) -> None:
+def main(stores: Path, words: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
     """Train projection heads from cached tensors.
 
     \b
@@ -30,14 +31,21 @@ def main(stores: Path, config: str, out: Path | None, as_json: bool, **options: 
     train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
     train-heads stores/mine supcon --training small_corpus
     train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
+    train-heads stores/ravdess stores/emodb plane_clap -o balance=corpus
 
-    CONFIG is a method's preset (emotionrankclap, clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap,
-    ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML file. Running it again resumes.
+    Several STORES of the same encoders are trained on together; with a comma between them, of the same utterances by
+    several encoders, their vectors lie side by side. CONFIG is a method's preset (emotionrankclap,
+    clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap, ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML
+    file. Running it again resumes.
     """
     from pipeline.training.train import train
 
-    folder = out or Path("runs") / f"{stores.name}-{Path(config).stem}"
-    run = train(stores, method=config, out=folder, **options)
+    named, rest = common.more_stores(stores, words)
+    if len(rest) > 1:
+        raise UsageError(" ".join(rest), f"{len(rest)} methods", "one", "Name one, or take compare-methods.")
+    config = rest[0] if rest else "emotionrankclap"
+    folder = out or Path("runs") / f"{common.joint_name(named)}-{Path(config).stem}"
+    run = train(named, method=config, out=folder, **options)
     lines = [
         f"seed {seed}: epoch {result['epoch']}, dev loss {result['dev_loss']:.4f}"
         for seed, result in run.about["seeds"].items()

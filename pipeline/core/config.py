@@ -198,6 +198,9 @@ class TrainConfig(Model):
     min_steps: Whole = Field(
         0, ge=0, description="where there are fewer steps, batches of an eighth of the pairs at most, then more epochs"
     )
+    balance: Literal["none", "corpus"] = Field(
+        "none", description="corpus: as many utterances of each of several stores in a batch; an epoch stays as long"
+    )
     start: Literal["random", "ridge"] = Field(
         "random", description="of the heads; ridge: units of the plane that ridge regressions find on both sides"
     )

@@ -131,7 +131,7 @@ def evaluate(
                 draws.append(drawn)
         result = {
             "run": str(run.folder),
-            "stores": str(opened.folder),
+            "stores": str(opened),
             "method": run.config.method,
             "settings": config.model_dump(mode="json"),
             "trained": run.about["seeds"],
@@ -241,7 +241,7 @@ def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dic
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     data = tested_data(stores, split_of(stores, config.split), config.style)
-    now = config.model_dump(mode="json"), run.about["seeds"], str(stores.folder), data
+    now = config.model_dump(mode="json"), run.about["seeds"], str(stores), data
     return result if earlier == now else None
 
 

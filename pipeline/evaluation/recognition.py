@@ -238,7 +238,7 @@ def zero_shot(
         )
     speakers = [manifest.speaker[row] for row in kept]
     return {
-        "stores": str(opened.folder),
+        "stores": str(opened),
         "split": split or "all",
         **recognition_over_seeds(found, speakers, bootstrap=bootstrap, draw_seed=draw_seed),
     }

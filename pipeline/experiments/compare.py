@@ -2,6 +2,7 @@
 
     compare-methods stores/msp --seeds 5 --out runs/comparison
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
+    compare-methods stores/whisper emotionrankclap supcon --encoders stores/wavlm --encoders stores/hubert
 
 Each method is a RUN in `out`. Heads are chosen on the development split; no row of the test split is read before a
 method's training has ended. Below the methods stand the bounds that their figures can be judged by.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.disk import translate_os_errors, write_text, writer_lock
+from cache.joint import refuse_other_utterances, stores_named
 from cache.stores import Stores, open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config, preset_names
@@ -33,33 +35,42 @@ log = logging.getLogger(__name__)
 
 
 def compare(
-    stores: Stores | str | Path, *, out: str | Path, methods: Sequence[str] = (), seeds: int = 5,
+    stores: Stores | str | Path | Sequence[str | Path], *, out: str | Path, methods: Sequence[str] = (), seeds: int = 5,
     training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
-    zero_shot_on: Sequence[str | Path] = (), device: str = "auto", fresh: bool = False, tensorboard: bool = False,
+    encoders: Sequence[str | Path] = (), zero_shot_on: Sequence[str | Path] = (), device: str = "auto",
+    fresh: bool = False, tensorboard: bool = False,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Train and evaluate `methods` (all that the stores can serve) and write their tables to `out`.
 
         summary, text = compare("stores/mine", methods=["emotionrankclap", "supcon"], out="runs/comparison")
 
-    `overrides` are of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the
-    same encoders. Returns `tables` (docs/reports.md), `methods`, every result by name, and `references`, those of the
+    `stores` may be several folders of the same encoders, which are trained on and tested as one corpus. `overrides` are
+    of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the same encoders,
+    `encoders` of the same utterances by others: a row is then METHOD@FOLDER, without a ceiling, which each encoder has
+    its own of. Returns `tables` (docs/reports.md), `methods`, every result by name, and `references`, those of the
     bounds; and the tables as Markdown. `out` gets comparison.{json,md,tex,csv}. Raises UsageError when a named method
     cannot be served or a corpus has no class prompts, StoreLocked while another process writes to `out`.
     """
-    stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
+    stores, out = stores_named(stores), Path(out)
+    by_encoder = _by_encoder([stores, *map(open_stores, encoders)], zero_shot_on)
     others = [open_stores(folder) for folder in zero_shot_on]
     asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
     split = split_of(stores, asked.split)  # refused before anything trains
-    configs = served(stores, methods, seeds, training, overrides)
+    configs = {each: served(of, methods, seeds, training, overrides) for each, of in by_encoder.items()}
     with translate_os_errors(out), writer_lock(out):
         results: dict[str, Any] = {}
-        for name, config in configs.items():
-            log.info(f"== {name}")
-            run = train(stores, method=config, out=out / name, device=device, fresh=fresh, tensorboard=tensorboard)
-            results[name] = _measured(run, stores, others, evaluation, device)
+        for encoder, name in ((each, name) for each, of in configs.items() for name in of):
+            config, of = configs[encoder][name], by_encoder[encoder]
+            row = f"{name}@{encoder}" if encoder else name
+            log.info(f"== {row}")
+            folder = out / encoder / name
+            run = train(of, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)
+            results[row] = _measured(run, of, others, evaluation, device)
         bounds = reference_results(stores, split=split, config=asked, device=device)
+        if encoders:
+            del bounds["ceiling"]
         rows = with_chance({**results, **bounds})  # of other corpora as well
-        references = {name: rows[name] for name in BOUNDS}
+        references = {name: rows[name] for name in BOUNDS if name in rows}
         comparison = comparison_tables(rows)
         text = comparison.markdown()
         write_text(out / "comparison.md", f"{text}\n{paper_tables().markdown()}")
@@ -68,6 +79,21 @@ def compare(
         summary = {"tables": comparison.as_json(), "methods": results, "references": references}
         write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary, text
+
+
+def _by_encoder(stores: Sequence[Stores], zero_shot_on: Sequence[object]) -> dict[str, Stores]:
+    """The stores by the name of their folder, by "" where there is one. Raises UsageError for other utterances."""
+    first = stores[0]
+    if len(stores) == 1:
+        return {"": first}
+    if zero_shot_on:
+        raise UsageError("encoders", "with stores of other corpora", "one of the two", "Compare each encoder alone.")
+    for other in stores[1:]:
+        refuse_other_utterances(first, other)
+    named = {each.folder.resolve().name: each for each in stores}
+    if len(named) < len(stores):
+        raise UsageError("encoders", "two folders of one name", "a name each, for its rows", "Rename a folder.")
+    return named
 
 
 def served(

@@ -85,7 +85,7 @@ def cross_validate(
                 measured[fold.name] = _measured(run, view, others, plan, device)
             results[name] = method_over_folds(measured, config.seeds, ratio=plan.ratio)
         summary = {
-            "stores": str(stores.folder),
+            "stores": str(stores),
             "scheme": folds,
             "utterances": len(stores.manifest),
             "settings": None if plan.reason else plan.settings.model_dump(mode="json"),

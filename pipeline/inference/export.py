@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from cache.disk import make_folder, remove, write_atomic, write_text
+from cache.joint import SideBySide
 from cache.stores import CONFIG
 from pipeline.core.config import AudioConfig, ExtractConfig, TextConfig, TrainConfig
 from pipeline.core.config_files import validate_file
@@ -137,6 +138,9 @@ def of_run(run: Run) -> tuple[Heads, Description]:
     Raises UsageError where the stores are gone, StoreMismatch where they changed, StoreCorrupt.
     """
     stores, about = run.stores(), run.about
+    if isinstance(stores.audio, SideBySide):
+        found = "heads of several speech encoders' vectors side by side"
+        raise UsageError(run.folder, found, "one encoder", "Train heads on the stores of one to export them.")
     config = validate_file(ExtractConfig, stores.folder / CONFIG)
     seed = about["best_seed"]
     best = about["seeds"][str(seed)]

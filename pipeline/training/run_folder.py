@@ -23,7 +23,8 @@ from pydantic import BaseModel, Field, FiniteFloat, StringConstraints, Validatio
 from cache.digests import FileDigests
 from cache.disk import make_folder, remove, remove_tree, write_atomic, write_text
 from cache.fingerprint import describe_differences, differences
-from cache.stores import Stores, open_stores
+from cache.joint import stores_named
+from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump, validate_file
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
@@ -48,7 +49,7 @@ class _SeedResult(BaseModel, strict=True):
 
 
 class _RunJson(BaseModel, strict=True):
-    stores: str
+    stores: str | list[str]
     fingerprint: dict[str, Any]
     data: str
     memory: Literal["resident", "disk"]
@@ -147,7 +148,7 @@ class Run:
 
         Raises StoreMismatch where the encoders differ, UsageError where the rows do not hold those layers.
         """
-        stores = stores if isinstance(stores, Stores) else open_stores(stores or self.about["stores"])
+        stores = stores_named(stores or self.about["stores"])
         choice = self.config.speech.choice, self.config.text.choice
         with suppress(UsageError):  # other encoders may lack those layers; the difference says more
             stores = stores.selected(*choice)
@@ -263,7 +264,7 @@ def first_wrong(error: Exception) -> str:
 
 
 def _changes(run: Run, config: TrainConfig, origin: dict[str, Any]) -> Iterator[str]:
-    then, now = (c.model_dump(mode="json", exclude={"seeds"}) for c in (run.config, config))
+    then, now = (c.model_dump(mode="json", exclude={"seeds", "min_steps"}) for c in (run.config, config))
     if settings := differences(then, now):
         yield describe_differences(settings, "the run has")
     about = run.about

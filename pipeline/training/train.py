@@ -25,8 +25,9 @@ from torch import Tensor
 
 from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
 from cache.fingerprint import canonical
+from cache.joint import stores_named
 from cache.pairs import CachedPairs
-from cache.stores import Stores, open_stores
+from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
@@ -92,7 +93,7 @@ def missing_inputs(stores: Stores, config: TrainConfig) -> str:
 
 @torch_defaults()
 def train(
-    stores: Stores | str | Path,
+    stores: Stores | str | Path | Sequence[str | Path],
     *,
     method: str | Path | TrainConfig = "emotionrankclap",
     out: str | Path,
@@ -108,21 +109,23 @@ def train(
         run = train("stores/mine", method="supcon", training="small_corpus", seeds=5, out="runs/supcon")
         run.about["seeds"]["0"]["dev_loss"], run.heads()    # the best seed's
 
-    `method` is a preset, a YAML file or a `TrainConfig`, `training` a preset of configs/training, each of `overrides`
-    an `a.b=value`. `tensorboard` writes every seed's curves to an event file beside its heads, epoch by epoch.
+    `stores` may be several folders of the same encoders (docs/layers.md). `method` is a preset, a YAML file or a
+    `TrainConfig`, `training` a preset of configs/training, each of `overrides` an `a.b=value`. `tensorboard` writes
+    every seed's curves to an event file beside its heads, epoch by epoch.
     Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
     """
     if tensorboard:
         require_tensorboard()
-    stores = stores if isinstance(stores, Stores) else open_stores(stores)
+    stores = stores_named(stores)
     config = resolve_training(method, training=training, seeds=seeds, overrides=overrides)
     chosen, out = pick_device(device), Path(out)
     stores = stores.selected(config.speech.choice, config.text.choice)
     memory = _memory(config, stores, chosen, out, fresh)
     data = load_training_data(stores, config, chosen, resident=memory == "resident")
     asked, config = config, with_min_steps(config, len(data.pairs))
+    named = [str(folder.resolve()) for folder in stores.folders]
     origin = {
-        "stores": str(stores.folder.resolve()),
+        "stores": named[0] if len(named) == 1 else named,
         "fingerprint": stores.fingerprint(),
         "data": data_digest(stores, data.pairs, data.dev),
         "memory": memory,

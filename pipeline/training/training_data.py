@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from cache.pairs import CachedPairs, GridTexts, OnDisk, cached_pairs, class_texts, grid_texts
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
+from pipeline.core.errors import UsageError
 from pipeline.core.objective_config import RidgeConfig
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
@@ -37,10 +38,10 @@ def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: 
     `when` is "always", "never", or "auto": the embedded encoders' vectors only.
     """
     for side in ("audio", "text"):
-        embedded = stores.fingerprint()[side]["encoder"]["encoder"] == "embedded"
-        if when == "never" or (when == "auto" and not embedded):
+        encoder = stores.fingerprint()[side]["encoder"]["encoder"]
+        if when == "never" or (when == "auto" and encoder not in ("embedded", "side by side")):
             continue
-        log.info(f"{side} features are standardised ({'the embedded encoder' if when == 'auto' else when})")
+        log.info(f"{side} features are standardised ({when if when != 'auto' else f'the {encoder} encoder'})")
         if side == "audio" and pairs.disk is not None:
             std, mean = _std_and_mean_on_disk(pairs.disk)
         else:
@@ -204,6 +205,10 @@ def load_training_data(
     for note in pairs.notes + dev.notes:
         log.info(note)
     refuse_too_little(pairs, config, stores.folder)
+    if config.balance == "corpus":
+        if stores.corpus is None:
+            raise UsageError("balance", "corpus, with one folder of stores", "several", "Name them, or leave it out.")
+        pairs = replace(pairs, corpus=torch.from_numpy(stores.corpus[pairs.rows]))
     grid = grid_texts(stores, config.style, device=device) if needs_grid(config) else None
     if grid is not None and config.grid.texts:
         classes = class_texts(stores, device=device) if config.grid.classes else None

@@ -79,7 +79,7 @@ def _confusions(name: str, title: str, results: Results) -> list[Figure]:
 
 
 def _facts(results: Results, stores: Stores) -> Facts:
-    yield "stores", stores.folder
+    yield "stores", stores
     yield from leaves(stores.fingerprint(), "fingerprint.")
     for method, result in results.items():
         yield from leaves(result["settings"], f"{method}: evaluation.")
@@ -115,7 +115,7 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
 
 
 def _facts_of_folds(out: Path, summary: Mapping[str, Any], stores: Stores) -> Facts:
-    yield "stores", stores.folder
+    yield "stores", stores
     yield from leaves(stores.fingerprint(), "fingerprint.")
     if summary["settings"]:
         yield from leaves(summary["settings"], "evaluation.")

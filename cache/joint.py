@@ -1,0 +1,220 @@
+"""Several folders of stores as one: other utterances after each other, or other encoders' vectors side by side.
+
+    stores = open_joint(["stores/msp", "stores/iemocap"])    # each distinct text once
+    stores = open_stores("stores/wavlm,stores/whisper")      # the same utterances
+
+Of several corpora ids and speakers get the name of their folder, so that no two share one. Labels are on 1-7 in every
+store.
+"""
+
+from __future__ import annotations
+
+import copy
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.captions import Caption, Captions
+from cache.errors import StoreMismatch, UsageError
+from cache.fingerprint import describe_differences, differences
+from cache.header import DONE
+from cache.layers import DEFAULT, WEIGHTED, LayersChoice, Selection, speech_fingerprint
+from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
+from cache.reader import Store
+from cache.stores import Stores, open_stores
+
+
+class JointStore(Store):
+    """Rows of several stores of one encoder: row i is row `row[i]` of `parts[part[i]]`. Read as a `Store` is."""
+
+    def __init__(self, parts: Sequence[Store], part: NDArray[np.int64], row: NDArray[np.int64], ids: list[str]) -> None:
+        self.parts, self._part, self._row, self.ids = parts, part, row, ids
+        first, self.rows = parts[0], len(part)
+        self.path, self.fingerprint = first.path, first.fingerprint
+        self.dim, self.selection = first.dim, first.selection
+        self.axes = first.axes if all(each.axes == first.axes for each in parts) else None
+
+    def selected(self, layers: LayersChoice = DEFAULT, pooling: str = DEFAULT) -> JointStore:
+        """The same rows, of each of which `read` gives the columns chosen. Raises UsageError."""
+        return JointStore([each.selected(layers, pooling) for each in self.parts], self._part, self._row, self.ids)
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+        """As `Store.read`; in float32 where one of the stores is."""
+        values, done = np.empty((len(rows), self.dim), np.float32), np.zeros(len(rows), dtype=bool)
+        for number, store in enumerate(self.parts):
+            places = np.flatnonzero(self._part[rows] == number)
+            if len(places):
+                values[places], done[places] = store.read(self._row[rows[places]])
+        return values, done
+
+    def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """As `Store.done`."""
+        found = np.zeros(len(rows), dtype=bool)
+        for number, store in enumerate(self.parts):
+            places = np.flatnonzero(self._part[rows] == number)
+            found[places] = store.done(self._row[rows[places]])
+        return found
+
+    def scan(self) -> NDArray[np.uint8]:
+        """As `Store.scan`."""
+        return self._gathered([store.scan() for store in self.parts])
+
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Entries of one dataset that has one a row."""
+        return self._gathered([store.column(name) for store in self.parts])[start:stop]
+
+    def _gathered(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """(N, ...) of each part's rows -> of these rows."""
+        first = np.cumsum([0, *map(len, values[:-1])])
+        return np.concatenate(values)[first[self._part] + self._row]
+
+
+class SideBySide(Store):
+    """One row an utterance: the vectors of several stores of the same utterances, one after the other."""
+
+    def __init__(self, parts: Sequence[Store]) -> None:
+        self.parts, first = parts, parts[0]
+        self.path, self.rows, self.ids, self.axes = first.path, first.rows, first.ids, None
+        self.dim = sum(each.dim for each in parts)
+        self.selection = Selection((0,), self.dim)
+        encoders = [speech_fingerprint(each.fingerprint["encoder"], each.axes, each.selection) for each in parts]
+        self.fingerprint = first.fingerprint | {"encoder": {"encoder": "side by side", "parts": encoders}}
+
+    def selected(self, layers: LayersChoice = DEFAULT, pooling: str = DEFAULT) -> SideBySide:
+        """The same layers and pooling of each. Raises UsageError, also for weighted layers."""
+        if layers == WEIGHTED:
+            raise UsageError("speech.layers", "weighted, of several encoders", "numbers", "Name layers.")
+        return SideBySide([each.selected(layers, pooling) for each in self.parts])
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+        """As `Store.read`; done are the rows that are done in all."""
+        read = [each.read(rows) for each in self.parts]
+        done = np.all([found for _, found in read], axis=0)
+        values = np.concatenate([part.astype(np.float32, copy=False) for part, _ in read], axis=1)
+        values[~done] = 0
+        return values, done
+
+    def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """As `Store.done`."""
+        found: NDArray[np.bool_] = np.logical_and.reduce([each.done(rows) for each in self.parts])
+        return found
+
+    def scan(self) -> NDArray[np.uint8]:
+        """As `Store.scan`: a row that is not done in all is as the first says that has it otherwise."""
+        states = np.stack([each.scan() for each in self.parts])
+        return np.where(
+            (states == DONE).all(0), DONE, np.take_along_axis(states, (states != DONE).argmax(0)[None], 0)[0]
+        )
+
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Entries of one dataset, of the first; of `crc` those of all, as one number a row."""
+        columns = [each.column(name, start, stop) for each in self.parts]
+        return np.bitwise_xor.reduce(columns) if name == "crc" else columns[0]
+
+
+def open_side_by_side(folders: Sequence[str | Path]) -> Stores:
+    """The stores in `folders`, of the same utterances by different speech encoders, as one; texts are the first's.
+
+    Raises UsageError where there are none, or of other utterances, splits or labels.
+    """
+    parts = [open_stores(folder) for folder in folders]
+    for part in parts[1:]:
+        refuse_other_utterances(parts[0], part)
+    view = copy.copy(parts[0])
+    view.folders = (Path(",".join(str(part.folder.resolve()) for part in parts)),)
+    view.audio = SideBySide([part.audio for part in parts])
+    return view
+
+
+def refuse_other_utterances(first: Stores, other: Stores) -> None:
+    """Raises UsageError where `other` are not of the utterances, splits and labels of `first`."""
+    one, two = first.manifest, other.manifest
+    labels = all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in LABEL_COLUMNS)
+    if one.id != two.id or one.split != two.split or not labels:
+        found = f"other utterances, splits or labels than {first.folder} has"
+        raise UsageError(other.folder, found, "the same corpus by another encoder", "Extract the same manifest.")
+
+
+def open_joint(folders: Sequence[str | Path | Stores]) -> Stores:
+    """The stores in `folders` as one, for training and all that reads them; of one folder, these.
+
+    Raises UsageError where there are none, or two are the same, StoreMismatch where their encoders differ.
+    """
+    parts = [each if isinstance(each, Stores) else open_stores(each) for each in folders]
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.folder.resolve() for part in parts}) < len(parts):
+        raise UsageError(parts[-1].folder, "named twice", "different folders of stores", "Name each once.")
+    for part in parts[1:]:
+        if fields := differences(parts[0].fingerprint(), part.fingerprint()):
+            found = describe_differences(fields, f"{parts[0].folder} has")
+            action = "Extract one of them with the other's encoders, in another --out."
+            raise StoreMismatch(part.folder, found, "the same encoders", action)
+    names = _names([part.folder for part in parts])
+    counts = [len(part.manifest) for part in parts]
+    joint = Stores(parts[0].folder)
+    joint.folders = tuple(folder for part in parts for folder in part.folders)
+    joint.manifest = _manifest([part.manifest for part in parts], names)
+    joint.captions = _captions([part.captions for part in parts], counts)
+    joint.corpus = np.repeat(np.arange(len(parts)), counts)
+    row = np.concatenate([np.arange(count) for count in counts])
+    over = partial(JointStore, part=joint.corpus, row=row, ids=joint.manifest.id)
+    joint.audio = over([part.audio for part in parts])
+    acoustic = [part.acoustic for part in parts if part.acoustic is not None]
+    joint.acoustic = over(acoustic) if len(acoustic) == len(parts) else None
+    joint.text = _texts(joint.captions.texts(), parts)
+    return joint
+
+
+def stores_named(stores: Stores | str | Path | Sequence[str | Path]) -> Stores:
+    """What a function is given as `stores`: these, a folder's, or those of several folders as one."""
+    if isinstance(stores, Stores):
+        return stores
+    return open_joint([stores] if isinstance(stores, str | Path) else list(stores))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """A name for each, none twice."""
+    names: list[str] = []
+    for folder in folders:
+        name = folder.resolve().name
+        names.append(f"{name}-{len(names) + 1}" if name in names else name)
+    return names
+
+
+def _manifest(parts: Sequence[Manifest], names: Sequence[str]) -> Manifest:
+    texts = {name: [value for part in parts for value in getattr(part, name)] for name in TEXT_COLUMNS}
+    of_row = [name for name, part in zip(names, parts, strict=True) for _ in range(len(part))]
+    for column in ("id", "speaker"):
+        texts[column] = [f"{name}/{value}" if value else "" for name, value in zip(of_row, texts[column], strict=True)]
+    labels = {name: np.concatenate([getattr(part, name) for part in parts]) for name in LABEL_COLUMNS}
+    return replace(parts[0], **texts, **labels)  # type: ignore[arg-type]
+
+
+def _captions(parts: Sequence[Captions], counts: Sequence[int]) -> Captions:
+    first = np.cumsum([0, *counts[:-1]]).tolist()
+    captions = [
+        Caption(each.style, each.text, array("q", (row + start for row in each.rows)))
+        for part, start in zip(parts, first, strict=True)
+        for each in part.captions
+    ]
+    prompts, classes, grid = (
+        dict.fromkeys(record for part in parts for record in getattr(part, name))
+        for name in ("prompts", "classes", "grid")
+    )
+    return Captions.of(captions, prompts, classes, grid)
+
+
+def _texts(texts: list[str], parts: Sequence[Stores]) -> JointStore:
+    """Each text's row of the first store that has it."""
+    place: dict[str, tuple[int, int]] = {}
+    for number, part in reversed(list(enumerate(parts))):
+        place |= {text: (number, row) for row, text in enumerate(part.captions.texts())}
+    where = np.array([place[text] for text in texts], dtype=np.int64)
+    return JointStore([part.text for part in parts], where[:, 0], where[:, 1], texts)
