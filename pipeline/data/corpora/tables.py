@@ -236,8 +236,6 @@ def _records(
 
 def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list[str], list[dict[str, str]]]:
     """The header of a table and its records, all columns by name; see `read_csv` for what it may look like."""
-    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        raise UsageError(path, "a spreadsheet", "a table as text", "Save it as CSV (UTF-8) and name that file.")
     dialect = _dialect(path, TableColumns(()), notes)
     rows = _csv_rows(path, report, dialect)
     header = _without_empty_end(next(rows, (1, []))[1] or [])
