@@ -108,7 +108,9 @@ class SearchPage:
         index = SpeechIndex.open(opened, run, among=among, device=device)
         root = config.corpus.root or opened.folder
         digests = opened.audio.column("digest")
-        clips = Clips(index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root)
+        clips = Clips(
+            index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root, config.corpus.channel
+        )
         facts = _facts(opened, run, config) | {"top": top} | _among(index, among or Filter())
         return cls(_thread_safe(index), clips, facts)
 
