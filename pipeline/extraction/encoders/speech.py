@@ -77,9 +77,9 @@ class SpeechEncoder(AudioEncoder):
     def prepare(self, inputs: Sequence[Waveform]) -> list[PaddedBatch]:
         """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400.
 
-        In transformers a group-normalised extractor takes its statistics over all samples, padding too, and a batch norm
-        before the positional convolution makes padding of zeros something else: there only clips of one length share a
-        batch.
+        In transformers a group-normalised extractor takes its statistics over all samples, padding too, and a batch
+        norm before the positional convolution makes padding of zeros something else: there only clips of one length
+        share a batch.
         """
         clips = base.clip_tensors(inputs, receptive_field(self.shape), self.normalise)
         batch_norm = getattr(self.shape, "conv_pos_batch_norm", False)  # of some HuBERTs

@@ -80,6 +80,32 @@ def test_a_fault_has_its_own_line_below_a_sep_line(folder: Path) -> None:
         read(folder, b"sep=;\nid;audio;split\nu1;aud/u001.wav;train\nu2;aud/u002.wav;trian\n")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1250", "cp932"])
+def test_a_table_in_another_encoding_is_one_line_with_the_byte_and_never_other_letters(
+    encoding: str, folder: Path
+) -> None:
+    name = "山田" if encoding == "cp932" else "Zoë Müß"
+    rows = [f"u{number};aud/u{number:03}.wav;train;{name}" for number in range(9)]
+    content = "\r\n".join(["id;audio;split;speaker", "u9;aud/u009.wav;dev;ann", *rows]).encode(encoding)
+    with pytest.raises(ManyProblems) as error:
+        read(folder, content)
+    [problem] = error.value.problems
+    first = content.split(b"\r\n")[2].decode("utf-8", "surrogateescape")
+    place = next(place for place, letter in enumerate(first) if "\udc80" <= letter <= "\udcff")
+    byte = ord(first[place]) - 0xDC00
+    assert problem.startswith(f"{folder / 'm.csv'}:3: not UTF-8: byte 0x{byte:02X} at character {place + 1}")
+    assert ("'ë' in Windows-1252" in problem) == (encoding != "cp932")
+    assert "iconv -f CP1252 -t UTF-8" in problem
+
+
+@pytest.mark.parametrize(
+    "content", [b"id;audio;split;\xe9\nu1;aud/u001.wav;train;x\n", b"\xe9\n", b"id,audio,split\n\xff"]
+)
+def test_a_header_in_another_encoding_is_one_line(content: bytes, folder: Path) -> None:
+    with pytest.raises(ManyProblems, match=r"m\.csv:[12]: not UTF-8: byte 0x(E9|FF)"):
+        read(folder, content)
+
+
 def test_half_a_character_of_utf_16_is_a_line(folder: Path) -> None:
     raw = "id,audio,split\nu1,aud/u001.wav,train\nu2\ud800,aud/u002.wav,dev\n".encode("utf-16-le", "surrogatepass")
     with pytest.raises(ManyProblems, match=r"m\.csv:3: "):
