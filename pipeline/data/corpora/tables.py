@@ -153,7 +153,7 @@ def unused_notes(names: Sequence[str], columns: TableColumns) -> list[str]:
 def _csv_rows(path: Path, report: Report, dialect: Dialect) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (first line, fields) of each record; None where it is not text, of which the first is reported."""
     undecoded: list[tuple[int, str]] = []
-    told = False
+    reported = False
     line = 1 + dialect.skipped
     errors, pattern = _UNDECODED[dialect.encoding]
     with open_regular(path, newline="", encoding=dialect.encoding, errors=errors) as file:
@@ -162,10 +162,10 @@ def _csv_rows(path: Path, report: Report, dialect: Dialect) -> Iterator[tuple[in
         reader = csv.reader(_watched(file, undecoded, pattern, line), delimiter=dialect.separator, strict=True)
         try:
             for fields in reader:
-                if undecoded and not told:
+                if undecoded and not reported:
                     number, text = undecoded[0]
                     report(number, path, _not_text(text, pattern))
-                    told = True
+                    reported = True
                 if undecoded:
                     undecoded.clear()
                     yield line, None
