@@ -22,7 +22,7 @@ def main(folder: Path, labels: Path | None, out: Path | None, seed: int, as_json
     \b
     make-manifest my/recordings --labels my/labels.csv --out my/manifest.csv
     make-manifest my/recordings --labels my/labels.xlsx --out my/manifest.csv             (extra tables)
-    make-manifest RAVDESS                                        (labels from the file names)
+    make-manifest /data/RAVDESS --out ravdess.csv                (labels from the file names)
     make-manifest my/dataset --out my/manifest.csv               (Parquet with audio inside; extra tables)
     make-manifest downloads/cafe --labels EmoBox/data/cafe/fold_1 --out cafe.csv
 
