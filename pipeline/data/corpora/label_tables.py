@@ -21,6 +21,7 @@ from pipeline.data.corpora.tables import read_any_columns, read_json_lines
 
 Record = dict[str, str]
 _UNREAD = (".xls", ".ods", ".numbers")
+_LABEL_MAPS = ("label_map.json", "label_dict.json")  # the second is EMOVO's
 _DEV_SHARE = 0.2  # of a fold's training set, where it has no development set; EmoBox draws as many
 
 
@@ -36,7 +37,7 @@ def read_label_table(path: Path, notes: list[str], seed: int = 0) -> tuple[list[
     if ending in (".xlsx", ".xlsm"):
         return _spreadsheet(path, notes)
     if ending == ".jsonl":
-        return _of(_with_label_map(path.parent, _json_lines(path)))
+        return _of(_with_label_map(path.parent, _json_lines(path), notes))
     if ending == ".parquet":
         from pipeline.data.corpora.parquet import read_parquet
 
@@ -106,6 +107,9 @@ def _json_lines(path: Path) -> list[Record]:
     records = [{name: as_text(value) for name, value in entry.items()} for _, entry in entries]
     if problems:
         raise ManyProblems(path, problems, "Correct the table.")
+    if any(record.get("start_time") for record in records):  # EmoBox's PAVOQUE
+        found = "utterances that are stretches of longer files (start_time, end_time)"
+        raise UsageError(path, found, "a file for each", "Cut the files first, and name the pieces.")
     return records
 
 
@@ -124,20 +128,21 @@ def _emobox_fold(folder: Path, notes: list[str], seed: int) -> list[Record]:
         for place in drawn:
             records[place]["split"] = "dev"
         notes.append(f"EmoBox's fold has no development set: {len(drawn):,} training utterances, drawn by seed {seed}")
-    return _with_label_map(folder.parent, records)
+    return _with_label_map(folder.parent, records, notes)
 
 
-def _with_label_map(folder: Path, records: list[Record]) -> list[Record]:
-    """EmoBox's records with the emotions that `label_map.json` in `folder` names; other records as they are."""
-    path = folder / "label_map.json"
-    if not path.is_file() or not all("emo" in record for record in records):
+def _with_label_map(folder: Path, records: list[Record], notes: list[str]) -> list[Record]:
+    """EmoBox's records with the emotions that the map in `folder` names; other records as they are."""
+    path = next((folder / name for name in _LABEL_MAPS if (folder / name).is_file()), None)
+    if path is None or not all("emo" in record for record in records):
         return records
     with open_regular(path, "rb") as file:
         try:
             names = parse_json(file.read())
         except NotJson as error:
             raise UsageError(path, str(error), "an object of emotions", "Download it again.") from None
-    unknown = sorted({record["emo"] for record in records} - names.keys()) if isinstance(names, dict) else ["all"]
-    if unknown:
-        raise UsageError(path, f"no name for {', '.join(unknown)[:200]}", "one for each emo", "Download it again.")
-    return [record | {"emo": str(names[record["emo"]])} for record in records]
+    if not isinstance(names, dict):
+        raise UsageError(path, "not an object", "an object of emotions", "Download it again.")
+    if unnamed := sorted({record["emo"] for record in records} - names.keys()):
+        notes.append(f"{path} has no name for {', '.join(unnamed)[:200]}: kept as they are")
+    return [record | {"emo": str(names.get(record["emo"], record["emo"]))} for record in records]

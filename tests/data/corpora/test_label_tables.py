@@ -167,9 +167,35 @@ def test_all_of_a_corpus_of_emobox_is_split_by_the_seed(tmp_path: Path) -> None:
     assert found["utterances"].keys() == {"train", "dev", "test"}
 
 
-def test_an_emotion_that_the_map_does_not_name_is_refused(tmp_path: Path) -> None:
-    emobox(tmp_path, valid=True, emo="cx")
-    with pytest.raises(UsageError, match=r"label_map\.json: no name for x"):
+def test_an_emotion_that_the_map_does_not_name_is_kept_and_said(tmp_path: Path) -> None:
+    """EmoBox's EmoDB has words in its lines and letters in its map."""
+    emobox(tmp_path, valid=True, emo=["c", "neutral"])
+    notes = make(tmp_path / "downloads", labels=tmp_path / "data/tiny/fold_1")["notes"]
+    assert f"{tmp_path / 'data/tiny/label_map.json'} has no name for neutral: kept as they are" in notes
+    manifest = read_corpus(CorpusConfig(manifest=tmp_path / "downloads/manifest.csv"))
+    assert set(manifest.emotion) == {"angry", "neutral"}
+
+
+def test_the_map_may_be_a_dict(tmp_path: Path) -> None:
+    emobox(tmp_path, valid=True)
+    (tmp_path / "data/tiny/label_map.json").rename(tmp_path / "data/tiny/label_dict.json")
+    make(tmp_path / "downloads", labels=tmp_path / "data/tiny/fold_1")
+    manifest = read_corpus(CorpusConfig(manifest=tmp_path / "downloads/manifest.csv"))
+    assert set(manifest.emotion) == {"angry", "happy", "sad"}
+
+
+def test_stretches_of_longer_files_are_refused(tmp_path: Path) -> None:
+    emobox(tmp_path, valid=True)
+    path = tmp_path / "data/tiny/fold_1/tiny_test_fold_1.jsonl"
+    path.write_text(path.read_text().replace('"channel": 1', '"channel": 1, "start_time": 0.5, "end_time": 1.5'))
+    with pytest.raises(UsageError, match="stretches of longer files"):
+        make(tmp_path / "downloads", labels=tmp_path / "data/tiny/fold_1")
+
+
+def test_what_is_no_fold_of_emobox_is_refused(tmp_path: Path) -> None:
+    emobox(tmp_path, valid=True)
+    (tmp_path / "data/tiny/label_map.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"label_map\.json: not an object"):
         make(tmp_path / "downloads", labels=tmp_path / "data/tiny/fold_1")
     with pytest.raises(UsageError, match="a folder without them; expected a fold of EmoBox"):
         make(tmp_path / "downloads", labels=tmp_path / "data/tiny")
