@@ -51,9 +51,9 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.extraction.status import status_of as status_of
     from pipeline.extraction.status import verify as verify
     from pipeline.extraction.status import verify_sources as verify_sources
+    from pipeline.inference.filters import Filter as Filter
     from pipeline.inference.model import EmotionRankCLAP as EmotionRankCLAP
     from pipeline.inference.search import CaptionIndex as CaptionIndex
-    from pipeline.inference.search import Filter as Filter
     from pipeline.inference.search import SpeechIndex as SpeechIndex
     from pipeline.inference.search import describe as describe
     from pipeline.inference.search import search as search
@@ -76,7 +76,8 @@ _NAMES = {
     "pipeline.extraction.plan": "plan_extraction",
     "pipeline.extraction.status": "status_of verify verify_sources",
     "pipeline.inference.model": "EmotionRankCLAP",
-    "pipeline.inference.search": "Filter CaptionIndex SpeechIndex describe search",
+    "pipeline.inference.filters": "Filter",
+    "pipeline.inference.search": "CaptionIndex SpeechIndex describe search",
     "pipeline.inference.web.server": "serve",
     "pipeline.training.train": "train",
 }

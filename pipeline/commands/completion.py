@@ -76,7 +76,8 @@ def manifest_column(name: str) -> Completer:
                 names = {row.get(name) or "" for row in csv.DictReader(file)}
         except (OSError, csv.Error):
             return []
-        return values(*sorted(names - {""}))(context, param, incomplete)
+        every = ["all"] if name == "split" else []
+        return values(*sorted(names - {""}), *every)(context, param, incomplete)
 
     return complete
 

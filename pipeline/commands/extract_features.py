@@ -32,7 +32,7 @@ _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 @click.option("--precision", type=_PRECISIONS, help=_PRECISION)
 @click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
 @click.option("--retry-failed", is_flag=True, help="Retry failed rows.")
-@click.option("--strict", is_flag=True, help="Refuse leaks between splits; exit 3 when rows failed.")
+@click.option("--strict", is_flag=True, help="Refuse leaks, a dry run without encoders, failed rows (exit 3).")
 @common.fresh_option
 @click.option("--dry-run", is_flag=True, help="Read and check everything, print the plan, write nothing.")
 @click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
@@ -68,10 +68,23 @@ def main(
     if dry_run:
         plan = plan_extraction(config, **shared, encoders=options["encoders"], device=options["device"])
         common.print_result(plan, common.as_lines(plan), as_json)
+        _judge_plan(plan, strict)
         return
     result = extract(config, **shared, **options)
     common.print_result(result, status_table(result), as_json)
     _judge(result, folder, strict)
+
+
+def _judge_plan(plan: dict[str, Any], strict: bool) -> None:
+    """Say last which encoders are not at hand. Raises MissingEncoder for `strict`."""
+    from pipeline.core.errors import MissingEncoder
+
+    missing = plan["missing_encoders"]
+    for each in missing:
+        log.warning(f"WARNING: an encoder is not at hand, all else was checked: {each}")
+    if strict and missing:
+        found = f"{len(missing)} of its encoders not at hand"
+        raise MissingEncoder(plan["stores"], found, "all of them (--strict)", "See the lines above.")
 
 
 def _judge(result: dict[str, Any], folder: Path, strict: bool) -> None:

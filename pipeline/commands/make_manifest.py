@@ -13,7 +13,7 @@ from pipeline.commands.completion import FOLDER
 
 @common.command("make-manifest")
 @click.argument("folder", type=FOLDER)
-@click.option("--labels", type=click.Path(path_type=Path), help="A table with a column of file names (CSV).")
+@click.option("--labels", type=click.Path(path_type=Path), help="A table with a column of file names.")
 @click.option("--out", type=click.Path(path_type=Path), help="The manifest.  [default: FOLDER/manifest.csv]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the splits.")
 def main(folder: Path, labels: Path | None, out: Path | None, seed: int, as_json: bool) -> None:
@@ -21,10 +21,14 @@ def main(folder: Path, labels: Path | None, out: Path | None, seed: int, as_json
 
     \b
     make-manifest my/recordings --labels my/labels.csv --out my/manifest.csv
-    make-manifest RAVDESS                                        (labels from the file names)
+    make-manifest my/recordings --labels my/labels.xlsx --out my/manifest.csv             (extra tables)
+    make-manifest /data/RAVDESS --out ravdess.csv                (labels from the file names)
+    make-manifest my/dataset --out my/manifest.csv               (Parquet with audio inside; extra tables)
+    make-manifest downloads/cafe --labels EmoBox/data/cafe/fold_1 --out cafe.csv
 
-    The table's columns are found by their names, whatever separates them; a clip's folder is its speaker where no
-    column is; splits are whole speakers. Nothing is asked; everything that was guessed is printed.
+    The table is CSV, .xlsx, .jsonl, .parquet or a fold of EmoBox. Its columns are found by their names, whatever
+    separates them; a clip's folder is its speaker where no column is; splits are whole speakers. Nothing is asked;
+    everything that was guessed is printed.
     """
     from pipeline.data.corpora.make_manifest import make_manifest
 

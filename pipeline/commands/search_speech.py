@@ -13,11 +13,23 @@ from cache.errors import UsageError, one_line
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, manifest_column
 
-_COLUMNS = ("similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "style", "audio", "text")
+_COLUMNS = [
+    "similarity",
+    "id",
+    "valence",
+    "arousal",
+    "emotion",
+    "speaker",
+    "split",
+    "trained_on",
+    "style",
+    "audio",
+    "text",
+]
 
 
-def _filter_option(name: str) -> Callable[[common.F], common.F]:
-    text, complete = f"Only this {name}. Repeatable.", manifest_column(name)
+def _filter_option(name: str, more: str = "") -> Callable[[common.F], common.F]:
+    text, complete = f"Only this {name}. Repeatable.{more}", manifest_column(name)
     return click.option(f"--{name}", multiple=True, help=text, shell_complete=complete)
 
 
@@ -29,7 +41,7 @@ def _filter_option(name: str) -> Callable[[common.F], common.F]:
 @click.option("--serve", "served", is_flag=True, help="Search in a browser: a page on this machine (extra serve).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Of the page; 0, the default, is any free one.")
 @click.option("--top", type=click.IntRange(min=1), help="How many to find. [default: 5; 10 on the page]")
-@_filter_option("split")
+@_filter_option("split", " [default: those not trained on; all: every one]")
 @_filter_option("speaker")
 @_filter_option("emotion")
 @common.device_option
@@ -48,7 +60,7 @@ def main(
     search-speech stores/msp runs/erc --serve                  (search, listen and see it in a browser)
 
     --split, --speaker and --emotion name one value each and may be repeated: an utterance must have one of the values
-    in every field named.
+    in every field named. Utterances that RUN was trained on are found only where their split is named, or all.
     """
     _check_words(sentences, audio, served=served, filtered=any(among.values()))
     options: dict[str, Any] = {"stores": stores, "device": device}
@@ -106,6 +118,8 @@ def _table(hits: Sequence[Mapping[str, Any]]) -> list[str]:
     if not hits:
         return ["  nothing found"]
     names = [name for name in _COLUMNS if name in hits[0]]
+    if not any(hit.get("trained_on") for hit in hits):
+        names = [name for name in names if name != "trained_on"]
     rows = [["", *names]]
     rows += [[str(rank), *(_cell(hit[name]) for name in names)] for rank, hit in enumerate(hits, 1)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -113,4 +127,6 @@ def _table(hits: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else one_line(str(value or "-"))
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "yes" if value is True else one_line(str(value or "-"))

@@ -35,6 +35,9 @@ class CorpusConfig(Model):
     audio_dir: str | None = Field(
         None, description="reader `msp_podcast`: the folder of the audio, below the root; none is Audios or Audio"
     )
+    channel: Literal["mean", "left", "right"] | Annotated[Whole, Field(ge=1, le=1024)] = Field(
+        "mean", description="of audio with several: their mean, or one, by its number from 1"
+    )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
     merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")

@@ -17,9 +17,14 @@ __all__ = [
     "EmotionRankError",
     "Interrupted",
     "ManyProblems",
+    "MissingEncoder",
     "QuarantinedRows",
     "StoreCorrupt",
     "StoreLocked",
     "StoreMismatch",
     "UsageError",
 ]
+
+
+class MissingEncoder(UsageError):
+    """A frozen encoder that is not on this machine: a model's folder, a hub model or a package (exit 2)."""

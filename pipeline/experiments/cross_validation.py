@@ -37,6 +37,7 @@ from pipeline.evaluation.references import reference_results
 from pipeline.evaluation.table_formats import Listing, table_markdown
 from pipeline.evaluation.tables import TABLES
 from pipeline.experiments.compare import served
+from pipeline.inference.filters import write_trained_on
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 
@@ -82,6 +83,7 @@ def cross_validate(
                 log.info(f"== {name}, {fold.name}")
                 view, folder = plan.views[fold.name], out / name / fold.name
                 run = train(view, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)
+                write_trained_on(run, view)
                 measured[fold.name] = _measured(run, view, others, plan, device)
             results[name] = method_over_folds(measured, config.seeds, ratio=plan.ratio)
         summary = {

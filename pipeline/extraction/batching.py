@@ -233,7 +233,7 @@ def batch_encoder(kind: str, encoder: Encoder[Any], config: ExtractConfig, devic
 
 def decoding_of(encoder: Any, config: ExtractConfig) -> Decoding:
     """How the speech encoder's files are decoded."""
-    return Decoding(encoder.sample_rate, config.audio.max_seconds, config.audio.crop)
+    return Decoding(encoder.sample_rate, config.audio.max_seconds, config.audio.crop, config.corpus.channel)
 
 
 @dataclass(frozen=True)

@@ -119,13 +119,10 @@ def with_layers(config: ExtractConfig, out: Path, *, fresh: bool = False) -> Ext
     return config.model_copy(update={"audio": audio.model_copy(update={"layers": layers})})
 
 
-def read_inputs(
-    config: ExtractConfig, *, device: str = "auto", out: Path | None = None, strict: bool = False
-) -> Inputs:
-    """Read the corpus, check that its captions can be planned, load the encoders; log what was found.
+def read_labels(config: ExtractConfig, *, strict: bool = False) -> tuple[Manifest, Captions]:
+    """Read the corpus and plan its captions, but acoustic ones; log what was found.
 
-    Acoustic features are extracted for the style `acoustic`, and kept up to date in an `out` that has them. With
-    `strict` a corpus is refused of which voices, recordings or sentences stand in more than one split.
+    With `strict` a corpus is refused of which voices, recordings or sentences stand in more than one split.
     """
     manifest = read_corpus(config.corpus)
     for note in manifest.notes:
@@ -137,15 +134,28 @@ def read_inputs(
     if not len(manifest):
         subject = config.corpus.manifest or config.corpus.root
         raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    norms = plan_captions(manifest, config).prompts.of_style(WORD_NORMS)  # fails before the long work
+    captions = plan_captions(manifest, config)
+    norms = captions.prompts.of_style(WORD_NORMS)
     if norms:
         words = norms.columns["variant"].count(0)
         log.info(f"{config.captions.word_norms}: {words:,} words for the ordinality test, {len(norms):,} prompts")
+    return manifest, captions
+
+
+def read_inputs(
+    config: ExtractConfig, *, device: str = "auto", out: Path | None = None, strict: bool = False
+) -> Inputs:
+    """`read_labels`, then load the encoders, acoustic features included where `wants_acoustic`."""
+    manifest, _ = read_labels(config, strict=strict)  # fails before the long work
     chosen = pick_device(device)
     config = config.model_copy(update={"audio": with_precision(config.audio, chosen)})
     text, audio = load_encoder("text", config.text, str(chosen)), load_encoder("audio", config.audio, str(chosen))
-    wanted = ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
-    return Inputs(config, manifest, chosen, audio, text, load_praat() if wanted else None)
+    return Inputs(config, manifest, chosen, audio, text, load_praat() if wants_acoustic(config, out) else None)
+
+
+def wants_acoustic(config: ExtractConfig, out: Path | None) -> bool:
+    """Whether acoustic features are extracted: for the style `acoustic`, and in an `out` that has them."""
+    return ACOUSTIC in config.captions.styles or (out is not None and (out / "acoustic.h5").exists())
 
 
 @torch_defaults()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,27 @@ from numpy.typing import NDArray
 from cache.captions import Captions
 from cache.manifest import LABEL_COLUMNS, Manifest
 from pipeline.core.config import ExtractConfig
-from pipeline.core.resources import torch_defaults
+from pipeline.core.errors import MissingEncoder
+from pipeline.core.resources import pick_device, torch_defaults
+from pipeline.extraction.audio.decoding import Decoding
+from pipeline.extraction.audio.praat import load_praat
+from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.probe import refuse_equal_vectors
-from pipeline.extraction.extract import DTYPES, audio_plan, plan_captions, read_inputs, resolve_extraction, with_layers
+from pipeline.extraction.encoders.speech import with_precision
+from pipeline.extraction.extract import (
+    DTYPES,
+    Inputs,
+    audio_plan,
+    read_labels,
+    resolve_extraction,
+    wants_acoustic,
+    with_layers,
+)
 from pipeline.extraction.status import sources_of
 
 SAMPLES = 3  # captions
+DEFAULT_RATE = 16_000  # Hz, of a speech encoder that is not at hand
+T = TypeVar("T")
 
 
 @torch_defaults()
@@ -36,16 +51,24 @@ def plan_extraction(
 
         plan_extraction("my/manifest.csv", out="stores/mine")["utterances"]    # {"train": 120, "dev": 40, "test": 40}
 
-    Raises what `extract` would raise over the config, the corpus and the encoders.
+    Encoders that are not on this machine are named in `missing_encoders`; what needs both encoders is
+    None then. Raises what `extract` would raise over the config, the corpus and the encoders that are there.
     """
-    config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
-    config = with_layers(config, Path(out))
-    inputs = read_inputs(config, device=device, out=Path(out), strict=strict)
-    refuse_equal_vectors(inputs.audio, inputs.text)
-    rows = sources_of(inputs.manifest, inputs.decoding(inputs.audio), Path(out) / "audio.h5")
-    manifest, captions = inputs.manifest, plan_captions(inputs.manifest, inputs.config)
+    config, out = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides), Path(out)
+    config = with_layers(config, out)
+    manifest, captions = read_labels(config, strict=strict)
+    missing: list[str] = []
+    chosen = pick_device(device)
+    audio = _at_hand(lambda: load_encoder("audio", with_precision(config.audio, chosen), str(chosen)), missing)
+    text = _at_hand(lambda: load_encoder("text", config.text, str(chosen)), missing)
+    if wants_acoustic(config, out):
+        _at_hand(load_praat, missing)
+    refuse_equal_vectors(audio, text)
+    inputs = Inputs(config, manifest, chosen, audio, text, None) if audio and text else None
+    rate = audio.sample_rate if audio else DEFAULT_RATE
+    rows = sources_of(manifest, Decoding(rate, config.audio.max_seconds, config.audio.crop), out / "audio.h5")
     texts = len(captions.texts())
-    size = np.dtype(DTYPES[inputs.config.store_dtype]).itemsize
+    size = np.dtype(DTYPES[config.store_dtype]).itemsize
     return {
         "stores": str(out),
         "utterances": dict(Counter(manifest.split)),
@@ -53,15 +76,25 @@ def plan_extraction(
         "emotions": dict(Counter(filter(None, manifest.emotion)).most_common()),
         "labels": {name: summary for name in LABEL_COLUMNS if (summary := _summary(getattr(manifest, name)))},
         "leaks": len(manifest.leaks),
-        "audio_hours": round(float(rows.lengths.sum()) / inputs.audio.sample_rate / 3600, 3),
+        "audio_hours": round(float(rows.lengths.sum()) / rate / 3600, 3),
         "headers_unreadable": int((rows.lengths == 0).sum()),
-        "batches": len(audio_plan(inputs, rows.lengths)),
+        "batches": len(audio_plan(inputs, rows.lengths)) if inputs else None,
         "captions": _samples(captions, manifest),
         "texts": texts,  # acoustic captions are not known before the features are
-        "audio_encoder": inputs.speech_fingerprint(inputs.audio),
-        "text_encoder": inputs.text_fingerprint(inputs.text),
-        "bytes": size * (len(rows) * inputs.audio.dim + texts * inputs.text.dim),
+        "audio_encoder": inputs.speech_fingerprint(inputs.audio) if inputs else None,
+        "text_encoder": inputs.text_fingerprint(inputs.text) if inputs else None,
+        "bytes": size * (len(rows) * inputs.audio.dim + texts * inputs.text.dim) if inputs else None,
+        "missing_encoders": missing,
     }
+
+
+def _at_hand(load: Callable[[], T], missing: list[str]) -> T | None:
+    """The encoder that `load` gives; None where it is not on this machine, and why among `missing`."""
+    try:
+        return load()
+    except MissingEncoder as error:
+        missing.append(str(error))
+        return None
 
 
 def _summary(values: NDArray[np.float64]) -> dict[str, float]:

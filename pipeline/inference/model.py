@@ -171,7 +171,8 @@ class EmotionRankCLAP:
 
     def _decoding(self, encoder: AudioEncoder) -> ArrayAudio:
         audio = self.config.encoders.audio
-        return ArrayAudio(encoder.sample_rate, audio.max_seconds, audio.crop)
+        channel = self.config.fingerprint.audio.get("decoding", {}).get("channel", "mean")
+        return ArrayAudio(encoder.sample_rate, audio.max_seconds, audio.crop, channel)
 
     def _require_same(self, side: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Compare fingerprints, but for the version of the stores' format, which changes no vector."""

@@ -27,10 +27,10 @@ from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device
-from pipeline.data.corpora.label_names import closest
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import chosen_columns
 from pipeline.extraction.encoders.speech import with_precision
+from pipeline.inference.filters import Filter, Mask, UtteranceFilter, trained_on
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -38,56 +38,11 @@ log = logging.getLogger(__name__)
 Hit = dict[str, Any]
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Folder = str | Path
 AnyStores = Stores | Folder | None  # none: those the run was trained from
 
-FIELDS = ("split", "speaker", "emotion")  # of a filter
-MAX_VALUES_SHOWN = 8  # values of a field in an error message
 BLOCK_ROWS = 8192  # rows of a store projected at once, beside the index in memory
 BLOCK_QUERIES = 16  # queries in one matrix product: 10 MB of similarities at 150,000 rows
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which utterances may be hits: in every field that names values, those with one of these values."""
-
-    split: Sequence[str] = ()
-    speaker: Sequence[str] = ()
-    emotion: Sequence[str] = ()
-
-
-class UtteranceFilter:
-    """The fields of N utterances as integer codes, to apply a `Filter` quickly."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._code_of: dict[str, dict[str, int]] = {}
-        self._codes: dict[str, Rows] = {}  # (N,) each
-        for name in FIELDS:
-            column = getattr(manifest, name)
-            self._code_of[name] = code_of = {value: code for code, value in enumerate(sorted(set(column)))}
-            self._codes[name] = np.fromiter(map(code_of.__getitem__, column), np.int64, len(column))
-
-    def allowed(self, among: Filter) -> Mask:
-        """(N,) which utterances fit. Raises UsageError that names every value that no utterance has."""
-        self._check_values(among)
-        fits = np.ones(len(self._codes["split"]), dtype=bool)
-        for name, code_of in self._code_of.items():
-            if values := getattr(among, name):
-                fits &= np.isin(self._codes[name], [code_of[value] for value in values])
-        return fits
-
-    def _check_values(self, among: Filter) -> None:
-        unknown, expected = [], []
-        for name, code_of in self._code_of.items():
-            known = [value for value in code_of if value]  # "" is an absent label
-            wrong = [value for value in getattr(among, name) if not value or value not in code_of]
-            if wrong:
-                more = f" and {len(known) - MAX_VALUES_SHOWN:,} more" if len(known) > MAX_VALUES_SHOWN else ""
-                unknown.append(", ".join(f"{name} {value!r}{closest(value, known)}" for value in wrong))
-                expected.append(f"{name} one of {', '.join(known[:MAX_VALUES_SHOWN]) or '(none is known)'}{more}")
-        if unknown:
-            raise UsageError("the filter", f"unknown {'; '.join(unknown)}", "; ".join(expected), "Correct it.")
 
 
 @dataclass(frozen=True)
@@ -160,7 +115,7 @@ class _Embedder:
 
     def __init__(self, stores: AnyStores, run: Run | Folder, device: str) -> None:
         run = run if isinstance(run, Run) else open_run(run)
-        self.stores = run.stores(stores)
+        self.run, self.stores = run, run.stores(stores)
         self.config = validate_file(ExtractConfig, self.stores.folder / CONFIG)
         self.trained, self.device = run.config, pick_device(device)
         self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
@@ -225,17 +180,22 @@ class SpeechIndex:
     ) -> SpeechIndex:
         """Embed the utterances that are done, or those of them that fit `among`: no other is read.
 
-        Without `stores`, those that `run` was trained from. Raises UsageError, StoreCorrupt, and StoreMismatch when the
+        Those that `run` was trained on are hits only where a split is named, here or in a query, be it `all`. Without
+        `stores`, those that `run` was trained from. Raises UsageError, StoreCorrupt, and StoreMismatch when the
         heads or the text encoder that the stores' config names do not go with the stores.
         """
         embedder = _Embedder(stores, run, device)
         manifest = embedder.stores.manifest
-        columns = UtteranceFilter(manifest)
-        rows = np.flatnonzero(columns.allowed(among or Filter()))
+        among = among or Filter()
+        columns = UtteranceFilter(manifest, trained_on(embedder.run, embedder.stores), among.split)
+        rows = np.flatnonzero(columns.fits(among))
         embed = embedder.sentence_embedder()
         neighbours = embed_rows(embedder.stores.audio, rows, embedder.embed_speech)
         if left_out := len(rows) - len(neighbours.rows):
             log.warning(f"{left_out:,} of {len(rows):,} utterances cannot be hits: failed, pending or all zero")
+        if len(neighbours.rows) and columns.hidden[neighbours.rows].all():
+            count = f"{len(neighbours.rows):,} utterances that {'fit the filter' if among != Filter() else 'are done'}"
+            log.warning(f"all {count} were trained on: nothing is found; --split all (split='all') searches them too")
         return cls(manifest, columns, neighbours, embed, embedder.config.corpus.root)
 
     def ask(self, sentences: str | Sequence[str], *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
@@ -246,8 +206,7 @@ class SpeechIndex:
 
     def rank(self, queries: Vectors, *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
         """For each unit vector of `queries` (q, dim) the `top` nearest utterances. Raises UsageError."""
-        allowed = self.columns.allowed(among) if among else None
-        ranked = self.neighbours.nearest(queries, top, allowed)
+        ranked = self.neighbours.nearest(queries, top, self.columns.allowed(among or Filter()))
         return [[self._hit(row, similarity) for row, similarity in nearest] for nearest in ranked]
 
     def _hit(self, row: int, similarity: float) -> Hit:
@@ -259,6 +218,7 @@ class SpeechIndex:
             "similarity": similarity,
             **{name: None if np.isnan(value) else float(value) for name, value in labels.items()},
             **{name: getattr(manifest, name)[row] for name in ("emotion", "speaker", "split")},
+            "trained_on": bool(self.columns.trained[row]),
         }
 
 
@@ -303,11 +263,12 @@ def search(
     split: str | Sequence[str] | None = None, speaker: str | Sequence[str] | None = None,
     emotion: str | Sequence[str] | None = None, top: int = 5, device: str = "auto",
 ) -> list[list[Hit]]:  # fmt: skip
-    """For each sentence the `top` nearest utterances by cosine (of any of the values named, or of all), nearest first.
+    """For each sentence the `top` nearest utterances by cosine, of any of the values named, nearest first.
 
         search("runs/erc", "The person is speaking with joy.", split="test", top=3)[0][0]["id"]
 
-    A hit has id, audio (its path), similarity, valence and arousal (None where unlabelled), emotion, speaker and split.
+    Without a `split`, of those that the run was not trained on; `split="all"` is every one. A hit has id, audio (its
+    path), similarity, valence and arousal (None where unlabelled), emotion, speaker, split and trained_on.
     Loads everything anew: keep a `SpeechIndex` to ask more than once. Raises UsageError, StoreCorrupt, and
     StoreMismatch when the heads, or the text encoder of the stores' config, are not theirs.
     """

@@ -22,7 +22,8 @@ import numpy as np
 from cache.stores import open_stores
 from pipeline.core.config import TextConfig
 from pipeline.extraction.encoders import load_encoder
-from pipeline.inference.search import SpeechIndex, UtteranceFilter, embed_rows
+from pipeline.inference.filters import UtteranceFilter
+from pipeline.inference.search import SpeechIndex, embed_rows
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
 from pipeline.training.heads import Heads

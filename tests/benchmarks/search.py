@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from cache.stores import Stores, open_stores
-from pipeline.inference.search import Filter, NearestNeighbours, SpeechIndex, UtteranceFilter, embed_rows
+from pipeline.inference.filters import Filter, UtteranceFilter
+from pipeline.inference.search import NearestNeighbours, SpeechIndex, embed_rows
 from pipeline.training.heads import Heads
 from tests.planted import plant
 

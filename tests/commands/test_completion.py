@@ -104,7 +104,7 @@ def test_a_tab_offers_what_may_stand_there(main: str, words: list[str], expected
 
 def test_filters_offer_the_names_that_the_stores_have(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(MANIFEST)
-    assert values("search_speech", str(tmp_path), "r", "--split", "") == ["test1", "train"]
+    assert values("search_speech", str(tmp_path), "r", "--split", "") == ["test1", "train", "all"]
     assert values("search_speech", str(tmp_path), "r", "calm", "--emotion", "") == ["happy", "sad"]
     assert values("search_speech", str(tmp_path), "r", "calm", "--speaker", "s2") == ["s2"]
 

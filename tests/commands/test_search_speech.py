@@ -30,12 +30,13 @@ def test_json_is_what_search_finds_in_the_order_asked(stores: Path, trained: Run
     found = search(trained, SENTENCES, split=["train", "test"], emotion=["sad", "calm"], top=3)
     assert [answer["hits"] for answer in said["answers"]] == found
     assert [len(hits) for hits in found] == [3, 3]
-    keys = {"id", "audio", "similarity", "valence", "arousal", "emotion", "speaker", "split"}
+    keys = {"id", "audio", "similarity", "valence", "arousal", "emotion", "speaker", "split", "trained_on"}
     assert found[0][0].keys() == keys
 
 
 def test_the_table_has_a_line_a_hit_in_aligned_columns(stores: Path, trained: Run) -> None:
-    lines = run_command(main, stores, trained.folder, SENTENCES[1], "--top", 3, "--speaker", "s2").stdout.splitlines()
+    options = "--top", 3, "--speaker", "s2"
+    lines = run_command(main, stores, trained.folder, SENTENCES[1], *options).stdout.splitlines()
     hits = search(trained, SENTENCES[1], speaker="s2", top=3)[0]
     assert lines[0] == SENTENCES[1]
     assert lines[1].split() == ["similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "audio"]
@@ -44,6 +45,13 @@ def test_the_table_has_a_line_a_hit_in_aligned_columns(stores: Path, trained: Ru
         shown = [str(rank), f"{hit['similarity']:.3f}", hit["id"], f"{hit['valence']:.3f}", f"{hit['arousal']:.3f}"]
         assert line.split() == [*shown, hit["emotion"] or "-", "s2", hit["split"], hit["audio"]]
         assert line.index(hit["audio"]) == lines[1].index("audio")
+
+
+def test_a_hit_that_was_trained_on_is_marked_in_the_table(stores: Path, trained: Run) -> None:
+    lines = run_command(main, stores, trained.folder, "calm", "--split", "all", "--top", 24).stdout.splitlines()
+    column = lines[1].split().index("trained_on") + 1
+    marks = {(line.split()[column - 1], line.split()[column]) for line in lines[2:]}
+    assert marks == {("train", "yes"), ("dev", "-"), ("test", "-")}
 
 
 def test_a_recording_gets_captions_with_similarity_and_style(stores: Path, corpus: Path, trained: Run) -> None:

@@ -59,6 +59,9 @@ NOT_RUN_WITH = {
     "postgresql": "needs a database server",
     "postgresql+psycopg2": "needs a database server",
     "--device cuda": "needs a GPU",
+    "labels.xlsx": "needs the extra tables; tests/data/corpora/test_label_tables.py",
+    "my/dataset": "likewise",
+    "EmoBox/data": "needs EmoBox; tests/data/corpora/test_label_tables.py has its form",
 }
 NOT_RUN_PYTHON = {
     "push_to_hub": "tested against a hub on loopback in tests/inference/test_hub.py",

@@ -22,10 +22,20 @@ def audio_of(manifest: Path) -> list[Path]:
     return [manifest.parent / row["audio"] for row in csv.DictReader(manifest.read_text().splitlines())]
 
 
-def test_a_clone_without_git_lfs_is_named_and_exits_1(tmp_path: Path) -> None:
+LFS = b"version https://git-lfs.github.com/spec/v1"
+POINTERS = {
+    "the case": POINTER.read_bytes(),
+    "another size": LFS + b"\noid sha256:" + b"0f" * 32 + b"\nsize 7\n",
+    "Windows' line ends": LFS + b"\r\noid sha256:" + b"a1" * 32 + b"\r\nsize 123456789\r\n",
+    "an extension": LFS + b"\next-0-foo sha256:" + b"b2" * 32 + b"\noid sha256:" + b"c3" * 32 + b"\nsize 99\n",
+}
+
+
+@pytest.mark.parametrize("pointer", POINTERS.values(), ids=POINTERS)
+def test_a_clone_without_git_lfs_is_named_and_exits_1(pointer: bytes, tmp_path: Path) -> None:
     manifest = write_corpus(tmp_path / "c", 8)
     for path in audio_of(manifest):
-        path.write_bytes(POINTER.read_bytes())
+        path.write_bytes(pointer)
     ended = run(manifest)
     assert ended.exit_code == 1
     assert ended.stdout.count("a git-lfs pointer, not audio: run git lfs pull") == 8

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import pipeline.extraction.extract
+import pipeline.extraction.plan
 from cache.header import DONE
 from cache.layers import Axes
 from cache.reader import Store
@@ -57,7 +58,8 @@ def quick_encoders(patch: pytest.MonkeyPatch, **options: Any) -> None:
     def load_encoder(kind: str, *_: object) -> QuickEncoder:
         return QuickEncoder(**options) if kind == "audio" else QuickEncoder()
 
-    patch.setattr(pipeline.extraction.extract, "load_encoder", load_encoder)
+    for module in (pipeline.extraction.extract, pipeline.extraction.plan):
+        patch.setattr(module, "load_encoder", load_encoder)
 
 
 def small_corpus(folder: Path) -> Path:

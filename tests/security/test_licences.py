@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 GPL = re.compile(r"\b(A?GPL|GNU (Affero )?General Public)", re.IGNORECASE)  # the lesser one (LGPL) links freely
-KNOWN_GPL = {"espeakng-loader", "praat-parselmouth"}  # the first declares nothing: it carries espeak-ng
+KNOWN_GPL = {"av", "espeakng-loader", "praat-parselmouth"}  # the first two carry FFmpeg with x264, and espeak-ng
 
 
 def licence(found: Distribution) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
+from pipeline.data.corpora.audio_files import ENDINGS
 from pipeline.data.corpora.builder import ManifestBuilder
 from pipeline.data.corpora.label_scales import corpus_scale
 from pipeline.data.corpora.locations import corpus_root
@@ -36,7 +36,7 @@ def read_acted(config: CorpusConfig) -> Manifest:
     """
     root, convention = corpus_root(config), word_list("labels/acted")[config.reader]
     builder = ManifestBuilder(root, corpus_scale(config, SCALE), missing_audio=config.missing_audio, source=root)
-    clips = sorted(_clips(root))
+    clips = sorted(_clips(root, _ENDINGS) or _clips(root, ENDINGS))  # CREMA-D has AudioWAV/ and AudioMP3/
     if not clips:
         found = f"no {' or '.join(_ENDINGS)} file in it or below"
         expected = f"{convention['name']}, as in {convention['example']}"
@@ -52,7 +52,9 @@ def read_acted(config: CorpusConfig) -> Manifest:
         else:
             builder.add(0, file, id=file.stem, audio=clip, **acted_labels(convention, match.groupdict()))
     dropped = [f"dropped {left_out:,} clips of {convention['left_out_are']}"] if left_out else []
-    return builder.build([*dropped, NOTE])
+    formats = sorted({Path(clip).suffix.lower() for clip in clips} - set(_ENDINGS))
+    lossy = [f"no {' or '.join(_ENDINGS)} is there: {', '.join(formats)} is read"] if formats else []
+    return builder.build([*dropped, *lossy, NOTE])
 
 
 def acted_labels(convention: dict[str, Any], parts: dict[str, str]) -> dict[str, object]:
@@ -111,10 +113,11 @@ def _without_copies(builder: ManifestBuilder, root: Path, clips: list[str]) -> l
     return once
 
 
-def _clips(root: Path) -> Iterator[str]:
+def _clips(root: Path, endings: tuple[str, ...]) -> list[str]:
+    clips: list[str] = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         inside = os.path.relpath(folder, root)
-        for name in names:
-            if name.lower().endswith(_ENDINGS) and not name.startswith("."):
-                yield os.path.normpath(os.path.join(inside, name))
+        audio = (name for name in names if name.lower().endswith(endings) and not name.startswith("."))
+        clips += (os.path.normpath(os.path.join(inside, name)) for name in audio)
+    return clips

@@ -7,7 +7,23 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
-ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".au", ".sph", ".caf", ".w64")
+ENDINGS = (
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".opus",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".sph",
+    ".caf",
+    ".w64",
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".webm",
+)
 OTHER_FORM = "another Unicode form"
 OTHER_ENDING = "another ending or case"
 

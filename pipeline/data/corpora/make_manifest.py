@@ -22,13 +22,15 @@ from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora import read_corpus
 from pipeline.data.corpora.acted import acted_labels
 from pipeline.data.corpora.audio_files import ENDINGS
-from pipeline.data.corpora.tables import read_any_columns
+from pipeline.data.corpora.label_tables import Record, read_label_table
+from pipeline.data.corpora.parquet import arrow_files, unpack_audio
 
 COLUMNS: tuple[str, ...] = ("id", "audio", "split", "valence", "arousal", "dominance", "emotion", "speaker", "gender")
 COLUMNS += ("intensity", "caption", "sentence")
 SHARES = {"train": 0.7, "dev": 0.15, "test": 0.15}  # of the utterances, by whole speakers
 SHOWN_ROWS = 3
 _SCALE = re.compile(r"-o corpus\.scale=(?!\[1,7\])(?:'[^']*'|\S*\])")
+UNPACKED = "audio"  # the folder beside the manifest of what a dataset held in a column
 Row = dict[str, str]
 
 
@@ -39,20 +41,29 @@ def make_manifest(
 
         make_manifest("my/recordings", labels="my/labels.csv", out="my/manifest.csv")["next"]
 
-    `labels` is a table with a column of file names; its other columns are recognised by their names
-    (configs/labels/columns.yaml). Without it names as of RAVDESS, EmoDB, CREMA-D or TESS tell. A speaker is a column,
-    else the folder of the clip; splits are a column, else whole speakers by `seed`. Raises UsageError, ManyProblems.
+    `labels` is a table with a column of file names (`read_label_table`); its other columns are recognised by their
+    names (configs/labels/columns.yaml). Without it the columns beside the audio of a `datasets` folder tell, which is
+    written out as files, or names as of RAVDESS, EmoDB, CREMA-D or TESS. A speaker is a column, else the folder of the
+    clip; splits are a column, else whole speakers by `seed`. Raises UsageError, ManyProblems.
     """
-    root = Path(folder)
+    root, name = Path(folder), Path(folder).resolve().name
+    path = Path(out) if out is not None else root / "manifest.csv"
     clips = _clips(root)
+    files = arrow_files(root) if labels is None and not clips else []
+    if not clips and not files:
+        expected = f"files ending in {', '.join(ENDINGS)}"
+        raise UsageError(root, "no audio file in it or below", expected, "Check the path.")
     notes: list[str] = []
-    if labels is None:
-        rows, guessed = _rows_of_names(clips, notes)
+    if labels is not None:
+        rows, guessed = _rows_of_table(Path(labels), read_label_table(Path(labels), notes, seed), clips, notes)
+    elif files:
+        table = unpack_audio(files, path.parent / UNPACKED, notes)
+        root, clips = path.parent, [f"{UNPACKED}/{record['audio']}" for record in table[1]]
+        rows, guessed = _rows_of_table(Path(folder), table, clips, notes)
     else:
-        rows, guessed = _rows_of_table(Path(labels), clips, notes)
+        rows, guessed = _rows_of_names(clips, notes)
     _fill_speakers(rows, guessed, notes)
     _fill_splits(rows, guessed, seed, notes)
-    path = Path(out) if out is not None else root / "manifest.csv"
     make_folder(path.parent)
     columns = [name for name in COLUMNS if any(row.get(name) for row in rows)]
     text = io.StringIO()
@@ -74,7 +85,7 @@ def make_manifest(
         "speakers": len({row["speaker"] for row in rows if row.get("speaker")}),
         "notes": notes,
         "rows": [{name: row.get(name, "") for name in columns} for row in rows[:SHOWN_ROWS]],
-        "next": " ".join(["extract-features", str(path), *options, f"--out stores/{root.resolve().name}"]),
+        "next": " ".join(["extract-features", str(path), *options, f"--out stores/{name}"]),
     }
 
 
@@ -88,10 +99,6 @@ def _clips(root: Path) -> list[str]:
         inside = os.path.relpath(folder, root)
         audio = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
         clips += [os.path.normpath(os.path.join(inside, name)) for name in sorted(audio)]
-    if not clips:
-        raise UsageError(
-            root, "no audio file in it or below", f"files ending in {', '.join(ENDINGS)}", "Check the path."
-        )
     return clips
 
 
@@ -118,12 +125,11 @@ def _rows_of_names(clips: Sequence[str], notes: list[str]) -> tuple[list[Row], d
     return [{"id": _id(clip), "audio": clip} for clip in clips], {"id": "the file's name"}
 
 
-def _rows_of_table(path: Path, clips: Sequence[str], notes: list[str]) -> tuple[list[Row], dict[str, str]]:
+def _rows_of_table(
+    path: Path, table: tuple[Sequence[str], Sequence[Record]], clips: Sequence[str], notes: list[str]
+) -> tuple[list[Row], dict[str, str]]:
     """A row for each row of the table whose file is there."""
-    problems: list[str] = []
-    header, records = read_any_columns(path, lambda line, file, text: problems.append(f"{file}:{line}: {text}"), notes)
-    if problems:
-        raise ManyProblems(path, problems, "Correct the table.")
+    header, records = table
     guessed = _guess_columns(header)
     if "audio" not in guessed and "id" not in guessed:
         expected = "a column of file names, such as file or audio"
@@ -161,7 +167,7 @@ def _guess_columns(header: Sequence[str]) -> dict[str, str]:
 
 
 def _by_every_name(clips: Sequence[str]) -> dict[str, list[str]]:
-    """Path, file name and stem, in lower case -> the clips of that name."""
+    """Every name of a clip -> the clips of that name."""
     table: dict[str, list[str]] = {}
     for clip in clips:
         for key in dict.fromkeys(_names_of(clip)):
@@ -169,10 +175,11 @@ def _by_every_name(clips: Sequence[str]) -> dict[str, list[str]]:
     return table
 
 
-def _names_of(path: str) -> tuple[str, str, str, str]:
-    lower = path.casefold()
-    name = lower.rpartition("/")[2]
-    return lower, os.path.splitext(lower)[0], name, os.path.splitext(name)[0]
+def _names_of(path: str) -> list[str]:
+    """The path and what is left of it without the first folders, each with and without its ending; longest first."""
+    parts = path.casefold().split("/")
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    return [name for end in ends for name in (end, os.path.splitext(end)[0])]
 
 
 def _id(clip: str) -> str:
@@ -184,7 +191,9 @@ def _fill_speakers(rows: Sequence[Row], guessed: dict[str, str], notes: list[str
     if "speaker" in guessed:
         return
     folders = {os.path.dirname(row["audio"]) for row in rows}
-    if len(folders) > 1:
+    emotions = {(os.path.dirname(row["audio"]), row.get("emotion", "")) for row in rows}
+    of_emotions = len(emotions) == len(folders) and len({emotion for _, emotion in emotions}) > 1
+    if len(folders) > 1 and not of_emotions:
         for row in rows:
             row["speaker"] = os.path.dirname(row["audio"])
         guessed["speaker"] = "the folder of the clip"

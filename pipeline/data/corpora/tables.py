@@ -151,8 +151,9 @@ def unused_notes(names: Sequence[str], columns: TableColumns) -> list[str]:
 
 
 def _csv_rows(path: Path, report: Report, dialect: Dialect) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield (first line, fields) of each record; None for fields that were reported."""
-    undecoded: list[int] = []
+    """Yield (first line, fields) of each record; None where it is not text, of which the first is reported."""
+    undecoded: list[tuple[int, str]] = []
+    reported = False
     line = 1 + dialect.skipped
     errors, pattern = _UNDECODED[dialect.encoding]
     with open_regular(path, newline="", encoding=dialect.encoding, errors=errors) as file:
@@ -161,8 +162,10 @@ def _csv_rows(path: Path, report: Report, dialect: Dialect) -> Iterator[tuple[in
         reader = csv.reader(_watched(file, undecoded, pattern, line), delimiter=dialect.separator, strict=True)
         try:
             for fields in reader:
-                for bad in undecoded:
-                    report(bad, path, "not UTF-8; expected text in UTF-8")
+                if undecoded and not reported:
+                    number, text = undecoded[0]
+                    report(number, path, _not_text(text, pattern))
+                    reported = True
                 if undecoded:
                     undecoded.clear()
                     yield line, None
@@ -174,11 +177,23 @@ def _csv_rows(path: Path, report: Report, dialect: Dialect) -> Iterator[tuple[in
             yield line, None
 
 
-def _watched(file: IO[str], undecoded: list[int], pattern: re.Pattern[str], first: int) -> Iterator[str]:
+def _watched(file: IO[str], undecoded: list[tuple[int, str]], pattern: re.Pattern[str], first: int) -> Iterator[str]:
     for number, line in enumerate(file, start=first):
         if not line.isascii() and pattern.search(line):
-            undecoded.append(number)
+            undecoded.append((number, line))
         yield line
+
+
+def _not_text(line: str, pattern: re.Pattern[str]) -> str:
+    """What is wrong with a line that is not text in UTF-8: the first byte, and what it is in Windows' own encoding."""
+    match = pattern.search(line)
+    if match is None or match[0] == "\ufffd":
+        return "not UTF-16; expected text in UTF-8 or UTF-16"
+    byte = match[0].encode("utf-8", "surrogateescape")
+    letter = byte.decode("cp1252", "replace")
+    windows = f", {letter!r} in Windows-1252" if letter != "\ufffd" else ""
+    found = f"not UTF-8: byte 0x{byte.hex().upper()} at character {match.start() + 1}{windows}"
+    return f"{found}; expected text in UTF-8 (save it as CSV UTF-8, or convert it: iconv -f CP1252 -t UTF-8)"
 
 
 def _check_header(header: Sequence[str], columns: TableColumns, report: Callable[[str], None]) -> bool:
@@ -236,8 +251,6 @@ def _records(
 
 def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list[str], list[dict[str, str]]]:
     """The header of a table and its records, all columns by name; see `read_csv` for what it may look like."""
-    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        raise UsageError(path, "a spreadsheet", "a table as text", "Save it as CSV (UTF-8) and name that file.")
     dialect = _dialect(path, TableColumns(()), notes)
     rows = _csv_rows(path, report, dialect)
     header = _without_empty_end(next(rows, (1, []))[1] or [])

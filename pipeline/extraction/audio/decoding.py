@@ -22,12 +22,15 @@ import soundfile
 import torch
 
 from pipeline.extraction.audio.containers import missing_audio
+from pipeline.extraction.audio.decoders import FFmpegFile, open_decoder
 from pipeline.extraction.encoders.base import LFS_POINTER, Waveform
 
 MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
 READ_VALUES = 1 << 22  # decoded at once: what a header promises need not be there
 MAX_FILE_BYTES = 8 << 30
 MAX_RATE = (1 << 20) - 1  # Hz; no recording has more
+CHANNELS = {"mean": 0, "left": 1, "right": 2}  # by number, from 1
+CANCELLED = 1e-4  # of the channels' energy, in their mean; 64 channels of independent noise leave 1/64
 HASH_BYTES = 1 << 20  # of a file, in memory at once while it is hashed
 ZERO_CROSSINGS = 6  # of the sinc on either side: torchaudio's default
 ROLLOFF = 0.99  # of the lower rate's Nyquist frequency, likewise
@@ -96,10 +99,12 @@ class Decoding:
     sample_rate: int
     max_seconds: float
     crop: str  # "start" or "center"
+    channel: str | int = "mean"  # of all, or one: "left", "right" or its number, from 1
 
     def fingerprint(self) -> dict[str, object]:
         """What changes a clip."""
-        return {"sample_rate": self.sample_rate, "max_seconds": self.max_seconds, "crop": self.crop}
+        settings = {"sample_rate": self.sample_rate, "max_seconds": self.max_seconds, "crop": self.crop}
+        return settings if self.channel == "mean" else settings | {"channel": self.channel}
 
     @property
     def max_samples(self) -> int:
@@ -109,7 +114,7 @@ class Decoding:
     def samples(self, path: str | Path) -> int:
         """Samples the clip will have, from the header alone; 0 where the header cannot be read."""
         try:
-            with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+            with open_audio(path) as handle, open_decoder(handle) as file:
                 samples = resampled_length(file.frames, file.samplerate, self.sample_rate)
         except (*_UNDECODABLE, OSError):
             return 0
@@ -157,8 +162,7 @@ class Decoding:
         By its handle: given bytes, libsndfile would read them through Python, in 30 calls a file that each wait for
         Python's lock while other threads encode.
         """
-        os.lseek(handle, 0, os.SEEK_SET)
-        with soundfile.SoundFile(handle, closefd=False) as file:
+        with open_decoder(handle) as file:
             frames, rate = file.frames, file.samplerate
             if frames <= 0:
                 raise UnusableAudio("0 frames")
@@ -167,12 +171,15 @@ class Decoding:
             start, count = self.frame_range(frames, rate)
             if start:
                 file.seek(start)
+            mix = ChannelMix(self.channel, file.channels)
             parts, left, step = [], count, max(1, READ_VALUES // file.channels)
             while left > 0 and len(part := file.read(min(left, step), dtype="float32", always_2d=True)):
-                parts.append(part[:, 0] if part.shape[1] == 1 else part.mean(axis=1, dtype=np.float32))
+                parts.append(mix.mono(part))
                 left -= len(part)
-        if left:
+            allowed = MARGIN_SECONDS * rate if isinstance(file, FFmpegFile) else 0  # its headers are not exact
+        if left > allowed or not parts:
             raise UnusableAudio(f"truncated: {count - left} frames decode, the header promises {frames}")
+        mix.refuse_cancelled()
         return parts[0] if len(parts) == 1 else np.concatenate(parts), rate
 
     def frame_range(self, frames: int, rate: int) -> tuple[int, int]:
@@ -188,6 +195,36 @@ class Decoding:
         wave = decoded if rate == self.sample_rate else resample(decoded, rate, self.sample_rate)
         start = max(0, len(wave) - self.max_samples) // 2 if self.crop == "center" else 0
         return wave[start : start + self.max_samples]
+
+
+class ChannelMix:
+    """Blocks of a file's channels -> mono: their mean, or one of them."""
+
+    def __init__(self, channel: str | int, channels: int) -> None:
+        """Raises UnusableAudio for a channel that the file does not have."""
+        self.number = (
+            {"mean": 0, "left": 1, "right": 2}.get(channel, channels + 1) if isinstance(channel, str) else channel
+        )
+        if not 0 <= self.number <= channels:
+            raise UnusableAudio(f"{channels} channels: corpus.channel={channel} is not among them")
+        self.energies = [0.0, 0.0]  # of the channels on average, and of their mean
+
+    def mono(self, block: Waveform) -> Waveform:
+        """(frames, channels) -> (frames,)."""
+        channels = block.shape[1]
+        if self.number or channels == 1:
+            one: Waveform = block[:, max(0, self.number - 1)]
+            return one
+        mean: Waveform = block.mean(axis=1, dtype=np.float32)
+        self.energies[0] += float(np.vdot(block, block)) / channels
+        self.energies[1] += float(np.vdot(mean, mean))
+        return mean
+
+    def refuse_cancelled(self) -> None:
+        """Raises UnusableAudio where the mean is silent and the channels are not: one is the other upside down."""
+        channels, mean = self.energies
+        if mean < CANCELLED * channels:
+            raise UnusableAudio("channels cancel: their mean is silent and they are not; -o corpus.channel=left")
 
 
 def refuse_invalid(decoded: Waveform, clip: Waveform) -> None:

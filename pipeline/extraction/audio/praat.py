@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import MissingEncoder
 from pipeline.extraction.encoders.base import AudioEncoder
 
 NAMES: tuple[str, ...] = (
@@ -37,12 +37,12 @@ _SILENCE, _DIP, _PAUSE = 25.0, 2.0, 0.3  # dB below the loudest, dB between two 
 
 
 def load_praat() -> PraatFeatures:
-    """The features as an encoder. Raises UsageError if praat-parselmouth (GPL-3.0, so an extra) is not installed."""
+    """The features as an encoder. Raises MissingEncoder without praat-parselmouth (GPL-3.0, so an extra)."""
     try:
         return PraatFeatures(import_module("parselmouth"))
     except ImportError:
         found, action = "praat-parselmouth is not installed", "pip install 'emotionrankclap[acoustic]'"
-        raise UsageError("captions.styles: acoustic", found, "Praat to measure the voice", action) from None
+        raise MissingEncoder("captions.styles: acoustic", found, "Praat to measure the voice", action) from None
 
 
 class PraatFeatures(AudioEncoder):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from pipeline.core.config import AudioConfig
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import MissingEncoder, UsageError
 from pipeline.extraction.encoders.model_files import State, sha256
 from pipeline.extraction.encoders.whisper import WhisperSpeech, assemble
 
@@ -65,12 +65,12 @@ def find_embedded(kind: Literal["audio", "text"], model: str | None) -> Path:
 
 
 def package_folder(package: str) -> Path:
-    """Where an installed package's files lie, found without importing it. Raises UsageError if it is not installed."""
+    """Where an installed package's files lie, found without importing it. Raises MissingEncoder."""
     spec = find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:
         return Path(place)
     action = "pip install 'emotionrankclap[embedded]'"
-    raise UsageError(f"package {package}", "not installed", "the embedded encoders", action)
+    raise MissingEncoder(f"package {package}", "not installed", "the embedded encoders", action)
 
 
 def check_hash(path: Path, expected: str) -> None:

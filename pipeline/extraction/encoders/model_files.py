@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.errors import ManyProblems, MissingEncoder, UsageError
 from pipeline.extraction.encoders.base import LFS_POINTER
 
 State = dict[str, torch.Tensor]
@@ -42,7 +42,7 @@ _ARCHITECTURE = (
 def find_folder(name: str | None, revision: str | None = None) -> Path:
     """The folder of the model `name`: a local one, else a hub model's snapshot (cache first, then download).
 
-    `HF_HUB_OFFLINE=1` forbids the download. Raises UsageError that lists what was tried.
+    `HF_HUB_OFFLINE=1` forbids the download. Raises MissingEncoder, which lists what was tried.
     """
     from huggingface_hub import errors, snapshot_download
 
@@ -53,7 +53,7 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UsageError(name, "no such folder", "a folder with config.json and weights", "Check the path.")
+        raise MissingEncoder(name, "no such folder", "a folder with config.json and weights", "Check the path.")
     network = getattr(errors, "HTTPError", OSError)  # of httpx or its successor, whichever the hub client uses
     tried = [f"no folder `{name}`"]
     for source, local, patterns in _DOWNLOADS:
@@ -68,7 +68,7 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
         tried.append(f"{source}: no weights")
     command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     found = f"not found ({'; '.join(dict.fromkeys(tried))})"
-    raise UsageError(name, found, "a model's folder or a hub model", f"Get it where there is a network: {command}")
+    raise MissingEncoder(name, found, "a model's folder or a hub model", f"Get it where there is a network: {command}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -20,10 +20,13 @@ _SECONDS = (1.0, 0.8, 0.6)
 _EQUAL = 1e-6  # of the largest value: vectors of one input in batches of other sizes differ by more
 
 
-def refuse_equal_vectors(audio: AudioEncoder, text: TextEncoder) -> None:
+def refuse_equal_vectors(audio: AudioEncoder | None, text: TextEncoder | None) -> None:
     """Raises UsageError for an encoder that gives three different sentences, or clips, the same vector."""
-    _refuse(text, list(SENTENCES), "text", "sentences")
-    _refuse(audio, [_clip(*each, audio.sample_rate) for each in zip(_PITCHES, _SECONDS, strict=True)], "audio", "clips")
+    if text:
+        _refuse(text, list(SENTENCES), "text", "sentences")
+    if audio:
+        clips = [_clip(*each, audio.sample_rate) for each in zip(_PITCHES, _SECONDS, strict=True)]
+        _refuse(audio, clips, "audio", "clips")
 
 
 def _refuse(encoder: Encoder[Any], inputs: list[Any], kind: str, what: str) -> None:

@@ -77,14 +77,16 @@ class SpeechEncoder(AudioEncoder):
     def prepare(self, inputs: Sequence[Waveform]) -> list[PaddedBatch]:
         """(B,) waveforms, each normalised by itself; a clip under 400 samples is zero-padded to 400.
 
-        A group-normalised extractor of transformers takes its statistics over all samples, padding too, so that there
-        only clips of one length share a batch.
+        In transformers a group-normalised extractor takes its statistics over all samples, padding too, and a batch
+        norm before the positional convolution makes padding of zeros something else: there only clips of one length
+        share a batch.
         """
         clips = base.clip_tensors(inputs, receptive_field(self.shape), self.normalise)
-        stock_group = isinstance(self.forward, Stock) and self.shape.feat_extract_norm == "group"
+        batch_norm = getattr(self.shape, "conv_pos_batch_norm", False)  # of some HuBERTs
+        pads_count = isinstance(self.forward, Stock) and (self.shape.feat_extract_norm == "group" or batch_norm)
         by_length: dict[int, list[int]] = {}
         for row, clip in enumerate(clips):
-            key = len(clip) if stock_group and self.padding.kind == "masked" else 0
+            key = len(clip) if pads_count and self.padding.kind == "masked" else 0
             by_length.setdefault(key, []).append(row)
         batches = []
         for _, rows in sorted(by_length.items()):
@@ -136,8 +138,13 @@ def in_precision(precision: str) -> dict[str, str]:
 
 
 def fold_weight_norm(model: nn.Module) -> None:
-    """Compute the positional convolution's weight once instead of in every forward; the values are the same."""
+    """Compute the positional convolution's weight once instead of in every forward; the values are the same.
+
+    A HuBERT with `conv_pos_batch_norm` has no such weight.
+    """
     convolution = model.get_submodule("encoder.pos_conv_embed.conv")
+    if not nn.utils.parametrize.is_parametrized(convolution, "weight"):
+        return
     nn.utils.parametrize.remove_parametrizations(convolution, "weight")
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cache.errors import one_line
 from cache.manifest import Manifest
 from pipeline.data.corpora.audio_files import AudioFiles
+from pipeline.extraction.audio.decoders import open_decoder
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, open_audio
 from pipeline.extraction.encoders.base import Waveform
 
@@ -46,6 +47,7 @@ class Clips:
     digests: NDArray[np.uint8]  # (N, 16) BLAKE2b-128 of the file of every row of the manifest
     root: Path
     outside_root: bool = False
+    channel: str | int = "mean"  # as for the encoder
 
     def wav(self, row: int) -> bytes:
         """The recording as a mono 16-bit WAV at its own rate, ten minutes of it at most. Raises ClipError."""
@@ -54,7 +56,7 @@ class Clips:
         try:
             path = self._path(self.manifest.audio[row])
             rate = _rate(path)
-            clip = Decoding(rate, min(MAX_SECONDS, MAX_FRAMES / rate), "start").load(path)
+            clip = Decoding(rate, min(MAX_SECONDS, MAX_FRAMES / rate), "start", self.channel).load(path)
             if clip.digest != self.digests[row].tobytes():
                 raise UnusableAudio("not the file that was encoded; run extract-features again")
             return _wav(clip.wave, rate)
@@ -73,7 +75,7 @@ class Clips:
 def _rate(path: Path) -> int:
     """Samples a second, as the header says."""
     try:
-        with open_audio(path) as handle, soundfile.SoundFile(handle, closefd=False) as file:
+        with open_audio(path) as handle, open_decoder(handle) as file:
             return int(file.samplerate) or DEFAULT_RATE
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError):
         return DEFAULT_RATE

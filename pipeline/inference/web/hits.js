@@ -43,6 +43,7 @@ function facts(hit) {
   for (const name of ["emotion", "speaker", "split"]) {
     if (hit[name]) line.append(made("span", hit[name].length > 30 ? `${name} long` : name, hit[name]));
   }
+  if (hit.trained_on) line.append(made("span", "trained", "trained on"));
   return line;
 }
 

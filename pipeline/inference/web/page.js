@@ -95,13 +95,15 @@ function askPoint(valence, arousal) {
 }
 
 function said({ asked, hits, fit }) {
-  if (!fit) return "No utterance fits the filter.";
+  const unticked = about.hidden && !by("split").querySelector("input:checked");
+  const rest = unticked ? " Those trained on are left out: tick their split." : "";
+  if (!fit) return `No utterance fits the filter.${rest}`;
   if (!hits.length) return "Nothing found: the heads give this sentence no direction.";
   const off = hits.filter((hit) => !on(hit)).length;
   const more = hits.length - off > BADGES ? ` The plane numbers the first ${BADGES}.` : "";
   const lacking = off ? ` ${off} without both labels: listed, not on the plane.` : "";
   const words = asked.length > 160 ? `${asked.slice(0, 160)} …` : asked; // a narrow field shows half a sentence
-  return `“${words}”: the nearest ${hits.length} of ${fit.toLocaleString("en")} utterances that fit.${lacking}${more}`;
+  return `“${words}”: the nearest ${hits.length} of ${fit.toLocaleString("en")} utterances that fit.${lacking}${more}${rest}`;
 }
 
 function offer(name, values) {
@@ -148,7 +150,8 @@ function counts() {
   const filter = Object.entries(about.among).map(([name, values]) => `${name} ${values.join(" or ")}`).join(", ");
   const which = filter ? `${fitting} utterances of ${filter} (${manifest} in all)` : `${fitting} utterances`;
   const rest = about.searched < about.fitting ? "; the others failed, are pending, or have no direction" : "";
-  return `${searched} of ${which}${rest}`;
+  const hidden = about.hidden ? `; ${about.hidden.toLocaleString("en")} trained on, found where their split is ticked` : "";
+  return `${searched} of ${which}${rest}${hidden}`;
 }
 
 // The form as the address has it.

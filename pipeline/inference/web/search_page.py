@@ -19,7 +19,8 @@ from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate_file
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.dimensional import LEVELS, describe_point, level
-from pipeline.inference.search import FIELDS, AnyStores, Filter, Folder, SpeechIndex, Vectors
+from pipeline.inference.filters import FIELDS, Filter
+from pipeline.inference.search import AnyStores, Folder, SpeechIndex, Vectors
 from pipeline.inference.web.audio_clips import MAX_SECONDS, Clips
 from pipeline.training.run_folder import Run, open_run
 
@@ -107,7 +108,9 @@ class SearchPage:
         index = SpeechIndex.open(opened, run, among=among, device=device)
         root = config.corpus.root or opened.folder
         digests = opened.audio.column("digest")
-        clips = Clips(index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root)
+        clips = Clips(
+            index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root, config.corpus.channel
+        )
         facts = _facts(opened, run, config) | {"top": top} | _among(index, among or Filter())
         return cls(_thread_safe(index), clips, facts)
 
@@ -129,6 +132,7 @@ class SearchPage:
         return {
             **self.facts,
             "searched": len(rows),
+            "hidden": int(self.index.columns.hidden[rows].sum()),  # trained on: hits only where their split is named
             "labelled": len(labelled),
             "drawn": len(drawn),
             "cloud": self._scatter(drawn),
@@ -196,4 +200,4 @@ def _facts(stores: Stores, run: Run, config: ExtractConfig) -> dict[str, Any]:
 def _among(index: SpeechIndex, among: Filter) -> dict[str, Any]:
     """The filter that the page was opened with, and how many utterances fit it, done or not."""
     named = {name: list(map(one_line, getattr(among, name))) for name in FIELDS if getattr(among, name)}
-    return {"among": named, "fitting": int(index.columns.allowed(among).sum())}
+    return {"among": named, "fitting": int(index.columns.fits(among).sum())}

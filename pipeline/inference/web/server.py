@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
 
 from pipeline.core.errors import UsageError
-from pipeline.inference.search import AnyStores, Filter, Folder
+from pipeline.inference.filters import Filter
+from pipeline.inference.search import AnyStores, Folder
 from pipeline.inference.web.search_page import MAX_HITS, MAX_SENTENCE, SearchPage
 from pipeline.training.run_folder import Run
 

@@ -95,6 +95,17 @@ def test_a_cremad_name_is_read_field_by_field(tmp_path: Path, name: str, expecte
     assert tuple(list(fields.values())[2:]) == expected
 
 
+def test_cremads_mp3_are_read_where_there_is_no_wav(tmp_path: Path) -> None:
+    names = ["1001_DFA_ANG_XX", "1002_DFA_SAD_XX"]
+    manifest = read(tmp_path, "cremad", *(f"AudioMP3/{name}.mp3" for name in names))
+    assert manifest.audio == [f"AudioMP3/{name}.mp3" for name in names]
+    assert manifest.emotion == ["angry", "sad"]
+    assert "no .wav or .flac is there: .mp3 is read" in manifest.notes
+    both = read(tmp_path, "cremad", *(f"AudioWAV/{name}.wav" for name in names))
+    assert both.audio == [f"AudioWAV/{name}.wav" for name in names]
+    assert not [note for note in both.notes if ".mp3" in note]
+
+
 def test_cremad_has_forty_three_women() -> None:
     assert len(word_list("labels/acted")["cremad"]["women"]) == 43
 

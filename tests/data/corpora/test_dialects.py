@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from pipeline.core.errors import ManyProblems
 from pipeline.data.corpora import read_corpus
 from pipeline.extraction.extract import extract
 from tests.faults.small import quick_encoders
-from tests.speech import QUICK, write_corpus
+from tests.speech import QUICK, tone, write_corpus
 
 CASES = Path(__file__).parent / "cases"
 COLUMNS = ("id", "audio", "split", "emotion", "valence", "arousal", "speaker", "gender")
@@ -80,6 +81,32 @@ def test_a_fault_has_its_own_line_below_a_sep_line(folder: Path) -> None:
         read(folder, b"sep=;\nid;audio;split\nu1;aud/u001.wav;train\nu2;aud/u002.wav;trian\n")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1250", "cp932"])
+def test_a_table_in_another_encoding_is_one_line_with_the_byte_and_never_other_letters(
+    encoding: str, folder: Path
+) -> None:
+    name = "山田" if encoding == "cp932" else "Zoë Müß"
+    rows = [f"u{number};aud/u{number:03}.wav;train;{name}" for number in range(9)]
+    content = "\r\n".join(["id;audio;split;speaker", "u9;aud/u009.wav;dev;ann", *rows]).encode(encoding)
+    with pytest.raises(ManyProblems) as error:
+        read(folder, content)
+    [problem] = error.value.problems
+    first = content.split(b"\r\n")[2].decode("utf-8", "surrogateescape")
+    place = next(place for place, letter in enumerate(first) if "\udc80" <= letter <= "\udcff")
+    byte = ord(first[place]) - 0xDC00
+    assert problem.startswith(f"{folder / 'm.csv'}:3: not UTF-8: byte 0x{byte:02X} at character {place + 1}")
+    assert ("'ë' in Windows-1252" in problem) == (encoding != "cp932")
+    assert "iconv -f CP1252 -t UTF-8" in problem
+
+
+@pytest.mark.parametrize(
+    "content", [b"id;audio;split;\xe9\nu1;aud/u001.wav;train;x\n", b"\xe9\n", b"id,audio,split\n\xff"]
+)
+def test_a_header_in_another_encoding_is_one_line(content: bytes, folder: Path) -> None:
+    with pytest.raises(ManyProblems, match=r"m\.csv:[12]: not UTF-8: byte 0x(E9|FF)"):
+        read(folder, content)
+
+
 def test_half_a_character_of_utf_16_is_a_line(folder: Path) -> None:
     raw = "id,audio,split\nu1,aud/u001.wav,train\nu2\ud800,aud/u002.wav,dev\n".encode("utf-16-le", "surrogatepass")
     with pytest.raises(ManyProblems, match=r"m\.csv:3: "):
@@ -130,7 +157,7 @@ def saved(draw: st.DrawFn) -> tuple[bytes, list[int]]:
     text = io.StringIO()
     quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
     csv.writer(
-        text, delimiter=separator, quoting=quoting, lineterminator=draw(st.sampled_from(["\n", "\r\n"]))
+        text, delimiter=separator, quoting=quoting, lineterminator=draw(st.sampled_from(["\n", "\r\n", "\r"]))
     ).writerows(table)
     head = draw(st.sampled_from(["", f"sep={separator}\n"]))
     mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
@@ -149,6 +176,40 @@ def test_any_way_of_saving_a_table_gives_the_same_manifest(folder: Path, table: 
     write_manifest(expected, folder / "expected.csv")
     write_manifest(read(folder, content), folder / "found.csv")
     assert (folder / "found.csv").read_bytes() == (folder / "expected.csv").read_bytes()
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=saved())
+def test_any_way_of_saving_a_table_gives_the_same_stores(
+    table: tuple[bytes, list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each utterance its vector, its labels and its captions, whatever the order of the rows."""
+    content, order = table
+    root = tmp_path_factory.mktemp("saved")
+    (root / "aud").mkdir()
+    for place, row in enumerate(ROWS):
+        soundfile.write(root / row[1], tone(0.4 + 0.05 * place, pitch=100 + 30 * place), 16_000)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        quick_encoders(patch)
+        for name, text in (("plain", plain()), ("saved", content)):
+            (root / f"{name}.csv").write_bytes(text)
+            extract(root / f"{name}.csv", out=root / name, overrides=QUICK)
+            found[name] = open_stores(root / name)
+    assert found["saved"].manifest.id == [ROWS[row][0] for row in order]
+    digests = [
+        sorted(
+            (
+                manifest.id[row], vectors[row].tobytes(), str((manifest.valence[row], manifest.arousal[row])),
+                manifest.emotion[row], manifest.speaker[row], manifest.gender[row], manifest.split[row],
+                sorted((each.style, each.text) for each in stores.captions.captions if row in each.rows),
+            )
+            for row in range(len(ROWS))
+        )
+        for stores in found.values()
+        for manifest, vectors in [(stores.manifest, stores.audio.read(np.arange(len(ROWS)))[0])]
+    ]  # fmt: skip
+    assert digests[0] == digests[1]
 
 
 def test_stores_of_a_table_are_the_same_bytes_however_it_was_saved(

@@ -104,7 +104,11 @@ GOOD = "id,audio,split\n"
         (GOOD + "one,a.wav\n", "m.csv:2: 2 fields; expected 3, as in the header"),
         (GOOD + "\none,a.wav,train,x\n", "m.csv:3: 4 fields; expected 3, as in the header"),
         ("id,audio,split,id\none,a.wav,train,x\n", "m.csv:1: column 'id' stands 2 times; expected once"),
-        (b"id,audio,split\none,a.wav,train\n\xe9,b.wav,train\n", "m.csv:3: not UTF-8; expected text in UTF-8"),
+        (
+            b"id,audio,split\none,a.wav,train\n\xe9,b.wav,train\n",
+            "m.csv:3: not UTF-8: byte 0xE9 at character 1, 'é' in Windows-1252; expected text in UTF-8 (save it as CSV "
+            "UTF-8, or convert it: iconv -f CP1252 -t UTF-8)",
+        ),
         (
             GOOD + 'one,a.wav,train\n"two,b.wav,train\nx,y,z\n',
             "m.csv:3: not CSV (unexpected end of data), and nothing after it was read; expected balanced quotes",

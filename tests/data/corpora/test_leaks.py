@@ -35,6 +35,19 @@ def test_a_speaker_in_train_development_and_test_is_counted_and_said(tmp_path: P
     assert f"WARNING: {leak}" in manifest.notes
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("train,anna", "dev,anna", "test,ben"), "1 speakers stand in more than one split, with 2 utterances"),
+        (("train, anna", "test2,anna ", "dev,ben"), "anna in train and test"),
+        (("Train,7", "VALIDATION,7", "train,8", "test,8"), "7 in train and dev, 8 in train and test"),
+    ],
+)
+def test_a_speaker_in_any_two_parts_is_counted_and_said(rows: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (leak,) = read(tmp_path, *rows).leaks
+    assert said in leak
+
+
 def test_speakers_of_two_test_sets_and_unknown_speakers_do_not_leak(tmp_path: Path) -> None:
     manifest = read(tmp_path, "test1,anna", "test2,anna", "train,Unknown", "test1,nan", "dev,")
     assert manifest.leaks == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model, RobertaModel
+from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model, RobertaModel
 
 from pipeline.core.config import TextConfig
 from pipeline.core.errors import UsageError
@@ -107,15 +107,21 @@ def test_a_prefix_stands_before_every_text_and_in_the_fingerprint(tmp_path: Path
     assert prefixed.fingerprint() == plain.fingerprint() | {"prefix": "query: "}
 
 
-def decoder(folder: Path) -> Path:
-    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 261, "n_positions": 128}
-    tiny.shaken(GPT2Model(GPT2Config(**shape))).save_pretrained(folder)
-    return tiny.save_tokenizer(folder)
+CAUSAL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODERS = {
+    "gpt2": (GPT2Model, GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=261, n_positions=128)),
+    "llama": (LlamaModel, LlamaConfig(**CAUSAL, intermediate_size=48)),
+    "qwen2": (Qwen2Model, Qwen2Config(**CAUSAL, intermediate_size=48, num_key_value_heads=2)),
+}
 
 
-def test_a_causal_model_with_cls_is_refused_and_with_the_mean_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="gpt2 with pooling cls: a causal model's first token has seen nothing"):
-        load(decoder(tmp_path), pooling="cls")
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_causal_model_with_cls_is_refused_and_with_the_mean_read(kind: str, tmp_path: Path) -> None:
+    model, config = DECODERS[kind]
+    tiny.shaken(model(config)).save_pretrained(tmp_path)
+    tiny.save_tokenizer(tmp_path)
+    with pytest.raises(UsageError, match=f"{kind} with pooling cls: a causal model's first token has seen nothing"):
+        load(tmp_path, pooling="cls")
     vectors = load(tmp_path, pooling="mean").encode(TEXTS)
     assert (vectors[0] - vectors[1]).abs().max() > 1e-3
 

@@ -81,6 +81,25 @@ def test_an_inner_layer_equals_transformers_hidden_state(tmp_path, kind, norm, l
     torch.testing.assert_close(encoder.encode([wave])[0], statistics, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", LIKE)
+@pytest.mark.parametrize("padding", ["masked", "fixed_masked"])
+def test_a_hubert_with_a_batch_norm_gives_one_vector_alone_and_in_a_batch(tmp_path, norm, padding):
+    model = build(BARE["hubert"], **LIKE[norm], conv_pos_batch_norm=True)
+    batch_norm = model.encoder.pos_conv_embed.batch_norm
+    with torch.no_grad():
+        batch_norm.running_mean.copy_(torch.linspace(-1, 1, 32))
+        batch_norm.running_var.copy_(torch.linspace(0.5, 2, 32))
+    encoder = load(tiny.save_speech(tmp_path, model, do_normalize=True), padding=padding, max_seconds=2)
+    waves = [tiny.wave(seconds, seed) for seed, seconds in enumerate((1.2, 0.7, 1.9, 0.7))]
+    together = encoder.encode(waves)
+    for row, wave in enumerate(waves):
+        torch.testing.assert_close(encoder.encode([wave])[0], together[row], atol=1e-6, rtol=1e-6)
+    if padding == "masked":
+        with torch.no_grad():
+            expected = [model(prepared(wave, True)).last_hidden_state[0].mean(0) for wave in waves]
+        torch.testing.assert_close(together, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", HEADED)
 def test_heads_are_left_out(tmp_path, kind):
     model = build(HEADED[kind], **tiny.LARGE_LIKE)

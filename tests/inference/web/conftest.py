@@ -21,7 +21,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from cache.manifest import Manifest
-from pipeline.inference.search import NearestNeighbours, SpeechIndex, UtteranceFilter
+from pipeline.inference.filters import UtteranceFilter
+from pipeline.inference.search import NearestNeighbours, SpeechIndex
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
 from pipeline.inference.web.server import listen, make_server

@@ -15,7 +15,8 @@ from cache.errors import one_line
 from cache.manifest import Manifest
 from cache.stores import open_stores
 from pipeline.data.captions.dimensional import describe_point
-from pipeline.inference.search import Filter, SpeechIndex, UtteranceFilter
+from pipeline.inference.filters import Filter, UtteranceFilter
+from pipeline.inference.search import SpeechIndex
 from pipeline.inference.web.audio_clips import ClipError
 from pipeline.inference.web.search_page import SearchPage, SearchQuery, _thread_safe
 from pipeline.training.run_folder import Run
@@ -111,7 +112,7 @@ def test_a_question_that_is_none_is_one_line(query: str, said: str, site: Site) 
 
 
 def test_the_most_that_may_be_asked_is_answered(site: Site, index: SpeechIndex) -> None:
-    answer = site.ask("😀" * 2000, 1000)  # twelve letters each in a URL
+    answer = site.ask("😀" * 2000, 1000, split=["all"])  # twelve letters each in a URL
     assert len(answer.json["hits"]) == len(index.neighbours.rows) == 24
 
 
@@ -148,6 +149,7 @@ def test_the_page_says_what_is_searched(site: Site, stores: Path, trained: Run) 
     assert (about["method"], about["style"]) == ("emotionrankclap", "dimensional")
     assert (about["searched"], about["fitting"], about["manifest"], about["labelled"]) == (24, 24, 24, 24)
     assert (about["heard"], about["crop"], about["played"], about["top"]) == (10.0, "start", 600.0, 10)
+    assert about["hidden"] == 12  # those trained on
     assert about["fields"] == {
         "split": ["dev", "test", "train"],
         "speaker": [f"s{speaker}" for speaker in range(8)],
@@ -156,6 +158,15 @@ def test_the_page_says_what_is_searched(site: Site, stores: Path, trained: Run) 
     assert sum(count for *_, count in about["cloud"]) == 24
     points = {(v, a) for v, a, _ in about["cloud"]}
     assert points == {(round(v, 3), round(a, 3)) for v, a in zip(manifest.valence, manifest.arousal, strict=True)}
+
+
+def test_a_page_hides_what_was_trained_on_until_its_split_is_ticked(site: Site, stores: Path, trained: Run) -> None:
+    assert {hit["split"] for hit in site.ask("calm", 50).json["hits"]} == {"dev", "test"}
+    ticked = site.ask("calm", 50, split=["train"]).json
+    assert ticked["fit"] == len(ticked["hits"]) == 12
+    assert all(hit["trained_on"] for hit in ticked["hits"])
+    every = SearchPage.open(stores, trained, among=Filter(split=["all"]))
+    assert (every.about["hidden"], len(every.answer(SearchQuery("calm", {}, 50))["hits"])) == (0, 24)
 
 
 def test_a_page_of_a_filter_knows_nothing_else(stores: Path, trained: Run, index: SpeechIndex) -> None:
@@ -203,7 +214,7 @@ def test_strange_names_are_printable_and_still_filter(odd: Site, odd_page: Searc
     for name, row in ((HOSTILE, 0), (SURROGATE, 20)):
         answer = odd.ask("calm", 50, speaker=[one_line(name)]).json
         assert [(hit["row"], hit["id"], hit["speaker"]) for hit in answer["hits"]] == [(row, *2 * [one_line(name)])]
-    everything = odd.ask("calm", 50)
+    everything = odd.ask("calm", 50, split=["all"])
     assert everything.json["fit"] == 23  # one of 24 failed
     assert {hit["row"] for hit in everything.json["hits"]} == {*range(24)} - {FAILED}
     assert [hit["valence"] for hit in everything.json["hits"] if hit["row"] == 21] == [None]
