@@ -338,7 +338,7 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, trained: Run, tmp_path: P
     [
         ("max_tokens: 512", "max_tokens: 8", "sentence", "another text encoder .*max_tokens"),
         ("crop: start", "crop: center", "recording", "another audio encoder .decoding.crop"),
-        ("layer: null", "layer: 1", "recording", "another audio encoder .encoder.layer"),
+        ("layers: all", "layers: [0, 1]", "recording", "another audio encoder .encoder.layers"),
     ],
 )
 def test_an_encoder_that_made_other_vectors_is_refused(

@@ -61,7 +61,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
         Path(home).mkdir()
     settings = ("HF_", "TRANSFORMERS_", "TORCHINDUCTOR_", "XDG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
-    environment = kept | homes | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    texts = {"EMOTIONRANKCLAP_CACHE": str(folder / "texts")}
+    environment = kept | homes | texts | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     record = folder / "record.json"
     words = [str(manifest), str(folder / "out"), str(model), str(record)]
     command = [sys.executable, "-P", "-m", "tests.security.watched", *words]

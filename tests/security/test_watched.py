@@ -1,4 +1,6 @@
-"""The main job opens no connection, unpickles nothing, runs no foreign code and writes nowhere but under --out."""
+"""The main job opens no connection, unpickles nothing, runs no foreign code, and writes nowhere but under --out and in
+its cache of text vectors.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,13 @@ def test_no_shell_and_no_program_is_started_but_the_libraries_two(watched: Watch
     assert set(watched.seen.get("processes", [])) <= {"/sbin/ldconfig", "ldconfig", "uname"}
 
 
-def test_nothing_is_written_but_under_out(watched: Watched) -> None:
+def test_nothing_is_written_but_under_out_and_in_the_cache_of_texts(watched: Watched) -> None:
     """torch makes one empty folder where temporary files go, after Python has tried whether it can write there."""
     written = [Path(name) for name in watched.seen["written"]]
     assert watched.out / "stores/captions.jsonl" in written  # the hook did look
-    outside = [path for path in written if not path.is_relative_to(watched.out) and path != Path("/dev/null")]
+    assert any(path.is_relative_to(watched.folder / "texts") for path in written)
+    homes = watched.out, watched.folder / "texts", Path("/dev/null")
+    outside = [path for path in written if not any(path.is_relative_to(home) for home in homes)]
     assert {path.parent for path in outside} <= {watched.folder / "tmpdir"}
     left = [path for path in watched.folder.rglob("*") if path.is_relative_to(watched.folder / "tmpdir")]
     assert [path.name for path in left if not path.name.startswith("torchinductor_")] == ["tmpdir"]
@@ -48,5 +52,5 @@ def test_home_and_the_cache_folder_stay_empty_and_the_inputs_as_they_were(watche
     assert [list((watched.folder / name).iterdir()) for name in ("home", "xdg_cache_home")] == [[], []]
     assert sizes(watched.folder / "inputs") == watched.before
     assert {path.name for path in watched.folder.iterdir()} <= {
-        *("inputs", "out", "home", "xdg_cache_home", "tmpdir", "record.json")
+        *("inputs", "out", "home", "xdg_cache_home", "tmpdir", "texts", "record.json")
     }
