@@ -88,16 +88,13 @@ def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] =
     fields = fingerprints.differences(old.fingerprint, spec.fingerprint)
     if (dtype := old.layout.extents["vectors"].dtype.str) != spec.dtype:
         fields.append(fingerprints.Difference("dtype", dtype, spec.dtype))
-    axes = ({"axes": axes.as_json() if axes else {}} for axes in (old.axes, spec.axes))
-    fields = fields or fingerprints.differences(*axes)
+    fields = fields or fingerprints.differences(*({"axes": a.as_json() if a else {}} for a in (old.axes, spec.axes)))
     if fields:
+        hint = f"Heads choose of its {old.axes} (-o speech.layers=N). " if old.axes and not spec.axes else ""
         found, action = fingerprints.describe_differences(fields), "Choose another --out, or --fresh to start over."
-        if old.axes and not spec.axes:
-            action = f"Its rows hold {old.axes}: heads choose (-o speech.layers=N). {action}"
-        raise StoreMismatch(spec.path, found, "the same fingerprint", action)
-    same_stamps = np.array_equal(old.column("stamp"), spec.rows.stamps)
-    same_lengths = np.array_equal(old.column("length"), spec.rows.lengths)
-    if same_stamps and same_lengths and old.names == RowNames.of(spec.rows.ids):
+        raise StoreMismatch(spec.path, found, "the same fingerprint", hint + action)
+    times = [("stamp", spec.rows.stamps), ("length", spec.rows.lengths)]
+    if all(np.array_equal(old.column(name), now) for name, now in times) and old.names == RowNames.of(spec.rows.ids):
         return old, 0
     with allocate(spec) as layout:
         reused = _copy_unchanged(old, Store(layout), digest_of)

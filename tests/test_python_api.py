@@ -96,6 +96,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "seeds": ["compare.seeds", "cross_validate.seeds"],
         "overrides": ["compare.overrides", "cross_validate.overrides"],
         "evaluation": ["compare.evaluation", "cross_validate.evaluation"],
+        "encoders": ["compare.encoders"],
         "others": ["compare.zero_shot_on", "cross_validate.zero_shot_on"],
         "folds": ["cross_validate.folds"],
         "device": ["compare.device", "cross_validate.device"],

@@ -14,7 +14,7 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 
 @common.command("compare-methods")
 @click.argument("stores", type=FOLDER)
-@click.argument("words", nargs=-1, metavar="[STORES]... [METHODS]...", shell_complete=presets("methods"))
+@click.argument("methods", nargs=-1, metavar="[STORES]... [METHODS]...", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
@@ -63,9 +63,9 @@ def main(
     scheme = _fold_scheme(folds)
     from cache.joint import stores_named
 
-    named, methods = common.more_stores(stores, words)
+    named, asked = common.more_stores(stores, methods)
     folder = out or Path("runs") / f"{common.joint_name(named)}-{f'folds-{scheme}' if scheme else 'comparison'}"
-    options |= {"methods": methods, "out": folder, "evaluation": evaluation, "zero_shot_on": others}
+    options |= {"methods": asked, "out": folder, "evaluation": evaluation, "zero_shot_on": others}
     opened = stores_named(named)
     if scheme:
         if encoders:

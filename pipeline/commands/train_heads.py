@@ -14,7 +14,7 @@ from pipeline.commands.completion import FOLDER, presets
 
 @common.command("train-heads")
 @click.argument("stores", type=FOLDER)
-@click.argument("words", nargs=-1, metavar="[STORES]... [CONFIG]", shell_complete=presets("methods"))
+@click.argument("config", nargs=-1, metavar="[STORES]... [CONFIG]", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
@@ -23,7 +23,7 @@ from pipeline.commands.completion import FOLDER, presets
 @common.fresh_option
 @common.tensorboard_option
 @common.plugin_option
-def main(stores: Path, words: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
+def main(stores: Path, config: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
     """Train projection heads from cached tensors.
 
     \b
@@ -40,12 +40,12 @@ def main(stores: Path, words: tuple[str, ...], out: Path | None, as_json: bool, 
     """
     from pipeline.training.train import train
 
-    named, rest = common.more_stores(stores, words)
+    named, rest = common.more_stores(stores, config)
     if len(rest) > 1:
         raise UsageError(" ".join(rest), f"{len(rest)} methods", "one", "Name one, or take compare-methods.")
-    config = rest[0] if rest else "emotionrankclap"
-    folder = out or Path("runs") / f"{common.joint_name(named)}-{Path(config).stem}"
-    run = train(named, method=config, out=folder, **options)
+    method = rest[0] if rest else "emotionrankclap"
+    folder = out or Path("runs") / f"{common.joint_name(named)}-{Path(method).stem}"
+    run = train(named, method=method, out=folder, **options)
     lines = [
         f"seed {seed}: epoch {result['epoch']}, dev loss {result['dev_loss']:.4f}"
         for seed, result in run.about["seeds"].items()

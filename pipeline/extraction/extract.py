@@ -27,7 +27,7 @@ from cache.stores import CAPTIONS, CONFIG, LISTED, MANIFEST, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, load_config, merge, validate
-from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
 from pipeline.core.plugins import BUILT_IN
 from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device, torch_defaults
@@ -114,8 +114,9 @@ def with_layers(config: ExtractConfig, out: Path, *, fresh: bool = False) -> Ext
     if audio.layer is not None or audio.pooling != "mean":
         layers = None
     elif not fresh and (out / "audio.h5").exists():
-        axes = Store.open(out / "audio.h5").axes
-        layers = axes.layers if axes else None
+        with suppress(EmotionRankError):  # whoever opens it to write says what is wrong
+            axes = Store.open(out / "audio.h5").axes
+            layers = None if axes is None else "all" if axes.layers[-1] + 1 == len(axes.layers) > 1 else axes.layers
     return config.model_copy(update={"audio": audio.model_copy(update={"layers": layers})})
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.disk import make_folder, remove
+from cache.errors import EmotionRankError
 from cache.fingerprint import canonical
 from cache.header import PENDING
 from cache.reader import Store
@@ -97,14 +99,14 @@ class TextVectorCache:
             return
         try:
             if make:
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_folder(self.path.parent)
             with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as database, database:
                 use(database)
-        except (sqlite3.Error, OSError, UnicodeError) as error:
+        except (sqlite3.Error, EmotionRankError, OSError, UnicodeError) as error:
             log.info(f"{self.path}: texts are encoded anew, the cache cannot be used ({error})")
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                with suppress(OSError):
-                    self.path.unlink()
+                with suppress(EmotionRankError):
+                    remove(self.path)
 
 
 def _insert(database: sqlite3.Connection, entries: Sequence[tuple[str, bytes]]) -> None:

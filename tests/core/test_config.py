@@ -35,7 +35,7 @@ def test_a_training_preset_changes_how_any_method_is_trained_and_nothing_else() 
     one, other = (resolve_training("supcon", training=name) for name in ("paper", "small_corpus"))
     assert one == resolve_training("supcon")
     assert other.epochs == 30
-    ways = {name: getattr(one, name) for name in ("epochs", "learning_rate", "temperature")}
+    ways = {name: getattr(one, name) for name in ("epochs", "min_steps", "learning_rate", "temperature")}
     assert other.model_copy(update=ways) == one
 
 

@@ -80,15 +80,21 @@ def _check_presets(name: str, given: dict[str, object]) -> None:
     def theirs(value: object) -> bool:
         return str(value).endswith((".yaml", ".yml"))
 
+    def methods(param: str) -> list[str]:
+        """Of words that may also name stores."""
+        words = [str(word) for word in given[param] if not str(word).startswith("stores/") and not theirs(word)]
+        return words or ([] if given[param] else ["emotionrankclap"])
+
     if name == "extract-features" and not theirs(given["config"]):
         resolve_extraction(str(given["config"]), encoders=given["encoders"], overrides=given["overrides"])
-    elif name == "train-heads" and not theirs(given["config"]):
+    elif name == "train-heads":
         training = [f"training/{given['training']}"] if given["training"] else []
-        load_config(TrainConfig, [str(given["config"]), *training], given["overrides"], kind="methods")
+        for method in methods("config"):
+            load_config(TrainConfig, [method, *training], given["overrides"], kind="methods")
     elif name == "evaluate-heads":
         load_config(EvaluateConfig, None, given["overrides"], kind="evaluation")
     elif name == "compare-methods":
-        for method in given["methods"]:
+        for method in methods("methods"):
             load_config(TrainConfig, method, given["overrides"], kind="methods")
         load_config(EvaluateConfig, None, given["evaluation"], kind="evaluation")
     elif name == "sweep-heads" and not theirs(given["sweep"]):

@@ -35,8 +35,9 @@ SETTINGS = {
     "fixed": FIXED | {"width": 4, "epochs": 2},
     "score": "dev_loss",
     "halving": {"factor": 2, "rungs": 1},
-    "space": {"learning_rate": [1e-3, 1e-2]},
-    "sampler": "grid",
+    "space": {"learning_rate": {"low": 1e-3, "high": 1e-2}},
+    "sampler": "random",
+    "trials": 2,
 }
 
 
