@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import EmotionRankError
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.sweeps.bracket import bracket_folders, read_bracket
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, open_study
@@ -30,7 +31,7 @@ from pipeline.training.train import train
 from tests.experiments.sweeps.conftest import a_sweep
 from tests.inputs.test_sweep_folders import SETTINGS as SWEEP
 from tests.speech import QUICK, write_corpus
-from tests.stage_two import SETTINGS
+from tests.stage_two import EVALUATION, SETTINGS
 
 Open = Callable[[Path], object]
 
@@ -41,9 +42,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.extraction.extract import extract
 
     folder = tmp_path_factory.mktemp("whole")
-    manifest = write_corpus(folder / "corpus", 24)
+    manifest = write_corpus(folder / "corpus", 32)
     extract(manifest, out=folder / "stores", overrides=[*QUICK, "captions.styles=[dimensional]"])
     run = train(folder / "stores", overrides=[*SETTINGS, "batch_size=4"], seeds=2, out=folder / "run")
+    evaluate(run, overrides=[*EVALUATION[2::2], "split=train"])
     EmotionRankCLAP.from_pretrained(run.folder).save_pretrained(folder / "model")
     settings = SWEEP | {"fixed": SWEEP["fixed"] | {"batch_size": 4}}
     sweep(folder / "stores", a_sweep(**settings), out=folder / "sweep", report=False)
@@ -77,6 +79,7 @@ FILES: dict[str, tuple[Open, list[str]]] = {
             *("seeds/0/metrics.jsonl", "seeds/1/heads.safetensors"),
         ],
     ),
+    "evaluated": (lambda folder: open_run(folder).evaluation(), ["evaluation.json"]),
     "model": (read_model, ["config.json", "model.safetensors"]),
     "sweep": (_open_sweep, [JOURNAL, "brackets/000000/bracket.json"]),
 }
@@ -104,10 +107,11 @@ def _damaged(good: bytes, flips: int, draw: random.Random) -> Iterator[tuple[str
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in FILES.items() for name in names])
 def test_no_damage_is_silent(folders: Path, tmp_path: Path, kind: str, name: str, flips: int) -> None:
     look, folder = FILES[kind][0], tmp_path / "damaged"
-    shutil.copytree(folders / kind, folder)
-    shutil.copytree(folders / kind, tmp_path / "whole")
+    source = folders / {"evaluated": "run"}.get(kind, kind)
+    shutil.copytree(source, folder)
+    shutil.copytree(source, tmp_path / "whole")
     whole = look(folder)
-    good, ends = (folders / kind / name).read_bytes(), Counter[tuple[str, str]]()
+    good, ends = (source / name).read_bytes(), Counter[tuple[str, str]]()
     for how, content in _damaged(good, flips, random.Random(f"{kind} {name}")):
         (folder / name).write_bytes(content)
         try:
