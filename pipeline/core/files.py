@@ -80,6 +80,18 @@ def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return parsed
 
 
+MAX_HEADER_BYTES = 1 << 22  # of safetensors; a model of 1,000 tensors has a tenth of a MB
+_LENGTH_BYTES = 8  # before the header
+
+
+def require_short_header(file: IO[bytes]) -> None:
+    """Raises ValueError for a safetensors file whose header is too long: parsing 100 MB takes a minute and 2 GB."""
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {length:,} bytes")
+    file.seek(0)
+
+
 _DIGEST = "digest"
 
 
