@@ -209,7 +209,7 @@ def _engine(
     elif engine == "ray":
         from pipeline.extraction.engines.ray_cluster import ray_cluster
 
-        with ray_cluster(config, device) as cluster:
+        with ray_cluster(config, device, out=out) as cluster:
             inputs = read_inputs(cluster.config, device="cpu", out=out, strict=strict)
             yield cluster, replace(inputs, device=cluster.device)
     else:
