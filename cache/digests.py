@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from cache.disk import remove_synced, translate_os_errors, write_atomic
+from cache.disk import one_line_failure, remove_synced, translate_os_errors, write_atomic
 from cache.errors import StoreCorrupt
 from cache.fingerprint import canonical
 from cache.header import read_layout
@@ -55,6 +55,8 @@ class FileDigests:
                 raise ValueError("changed")
         except FileNotFoundError:  # deleted in between by one who writes
             return None
+        except PermissionError as error:
+            raise one_line_failure(path, error, "read") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             found = "corrupt: the list of digests is not as it was written"
             raise StoreCorrupt(path, found, f"what {self.writer} wrote", self.action) from None
@@ -122,6 +124,8 @@ class FileDigests:
             try:
                 if digest_file(self.folder / name) != digests.get(name):
                     return name
+            except PermissionError as error:  # of another account, and not corrupt
+                raise one_line_failure(self.folder / name, error, "read") from None
             except OSError:
                 return name
         return ""

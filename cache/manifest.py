@@ -124,6 +124,13 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in _csv_blocks(manifest)))
 
 
+def continues(manifest: Manifest, path: Path) -> bool:
+    """Whether the file at `path` is the beginning of what `write_manifest` writes: no row of it changed or moved."""
+    return b"".join(block.encode("utf-8", "surrogateescape") for block in _csv_blocks(manifest)).startswith(
+        path.read_bytes()
+    )
+
+
 def read_manifest(path: Path, root: Path) -> Manifest:
     """Read what `write_manifest` wrote; a user's manifest is read and validated by stage one.
 

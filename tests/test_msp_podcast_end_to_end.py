@@ -14,6 +14,7 @@ from cache.reader import Store
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.extract_features import main as extract_features
 from pipeline.commands.train_heads import main as train_heads
+from pipeline.training.run_folder import open_run
 from tests.data.corpora.miniature import KEPT, write_miniature_msp
 from tests.speech import QUICK_OPTIONS
 
@@ -44,7 +45,7 @@ def test_msp_podcast_passes_through_both_stages(tmp_path: Path) -> None:
     quick = ["-o", "trials=2", "-o", "lists=14", "--json"]
     run(evaluate_heads, stores, out, *quick, code=2)  # its test1 has fewer utterances than a list has prompts
     result = json.loads(run(evaluate_heads, stores, out, *quick, "-o", "split=train"))
-    assert json.loads((out / "evaluation.json").read_text()) == result
+    assert open_run(out).evaluation() == result
     for test, names in {
         "ordinality": ("aoc", "voc"),
         "alignment": ("mmd", "wasserstein", "sliced_wasserstein"),

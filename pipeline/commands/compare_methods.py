@@ -44,7 +44,7 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 @common.no_report_option
 @common.plugin_option
 def main(
-    stores: Path, words: tuple[str, ...], out: Path | None, evaluation: tuple[str, ...], encoders: tuple[Path, ...],
+    stores: Path, methods: tuple[str, ...], out: Path | None, evaluation: tuple[str, ...], encoders: tuple[Path, ...],
     others: tuple[Path, ...], folds: str | None, no_report: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.

@@ -6,6 +6,7 @@ json is narrowed here: no repeated keys, and limits on size and depth that it la
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -77,6 +78,39 @@ def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise NotJson(f"key {key[:60]!r} appears twice")
         parsed[key] = value
     return parsed
+
+
+MAX_HEADER_BYTES = 1 << 22  # of safetensors; a model of 1,000 tensors has a tenth of a MB
+_LENGTH_BYTES = 8  # before the header
+
+
+def require_short_header(file: IO[bytes]) -> None:
+    """Raises ValueError for a safetensors file whose header is too long: parsing 100 MB takes a minute and 2 GB."""
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {length:,} bytes")
+    file.seek(0)
+
+
+_DIGEST = "digest"
+
+
+def json_with_digest(tree: dict[str, Any], *, allow_nan: bool = False) -> str:
+    """The text of a JSON file whose last key is the BLAKE2b-128 digest of the rest; `tree` has a key or more."""
+    text = json.dumps(tree, indent=1, allow_nan=allow_nan)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return text.removesuffix("\n}") + f',\n "{_DIGEST}": "{digest}"\n}}\n'
+
+
+def check_digest(text: str) -> dict[str, Any]:
+    """What `json_with_digest` was given. Raises ValueError where the text is not, byte for byte, as it was written."""
+    tree = json.loads(text)
+    if not isinstance(tree, dict) or _DIGEST not in tree:
+        raise ValueError("no digest; of an earlier release?")
+    rest = {name: tree[name] for name in tree if name != _DIGEST}
+    if not rest or text != json_with_digest(rest, allow_nan=True):
+        raise ValueError("its digest is another")
+    return rest
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:

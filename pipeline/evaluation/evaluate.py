@@ -6,31 +6,29 @@ evaluate-heads stores/msp runs/erc
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cache.captions import Links, Prompt
-from cache.disk import translate_os_errors, write_text, writer_lock
+from cache.disk import translate_os_errors, writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.config_files import load_config
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import StoreCorrupt, UsageError
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
 from pipeline.evaluation.pooling import MIN_SPEAKERS, over_seeds, over_speakers
-from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
@@ -141,7 +139,7 @@ def evaluate(
             **pooled(seeds, order.intervals(draws)),
             "seeds": seeds,
         }
-        write_text(run.folder / "evaluation.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        run.write_evaluation(result)
     return result
 
 
@@ -224,25 +222,22 @@ def pooled(
 def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
     """What an earlier `evaluate` of the same heads, data and settings returned; None where there is no such result.
 
-    Nor where the file is corrupt or of an earlier release: the figures of all seeds must follow from each seed's own,
-    and those of the interval from its draws.
+    Nor where the file is corrupt or of an earlier release, which is said.
     """
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
-    path = run.folder / "evaluation.json"
     try:
-        if not path.is_file():
+        result = run.evaluation()
+        if result is None:
             return None
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _Evaluation.model_validate(result)
-        earlier = result["settings"], result["trained"], result["stores"], result["data"]
-        tests = {test: result[test] for test in VALUES_KEYS if test in result}
-        if not _means_follow(result["seeds"]) or tests != pooled(result["seeds"], dict(_intervals(tests))):
-            return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except StoreCorrupt as error:
+        log.warning(f"{error.subject}: {error.found}; it is made again")
+        return None
+    except ValidationError:
         return None
     data = tested_data(stores, split_of(stores, config.split), config.style)
     now = config.model_dump(mode="json"), run.about["seeds"], str(stores), data
-    return result if earlier == now else None
+    return result if tuple(result.get(name) for name in ("settings", "trained", "stores", "data")) == now else None
 
 
 def tested_data(stores: Stores, split: str, style: str) -> str:
@@ -261,26 +256,6 @@ def tested_data(stores: Stores, split: str, style: str) -> str:
     texts += captions.prompts.columns["text"]
     digest.update("\n".join(texts).encode(errors="surrogatepass"))
     return digest.hexdigest()
-
-
-def _means_follow(seeds: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether mean and std of every seed are those of its lists and trials."""
-    return all(
-        mean_and_std(entry[key]).items() <= entry.items()
-        for seed in seeds.values()
-        for test, key in VALUES_KEYS.items()
-        for entry in seed.get(test, {}).values()
-        if isinstance(entry, Mapping)
-    )
-
-
-def _intervals(tests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], Result]]:
-    """The intervals of a result, made anew from its draws."""
-    for test, measures in tests.items():
-        for name, entry in measures.items():
-            if isinstance(entry, Mapping) and "speakers" in entry:
-                stored = entry["speakers"]
-                yield (test, name), over_speakers(stored["draws"], count=stored["n"], left_out=stored["left_out"])
 
 
 def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cache.captions import Captions, write_captions_file
 from cache.disk import remove, write_atomic, writer_lock
 from cache.header import FAILED, PENDING, VERSION
-from cache.manifest import Manifest, write_manifest
+from cache.manifest import Manifest, continues, write_manifest
 from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, LISTED, MANIFEST, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
@@ -203,6 +203,9 @@ def extract(
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
             digests.remove()
+            captions_before = digest_of_path(out / CAPTIONS)
+            if captions_before and not ((out / MANIFEST).is_file() and continues(inputs.manifest, out / MANIFEST)):
+                remove(out / CAPTIONS)  # a run that dies before it writes them would leave them to other utterances
             write_manifest(inputs.manifest, out / MANIFEST)
             absolute = {"corpus": {"root": str(inputs.manifest.root.resolve())}}
             tree = merge(inputs.config.model_dump(mode="json"), absolute)
@@ -218,7 +221,7 @@ def extract(
                 values[~done] = np.nan
                 acoustics = Acoustics(NAMES, values)
             captions = plan_captions(inputs.manifest, inputs.config, acoustics)
-            text = _open_text(inputs, captions, out)
+            text = _open_text(inputs, captions, out, captions_before)
             digests.write(LISTED)
         run.encode_text(text, captions)
         run.encode_speech(inputs.audio, audio)
@@ -241,7 +244,7 @@ def _engine(
     elif engine == "ray":
         from pipeline.extraction.engines.ray_cluster import ray_cluster
 
-        with ray_cluster(config, device) as cluster:
+        with ray_cluster(config, device, out=out) as cluster:
             inputs = read_inputs(cluster.config, device="cpu", out=out, strict=strict)
             yield cluster, replace(inputs, device=cluster.device)
     else:
@@ -266,8 +269,11 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     return store
 
 
-def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
-    """Allocate or open the store of one row a distinct text, and write the captions beside it."""
+def _open_text(inputs: Inputs, captions: Captions, out: Path, before: bytes | None) -> Store:
+    """Allocate or open the store of one row a distinct text, and write the captions beside it.
+
+    `before` is the digest of the captions that were there.
+    """
     texts = captions.texts()
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
     dtype, fingerprint = DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
@@ -276,7 +282,6 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path) -> Store:
         path, "text", rows, dim=inputs.text.dim, dtype=dtype, fingerprint=fingerprint, axes=inputs.text.axes
     )
     store, reused = open_for_writing(plan)
-    before = digest_of_path(captions_path)
     write_captions_file(captions, captions_path)
     if before not in (None, digest_of_path(captions_path)):
         kept = f"{reused or len(store):,} of {len(store):,} texts were there before"

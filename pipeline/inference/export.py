@@ -232,12 +232,11 @@ def _without_path(config: Encoder) -> Encoder:
 
 
 def _evaluation(run: Run, about: dict[str, Any]) -> Evaluation | None:
-    """The figures of evaluation.json, if it is of these heads; a warning if it is not."""
-    path = run.folder / "evaluation.json"
-    if not path.is_file():
+    """The figures of evaluation.json, if it is of these heads; a warning if it is not. Raises StoreCorrupt."""
+    result = run.evaluation()
+    if result is None:
         return None
     try:
-        result = parse_json(path.read_bytes())
         if result["trained"] != about["seeds"]:
             raise ValueError("of other heads")
         return Evaluation(
@@ -248,8 +247,8 @@ def _evaluation(run: Run, about: dict[str, Any]) -> Evaluation | None:
             heads=_figures(result["seeds"][str(about["best_seed"])]),
             all_seeds=_figures(result),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning(f"{path}: left out ({first_wrong(error)}); run evaluate-heads again")
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning(f"{run.folder / 'evaluation.json'}: left out ({first_wrong(error)}); run evaluate-heads again")
         return None
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cache.disk import write_atomic
 from pipeline.core.errors import StoreCorrupt
+from pipeline.core.files import require_short_header
 from pipeline.objectives.space import EPSILON
 
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
@@ -185,7 +186,7 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
 
     Raises StoreCorrupt where the file is missing or corrupt, or holds anything else.
     """
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = load_tensors(path, short_header=True)
     try:
         if metadata["format"] != HEADS_FORMAT:
             raise ValueError(f"format {metadata['format']}")
@@ -221,12 +222,18 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     write_atomic(path, [save(tensors, {_METADATA: text})])
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read safetensors and its metadata. Raises StoreCorrupt when it cannot be read, is not ours, or has changed."""
+def load_tensors(path: Path, *, short_header: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read safetensors and its metadata. Raises StoreCorrupt when it cannot be read, is not ours, or has changed.
+
+    Checkpoints have headers of many MB. With `short_header` such a file is refused unread.
+    """
     try:
         if not path.is_file():  # a pipe would be waited for
             raise FileNotFoundError("no such file")
-        contents = path.read_bytes()  # at once: safe_open opens a file twice, and it may be replaced in between
+        with open(path, "rb") as file:
+            if short_header:
+                require_short_header(file)
+            contents = file.read()  # at once: safe_open opens a file twice, and it may be replaced in between
         tensors = load(contents)
         header_end = _LENGTH_BYTES + int.from_bytes(contents[:_LENGTH_BYTES], "little")
         header = json.loads(contents[_LENGTH_BYTES:header_end])

@@ -1,11 +1,12 @@
 """A RUN folder: what `train-heads` writes and all later commands read.
 
 config.yaml              the resolved config
-digests.json             the digests of all of these, seeds' files included (cache.digests)
+digests.json             the digests of these, seeds' files included (cache.digests); evaluation.json has its own
 run.json                 the stores it was trained from, their fingerprints, each seed's best epoch
 metrics.jsonl            a line an epoch and seed
 heads.safetensors        the heads of the seed with the lowest development loss
 seeds/S/heads.safetensors
+evaluation.json          what evaluate-heads measured of all seeds
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump, validate_file
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
-from pipeline.core.files import deeper_than
+from pipeline.core.files import check_digest, deeper_than, json_with_digest
 from pipeline.training.heads import Heads, load_heads, one_line_reason
 
 log = logging.getLogger(__name__)
 
 _CONFIG, _ABOUT, _METRICS, _HEADS = "config.yaml", "run.json", "metrics.jsonl", "heads.safetensors"
+_EVALUATION = "evaluation.json"
 TRAIN_AGAIN = "Train again; with --fresh where that does not help."
 _MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 # a seed names a folder, so it is a number as Python writes it and nothing else
@@ -130,6 +132,21 @@ class Run:
             raise StoreCorrupt(path, found, "a line an epoch", TRAIN_AGAIN) from None
         return text
 
+    def evaluation(self) -> dict[str, Any] | None:
+        """What evaluate-heads wrote; None where there is nothing. Raises StoreCorrupt where its bytes changed."""
+        path = self.folder / _EVALUATION
+        if not path.exists():
+            return None
+        try:
+            return check_digest(text_of(path))
+        except (OSError, ValueError, RecursionError) as error:
+            found, action = f"corrupt ({one_line_reason(error)})", "Run evaluate-heads again."
+            raise StoreCorrupt(path, found, "the bytes that evaluate-heads wrote", action) from None
+
+    def write_evaluation(self, result: dict[str, Any]) -> None:
+        """evaluation.json: `result`, and its digest."""
+        write_text(self.folder / _EVALUATION, json_with_digest(result))
+
     def corruption(self, seed: int) -> str:
         """What is wrong with the files of a seed that has ended; empty where they are whole."""
         try:
@@ -213,7 +230,7 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
         run.digests.remove()
         for name in ("seeds", "report"):
             remove_tree(folder / name)
-        for name in ("report.html", "evaluation.json", _HEADS, _METRICS, _CONFIG):
+        for name in ("report.html", _EVALUATION, _HEADS, _METRICS, _CONFIG):
             remove(folder / name)
         remove(about_path)  # last, so that an interrupted removal still leaves a run
     make_folder(folder)

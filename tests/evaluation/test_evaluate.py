@@ -15,7 +15,7 @@ from cache.manifest import write_manifest
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
-from pipeline.core.errors import StoreMismatch, UsageError
+from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
 from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
@@ -56,7 +56,7 @@ def test_planted_order_is_found_and_a_broken_one_is_not(run: Run, tmp_path: Path
 
 def test_the_figures_of_all_seeds_follow_from_each_seeds_own(run: Run) -> None:
     found = evaluate(run, overrides=QUICK)
-    assert json.loads((run.folder / "evaluation.json").read_text()) == found
+    assert run.evaluation() == found
     for test, values, names in (
         ("ordinality", "taus", ("aoc", "voc")),
         ("alignment", "values", ("mmd_median", "wasserstein_relative", "gap_rest", "mmd", "wasserstein")),
@@ -117,9 +117,10 @@ def test_a_draw_is_the_mean_over_seeds_of_the_same_resample(spoken: Run) -> None
     assert found["word_norms"]["voc"]["speakers"]["draws"] == pytest.approx(np.mean(expected, axis=0), abs=1e-12)
 
 
-def test_an_earlier_result_is_read_again_unless_it_is_of_other_settings_or_does_not_hold_together(spoken: Run) -> None:
+def test_an_earlier_result_is_read_again_unless_it_is_of_other_settings_or_was_changed(spoken: Run) -> None:
     overrides = [*QUICK, "bootstrap=40"]
     found, path = evaluate(spoken, overrides=overrides), spoken.folder / "evaluation.json"
+    written = path.read_text()
     assert evaluated(spoken, spoken.stores(), overrides=overrides) == found
     assert evaluated(spoken, spoken.stores(), overrides=[*QUICK, "bootstrap=41"]) is None
     for place, value in (
@@ -132,13 +133,17 @@ def test_an_earlier_result_is_read_again_unless_it_is_of_other_settings_or_does_
         (("alignment", "gap_rest", "list_std"), 0.9),
         (("seeds",), {}),
     ):
-        changed = json.loads(json.dumps(found))
+        changed = json.loads(written)
         entry = changed
         for key in place[:-1]:
             entry = entry[key]
         entry[place[-1]] = value
-        path.write_text(json.dumps(changed))
+        path.write_text(json.dumps(changed, indent=1) + "\n")
         assert evaluated(spoken, spoken.stores(), overrides=overrides) is None, place
+        with pytest.raises(StoreCorrupt, match="its digest is another"):
+            spoken.evaluation()
+    path.write_text(written)
+    assert evaluated(spoken, spoken.stores(), overrides=overrides) == found
 
 
 def test_an_evaluation_of_an_earlier_release_is_made_again(run: Run) -> None:
@@ -155,6 +160,10 @@ def test_an_evaluation_of_an_earlier_release_is_made_again(run: Run) -> None:
                     "convention": "",
                 }
     path.write_text(json.dumps(found))
+    with pytest.raises(StoreCorrupt, match="of an earlier release"):
+        run.evaluation()
+    assert evaluated(run, run.stores(), overrides=QUICK) is None
+    run.write_evaluation(found)  # of a form that no release wrote
     assert evaluated(run, run.stores(), overrides=QUICK) is None
 
 

@@ -1,4 +1,4 @@
-"""Trainings in child processes of a program that has imported everything: a start costs milliseconds.
+"""Trainings and comparisons in child processes of a program that has imported everything: a start costs milliseconds.
 
 python -m tests.faults.killed STORES FOLDER EVERY RANDOM   -> JSON: each child's fate
 """
@@ -16,13 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cache import disk
+from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.training.train import TRAINING_CHECKPOINT
 from tests.faults.faulty_os import CHANGES, FaultyOs
-from tests.stage_two import SETTINGS, tree
+from tests.stage_two import EVALUATION, SETTINGS, tree
 
 OPTIONS = [*(word for each in SETTINGS for word in ("-o", each)), "--seeds", "2"]
 LONG = ["-o", "epochs=20"]
+METHODS = ["emotionrankclap", "clap_sce", "ridge_own_captions"]
 
 
 def child(work: Callable[[], None]) -> int:
@@ -106,6 +108,36 @@ def at_random(stores: str, folder: Path, count: int) -> list[tuple[int, bool]]:
     return found
 
 
+def compare(stores: str, out: Path) -> None:
+    words = ["-e" if word == "-o" else word for word in EVALUATION]
+    compare_methods([stores, *METHODS, "--out", str(out), *OPTIONS, *words], standalone_mode=False)
+    raise SystemExit(0)
+
+
+def comparison_of(out: Path) -> str:
+    return (out / "comparison.json").read_text().replace(str(out), "OUT")
+
+
+def comparisons(stores: str, folder: Path, kills: int) -> list[tuple[int, bool, bool]]:
+    """Up to three kills of one comparison at random instants: the last exit, and the same comparison and heads."""
+    start, draw, found = time.perf_counter(), random.Random(1), []
+    assert fate(child(lambda: compare(stores, folder / "whole_comparison"))) == 0
+    took, hits, whole, cut = time.perf_counter() - start, 0, folder / "whole_comparison", folder / "cut_comparison"
+    while hits < kills:
+        ended = 0
+        for _ in range(3):
+            pid = child(lambda: compare(stores, cut))
+            time.sleep(draw.random() * took)
+            os.kill(pid, signal.SIGKILL)
+            ended = fate(pid)
+            hits += ended == -signal.SIGKILL
+        assert fate(child(lambda: compare(stores, cut))) == 0
+        heads = all((cut / name).read_bytes() == (whole / name).read_bytes() for name in tree(whole) if "heads" in name)
+        found.append((ended, comparison_of(cut) == comparison_of(whole), heads))
+        shutil.rmtree(cut)
+    return found
+
+
 def by_signal(stores: str, folder: Path) -> list[tuple[int, bool, float]]:
     """SIGINT and SIGTERM once there is a checkpoint: the exit status, the files after going on, the seconds."""
     found = []
@@ -130,6 +162,7 @@ if __name__ == "__main__":
                 "operations": at_every_operation(stores, Path(folder), int(every)),
                 "random": at_random(stores, Path(folder), int(count)),
                 "signals": by_signal(stores, Path(folder)),
+                "comparisons": comparisons(stores, Path(folder), min(20, int(count))),
             }
         )
     )

@@ -13,6 +13,7 @@ import pytest
 
 from cache import disk
 from cache.errors import EmotionRankError
+from cache.stores import open_stores
 from tests.faults.faulty_os import Crash, FaultyOs
 from tests.faults.small import check_rows, contents, quick_encoders, run_small, small_corpus
 
@@ -107,6 +108,42 @@ def test_after_a_fault_anywhere_the_next_run_ends_as_if_nothing_had_happened(
         run_small(small, out)
         assert contents(out) == whole, k
         shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_no_utterance_has_another_ones_captions_after_a_crash(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
+) -> None:
+    """A run on a manifest in another order that died before its captions were written left them to other utterances."""
+    run_small(small, tmp_path / "before")
+    lines = small.read_text().splitlines(keepends=True)
+    turned = small.with_name("turned.csv")
+    turned.write_text("".join([lines[0], *lines[:0:-1]]))
+    right, counted, refused = _captions(tmp_path / "before"), FaultyOs(), 0
+    shutil.copytree(tmp_path / "before", tmp_path / "counted")
+    assert _disturbed(tmp_path / "counted", turned, counted, monkeypatch) is None
+    assert _captions(tmp_path / "counted") == right
+    for k in range(0, len(counted.calls), stride):
+        out = tmp_path / f"out{k}"
+        shutil.copytree(tmp_path / "before", out)
+        _disturbed(out, turned, FaultyOs(k, Crash), monkeypatch)
+        try:
+            assert _captions(out) == right, k
+        except EmotionRankError:
+            refused += 1
+        run_small(turned, out)
+        assert _captions(out) == right
+    assert refused < len(range(0, len(counted.calls), stride)) / 2
+
+
+def _captions(out: Path) -> dict[str, set[str]]:
+    """The captions of each utterance."""
+    stores = open_stores(out)
+    assert len(stores.audio) == len(stores.manifest)
+    texts, links = stores.captions.texts(), stores.captions.links("template", len(stores.manifest))
+    assert len(stores.text) == len(texts)
+    of_row = [links.text[links.offsets[row] : links.offsets[row + 1]] for row in range(len(stores.manifest))]
+    return {name: {texts[text] for text in row} for name, row in zip(stores.manifest.id, of_row, strict=True)}
 
 
 def _left(fault: FaultyOs) -> set[str]:

@@ -63,6 +63,11 @@ def test_a_training_killed_at_any_moment_twice_ends_with_the_same_files(fates: d
     assert all(same for _, same in fates["random"])
 
 
+def test_a_comparison_killed_at_any_moment_ends_with_the_same_figures_and_heads(fates: dict[str, Any]) -> None:
+    assert fates["comparisons"]
+    assert all(same and heads for _, same, heads in fates["comparisons"])
+
+
 def test_a_signal_ends_a_training_soon_with_its_code_and_it_goes_on(fates: dict[str, Any]) -> None:
     assert [ended for ended, _, _ in fates["signals"]] == [130, 143]
     assert all(same for _, same, _ in fates["signals"])

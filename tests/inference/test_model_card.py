@@ -10,7 +10,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from pipeline import EmotionRankCLAP
+from pipeline.core.errors import StoreCorrupt
 from pipeline.inference.model_card import card_of
+from pipeline.training.run_folder import open_run
 
 
 def test_the_card_says_what_the_run_says(planted_run: Path, exported: Path) -> None:
@@ -82,11 +84,14 @@ def test_figures_of_other_heads_are_left_out(
 ) -> None:
     run = Path(shutil.copytree(planted_run, tmp_path / "run"))
     for edit in (lambda found: found["trained"].pop("0"), lambda found: found.pop("ordinality")):
-        found = json.loads((planted_run / "evaluation.json").read_text())
+        found = open_run(planted_run).evaluation()
         edit(found)
-        (run / "evaluation.json").write_text(json.dumps(found))
+        open_run(run).write_evaluation(found)
         assert EmotionRankCLAP.from_pretrained(run).config.evaluation is None
         assert "evaluation.json: left out" in capsys.readouterr().err
+    (run / "evaluation.json").write_text((run / "evaluation.json").read_text().replace("0.", "1.", 1))
+    with pytest.raises(StoreCorrupt, match=r"evaluation\.json: corrupt \(its digest is another\)"):
+        EmotionRankCLAP.from_pretrained(run)
     (run / "evaluation.json").unlink()
     EmotionRankCLAP.from_pretrained(run).save_pretrained(tmp_path / "erc")
     assert "None yet" in (tmp_path / "erc/README.md").read_text()

@@ -12,12 +12,16 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.errors import EmotionRankError
+from pipeline.data.captions.llm.requests import CaptionRequest
+from pipeline.data.captions.llm.responses import RESPONSES, ResponseCache, read_responses
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.sweeps.bracket import bracket_folders, read_bracket
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, open_study
@@ -30,7 +34,7 @@ from pipeline.training.train import train
 from tests.experiments.sweeps.conftest import a_sweep
 from tests.inputs.test_sweep_folders import SETTINGS as SWEEP
 from tests.speech import QUICK, write_corpus
-from tests.stage_two import SETTINGS
+from tests.stage_two import EVALUATION, SETTINGS
 
 Open = Callable[[Path], object]
 
@@ -41,12 +45,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.extraction.extract import extract
 
     folder = tmp_path_factory.mktemp("whole")
-    manifest = write_corpus(folder / "corpus", 24)
+    manifest = write_corpus(folder / "corpus", 32)
     extract(manifest, out=folder / "stores", overrides=[*QUICK, "captions.styles=[dimensional]"])
     run = train(folder / "stores", overrides=[*SETTINGS, "batch_size=4"], seeds=2, out=folder / "run")
+    evaluate(run, overrides=[*EVALUATION[2::2], "split=train"])
     EmotionRankCLAP.from_pretrained(run.folder).save_pretrained(folder / "model")
     settings = SWEEP | {"fixed": SWEEP["fixed"] | {"batch_size": 4}}
     sweep(folder / "stores", a_sweep(**settings), out=folder / "sweep", report=False)
+    (folder / "captions").mkdir()
+    with closing(ResponseCache(folder / "captions")) as responses:
+        for number in range(20):
+            request = CaptionRequest("train", (number, 1), 0, "Describe the voice.", is_caption=True)
+            responses.append(f"{number:032x}", request, f"A voice of kind {number}.", model="m")
     return folder
 
 
@@ -77,6 +87,8 @@ FILES: dict[str, tuple[Open, list[str]]] = {
             *("seeds/0/metrics.jsonl", "seeds/1/heads.safetensors"),
         ],
     ),
+    "evaluated": (lambda folder: open_run(folder).evaluation(), ["evaluation.json"]),
+    "captions": (read_responses, [RESPONSES]),
     "model": (read_model, ["config.json", "model.safetensors"]),
     "sweep": (_open_sweep, [JOURNAL, "brackets/000000/bracket.json"]),
 }
@@ -104,10 +116,11 @@ def _damaged(good: bytes, flips: int, draw: random.Random) -> Iterator[tuple[str
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in FILES.items() for name in names])
 def test_no_damage_is_silent(folders: Path, tmp_path: Path, kind: str, name: str, flips: int) -> None:
     look, folder = FILES[kind][0], tmp_path / "damaged"
-    shutil.copytree(folders / kind, folder)
-    shutil.copytree(folders / kind, tmp_path / "whole")
+    source = folders / {"evaluated": "run"}.get(kind, kind)
+    shutil.copytree(source, folder)
+    shutil.copytree(source, tmp_path / "whole")
     whole = look(folder)
-    good, ends = (folders / kind / name).read_bytes(), Counter[tuple[str, str]]()
+    good, ends = (source / name).read_bytes(), Counter[tuple[str, str]]()
     for how, content in _damaged(good, flips, random.Random(f"{kind} {name}")):
         (folder / name).write_bytes(content)
         try:
@@ -115,12 +128,12 @@ def test_no_damage_is_silent(folders: Path, tmp_path: Path, kind: str, name: str
         except EmotionRankError as error:
             ends[how, f"exit {error.exit_code}" if str(error).isprintable() else "several lines"] += 1
         else:
-            ends[how, "silent"] += 1
+            ends[how, "as it was" if name == RESPONSES and seen == whole else "silent"] += 1
             if name == JOURNAL:  # as at an earlier instant: the first trials, and what was said of them until then
                 assert _points(seen) == _points(whole)[: len(_points(seen))]
     print(f"| {kind} | `{name}` | " + " | ".join(_cell(ends, how) for how in ("flip", "cut", "swap")) + " |")
     earlier = {("cut", "silent"), ("flip", "silent")} if name == JOURNAL else set()  # its last line, or all after it
-    assert {end for how, end in ends} <= {"exit 5", "exit 2", "exit 4", "silent"}
+    assert {end for how, end in ends} <= {"exit 5", "exit 2", "exit 4", "silent", "as it was"}
     assert {pair for pair in ends if pair[1] == "silent"} <= earlier
     assert ends["flip", "silent"] <= flips // 100
 

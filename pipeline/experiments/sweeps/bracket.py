@@ -19,6 +19,7 @@ from torch import Tensor, cat
 from cache.disk import remove, write_text, writer_lock
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreLocked
+from pipeline.core.files import check_digest, json_with_digest
 from pipeline.experiments.sweeps.config import Halving
 from pipeline.experiments.sweeps.study import TrialRequest
 from pipeline.training.enough_data import FEW_STEPS
@@ -28,7 +29,7 @@ from pipeline.training.run_folder import first_wrong, text_of
 log = logging.getLogger(__name__)
 
 FOLDER, PLAN, CHECKPOINT = "brackets", "bracket.json", "checkpoint.safetensors"
-_DIGEST, _KEYS = "digest", {"trials", "threads", "slots", "done", "history", "failed"}  # of bracket.json
+_KEYS = {"trials", "threads", "slots", "done", "history", "failed"}  # of bracket.json
 SAVE_EVERY = 20  # times as long as the last save took: saving takes at most a twentieth of the time
 Tensors = dict[str, Tensor]
 
@@ -188,7 +189,7 @@ class Bracket:
     def write(self, **more: Any) -> None:
         """Write bracket.json."""
         plan = {"trials": self._described, "threads": self.threads, "slots": self.slots, "done": self.done}
-        write_text(self.folder / PLAN, _encode(plan | more))
+        write_text(self.folder / PLAN, json_with_digest(plan | more, allow_nan=True))  # of a trial that failed
 
     def finish(self, state: BracketState) -> None:
         """Nothing is left to do: results are in the study, and the epochs of all heads go into bracket.json."""
@@ -257,21 +258,11 @@ def _trial_and_seed(name: str) -> tuple[int, int]:
     return int(number), int(seed)
 
 
-def _encode(plan: dict[str, Any]) -> str:
-    """The text of bracket.json, which ends with the digest of the rest."""
-    text = json.dumps(plan, indent=1)
-    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return text.removesuffix("\n}") + f',\n "{_DIGEST}": "{digest}"\n}}\n'
-
-
 def _decode(text: str) -> Any:
-    """What `_encode` was given. Raises ValueError where the text is not as it was written."""
+    """What bracket.json holds. Raises ValueError where the text is not as it was written."""
     plan = json.loads(text)
-    if not isinstance(plan, dict) or plan.keys() <= _KEYS:  # a release of before wrote no digest
-        return plan
-    if _DIGEST not in plan or text != _encode({name: plan[name] for name in plan if name != _DIGEST}):
-        raise ValueError("its digest is another")
-    return plan
+    is_earlier = not isinstance(plan, dict) or plan.keys() <= _KEYS  # a release of before wrote no digest
+    return plan if is_earlier else check_digest(text)
 
 
 def read_bracket(folder: Path) -> Bracket:

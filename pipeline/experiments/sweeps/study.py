@@ -80,15 +80,13 @@ class Study:
         """
         stale = self._stale_trials()
         lost = [trial for trial in self._all_trials() if self._is_lost(trial, known, stale)][:count]
-        requests = [self._request(self._adopted(trial)) for trial in lost]
+        requests = [self._request(self._adopted(trial)) for trial in lost if not self._ended_as_surplus(trial)]
         while len(requests) < count and len(self.trials()) < self.space.trials:
             trial = self._retry(self._ask)
+            if self._ended_as_surplus(trial):
+                break
             self._retry(self._beat, trial._trial_id)
             self._retry(trial.set_user_attr, _HOME, self._home)
-            if sum(other.number < trial.number for other in self.trials()) >= self.space.trials:
-                trial.set_user_attr(_SURPLUS, True)
-                self._study.tell(trial, state=TrialState.FAIL)
-                break
             requests.append(self._request(trial))
         return requests
 
@@ -164,6 +162,14 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that signs of life are meant for Optuna's own loop
             return self._study.ask()
+
+    def _ended_as_surplus(self, trial: Trial | FrozenTrial) -> bool:
+        """Whether the study has enough trials without `trial`: another folder asked at once. It is then ended."""
+        if sum(other.number < trial.number for other in self.trials()) < self.space.trials:
+            return False
+        self._retry(Trial(self._study, trial._trial_id).set_user_attr, _SURPLUS, True)
+        self._retry(lambda: self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True))
+        return True
 
     def _beat(self, trial: int) -> None:
         storage = self._study._storage

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import ManyProblems, MissingEncoder, UsageError
+from pipeline.core.files import require_short_header
 from pipeline.extraction.encoders.base import LFS_POINTER
 
 State = dict[str, torch.Tensor]
@@ -200,6 +201,8 @@ def read_state(files: Iterable[Path]) -> State:
     for path in files:
         try:
             if path.suffix == ".safetensors":
+                with path.open("rb") as file:
+                    require_short_header(file)
                 tree: Any = load_file(path)
             else:
                 tree = torch.load(path, map_location="cpu", weights_only=True)

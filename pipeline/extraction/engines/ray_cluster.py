@@ -9,16 +9,16 @@ This module is imported where an actor runs, and imports Ray only inside functio
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import platform
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.disk import make_folder
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import merge, validate
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
@@ -145,12 +146,37 @@ class RayCluster:
         yield from self._pool.results()
 
 
+class RayMessages(io.TextIOBase):
+    """A file for what Ray prints, 20 lines and more of its own logs for a dead node; that there is one is logged."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: logging.FileHandler | None = None
+        self._path, self._lock = path, threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Append to the file, which is made for the first text."""
+        with self._lock:
+            if self._file is None:
+                make_folder(self._path.parent)
+                self._file = logging.FileHandler(self._path, encoding="utf-8", errors="backslashreplace")
+                self._file.terminator = ""
+                log.warning(f"ray: messages of Ray's own are in {self._path}")
+        self._file.handle(logging.makeLogRecord({"msg": text}))
+        return len(text)
+
+    def close(self) -> None:
+        """Close the file; what is printed later is lost."""
+        if self._file:
+            self._file.close()
+        super().close()
+
+
 @contextmanager
-def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayCluster]:
+def ray_cluster(config: ExtractConfig, device: str = "auto", *, out: Path) -> Iterator[RayCluster]:
     """Connect to the cluster of RAY_ADDRESS, or of `ray start` on this machine, or start one here until the end.
 
-    `device` is the actors': auto takes GPUs where the cluster has any. Raises UsageError where there is no Ray, no
-    answer, or no GPU though one is asked for.
+    `device` is the actors': auto takes GPUs where the cluster has any. What Ray prints goes into `out`/ray.log. Raises
+    UsageError where there is no Ray, no answer, or no GPU though one is asked for.
     """
     _require_reachable_code(config)
     if device not in ("auto", "cpu", "cuda"):
@@ -161,7 +187,7 @@ def ray_cluster(config: ExtractConfig, device: str = "auto") -> Iterator[RayClus
         extra = "the extra ray", "pip install 'emotionrankclap[ray]'"
         raise UsageError("--engine ray", "Ray is not installed", *extra) from None
     connect = not ray.is_initialized()
-    with redirect_stdout(sys.stderr):  # Ray prints its notice of a dead worker where the command's result belongs
+    with closing(RayMessages(out / "ray.log")) as messages, redirect_stdout(messages):
         connection = _connect(ray) if connect else "in use by this process"
         try:
             yield RayCluster(config, _device(device, connection))

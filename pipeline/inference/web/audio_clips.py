@@ -25,6 +25,7 @@ from pipeline.extraction.encoders.base import Waveform
 
 MAX_SECONDS = 600.0
 MAX_FRAMES = int(MAX_SECONDS * 48_000)  # 58 MB of samples, whatever the rate
+_ANOTHER = "not the file that was encoded; run extract-features again"
 DEFAULT_RATE = 16_000  # where a header gives none; decoding then says what is wrong
 
 
@@ -58,10 +59,11 @@ class Clips:
             rate = _rate(path)
             clip = Decoding(rate, min(MAX_SECONDS, MAX_FRAMES / rate), "start", self.channel).load(path)
             if clip.digest != self.digests[row].tobytes():
-                raise UnusableAudio("not the file that was encoded; run extract-features again")
+                raise UnusableAudio(_ANOTHER)
             return _wav(clip.wave, rate)
         except UnusableAudio as error:
-            raise ClipError(self.manifest.id[row], error.reason) from None
+            another = error.digest not in (bytes(16), self.digests[row].tobytes())  # a reason tells of its samples
+            raise ClipError(self.manifest.id[row], _ANOTHER if another else error.reason) from None
 
     def _path(self, audio: str) -> Path:
         """Where `audio` lies. Raises UnusableAudio where that is outside the root."""

@@ -225,6 +225,11 @@ def test_of_trials_asked_at_once_in_two_folders_the_lower_numbers_count(tmp_path
     assert [each.number for each in studies[0].ask(2, known=())] == [0, 1]
     assert studies[1].ask(1, known=()) == []
     assert len(studies[0].trials()) == 2
+    lost = studies[1]._ask()  # of a worker that is killed before it sees that there are enough
+    aged(url, lost._trial_id, asked=True)
+    assert not studies[0].full
+    assert studies[0].ask(1, known=(0, 1)) == []
+    assert len(studies[0].trials()) == 2
 
 
 def test_a_bracket_of_another_study_is_refused(planted: Path, tmp_path: Path) -> None:

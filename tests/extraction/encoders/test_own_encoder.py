@@ -297,11 +297,11 @@ def test_the_page_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # Ray
 
 
-def test_an_encoder_of_this_process_alone_is_refused_on_ray() -> None:
+def test_an_encoder_of_this_process_alone_is_refused_on_ray(tmp_path: Path) -> None:
     made()
     config = resolve_extraction("my/manifest.csv", overrides=["audio.encoder=own"])
     with pytest.raises(UsageError, match="--engine ray: audio encoder own: registered in this process alone"):
-        ray_cluster(config).__enter__()
+        ray_cluster(config, out=tmp_path).__enter__()
 
 
 @pytest.mark.slow

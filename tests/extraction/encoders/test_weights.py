@@ -89,6 +89,14 @@ def test_a_broken_file_is_refused_in_words(tmp_path, name, content):
         read_state(weight_files(tmp_path))
 
 
+def test_a_header_of_100_mb_is_refused_unread(tmp_path):
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.write((99_999_992).to_bytes(8, "little"))
+        file.truncate(100_000_000)
+    with pytest.raises(UsageError, match=r"cannot be read \(a header of 99,999,992 bytes\)"):
+        read_state(weight_files(tmp_path))
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_damaged_pickle_gives_tensors_or_a_refusal(tmp_path, zipped):

@@ -67,7 +67,7 @@ def _by_threads(clips: list[Path]) -> dict[int, bytes]:
 
 @pytest.mark.slow
 def test_batches_in_a_dead_actors_hand_are_done_again(
-    cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     expected = _by_threads(clips)
 
@@ -79,7 +79,7 @@ def test_batches_in_a_dead_actors_hand_are_done_again(
     killer = threading.Thread(target=kill_and_mend)
     killer.start()
     with (
-        ray_cluster(ExtractConfig()) as engine,
+        ray_cluster(ExtractConfig(), out=tmp_path) as engine,
         closing(engine.encode_batches(_job(clips, [11]), _batches(40))) as results,
     ):
         found = _by_row(list(results))
@@ -92,7 +92,9 @@ def test_batches_in_a_dead_actors_hand_are_done_again(
 
 
 @pytest.mark.slow
-def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Cluster, clips: list[Path]) -> None:
+def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(
+    cluster: Cluster, clips: list[Path], tmp_path: Path
+) -> None:
     ended = threading.Event()
 
     def kill_all_readers() -> None:
@@ -104,7 +106,7 @@ def test_a_batch_that_kills_its_actors_ends_the_run_with_one_line(cluster: Clust
     results = []
     try:
         with (
-            ray_cluster(ExtractConfig()) as engine,
+            ray_cluster(ExtractConfig(), out=tmp_path) as engine,
             closing(engine.encode_batches(_job(clips, [20]), _batches(40))) as coming,
             pytest.raises(EmotionRankError, match=r"u20\.wav: 3 actors died on its batch of 1 \(.+\); expected .+"),
         ):
@@ -131,8 +133,10 @@ def test_a_batch_that_an_actor_died_on_is_encoded_alone() -> None:
 
 
 @pytest.mark.slow
-def test_leaving_stops_the_actors_and_gives_up_what_they_have_in_hand(cluster: Cluster, clips: list[Path]) -> None:
-    with ray_cluster(ExtractConfig()) as engine:
+def test_leaving_stops_the_actors_and_gives_up_what_they_have_in_hand(
+    cluster: Cluster, clips: list[Path], tmp_path: Path
+) -> None:
+    with ray_cluster(ExtractConfig(), out=tmp_path) as engine:
         with closing(engine.encode_batches(_job(clips, [0]), _batches(40))) as results:
             while next(results) is None:
                 pass
@@ -141,12 +145,14 @@ def test_leaving_stops_the_actors_and_gives_up_what_they_have_in_hand(cluster: C
 
 
 @pytest.mark.slow
-def test_a_file_that_only_the_driver_can_see_ends_the_run_and_fails_no_row(cluster: Cluster, clips: list[Path]) -> None:
+def test_a_file_that_only_the_driver_can_see_ends_the_run_and_fails_no_row(
+    cluster: Cluster, clips: list[Path], tmp_path: Path
+) -> None:
     with open(clips[0], "rb") as file:
         unseen = Path(f"/proc/self/fd/{os.dup2(file.fileno(), 399)}")  # another process has no such file
     gone = clips[1].with_suffix(".gone")
     try:
-        with ray_cluster(ExtractConfig()) as engine:
+        with ray_cluster(ExtractConfig(), out=tmp_path) as engine:
             with closing(engine.encode_batches(_job([gone]), _batches(1))) as results:
                 assert [batch.reasons for batch in results if batch] == [["cannot be read (No such file or directory)"]]
             with (
@@ -162,13 +168,13 @@ def test_a_file_that_only_the_driver_can_see_ends_the_run_and_fails_no_row(clust
 
 @pytest.mark.slow
 def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_in_flight(
-    cluster: Cluster, clips: list[Path]
+    cluster: Cluster, clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = _by_threads(clips)
     gates = [0, 2]  # the first of either actor's first two batches
     held: list[int] = []
     with (
-        ray_cluster(ExtractConfig()) as engine,
+        ray_cluster(ExtractConfig(), out=tmp_path / "stores") as engine,
         closing(engine.encode_batches(_job(clips, gates), _batches(40))) as results,
     ):
         found: list[EncodedBatch | None] = []
@@ -179,12 +185,17 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
         node = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
         while sum(batch is not None for batch in found) < 10:
             found.append(next(results))
-        cluster.remove_node(node)
+        cluster.remove_node(node, allow_graceful=False)
         machines.kill(held)
         for row in gates:
             machines.open_gate(clips[row])
         found.extend(results)
+        machines.until(lambda: (tmp_path / "stores/ray.log").exists(), 20.0)
     assert _by_row(found) == expected
+    printed = capsys.readouterr()
+    assert "Raylet is terminated" in (tmp_path / "stores/ray.log").read_text()
+    assert "aylet" not in printed.out + printed.err
+    assert printed.err.count(f"messages of Ray's own are in {tmp_path / 'stores/ray.log'}\n") == 1
 
 
 @pytest.mark.slow
@@ -195,7 +206,7 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
     job = EncodeTask("text", batch_encoder("text", encoder, config, CPU), lambda rows: ["calm"] * len(rows))
     change(folder, lambda state: state[next(iter(state))].add_(1.0))
     with (
-        ray_cluster(config) as engine,
+        ray_cluster(config, out=tmp_path) as engine,
         closing(engine.encode_batches(job, _batches(3))) as results,
         pytest.raises(
             StoreMismatch, match=f"node {os.uname().nodename}: text encoder: weights_sha256 differ"
@@ -204,8 +215,9 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
         list(results)
     assert "\n" not in str(caught.value)
     shutil.rmtree(folder)
+    gone = config.model_copy(update={"text": config.text.model_copy(update={"model": "/gone"})})
     with (
-        ray_cluster(config.model_copy(update={"text": config.text.model_copy(update={"model": "/gone"})})) as engine,
+        ray_cluster(gone, out=tmp_path) as engine,
         closing(engine.encode_batches(job, _batches(3))) as results,
         pytest.raises(UsageError, match=f"node {os.uname().nodename}: /gone: no such folder"),
     ):
@@ -213,11 +225,11 @@ def test_another_checkpoint_on_a_node_is_refused_by_name(cluster: Cluster, tmp_p
 
 
 @pytest.mark.slow
-def test_an_error_of_the_work_arrives_as_it_was(cluster: Cluster) -> None:
+def test_an_error_of_the_work_arrives_as_it_was(cluster: Cluster, tmp_path: Path) -> None:
     job = _job([])
     broken = EncodeTask(job.name, job.encode, lambda rows: [3] * len(rows))
     with (
-        ray_cluster(ExtractConfig()) as engine,
+        ray_cluster(ExtractConfig(), out=tmp_path) as engine,
         closing(engine.encode_batches(broken, _batches(3))) as results,
         pytest.raises(AttributeError, match="'int' object has no attribute 'path'"),
     ):
@@ -226,9 +238,30 @@ def test_an_error_of_the_work_arrives_as_it_was(cluster: Cluster) -> None:
 
 @pytest.mark.slow
 def test_a_warning_of_an_actor_reaches_the_user(
-    cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, clips: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     job = EncodeTask("acoustic", _job([]).encode, lambda rows: [AudioFile(machines.WarningPath(clips[0]), 8000)])
-    with ray_cluster(ExtractConfig()) as engine, closing(engine.encode_batches(job, _batches(1))) as results:
+    with (
+        ray_cluster(ExtractConfig(), out=tmp_path) as engine,
+        closing(engine.encode_batches(job, _batches(1))) as results,
+    ):
         assert len(_by_row(list(results))) == 1
     assert f"acoustic: node {os.uname().nodename}: not enough memory\n" in capsys.readouterr().err
+
+
+def test_what_ray_prints_goes_into_a_file_and_one_line_says_so(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it prints of a dead node; 42 of 53 lines on the terminal were that."""
+    from ray._private.worker import print_to_stdstream
+
+    dump = "Raylet is terminated. Last 20 lines of the Raylet logs:\n" + "".join(f"    line {n}\n" for n in range(20))
+    with ray_cluster(ExtractConfig(), out=tmp_path / "new"):
+        for node in (1, 2):
+            print_to_stdstream({"lines": [f"{node} {dump}"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "line 7" not in printed.err
+    assert printed.err.count("messages of Ray's own are in") == 1
+    written = (tmp_path / "new/ray.log").read_text()
+    assert [written.count(text) for text in ("1 Raylet is", "2 Raylet is", "line 7\n")] == [1, 1, 2]

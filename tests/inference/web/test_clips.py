@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
+import threading
 import wave
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +41,62 @@ def test_stereo_is_played_as_the_mean_at_its_own_rate(odd: Site) -> None:
     stereo, _ = soundfile.read(odd.page.clips.root / "audio/stereo.flac", dtype="float64")
     assert rate == 44_100
     assert np.abs(samples / 32768 - stereo.mean(1)).max() <= 0.51 / 32768
+
+
+@pytest.fixture
+def swappable(site: Site, tmp_path: Path) -> tuple[Clips, Path]:
+    """The clips, in a folder of their own; and the file of row 0."""
+    shutil.copytree(site.page.clips.root, tmp_path / "root")
+    return replace(site.page.clips, root=tmp_path / "root"), tmp_path / "root" / site.page.clips.manifest.audio[0]
+
+
+def test_a_link_that_takes_a_files_place_after_the_check_shows_nothing_of_its_target(
+    swappable: tuple[Clips, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, file = swappable
+    soundfile.write(tmp_path / "private.wav", np.full(8000, 0.25), 8000)
+    checked = Clips._path
+
+    def swapped(self: Clips, audio: str) -> Path:
+        path = checked(self, audio)
+        path.unlink()
+        path.symlink_to(target)
+        return path
+
+    monkeypatch.setattr(Clips, "_path", swapped)
+    for target in (tmp_path / "private.wav", "/etc/passwd"):
+        with pytest.raises(ClipError, match=r"u00: not the file that was encoded; run extract-features again$"):
+            clips.wav(0)
+        file.unlink()
+        file.touch()  # the check is of a file again
+
+
+def test_a_file_that_is_swapped_for_a_link_all_the_time_is_played_as_it_was_or_not_at_all(
+    swappable: tuple[Clips, Path], tmp_path: Path
+) -> None:
+    clips, file = swappable
+    whole, ended = clips.wav(0), threading.Event()
+    soundfile.write(tmp_path / "private.wav", np.linspace(-1, 1, 8000), _read(whole)[1])
+    good, link = file.with_name("good"), file.with_name("link")
+
+    def swap() -> None:
+        content = file.read_bytes()
+        while not ended.is_set():
+            good.write_bytes(content)
+            link.unlink(missing_ok=True)
+            link.symlink_to(tmp_path / "private.wav")
+            link.replace(file)
+            good.replace(file)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        for _ in range(200):
+            with suppress(ClipError):
+                assert clips.wav(0) == whole
+    finally:
+        ended.set()
+        swapper.join()
 
 
 def test_ten_minutes_are_played_at_most(odd: Site) -> None:

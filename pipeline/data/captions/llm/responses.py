@@ -15,12 +15,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
+from pipeline.core.files import check_digest, json_with_digest
 from pipeline.data.captions.llm.config import WriteConfig
 from pipeline.data.captions.llm.requests import CaptionRequest
 
 RESPONSES = "responses.sqlite"
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _SCHEMA = "CREATE TABLE responses (id INTEGER PRIMARY KEY, key TEXT NOT NULL, response TEXT NOT NULL)"
+_KEYS = {"key", "about", "model", "prompt", "text"}  # of a response
 _INSERT = "INSERT INTO responses (key, response) VALUES (?, ?)"  # JSON: SQLite's text takes no half characters
 
 
@@ -42,7 +44,7 @@ class ResponseCache:
                 entries = _read_log(folder)
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.execute(_SCHEMA)
-                self._connection.executemany(_INSERT, [(entry["key"], json.dumps(entry)) for entry in entries])
+                self._connection.executemany(_INSERT, [(entry["key"], json_with_digest(entry)) for entry in entries])
                 self._connection.execute("PRAGMA user_version = 1")
                 self._connection.execute("COMMIT")
                 pairs = [(entry["key"], entry["text"]) for entry in entries]
@@ -52,7 +54,7 @@ class ResponseCache:
         """Put a response on the disk, for good. Raises EmotionRankError on a full disk."""
         response = {"key": key, "about": str(request), "model": model, "prompt": request.prompt, "text": text}
         with _translate_errors(self._path):
-            self._connection.execute(_INSERT, (key, json.dumps(response)))
+            self._connection.execute(_INSERT, (key, json_with_digest(response)))
 
     def close(self) -> None:
         """Close the database."""
@@ -71,13 +73,25 @@ def read_responses(folder: Path) -> list[tuple[str, str]]:
 
 def _read_all(connection: sqlite3.Connection) -> list[tuple[str, str]] | None:
     """The pairs of a database; None of a new one."""
-    if not connection.execute("PRAGMA user_version").fetchone()[0]:
+    if not connection.execute("PRAGMA page_count").fetchone()[0]:
         return None
+    if not connection.execute("PRAGMA user_version").fetchone()[0]:
+        raise ValueError("no version in its header")
     check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if check != "ok":
         raise ValueError(check)
     rows = connection.execute("SELECT key, response FROM responses ORDER BY id").fetchall()
-    return [(str(key), str(json.loads(response)["text"])) for key, response in rows]
+    return [(key, _text_of(key, response)) for key, response in rows]
+
+
+def _text_of(key: str, response: str) -> str:
+    """The text of a response. Raises ValueError where its row is not as it was written: SQLite has no checksums."""
+    entry = json.loads(response)
+    if entry.keys() - _KEYS:  # a release of before wrote no digest
+        entry = check_digest(response)
+    if entry["key"] != key:
+        raise ValueError("a response under another key")
+    return str(entry["text"])
 
 
 @contextmanager
