@@ -120,9 +120,10 @@ def _changes_files(call: ast.Call) -> bool:
 
 
 def test_files_are_changed_in_one_place() -> None:
-    """So that the fault tests see every change; a database of SQLite and a log of Optuna are their own."""
+    """So that the fault tests see every change; databases of SQLite and a log of Optuna are their own."""
     elsewhere = {
         "pipeline.data.captions.llm.responses",
+        "pipeline.extraction.text_cache",
         "pipeline.experiments.sweeps.journal",
         "pipeline.extraction.audio.decoding",
     }  # the last only reads

@@ -13,8 +13,8 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 
 
 @common.command("compare-methods")
-@click.argument("stores", type=FOLDER)
-@click.argument("methods", nargs=-1, metavar="[STORES]... [METHODS]...", shell_complete=presets("methods"))
+@click.argument("stores", type=FOLDER, metavar="STORES...")
+@click.argument("methods", nargs=-1, metavar="[METHODS]...", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)

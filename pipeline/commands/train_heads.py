@@ -13,8 +13,8 @@ from pipeline.commands.completion import FOLDER, presets
 
 
 @common.command("train-heads")
-@click.argument("stores", type=FOLDER)
-@click.argument("config", nargs=-1, metavar="[STORES]... [CONFIG]", shell_complete=presets("methods"))
+@click.argument("stores", type=FOLDER, metavar="STORES...")
+@click.argument("config", nargs=-1, metavar="[CONFIG]", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")

@@ -26,8 +26,8 @@ from cache.reader import Store
 from cache.stores import CAPTIONS, CONFIG, LISTED, MANIFEST, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import ExtractConfig
-from pipeline.core.config_files import dump, load_config, merge, validate
-from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
+from pipeline.core.config_files import dump, merge, validate
+from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.plugins import BUILT_IN
 from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device, torch_defaults
@@ -53,6 +53,7 @@ from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
+from pipeline.extraction.settings import resolve_extraction, with_layers
 from pipeline.extraction.status import digest_of_path, sources_of, status_of
 from pipeline.extraction.text_cache import TextVectorCache
 
@@ -83,41 +84,6 @@ class Inputs:
 
     def text_fingerprint(self, encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
         return {"store_version": VERSION, "encoder": encoder.fingerprint()}
-
-
-def resolve_extraction(
-    config: str | Path | ExtractConfig,
-    *,
-    audio_root: str | Path | None = None,
-    encoders: str | None = None,
-    overrides: Sequence[str] = (),
-) -> ExtractConfig:
-    """The config of a preset, a YAML file or a manifest, with the command line's choices laid on top."""
-    if not isinstance(config, ExtractConfig):
-        named = [str(config), *([f"encoders/{encoders}"] if encoders else [])]
-        config = load_config(ExtractConfig, named, overrides, kind="corpora")
-    if audio_root is not None:
-        tree = merge(config.model_dump(mode="json"), {"corpus": {"root": str(audio_root)}})
-        config = validate(ExtractConfig, tree, subject="--audio-root")
-    return config
-
-
-def with_layers(config: ExtractConfig, out: Path, *, fresh: bool = False) -> ExtractConfig:
-    """`config` with `audio.layers=auto` decided: as the stores in `out` have it, else all layers where they are cheap.
-
-    All of the embedded encoder and of the paper's, but for a `layer` or a `pooling` that asks for one vector.
-    """
-    audio = config.audio
-    if audio.layers != "auto":
-        return config
-    layers: Any = "all" if audio.encoder in ("embedded", "wavlm_ser") else None
-    if audio.layer is not None or audio.pooling != "mean":
-        layers = None
-    elif not fresh and (out / "audio.h5").exists():
-        with suppress(EmotionRankError):  # whoever opens it to write says what is wrong
-            axes = Store.open(out / "audio.h5").axes
-            layers = None if axes is None else "all" if axes.layers[-1] + 1 == len(axes.layers) > 1 else axes.layers
-    return config.model_copy(update={"audio": audio.model_copy(update={"layers": layers})})
 
 
 def read_labels(config: ExtractConfig, *, strict: bool = False) -> tuple[Manifest, Captions]:

@@ -25,10 +25,9 @@ from pipeline.extraction.extract import (
     Inputs,
     audio_plan,
     read_labels,
-    resolve_extraction,
     wants_acoustic,
-    with_layers,
 )
+from pipeline.extraction.settings import resolve_extraction, with_layers
 from pipeline.extraction.status import sources_of
 
 SAMPLES = 3  # captions

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from pipeline.core.resources import cores
-from pipeline.extraction.extract import Inputs, _captions, audio_plan, extract, read_inputs, resolve_extraction
+from pipeline.extraction.extract import Inputs, audio_plan, extract, plan_captions, read_inputs
+from pipeline.extraction.settings import resolve_extraction
 from pipeline.extraction.status import sources_of
 from tests.benchmarks.wavlm import SHAPES
 
@@ -46,7 +47,7 @@ def bare_audio(inputs: Inputs, waves: list[np.ndarray], plan: list[np.ndarray]) 
 
 def bare_text(inputs: Inputs) -> None:
     """The text encoder over every distinct text, longest first, in the config's batches."""
-    texts = sorted(_captions(inputs.manifest, inputs.config).texts(), key=len, reverse=True)
+    texts = sorted(plan_captions(inputs.manifest, inputs.config).texts(), key=len, reverse=True)
     size = inputs.config.text.batch_size
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,7 +111,7 @@ def measure(manifest: Path, overrides: list[str], repeats: int) -> None:
             times.setdefault("stage one, whole command", []).append(time.perf_counter() - start)
         times.setdefault("stage one, speech", []).append(spent["audio"])
         times.setdefault("stage one, text", []).append(spent["text"])
-    texts = len(_captions(inputs.manifest, inputs.config).texts())
+    texts = len(plan_captions(inputs.manifest, inputs.config).texts())
     print(f"{len(waves):,} clips, {seconds / 3600:.2f} h, {texts:,} texts, {cores()} cores")
     for name, values in times.items():
         print(f"{name:26} {statistics.median(values):7.1f} s  ({min(values):.1f}-{max(values):.1f}, n={len(values)})")

@@ -24,7 +24,8 @@ from pipeline.extraction.batching import batches
 from pipeline.extraction.encoders.base import Padding, plain_pooling
 from pipeline.extraction.encoders.speech import Forward, SpeechEncoder, Stock, fold_weight_norm, standardise
 from pipeline.extraction.encoders.wavlm import WavLM
-from pipeline.extraction.extract import read_inputs, resolve_extraction
+from pipeline.extraction.extract import read_inputs
+from pipeline.extraction.settings import resolve_extraction
 
 SHAPES = {
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

@@ -112,7 +112,7 @@ def test_help_is_what_is_kept(command: str) -> None:
 
 def test_a_command_goes_by_its_name_however_it_was_started() -> None:
     said = CliRunner().invoke(train_heads, ["--help"], prog_name="python -m somewhere").stdout
-    assert said.startswith("Usage: train-heads [OPTIONS] STORES [CONFIG]\n")
+    assert said.startswith("Usage: train-heads [OPTIONS] STORES... [CONFIG]\n")
 
 
 @pytest.mark.usefixtures("encoders_loaded_once")

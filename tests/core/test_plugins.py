@@ -15,7 +15,7 @@ from pipeline.core.config import AudioConfig
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.plugins import find, load_plugins
 from pipeline.extraction.encoders import load_encoder
-from pipeline.extraction.extract import resolve_extraction as resolve_extraction
+from pipeline.extraction.settings import resolve_extraction
 from pipeline.training.train import train
 from tests.own_code import ROOT, SPECTRUM, WAVES, WORDS, forget, plugin
 from tests.own_code import forgotten as forgotten

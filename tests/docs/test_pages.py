@@ -75,7 +75,7 @@ def _check_presets(name: str, given: dict[str, object]) -> None:
     from pipeline.core.config import EvaluateConfig, TrainConfig
     from pipeline.core.config_files import load_config
     from pipeline.experiments.sweeps.config import load_sweep
-    from pipeline.extraction.extract import resolve_extraction
+    from pipeline.extraction.settings import resolve_extraction
 
     def theirs(value: object) -> bool:
         return str(value).endswith((".yaml", ".yml"))

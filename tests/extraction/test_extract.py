@@ -29,9 +29,9 @@ from pipeline.extraction.extract import (
     audio_plan,
     extract,
     read_inputs,
-    resolve_extraction,
 )
 from pipeline.extraction.plan import plan_extraction
+from pipeline.extraction.settings import resolve_extraction
 from pipeline.extraction.status import status_of, verify
 from tests.data.captions.test_word_norms import made_up, norms_file
 from tests.extraction.encoders import tiny

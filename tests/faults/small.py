@@ -16,6 +16,7 @@ import pipeline.extraction.plan
 from cache.header import DONE
 from cache.layers import Axes
 from cache.reader import Store
+from pipeline.core.config import ExtractConfig
 from pipeline.extraction.extract import extract
 from tests.speech import QUICK, QUICK_OPTIONS, write_corpus
 
@@ -55,11 +56,16 @@ class QuickEncoder:
 def quick_encoders(patch: pytest.MonkeyPatch, **options: Any) -> None:
     """Let stage one use quick encoders; `options` are the speech encoder's."""
 
+    def one_vector(config: ExtractConfig, *_: object, **__: object) -> ExtractConfig:
+        return config.model_copy(update={"audio": config.audio.model_copy(update={"layers": None})})
+
     def load_encoder(kind: str, *_: object) -> QuickEncoder:
         return QuickEncoder(**options) if kind == "audio" else QuickEncoder()
 
     for module in (pipeline.extraction.extract, pipeline.extraction.plan):
         patch.setattr(module, "load_encoder", load_encoder)
+        patch.setattr(module, "with_layers", one_vector)
+    patch.setenv("EMOTIONRANKCLAP_CACHE", "")  # so that a second run does what the first did
 
 
 def small_corpus(folder: Path) -> Path:

@@ -22,7 +22,7 @@ from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.custom_encoder import sha256_of
 from pipeline.extraction.engines.ray_cluster import ray_cluster
 from pipeline.extraction.extract import extract
-from pipeline.extraction.extract import resolve_extraction as resolve_extraction
+from pipeline.extraction.settings import resolve_extraction
 from pipeline.extraction.status import verify, verify_sources
 from pipeline.inference.model_card import card_of
 from pipeline.training.train import train
