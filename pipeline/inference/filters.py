@@ -98,15 +98,27 @@ def trained_on(run: Run, stores: Stores) -> Mask:
     gone, `stores` are taken for them. Raises StoreCorrupt.
     """
     about = run.about
-    own, searched = Path(about["stores"]), stores.manifest
-    same = own == stores.folder.resolve() or not (own / MANIFEST).is_file()
-    manifest = searched if same else read_manifest(own / MANIFEST, root=Path())
+    named = [about["stores"]] if isinstance(about["stores"], str) else about["stores"]
+    own, searched = [Path(folder) for each in named for folder in each.split(",")], stores.manifest
+    there = [folder for folder in own if (folder / MANIFEST).is_file()]
     ids = _ids_of_fold(run, about["data"])
-    trained = _rows_of(manifest, ids) if ids is not None else _of_split(manifest)
-    if same:
-        return trained
-    seen = {(manifest.id[row], manifest.audio[row]) for row in np.flatnonzero(trained).tolist()}
+    if stores.folder.resolve() in own or not there:
+        return _trained_rows(searched, ids, stores.folder if len(named) > 1 else None)
+    seen = set()
+    for folder in there:
+        manifest = read_manifest(folder / MANIFEST, root=Path())
+        trained = _trained_rows(manifest, ids, folder if len(named) > 1 else None)
+        seen |= {(manifest.id[row], manifest.audio[row]) for row in np.flatnonzero(trained).tolist()}
     return np.fromiter((key in seen for key in zip(searched.id, searched.audio, strict=True)), bool, len(searched))
+
+
+def _trained_rows(manifest: Manifest, ids: set[str] | None, corpus: Path | None) -> Mask:
+    """(N,) the training split, or in a fold the utterances of `ids`, which one `corpus` of several stands before."""
+    if ids is None:
+        return _of_split(manifest)
+    if corpus is not None:
+        ids = {name.removeprefix(f"{corpus.resolve().name}/") for name in ids}
+    return _rows_of(manifest, ids)
 
 
 def _of_split(manifest: Manifest) -> Mask:

@@ -116,6 +116,9 @@ class _Embedder:
     def __init__(self, stores: AnyStores, run: Run | Folder, device: str) -> None:
         run = run if isinstance(run, Run) else open_run(run)
         self.run, self.stores = run, run.stores(stores)
+        if len(self.stores.folders) > 1:
+            found, action = "heads of several stores", f"Name one: {', '.join(map(str, self.stores.folders))}."
+            raise UsageError(run.folder, found, "one folder of stores to search", action)
         self.config = validate_file(ExtractConfig, self.stores.folder / CONFIG)
         self.trained, self.device = run.config, pick_device(device)
         self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)

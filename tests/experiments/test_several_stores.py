@@ -87,6 +87,13 @@ def test_heads_of_two_corpora_are_scored_on_both(encoded: dict[str, Path], tmp_p
         assert result.exit_code == 0, result.output
         counts.append(json.loads(result.stdout)["utterances"])
     assert counts == [16, 16]
+    run = open_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="one folder of stores to search"):
+        search(run, "calm")
+    for stores in ("layer-2", "other"):
+        hits = search(run, "calm", stores=encoded[stores], split="all", top=64)[0]
+        assert [hit["trained_on"] for hit in hits] == [hit["split"] == "train" for hit in hits]
+        assert {hit["split"] for hit in search(run, "calm", stores=encoded[stores], top=64)[0]} == {"dev", "test"}
 
 
 def test_several_stores_are_compared_on_as_one_corpus(encoded: dict[str, Path], tmp_path: Path) -> None:
