@@ -87,7 +87,8 @@ class TextVectorCache:
                 part = texts[start : start + _AT_ONCE]
                 query = f"SELECT text, vector, digest FROM vectors WHERE text IN ({','.join('?' * len(part))})"
                 for text, vector, digest in database.execute(query, part):
-                    if len(vector) == 4 * self.dim and digest == _digest(text, vector):
+                    whole = isinstance(text, str) and isinstance(vector, bytes) and len(vector) == 4 * self.dim
+                    if whole and digest == _digest(text, vector):
                         found[text] = np.frombuffer(vector, "<f4")
 
         self._with_database(select)

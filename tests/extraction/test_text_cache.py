@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.reader import Store
 from cache.stores import Stores, open_stores
+from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.extraction.encoders.text import TextModel
 from pipeline.extraction.extract import extract
-from pipeline.extraction.text_cache import VARIABLE, cache_folder
+from pipeline.extraction.text_cache import VARIABLE, TextVectorCache, cache_folder
 from tests.speech import QUICK, write_corpus
 
 STYLES = "captions.styles=[dimensional,template]"
@@ -139,3 +142,37 @@ def test_two_processes_fill_it_together(folder: Path, tmp_path: Path) -> None:
     rows = np.arange(len(one.text))
     np.testing.assert_allclose(one.text.read(rows)[0], two.text.read(rows)[0], atol=1e-6)
     assert extracted(tmp_path, "three").text.scan().all()
+
+
+@pytest.mark.parametrize("rounds", [40, pytest.param(2000, marks=pytest.mark.exhaustive)])
+def test_no_damage_of_the_file_gives_another_vector(rounds: int, folder: Path, tmp_path: Path) -> None:
+    """Single bits, cuts and swapped blocks: a text is found with its own vector or not at all."""
+    fingerprint, dim = {"encoder": "made up"}, 8
+    texts = [f"text {number}" for number in range(200)]
+    vectors = np.random.default_rng(0).standard_normal((len(texts), dim)).astype(np.float32)
+    cache = TextVectorCache(fingerprint, dim)
+    assert cache.path is not None
+    spec = StoreSpec(tmp_path / "text.h5", "text", named(texts), dim=dim, dtype="<f4", fingerprint=fingerprint)
+    with StoreWriter(open_for_writing(spec)[0]) as writer:
+        for row, vector in enumerate(vectors):
+            writer.commit(row, vector, bytes(16))
+    cache.keep(Store.open(tmp_path / "text.h5"), np.arange(len(texts)))
+    whole, draw, lost = cache.path.read_bytes(), random.Random(0), 0
+    for number in range(rounds):
+        damaged = bytearray(whole)
+        if number % 10 == 8:
+            del damaged[draw.randrange(len(whole)) :]
+        elif number % 10 == 9:
+            one, two = (draw.randrange(len(whole) // 64) * 64 for _ in range(2))
+            damaged[one : one + 64], damaged[two : two + 64] = damaged[two : two + 64], damaged[one : one + 64]
+        else:
+            damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        cache.path.write_bytes(bytes(damaged))
+        found = cache._read(texts)
+        assert all((found[text] == vectors[texts.index(text)]).all() for text in found)
+        lost += len(found) < len(texts)
+    assert 0 < lost <= rounds
+
+
+def named(texts: list[str]) -> StoreRows:
+    return StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
