@@ -207,14 +207,14 @@ def read_manifest(path: Path, root: Path) -> Manifest:
 def _read_ratings(votes: list[str], numbers: Mapping[str, array[float]]) -> Ratings:
     """The columns of `RATING_COLUMNS`. Raises ValueError for what `write_manifest` never writes."""
     count, *std = (np.nan_to_num(numbers[name], nan=0) for name in RATING_COLUMNS[:-1])
-    if np.any((count < 0) | (count % 1 != 0)):
+    if not np.all((count >= 0) & (count < 2**31) & (count == np.floor(count))):
         raise ValueError("ratings that are not a count")
     if not all(np.all((column >= 0) & np.isfinite(column)) for column in std):
         raise ValueError("a std below 0 or without end")
     for text in set(votes):
         votes_of(text)
-    spread = [np.array(numbers[name]) for name in RATING_COLUMNS[1:-1]]
-    return Ratings(count.astype(np.int64), np.stack(spread, axis=1), votes)
+    stds = [np.array(numbers[name]) for name in RATING_COLUMNS[1:-1]]
+    return Ratings(count.astype(np.int64), np.stack(stds, axis=1), votes)
 
 
 def _invalid_entries(manifest: Manifest) -> Iterator[tuple[int, str, str]]:

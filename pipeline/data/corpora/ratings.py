@@ -131,8 +131,8 @@ class RatingColumns:
         """(ratings and stds, votes) of a row, as `add` takes them. Raises ValueError, "found; expected"."""
         given = [fields.get(name) for name in RATING_COLUMNS]
         count, *std = (_number(name, value) for name, value in zip(RATING_COLUMNS, given[:-1], strict=False))
-        if math.isfinite(count) and count % 1:
-            raise ValueError(f"{RATING_COLUMNS[0]} {count:g}: not whole; expected a number of raters, or nothing")
+        if math.isfinite(count) and (count % 1 or count >= 2**31):
+            raise ValueError(f"{RATING_COLUMNS[0]} {count:g}: not a count; expected a number of raters, or nothing")
         votes = given[-1]
         if not isinstance(votes, str | None):
             raise ValueError(f"votes {votes!r:.60}: a {type(votes).__name__}; expected text like happy:3|neutral:2")

@@ -221,7 +221,7 @@ def test_a_manifests_columns_are_read_and_stds_are_scaled_with_their_label(tmp_p
 @pytest.mark.parametrize(
     ("column", "value", "found"),
     [
-        ("ratings", 2.5, "ratings 2.5: not whole; expected a number of raters"),
+        ("ratings", 2.5, "ratings 2.5: not a count; expected a number of raters"),
         ("ratings", -1, "ratings -1: expected a number from 0 on"),
         ("valence_std", "wide", "valence_std 'wide': expected a number from 0 on"),
         ("votes", "happy", "votes 'happy': expected raters by category, such as happy:3|neutral:2"),
