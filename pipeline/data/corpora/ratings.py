@@ -163,7 +163,8 @@ class RatingColumns:
 def _number(name: str, value: object) -> float:
     if value is None or (isinstance(value, str) and not value.strip()) or is_missing(value):
         return math.nan
-    number = math.nan if isinstance(value, bool) else _float(value)
+    text = value.replace(",", ".", 1) if isinstance(value, str) else value  # a decimal comma
+    number = math.nan if isinstance(value, bool) else _float(text)
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} {value!r:.60}: expected a number from 0 on, or nothing")
     return number

@@ -203,7 +203,7 @@ def test_a_manifests_columns_are_read_and_stds_are_scaled_with_their_label(tmp_p
         "arousal": 3,
         "ratings": 3,
         "valence_std": 1.0,
-        "arousal_std": "0.5",
+        "arousal_std": "0,5",
         "votes": "joy:2|Sadness:1",
     }
     path = manifest_of(tmp_path, first, {"valence": 4, "arousal": 3, "votes": "-", "ratings": ""})
