@@ -25,7 +25,7 @@ from cache.errors import StoreMismatch, UsageError
 from cache.fingerprint import describe_differences, differences
 from cache.header import DONE
 from cache.layers import DEFAULT, WEIGHTED, LayersChoice, Selection, speech_fingerprint
-from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
+from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest, Ratings
 from cache.reader import Store
 from cache.stores import Stores, open_stores
 
@@ -194,7 +194,12 @@ def _manifest(parts: Sequence[Manifest], names: Sequence[str]) -> Manifest:
     for column in ("id", "speaker"):
         texts[column] = [f"{name}/{value}" if value else "" for name, value in zip(of_row, texts[column], strict=True)]
     labels = {name: np.concatenate([getattr(part, name) for part in parts]) for name in LABEL_COLUMNS}
-    return replace(parts[0], **texts, **labels)  # type: ignore[arg-type]
+    ratings = None
+    if any(part.ratings for part in parts):
+        each = [part.ratings or Ratings.unknown(len(part)) for part in parts]
+        votes = [text for one in each for text in one.votes]
+        ratings = Ratings(np.concatenate([one.count for one in each]), np.concatenate([one.std for one in each]), votes)
+    return replace(parts[0], **texts, **labels, ratings=ratings)  # type: ignore[arg-type]
 
 
 def _captions(parts: Sequence[Captions], counts: Sequence[int]) -> Captions:

@@ -9,7 +9,7 @@ import csv
 import io
 import itertools
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import nan
@@ -68,9 +68,49 @@ class RowNames:
 
 TEXT_COLUMNS = ("id", "audio", "split", "emotion", "speaker", "gender", "intensity", "caption")
 LABEL_COLUMNS = ("valence", "arousal", "dominance")
+RATING_COLUMNS = ("ratings", "valence_std", "arousal_std", "dominance_std", "votes")  # where the raters are known
 SPLITS = ("train", "dev", "test", "test1", "test2", "test3")
-_CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values on many rows: kept once
+_CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity", "votes")  # few values on many rows: kept once
 _BLOCK_ROWS = 512  # held as lists at once: too few to trigger the garbage collector, which walks all columns
+
+
+def votes_of(text: str) -> dict[str, int]:
+    """Raters by category, of a text like `happy:3|neutral:2`. Raises ValueError where it is none."""
+    votes: dict[str, int] = {}
+    for part in text.split("|") if text else ():
+        name, _, count = part.rpartition(":")
+        if not name.strip() or not (count.isascii() and count.isdecimal() and int(count)) or name.strip() in votes:
+            raise ValueError(f"votes {text[:60]!r}")
+        votes[name.strip()] = int(count)
+    return votes
+
+
+def votes_text(votes: Mapping[str, int]) -> str:
+    """`votes` as text, the most first."""
+    ordered = sorted(votes.items(), key=lambda item: (-item[1], item[0]))
+    return "|".join(f"{name}:{count}" for name, count in ordered)
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What the raters of N utterances said, beside their mean, which is the label. On the 1-7 scale."""
+
+    count: NDArray[np.int64]  # (N,) raters of valence, arousal and dominance; 0 where unknown
+    std: NDArray[np.float64]  # (N, 3) over these raters, of a sample (n - 1), as `LABEL_COLUMNS`; NaN where unknown
+    votes: list[str]  # raters by category (`votes_of`); "" where unknown
+
+    @classmethod
+    def unknown(cls, count: int) -> Ratings:
+        """Of `count` utterances whose raters are not known."""
+        return cls(np.zeros(count, np.int64), np.full((count, len(LABEL_COLUMNS)), nan), [""] * count)
+
+    def standard_error(self) -> NDArray[np.float64]:
+        """(N, 3) of the labels, the raters' means: std / sqrt(n); NaN where unknown."""
+        return self.std / np.sqrt(np.where(self.count > 0, self.count, nan))[:, None]
+
+    def take(self, rows: NDArray[np.int64]) -> Ratings:
+        """Those of `rows`, in that order."""
+        return Ratings(self.count[rows], self.std[rows], [self.votes[row] for row in rows.tolist()])
 
 
 @dataclass(frozen=True)
@@ -94,6 +134,7 @@ class Manifest:
     caption: list[str]
     notes: list[str] = field(default_factory=list, compare=False)  # what the reader did, to be logged
     leaks: list[str] = field(default_factory=list, compare=False)  # what stands in more than one split
+    ratings: Ratings | None = None  # None where no rater is known
 
     def __len__(self) -> int:
         return len(self.id)
@@ -112,7 +153,8 @@ class Manifest:
         chosen = rows.tolist()
         texts = {name: [getattr(self, name)[row] for row in chosen] for name in TEXT_COLUMNS}
         labels = {name: getattr(self, name)[rows] for name in LABEL_COLUMNS}
-        return replace(self, **texts, **labels)  # type: ignore[arg-type]
+        ratings = self.ratings and self.ratings.take(rows)
+        return replace(self, **texts, **labels, ratings=ratings)  # type: ignore[arg-type]
 
     def head(self, count: int) -> Manifest:
         """The first `count` utterances."""
@@ -138,29 +180,48 @@ def read_manifest(path: Path, root: Path) -> Manifest:
     label outside 1-7, an id twice.
     """
     texts: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
-    labels: dict[str, array[float]] = {name: array("d") for name in LABEL_COLUMNS}
+    numbers: dict[str, array[float]] = {name: array("d") for name in LABEL_COLUMNS}
     kept: dict[str, str] = {}
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
-            if next(reader, None) != [*texts, *labels]:
+            header = next(reader, None)
+            if header == [*TEXT_COLUMNS, *LABEL_COLUMNS, *RATING_COLUMNS]:
+                numbers |= {name: array("d") for name in RATING_COLUMNS[:-1]}
+                texts["votes"] = []
+            elif header != [*TEXT_COLUMNS, *LABEL_COLUMNS]:
                 raise ValueError("another header")
             while rows := list(islice(reader, _BLOCK_ROWS)):
-                columns = dict(zip((*texts, *labels), zip(*rows, strict=True), strict=True))
+                columns = dict(zip(header, zip(*rows, strict=True), strict=True))
                 for name, column in texts.items():
                     values = columns[name]
                     column += map(kept.setdefault, values, values) if name in _CATEGORIES else values
-                for name, numbers in labels.items():
+                for name, entries in numbers.items():
                     value_of = {text: float(text) if text else nan for text in set(columns[name])}
-                    numbers.extend(map(value_of.__getitem__, columns[name]))
+                    entries.extend(map(value_of.__getitem__, columns[name]))
+        ratings = _read_ratings(texts.pop("votes"), numbers) if "votes" in texts else None
     except (OSError, ValueError, csv.Error) as error:
         raise StoreCorrupt(
             path, f"cannot be read ({error})", "the manifest that extract-features wrote", "Run extract-features again."
         ) from None
-    manifest = Manifest(root, **texts, **{name: np.array(labels[name]) for name in LABEL_COLUMNS})  # type: ignore[arg-type]
+    labels = {name: np.array(numbers[name]) for name in LABEL_COLUMNS}
+    manifest = Manifest(root, **texts, **labels, ratings=ratings)  # type: ignore[arg-type]
     for row, found, expected in _invalid_entries(manifest):
         raise StoreCorrupt(f"{path}:{row + 2}", found, expected, "Undo the edit, or run extract-features again.")
     return manifest
+
+
+def _read_ratings(votes: list[str], numbers: Mapping[str, array[float]]) -> Ratings:
+    """The columns of `RATING_COLUMNS`. Raises ValueError for what `write_manifest` never writes."""
+    count, *std = (np.nan_to_num(numbers[name], nan=0) for name in RATING_COLUMNS[:-1])
+    if not np.all((count >= 0) & (count < 2**31) & (count == np.floor(count))):
+        raise ValueError("ratings that are not a count")
+    if not all(np.all((column >= 0) & np.isfinite(column)) for column in std):
+        raise ValueError("a std below 0 or without end")
+    for text in set(votes):
+        votes_of(text)
+    stds = [np.array(numbers[name]) for name in RATING_COLUMNS[1:-1]]
+    return Ratings(count.astype(np.int64), np.stack(stds, axis=1), votes)
 
 
 def _invalid_entries(manifest: Manifest) -> Iterator[tuple[int, str, str]]:
@@ -182,12 +243,17 @@ def _csv_blocks(manifest: Manifest) -> Iterator[str]:
     """The CSV, a block of rows at a time."""
     block = io.StringIO()
     writer = csv.writer(block, lineterminator="\n")
-    writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS))
+    ratings = manifest.ratings
+    writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS, *(RATING_COLUMNS if ratings else ())))
     for start in range(0, len(manifest), _BLOCK_ROWS):
         part = slice(start, start + _BLOCK_ROWS)
-        texts = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
-        labels = [_label_texts(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
-        writer.writerows(zip(*texts, *labels, strict=True))
+        columns = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
+        columns += [_label_texts(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
+        if ratings:
+            columns.append([str(count) if count else "" for count in ratings.count[part].tolist()])
+            columns += [_label_texts(column) for column in ratings.std[part].T]
+            columns.append(ratings.votes[part])
+        writer.writerows(zip(*columns, strict=True))
         yield block.getvalue()
         block.seek(0)
         block.truncate()

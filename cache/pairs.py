@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache.captions import CLASS_TEMPLATE, Links
 from cache.errors import StoreCorrupt, UsageError
-from cache.manifest import LABEL_COLUMNS
+from cache.manifest import LABEL_COLUMNS, Manifest, votes_of
 from cache.reader import Store
 from cache.stores import Stores
 
@@ -75,6 +75,8 @@ class CachedPairs:
     # the last E texts describe no utterance; there are none unless `with_extra` added them
     extra_points: torch.Tensor | None = None  # (E, 2) float64 valence and arousal; NaN for a class text
     extra_emotion: torch.Tensor | None = None  # (E,) int64 codes, as of `emotion`; -1 for a grid text
+    label_error: torch.Tensor | None = None  # (n, 3) float64 standard errors of the labels; NaN where unknown
+    votes: torch.Tensor | None = None  # (n, K) float64 share of the raters who named each code of `emotion`
     corpus: torch.Tensor | None = None  # (n,) int64, of stores of several corpora that are drawn evenly
 
     def __len__(self) -> int:
@@ -179,6 +181,8 @@ def cached_pairs(
         emotion=_codes(manifest.emotion, rows[keep], device),
         gender=_codes(manifest.gender, rows[keep], device),
         acoustic=None if acoustic is None else _tensor(acoustic[keep], device),
+        label_error=_label_error(manifest, rows[keep], device),
+        votes=_vote_shares(manifest, rows[keep], device),
         notes=[f"{name}: {count} utterances left out: {why}" for why, count in left_out.items() if count],
         disk=None if resident else OnDisk(stores.audio, rows[keep], torch.device(device)),
     )
@@ -249,6 +253,26 @@ def _codes(names: list[str], rows: NDArray[np.int64], device: str | torch.device
     """(n,) a number for each category of the whole manifest, so that splits agree; -1 where there is none."""
     code_of = _code_of(names)
     return torch.tensor([code_of.get(names[row], -1) for row in rows.tolist()], dtype=torch.int64, device=device)
+
+
+def _label_error(manifest: Manifest, rows: NDArray[np.int64], device: str | torch.device) -> torch.Tensor | None:
+    return torch.tensor(manifest.ratings.take(rows).standard_error(), device=device) if manifest.ratings else None
+
+
+def _vote_shares(manifest: Manifest, rows: NDArray[np.int64], device: str | torch.device) -> torch.Tensor | None:
+    """(n, K) shares; without votes all of the category, of an unknown one none. None where nobody's votes are known.
+
+    Votes for what is no category of the manifest, such as `other`, count in the total alone.
+    """
+    if manifest.ratings is None or not any(manifest.ratings.votes):
+        return None
+    code_of = _code_of(manifest.emotion)
+    shares = np.zeros((len(rows), len(code_of)))
+    for place, row in enumerate(rows.tolist()):
+        votes = votes_of(manifest.ratings.votes[row]) or {manifest.emotion[row]: 1}
+        for name in votes.keys() & code_of.keys():
+            shares[place, code_of[name]] = votes[name] / sum(votes.values())
+    return torch.tensor(shares, device=device)
 
 
 def _code_of(names: list[str]) -> dict[str, int]:

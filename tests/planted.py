@@ -16,6 +16,7 @@ What is planted, so that a result can be read (docs/planted.md):
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.captions import Captions, Columns, GridText, write_captions_file
-from cache.manifest import Manifest, write_manifest
+from cache.manifest import Manifest, Ratings, votes_text, write_manifest
 from cache.stores import LISTED, Stores, open_stores, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import CaptionsConfig
@@ -60,6 +61,7 @@ def plant(
     word_norms: Path | None = None,
     text: Literal["point", "words"] = "point",
     nominal: bool = False,
+    raters: bool = False,
     speakers: int = 0,
     seed: int = 0,
 ) -> Stores:
@@ -70,7 +72,7 @@ def plant(
     `grid` there are whole-grammar texts too; every other row is then the same as without it. `word_norms` is a CSV of
     rated words for the prompts of that style. `speakers` are that many in each split, each heard with an offset of its
     own; without any, no speaker is known. With `nominal` labels are one point a category, as in acted corpora, so that
-    the captions know eight points of the plane.
+    the captions know eight points of the plane. With `raters` the manifest says what each label's raters said.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
@@ -92,6 +94,11 @@ def plant(
         speaker=[f"{name}-{row % speakers}" for row, name in enumerate(split)] if speakers else blank,
         gender=np.where(female, "female", "male").tolist() if rich else blank, intensity=blank, caption=blank,
     )  # fmt: skip
+    if raters:
+        named = zip(*(_emotions(ratings[:, rater]) for rater in range(RATERS)), strict=True)
+        votes = [votes_text(Counter(names)) for names in named]
+        std = np.c_[ratings.std(1, ddof=1), np.full(count, np.nan)]
+        manifest = replace(manifest, ratings=Ratings(np.full(count, RATERS), std, votes))
     acoustics = _acoustics(truth, female, draw) if rich else None
     captions = assign_captions(
         CaptionSource(manifest, Acoustics(NAMES, acoustics) if acoustics is not None else None),

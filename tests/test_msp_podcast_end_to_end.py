@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from cache.disk import writer_lock
 from cache.reader import Store
+from cache.stores import open_stores
 from pipeline.commands.evaluate_heads import main as evaluate_heads
 from pipeline.commands.extract_features import main as extract_features
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.training.run_folder import open_run
-from tests.data.corpora.miniature import KEPT, write_miniature_msp
+from tests.data.corpora.miniature import KEPT, write_detailed_labels, write_miniature_msp
 from tests.speech import QUICK_OPTIONS
 
 
@@ -52,6 +53,34 @@ def test_msp_podcast_passes_through_both_stages(tmp_path: Path) -> None:
     }.items():
         for name in names:
             assert {"mean", "std", "convention"} <= result[test][name].keys()
+
+
+def test_ratings_and_undecided_turns_that_come_later_cost_only_the_new_turns(tmp_path: Path) -> None:
+    root, stores = tmp_path / "MSP-PODCAST", tmp_path / "stores"
+    write_miniature_msp(root)
+    extract = ["msp_podcast", "--audio-root", root, "--encoders", "embedded", "--out", stores, *QUICK_OPTIONS]
+    run(extract_features, *extract)
+    before, table = open_stores(stores).speech(), (stores / "manifest.csv").read_bytes()
+    votes = ["supcon", "-o", "objective.votes=true", "-o", "epochs=2", "-o", "batch_size=4"]
+    run(train_heads, stores, *votes, "--out", tmp_path / "refused", code=2)
+    write_detailed_labels(root, "columns")
+    run(extract_features, *extract)
+    rated = open_stores(stores)
+    assert rated.speech().tobytes() == before.tobytes()
+    assert rated.manifest.ratings is not None
+    lines = (stores / "manifest.csv").read_bytes().splitlines()
+    assert all(new.startswith(old) for new, old in zip(lines, table.splitlines(), strict=True))
+    run(extract_features, "msp_podcast", "--out", stores, "--verify")
+    run(train_heads, stores, *votes, "--out", tmp_path / "voted")
+    run(extract_features, *extract, "-o", "corpus.keep_undecided=true")
+    more = open_stores(stores)
+    assert len(more.manifest) == sum(KEPT.values()) + 4
+    known = [more.manifest.id.index(name) for name in rated.manifest.id]
+    assert more.speech()[known].tobytes() == before.tobytes()
+    run(train_heads, stores, *votes, "--out", tmp_path / "with undecided")
+    (root / "Labels" / "labels_detailed.csv").unlink()
+    run(extract_features, *extract)
+    assert (stores / "manifest.csv").read_bytes() == table
 
 
 @pytest.mark.parametrize(

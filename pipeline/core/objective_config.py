@@ -48,6 +48,19 @@ class SoftTargetsConfig(Model):
     temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
     kernel_width: Number = Field(0.7, gt=0, description="kernel: h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
     class_share: Number = Field(0.0, ge=0, le=1, description="kernel: the share of SupCon's targets in the sum")
+    votes: bool = Field(
+        False,
+        description="an utterance's category is the shares of its raters' votes, where they are known; for "
+        "same_emotion, gemo and kernel with class_share",
+    )
+
+    @model_validator(mode="after")
+    def _votes_are_for_categories(self) -> SoftTargetsConfig:
+        without = self.targets in ("identity", "smooth") or (self.targets == "kernel" and not self.class_share)
+        if self.votes and without:
+            found = f"targets {self.targets}{' without class_share' if self.targets == 'kernel' else ''}"
+            raise ValueError(f"votes: {found} have no categories; same_emotion, gemo and kernel do")
+        return self
 
 
 class GridConfig(Model):

@@ -53,6 +53,17 @@ class Batch:
         return self.pairs.labels[self.rows]
 
     @property
+    def label_error(self) -> Tensor:
+        """(..., B, 3) float64 standard errors of `labels`, the raters' std / sqrt(n); NaN where unknown."""
+        known = self.pairs.label_error
+        return torch.full_like(self.labels, torch.nan) if known is None else known[self.rows]
+
+    @property
+    def votes(self) -> Tensor | None:
+        """(..., B, K) float64 share of the raters who named each code of `emotion`, where the stores have votes."""
+        return None if self.pairs.votes is None else self.pairs.votes[self.rows]
+
+    @property
     def emotion(self) -> Tensor:
         """(..., B) int64 codes of the categories; -1 where unknown."""
         return self.pairs.emotion[self.rows]
@@ -176,6 +187,13 @@ def required_labels(config: TrainConfig) -> Sequence[str]:
     kernel = isinstance(objective, SoftTargetsConfig) and objective.targets == "kernel"
     in_plane = kernel or isinstance(objective, RidgeConfig) or config.start == "ridge" or config.grid.texts > 0
     return tuple(dict.fromkeys((*own, *(("valence", "arousal") if in_plane else ()))))
+
+
+def sees_raters(config: TrainConfig) -> bool:
+    """Whether more of the raters than their mean decides on the loss."""
+    objective = config.objective
+    own = isinstance(objective, CustomObjectiveConfig)
+    return own or (isinstance(objective, SoftTargetsConfig) and objective.votes)
 
 
 def objective_of(config: TrainConfig, train: CachedPairs) -> Objective:

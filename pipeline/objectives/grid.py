@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs
 from pipeline.core.objective_config import GridConfig
-from pipeline.objectives.soft_targets import kernel_logits
+from pipeline.objectives.soft_targets import SoftTargets, kernel_logits
 from pipeline.objectives.space import LogitsObjective
 
 
@@ -73,8 +73,12 @@ class WithGrid(LogitsObjective):
         points, _ = pairs.extra(captions[..., size:grid])
         near = kernel_logits(pairs.labels[rows][..., :2], points, self.config.width)
         _, named = pairs.extra(captions[..., grid:])
-        same = (pairs.emotion[rows][..., :, None] == named[..., None, :]).to(dtype)
-        classes = TextTargets(*(same / same.sum(dim, keepdim=True).clamp_min(1) for dim in (-1, -2)))
+        votes = self.objective.emotion(pairs) if isinstance(self.objective, SoftTargets) else pairs.emotion
+        if votes.is_floating_point():  # (n, K) shares: of the category that each text names
+            same = votes[rows].to(dtype) @ torch.nn.functional.one_hot(named, votes.shape[-1]).to(dtype).mT
+        else:
+            same = (votes[rows][..., :, None] == named[..., None, :]).to(dtype)
+        classes = TextTargets(*(_shares(same, dim) for dim in (-1, -2)))
         of_grid = TextTargets(near.softmax(-1).to(dtype), near.softmax(-2).to(dtype))
         return GridTargets(self.objective.prepare(pairs, rows, captions[..., :size]), of_grid, classes)
 
@@ -103,3 +107,9 @@ class WithGrid(LogitsObjective):
         size = logits.shape[-2]
         grid = size + self.config.texts
         return logits[..., :size], logits[..., size:grid], logits[..., grid:]
+
+
+def _shares(values: Tensor, dim: int) -> Tensor:
+    """`values` that sum to 1 along `dim`, or to 0 where there are none."""
+    total = values.sum(dim, keepdim=True)
+    return values / torch.where(total > 0, total, 1)

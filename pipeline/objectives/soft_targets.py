@@ -7,7 +7,9 @@
     targets = kernel(labels[:, :2], emotions, width=0.7, class_share=0.3)
     loss = soft_target_loss(cosines / tau, targets, divergence="cross_entropy")
 
-Codes are integers; a row whose category is unknown has code -1 and is a match for nothing but itself.
+A category is a code, an integer, or K shares of raters' votes for each code. Two utterances match, from 0 to 1, as
+likely as a rater of one and a rater of the other name the same category: of codes, 1 where they are equal. One whose
+category is unknown (code -1, no shares) is a match for nothing but itself.
 """
 
 from __future__ import annotations
@@ -54,16 +56,21 @@ class SoftTargets(LogitsObjective):
     acoustic_mean: Tensor = field(default_factory=lambda: torch.zeros(()), compare=False)
     acoustic_std: Tensor = field(default_factory=lambda: torch.ones(()), compare=False)
 
+    def emotion(self, pairs: CachedPairs) -> Tensor:
+        """Each utterance's category: (n,) codes, or (n, K) shares of votes where the config asks for them."""
+        return pairs.votes if self.config.votes and pairs.votes is not None else pairs.emotion
+
     def prepare(self, pairs: CachedPairs, rows: Tensor, captions: Tensor) -> Targets:
         config = self.config
         if config.targets == "identity":
             return identity(rows.shape[-1], batches=tuple(rows.shape[:-1]), device=rows.device)
         if config.targets == "same_emotion":
-            return same_class(pairs.emotion[rows])
+            return same_class(self.emotion(pairs)[rows])
         if config.targets == "gemo":
-            return gemo(pairs.emotion[rows], pairs.gender[rows], alpha=config.alpha, mix=config.mix)
+            return gemo(self.emotion(pairs)[rows], pairs.gender[rows], alpha=config.alpha, mix=config.mix)
         if config.targets == "kernel":
-            return kernel(pairs.labels[rows][..., :2], pairs.emotion[rows], config.kernel_width, config.class_share)
+            emotion = self.emotion(pairs)[rows]
+            return kernel(pairs.labels[rows][..., :2], emotion, config.kernel_width, config.class_share)
         assert pairs.acoustic is not None
         acoustic = (pairs.acoustic[rows] - self.acoustic_mean) / self.acoustic_std
         text = pairs.text[captions]
@@ -77,7 +84,12 @@ class SoftTargets(LogitsObjective):
 
 
 def fit_soft_targets(config: SoftTargetsConfig, train: CachedPairs) -> SoftTargets:
-    """The objective of `config`. Raises UsageError where `smooth` finds no acoustic features in the training pairs."""
+    """The objective of `config`. Raises UsageError where the training pairs lack acoustic features or votes."""
+    if config.votes and train.votes is None:
+        raise UsageError(
+            "objective.votes", "stores without votes", "raters' votes by category in their manifest",
+            "Run extract-features again, where the corpus has them (docs/corpora.md), or leave it out.",
+        )  # fmt: skip
     if config.targets != "smooth":
         return SoftTargets(config)
     if train.acoustic is None:
@@ -135,7 +147,10 @@ def identity(size: int, *, batches: tuple[int, ...] = (), device: torch.device |
 
 
 def same_class(codes: Tensor) -> Targets:
-    """(..., N) codes: every pair of one category, alike: `1[c_i = c_j] / |P(i)|` (F25, UniCL's form)."""
+    """(..., N) codes: every pair of one category, alike: `1[c_i = c_j] / |P(i)|` (F25, UniCL's form).
+
+    (..., N, K) shares of votes: `m_ij / sum_k m_ik`, of the matches `m`.
+    """
     matches = _matches(codes)
     return targets_of(matches / matches.sum(-1, keepdim=True))
 
@@ -195,7 +210,10 @@ def targets_of(rows: Tensor) -> Targets:
 
 
 def _matches(codes: Tensor) -> Tensor:
-    """(..., N) codes -> (..., N, N) of 0 and 1; a row of unknown category matches itself alone."""
+    """(..., N) codes -> (..., N, N) of 0 and 1; (..., N, K) shares -> 0 to 1; each row matches itself."""
+    if codes.is_floating_point():
+        shared = (codes @ codes.mT).to(torch.get_default_dtype())
+        return shared.diagonal_scatter(torch.ones_like(shared[..., 0]), dim1=-2, dim2=-1)
     same = (codes[..., :, None] == codes[..., None, :]) & (codes[..., :, None] != UNKNOWN)
     diagonal = torch.eye(codes.shape[-1], dtype=torch.bool, device=codes.device)
     return (same | diagonal).to(torch.get_default_dtype())

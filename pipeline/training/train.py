@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from torch import Tensor
 from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
 from cache.fingerprint import canonical
 from cache.joint import stores_named
-from cache.pairs import CachedPairs
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config, validate
@@ -42,7 +41,7 @@ from pipeline.core.resources import (
     torch_defaults,
     use_threads,
 )
-from pipeline.objectives.base import objective_of, where_to_look
+from pipeline.objectives.base import objective_of, sees_raters, where_to_look
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with_min_steps
@@ -87,8 +86,11 @@ def missing_inputs(stores: Stores, config: TrainConfig) -> str:
         return f"whole-grammar texts of style {config.style} (captions.grid)"
     if config.grid.classes and not (stores.captions.classes and any(stores.manifest.emotion)):
         return "emotions and class texts (captions.styles with template)"
-    smooth = isinstance(config.objective, SoftTargetsConfig) and config.objective.targets == "smooth"
-    return "acoustic features" if smooth and stores.acoustic is None else ""
+    if not isinstance(config.objective, SoftTargetsConfig):
+        return ""
+    if config.objective.votes and not (stores.manifest.ratings and any(stores.manifest.ratings.votes)):
+        return "raters' votes by category"
+    return "acoustic features" if config.objective.targets == "smooth" and stores.acoustic is None else ""
 
 
 @torch_defaults()
@@ -127,7 +129,7 @@ def train(
     origin = {
         "stores": named[0] if len(named) == 1 else named,
         "fingerprint": stores.fingerprint(),
-        "data": data_digest(stores, data.pairs, data.dev),
+        "data": data_digest(stores, data, [config]),
         "memory": memory,
     }
     with translate_os_errors(out), writer_lock(out), interruptible(out) as check, threads_restored():
@@ -321,12 +323,15 @@ def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path
     return choose_memory(stores, device)
 
 
-def data_digest(stores: Stores, pairs: CachedPairs, dev: CachedPairs) -> str:
-    """Identifies the data of a run: which rows, which labels, which vectors (those of speech by their checksums)."""
+def data_digest(stores: Stores, data: TrainingData, configs: Iterable[TrainConfig]) -> str:
+    """Identifies the data of `configs`: which rows, which labels, which vectors (of speech by their checksums)."""
     digest = hashlib.blake2b(digest_size=16)
     checksums = stores.audio.column("crc")
-    for part in (pairs, dev):
+    raters = any(map(sees_raters, configs))
+    for part in (data.pairs, data.dev):
         digest.update(checksums[part.rows].data)
-        for tensor in (part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text):
+        tensors = [part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text]
+        tensors += [each for each in (part.label_error, part.votes) if raters and each is not None]
+        for tensor in tensors:
             digest.update(tensor.cpu().numpy().data)
     return digest.hexdigest()

@@ -45,6 +45,18 @@ def test_pairs_are_those_of_each_folder_one_after_the_other(two: list[Stores]) -
     assert len(set(joint.captions.texts())) == len(joint.text) == len(joint.captions.texts())
 
 
+def test_raters_of_one_folder_are_kept_beside_those_of_none(two: list[Stores], tmp_path: Path) -> None:
+    rated = plant(tmp_path / "rated", {"train": 10, "dev": 5}, audio_width=8, text_width=8, raters=True)
+    ratings, own = open_joint([two[1].folder, rated.folder]).manifest.ratings, rated.manifest.ratings
+    assert ratings is not None
+    assert own is not None
+    first = len(two[1].manifest)
+    assert ratings.count.tolist() == [0] * first + own.count.tolist()
+    assert ratings.votes == [""] * first + own.votes
+    np.testing.assert_array_equal(ratings.std, np.concatenate([np.full((first, 3), np.nan), own.std]))
+    assert open_joint([each.folder for each in two]).manifest.ratings is None
+
+
 def captions_of(stores: Stores) -> list[list[str]]:
     """The captions of each utterance."""
     links, texts = stores.captions.links("dimensional", len(stores.manifest)), stores.captions.texts()

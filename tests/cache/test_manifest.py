@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ from cache import manifest as manifests
 from cache.errors import StoreCorrupt
 from cache.manifest import (
     LABEL_COLUMNS,
+    RATING_COLUMNS,
     SPLITS,
     TEXT_COLUMNS,
     Manifest,
+    Ratings,
     RowNames,
     read_manifest,
+    votes_of,
+    votes_text,
     write_manifest,
 )
 
@@ -60,6 +65,56 @@ def test_blocks_leave_no_seam_in_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             texts = [getattr(written, name)[row] for name in TEXT_COLUMNS]
             writer.writerow([*texts, *("" if np.isnan(label) else repr(label) for label in labels)])
     assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
+
+
+def rated(manifest: Manifest) -> Manifest:
+    std = np.random.default_rng(7).uniform(0, 2, (len(manifest), 3))
+    std[1::2, 2] = np.nan
+    count = np.arange(len(manifest)) % 3
+    votes = [("happy:3|neutral:2", "", "so: so:1")[row % 3] for row in range(len(manifest))]
+    return replace(manifest, ratings=Ratings(count, std, votes))
+
+
+def test_what_the_raters_said_stands_in_columns_after_the_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "_BLOCK_ROWS", 3)
+    written = rated(manifest_of(7))
+    write_manifest(written, tmp_path / "m.csv")
+    with open(tmp_path / "m.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == [*TEXT_COLUMNS, *LABEL_COLUMNS, *RATING_COLUMNS]
+    assert [line["ratings"] for line in lines] == ["", "1", "2", "", "1", "2", ""]
+    assert (lines[1]["dominance_std"], lines[3]["votes"]) == ("", "happy:3|neutral:2")
+    found = read_manifest(tmp_path / "m.csv", written.root).ratings
+    assert found is not None
+    assert written.ratings is not None
+    assert found.count.tolist() == written.ratings.count.tolist()
+    assert found.std.tobytes() == written.ratings.std.tobytes()
+    assert found.votes == written.ratings.votes
+    error = found.standard_error()
+    np.testing.assert_allclose(error[2], written.ratings.std[2] / np.sqrt(2))
+    assert np.isnan(error[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(":3|", ":0|"), (":3|", "|"), ("neutral:2", "happy:2"), (",2,", ",2.5,"), (",2,", ",-2,"), (",1,", ",inf,")],
+)
+def test_raters_that_were_edited_are_refused(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "m.csv"
+    write_manifest(rated(manifest_of(4)), path)
+    text = path.read_text(errors="surrogateescape")
+    assert old in text
+    path.write_text(text.replace(old, new), errors="surrogateescape")
+    with pytest.raises(StoreCorrupt, match=r"m\.csv: cannot be read"):
+        read_manifest(path, Path())
+
+
+def test_votes_are_read_as_they_are_written_the_most_first() -> None:
+    assert votes_text({"sad": 1, "happy": 3, "angry": 1}) == "happy:3|angry:1|sad:1"
+    assert votes_of("happy:3|angry:1") == {"happy": 3, "angry": 1}
+    assert votes_of("") == {}
 
 
 def test_a_category_on_many_rows_is_held_once(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
+from cache.pairs import ClassTexts, GridTexts
 from pipeline.core.config import TrainConfig
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.soft_targets import kernel, same_class
 from pipeline.objectives.space import SharedSpace
-from tests.training.test_batched_heads import WIDTH, some_pairs, with_grid
+from tests.training.test_batched_heads import TEXT, WIDTH, some_pairs, with_grid
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,36 @@ def test_the_grid_term_is_its_definition() -> None:
     leaf = logits.clone().requires_grad_()
     objective.loss(leaf, prepared).backward()
     assert torch.allclose(objective.gradient(logits, prepared)[1], leaf.grad, atol=1e-12)
+
+
+def test_texts_that_name_a_category_draw_the_votes_for_it() -> None:
+    """By the docstring: half over utterances with a vote, half over texts, each share a share of the votes."""
+    draw, votes = (
+        torch.Generator().manual_seed(3),
+        [[0.6, 0.4, 0.0], [0.0, 0.25, 0.5], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]],
+    )
+    classes = ClassTexts(torch.randn(4, TEXT, generator=draw), torch.tensor([0, 1, 1, 2]))
+    pairs = replace(some_pairs(), votes=torch.tensor(votes).repeat(16, 1))
+    pairs = pairs.with_extra(GridTexts(torch.randn(9, TEXT, generator=draw), torch.ones(9, 2), torch.zeros(9)), classes)
+    tree = {"name": "soft_targets", "targets": "same_emotion", "votes": True}
+    grid = {"texts": 2, "share": 0.0, "classes": 1.0}
+    objective, rows = (
+        objective_of(TrainConfig.model_validate({"objective": tree, "grid": grid}), pairs),
+        torch.arange(4),
+    )
+    captions = torch.cat([rows, pairs.draw_extra(2, 1, draw)[0]])
+    logits = torch.randn(4, 10, generator=draw)
+    named = [[row[code] for code in (0, 1, 1, 2)] for row in votes]
+    halves = []
+    for targets, matrix in ((named, logits[:, 6:]), (list(zip(*named, strict=True)), logits[:, 6:].T)):
+        known = [(row, values) for row, values in zip(targets, matrix, strict=True) if sum(row)]
+        terms = [
+            -sum(t / sum(row) * v for t, v in zip(row, values.log_softmax(0), strict=True)) for row, values in known
+        ]
+        halves.append(sum(terms) / len(terms))
+    prepared = objective.prepare(pairs, rows, captions)
+    inner = objective.objective.loss(logits[:, :4], prepared.pairs)
+    assert (objective.loss(logits, prepared) - inner).item() == pytest.approx(sum(halves).item() / 2, abs=1e-10)
 
 
 def test_the_gaps_price_is_its_definition_and_extra_texts_take_no_part() -> None:

@@ -18,6 +18,7 @@ from pipeline.objectives.soft_targets import (
     Targets,
     gemo,
     identity,
+    kernel,
     same_class,
     smooth,
     soft_target_gradient,
@@ -115,6 +116,44 @@ def test_the_mixed_losses_of_ml_gemo_are_the_mixture_of_two_losses() -> None:
     expected += 0.1 * loop_loss(logits(), [softmax(row) for row in matches(GENDER)], True)
     targets = gemo(emotion, gender, alpha=0.9, mix="losses")
     assert soft_target_loss(logits(), targets, divergence="kl").item() == pytest.approx(expected, abs=1e-10)
+
+
+VOTES = [[3, 1, 0], [0, 2, 2], [0, 0, 0], [4, 0, 0], [1, 1, 1], [0, 5, 0], [0, 0, 2]]  # raters by category
+RATERS = [5, 4, 3, 4, 3, 5, 2]  # of utterance 0 one, of 2 all three named no category
+
+
+def matches_by_chance() -> list[list[float]]:
+    """How likely a rater of i and a rater of j name the same category, pair of raters by pair of raters."""
+    named = [[k for k, count in enumerate(votes) for _ in range(count)] for votes in VOTES]
+    return [
+        [1.0 if i == j else sum(a == b for a in named[i] for b in named[j]) / (RATERS[i] * RATERS[j]) for j in range(N)]
+        for i in range(N)
+    ]
+
+
+def vote_shares() -> Tensor:
+    return torch.tensor(VOTES) / torch.tensor(RATERS)[:, None]
+
+
+def test_votes_match_as_often_as_two_raters_agree() -> None:
+    plain, gender = matches_by_chance(), matches(GENDER)
+    mixed = [[0.8 * e + 0.2 * g for e, g in zip(*rows, strict=True)] for rows in zip(plain, gender, strict=True)]
+    codes = torch.tensor(GENDER)
+    for targets, expected in (
+        (same_class(vote_shares()), [[m / sum(row) for m in row] for row in plain]),
+        (gemo(vote_shares(), codes, alpha=1.0, mix="losses"), [softmax(row) for row in plain]),
+        (gemo(vote_shares(), codes, alpha=0.8, mix="targets"), [softmax(row) for row in mixed]),
+    ):
+        found = soft_target_loss(logits(), targets, divergence="kl").item()
+        assert found == pytest.approx(loop_loss(logits(), expected, True), abs=1e-10)
+
+
+def test_votes_of_one_voice_are_the_categories_and_batches_are_independent() -> None:
+    codes = torch.tensor([EMOTION, GENDER])
+    shares = torch.nn.functional.one_hot(codes.clamp_min(0), 3) * (codes >= 0)[..., None]
+    assert torch.equal(same_class(shares.double()).rows, same_class(codes).rows)
+    points = torch.rand(2, N, 2)
+    assert torch.equal(kernel(points, shares.double(), 0.7, 0.3).rows, kernel(points, codes, 0.7, 0.3).rows)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,6 +29,7 @@ OTHERS = {
     "beyond_and_self": {"name": "rank_n_contrast", "denominator": "beyond_and_self"},
     "symmetric": {"name": "rank_n_contrast", "symmetric": True},
     "kernel": {"name": "soft_targets", "targets": "kernel", "class_share": 0.3},
+    "votes": {"name": "soft_targets", "targets": "same_emotion", "votes": True},
     "arousal alone, L1": {"name": "rank_n_contrast", "labels": ["arousal"], "distance": "l1"},
 }
 
@@ -58,6 +59,7 @@ def some_pairs() -> CachedPairs:
         gender=codes(2),
         acoustic=torch.randn(ROWS, 7, generator=draw),
         notes=[],
+        votes=torch.rand(ROWS, 4, generator=draw, dtype=torch.float64).softmax(-1),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +286,44 @@ def test_the_losses_of_a_batch_of_batches_are_their_mean() -> None:
     orders = rank_order(labels)
     each = [rank_n_contrast(logits[i], orders[i]) for i in range(3)]
     assert torch.allclose(rank_n_contrast(logits, orders), torch.stack(each).mean())
+
+
+VOTED = ["objective.name=soft_targets", "objective.targets=same_emotion", "style=acoustic", *QUICK_TRAINING]
+
+
+def test_a_run_trains_on_votes_where_the_stores_have_them_and_on_no_others(tmp_path: Path) -> None:
+    plain = plant(tmp_path / "plain", {"train": 40, "dev": 16, "test": 16}, styles=("acoustic",))
+    rated = plant(tmp_path / "rated", {"train": 40, "dev": 16, "test": 16}, styles=("acoustic",), raters=True)
+    train(plain, overrides=VOTED, out=tmp_path / "of plain")
+    train(rated, overrides=VOTED, out=tmp_path / "of rated")
+    assert weights(tmp_path / "of plain") == weights(tmp_path / "of rated")  # nobody asked for the votes
+    train(rated, overrides=[*VOTED, "objective.votes=true"], out=tmp_path / "by votes")
+    assert weights(tmp_path / "by votes") != weights(tmp_path / "of rated")
+    again = train(rated, overrides=[*VOTED, "objective.votes=true", "step=reference"], out=tmp_path / "reference")
+    fast, _ = load_tensors(tmp_path / "by votes" / "seeds" / "0" / "heads.safetensors")
+    for name, tensor in load_tensors(again.folder / "seeds" / "0" / "heads.safetensors")[0].items():
+        assert torch.allclose(tensor, fast[name], atol=1e-5), name
+    with pytest.raises(UsageError, match=r"objective\.votes: stores without votes"):
+        train(plain, overrides=[*VOTED, "objective.votes=true"], out=tmp_path / "refused")
+    config = resolve_training("supcon", overrides=["objective.votes=true", "style=acoustic"])
+    assert (missing_inputs(plain, config), missing_inputs(rated, config)) == ("raters' votes by category", "")
+
+
+def test_a_run_of_votes_is_refused_where_the_votes_are_others(tmp_path: Path) -> None:
+    stores = plant(tmp_path / "rated", {"train": 24, "dev": 16, "test": 16}, styles=("acoustic",), raters=True)
+    votes = ["objective.votes=true", *VOTED]
+    train(stores, overrides=votes, out=tmp_path / "voted")
+    train(stores, overrides=VOTED, out=tmp_path / "plain")
+    assert stores.manifest.ratings is not None
+    others = replace(stores.manifest.ratings, votes=stores.manifest.ratings.votes[::-1])
+    stores.manifest = replace(stores.manifest, ratings=others)
+    train(stores, overrides=VOTED, out=tmp_path / "plain")
+    with pytest.raises(StoreMismatch):
+        train(stores, overrides=votes, out=tmp_path / "voted")
+
+
+@pytest.mark.parametrize("targets", ["identity", "smooth", "kernel"])
+def test_votes_are_refused_for_targets_without_categories(targets: str) -> None:
+    overrides = ["objective.name=soft_targets", f"objective.targets={targets}", "objective.votes=true"]
+    with pytest.raises(UsageError, match=f"votes: targets {targets}.* have no categories"):
+        resolve_training("emotionrankclap", overrides=overrides)

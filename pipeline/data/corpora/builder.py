@@ -18,17 +18,19 @@ from typing import Literal
 
 import numpy as np
 
-from cache.manifest import LABEL_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
+from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora.audio_files import AudioFiles, Escapes, posix_path
 from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest, is_missing, with_one_spelling
 from pipeline.data.corpora.label_scales import STANDARD, LabelScales, Range
 from pipeline.data.corpora.leaks import same_audio, sentence_leaks
+from pipeline.data.corpora.ratings import RatingColumns
 
 # what would break a line of manifest.csv, or cannot be written as UTF-8
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 _CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity")  # few values, each on many rows
 SENTENCE = "sentence"  # an optional column: the words that are spoken
+_RATED = frozenset(RATING_COLUMNS)
 _BLOCK = 8192  # rows that wait to be taken apart into columns
 _LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on many rows
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
@@ -64,6 +66,7 @@ class ManifestBuilder:
         self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
         self._sentences: list[str] = []  # row by row; counted, not kept
         self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
+        self._ratings = RatingColumns(canonical)
         self._seen: dict[str, int] = {}  # id -> the line it was on first
         self._file: Path | None = None  # of the first id
         self._elsewhere: dict[str, Path] = {}  # id -> its file, where that is another
@@ -107,8 +110,11 @@ class ManifestBuilder:
             labels = [self._numbers[column][get(column)] for column in LABEL_COLUMNS]
         except (KeyError, TypeError):
             labels = [self._label(place, column, get(column)) for column in LABEL_COLUMNS]
+        rated = self._rated(place, fields) if not _RATED.isdisjoint(fields) else None
         if audio is None or self._faults() > before:
             return
+        if rated:
+            self._ratings.add(len(self), *rated)
         self._texts += (name, audio, *categories, caption)
         self._sentences.append(sentence)
         self._labels.extend(labels)
@@ -151,7 +157,11 @@ class ManifestBuilder:
         counts = ", ".join(f"{split} {count:,}" for split, count in self.counts().items())
         labels = {name: self._scales.to_standard(name, column) for name, column in labels.items()}
         notes = [f"{len(self):,} utterances: {counts}", *notes]
-        return Manifest(self._root, **columns, **labels, notes=notes, leaks=leaks)  # type: ignore[arg-type]
+        ratings = self._ratings.build(len(self), self._scales)
+        if ratings:
+            rated, voted = int((ratings.count > 0).sum()), len(self) - ratings.votes.count("")
+            notes.append(f"raters: {rated:,} utterances have a number of ratings, {voted:,} have votes by category")
+        return Manifest(self._root, **columns, **labels, notes=notes, leaks=leaks, ratings=ratings)  # type: ignore[arg-type]
 
     def _refused(self, refusal: tuple[str, str] | None) -> ManyProblems:
         """Every problem; of a scale that does not fit (`refusal`) one line, in place of one for every label."""
@@ -236,6 +246,13 @@ class ManifestBuilder:
         expected = f"{lowest:g} to {highest:g}, or nothing"
         self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: {found}; expected {expected}")
         return math.nan if number is None else number
+
+    def _rated(self, place: tuple[Path, int], fields: Mapping[str, object]) -> tuple[list[float], str] | None:
+        try:
+            return self._ratings.parsed(fields)
+        except ValueError as error:
+            self.problem(place[1], place[0], str(error))
+            return None
 
     def _blank(self, column: str, value: object) -> None:
         """Count a value that stands for nothing."""

@@ -5,7 +5,9 @@
 
 `id`, `audio` (relative to the root, which is the manifest's folder unless said otherwise) and `split` are required;
 `valence`, `arousal`, `dominance`, `emotion`, `speaker`, `gender`, `intensity`, `caption` and `sentence` may be blank or
-absent. Of sentences, the words that are spoken, it is counted how many a test and the training share.
+absent. Of sentences, the words that are spoken, it is counted how many a test and the training share. What the raters
+said may be there too: `ratings` (their number), `valence_std`, `arousal_std`, `dominance_std` and `votes`
+(`happy:3|neutral:2`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest
+from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, TEXT_COLUMNS, Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.corpora.builder import SENTENCE, ManifestBuilder
@@ -22,7 +24,11 @@ from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_lines
 
 COLUMNS = TableColumns(
     required=("id", "audio", "split"),
-    optional=(*(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")), SENTENCE),
+    optional=(
+        *(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")),
+        SENTENCE,
+        *RATING_COLUMNS,
+    ),
 )
 
 

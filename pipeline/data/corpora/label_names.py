@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cache.manifest import SPLITS, Manifest
+from cache.manifest import SPLITS, Manifest, Ratings, votes_of, votes_text
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
@@ -138,7 +138,23 @@ def with_categories(manifest: Manifest, config: CorpusConfig) -> Manifest:
     kept = np.flatnonzero([name in keep for name in emotion])
     if dropped:
         notes.append(f"kept {len(kept):,} of {len(emotion):,} utterances; dropped {', '.join(dropped)}")
-    return replace(manifest, emotion=emotion, notes=notes).take(kept)
+    ratings = _with_merged_votes(manifest.ratings, merge)
+    return replace(manifest, emotion=emotion, notes=notes, ratings=ratings).take(kept)
+
+
+def _with_merged_votes(ratings: Ratings | None, merge: Mapping[str, str]) -> Ratings | None:
+    """The same ratings, votes for a category counted as `merge` says."""
+    if ratings is None:
+        return None
+    if unfit := [name for name in merge.values() if "|" in name]:
+        raise UsageError("corpus.merge", f"{unfit[0]!r}, with votes by category", "a name without |", "Rename it.")
+    merged = {}
+    for text in set(ratings.votes):
+        counts: Counter[str] = Counter()
+        for name, count in votes_of(text).items():
+            counts[merge.get(name, name)] += count
+        merged[text] = votes_text(counts)
+    return Ratings(ratings.count, ratings.std, [merged[text] for text in ratings.votes])
 
 
 def _as_known(name: str, known: Collection[str]) -> str:

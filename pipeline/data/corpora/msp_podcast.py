@@ -1,14 +1,18 @@
 """MSP-Podcast as shipped (F30): `Audios/*.wav`, `Labels/labels_consensus.csv` or `.json`, `Partitions.txt`.
 
-Turns labelled X (no agreement) or O (other) are dropped, as in the paper (F10). Test3 has no public labels: its turns
-are kept with labels of NaN, whether the labels file lists them blank or only `Partitions.txt` knows them.
+Single ratings are read from `Labels/labels_detailed.csv` where it is there. Turns labelled X (no agreement) or O
+(other) are dropped, as in the paper (F10), unless `corpus.keep_undecided` keeps them without an emotion. Test3 has no
+public labels: its turns are kept with labels of NaN, whether the labels file lists them blank or only `Partitions.txt`
+knows them.
 """
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cache.manifest import Manifest
@@ -19,6 +23,7 @@ from pipeline.data.corpora.builder import ManifestBuilder
 from pipeline.data.corpora.label_names import canonical_split
 from pipeline.data.corpora.label_scales import corpus_scale
 from pipeline.data.corpora.locations import corpus_root, first_existing
+from pipeline.data.corpora.ratings import RatingTally
 from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_table
 
 SCALE = (1.0, 7.0)
@@ -30,6 +35,11 @@ EMOTIONS, DROPPED = _CODES["emotions"], _CODES["dropped"]
 # by name, never by position: the file has arousal before valence, the encoder's outputs another order still (F30)
 ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
 COLUMNS = TableColumns(("FileName", "EmoClass", *ATTRIBUTES.values(), "Split_Set"), ("SpkrID", "Gender"))
+DETAILED = "labels_detailed.csv"
+MAJOR = "EmoClass_Major"
+# a line is one rating: a column MAJOR and those of the attributes, or, after FileName, one field of them all (as the
+# release's readme says): WORKER00000018; Neutral; Neutral,Concerned; A:1.000000; V:4.000000; D:2.000000;
+_DETAIL = re.compile(r"[^;]*;([^;]*);.*?\bA:(?P<A>[^;]*);\s*V:(?P<V>[^;]*);\s*D:(?P<D>[^;]*);?\s*", re.DOTALL)
 HIDDEN = "test3"
 PAPER = {"train": 90_022, "dev": 25_258, "test1": 34_963}  # release 1.12 without X and O (F10)
 Record = Mapping[str, object]
@@ -45,7 +55,9 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
     folders = AUDIO if config.audio_dir is None else (config.audio_dir,)
     audio = os.path.relpath(first_existing(root, folders, what="audio folder"), root)
     builder = ManifestBuilder(root, corpus_scale(config, SCALE), missing_audio=config.missing_audio, source=labels)
-    dropped: Counter[str] = Counter()
+    tally = _single_ratings(labels.parent / DETAILED)
+    undecided: Counter[str] = Counter()
+    unrated = 0
     listed: dict[str, str | None] = {}  # file names of the labels and of Partitions.txt -> their splits
     records: Iterator[tuple[int, Record]]
     if labels.suffix == ".csv":
@@ -53,12 +65,25 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
     else:
         records = read_json_table(labels, "FileName", builder.problem)
     for line, record in records:
-        listed[_stripped(record.get("FileName"))] = canonical_split(_stripped(record.get("Split_Set")))
-        _add(builder, (labels, line), audio, record, dropped)
+        name, letter = _stripped(record.get("FileName")), _stripped(record.get("EmoClass"))
+        listed[name] = canonical_split(_stripped(record.get("Split_Set")))
+        hidden = listed[name] == HIDDEN
+        if letter in DROPPED and not hidden:
+            undecided[letter] += 1
+            if not config.keep_undecided:
+                continue
+        rated = {} if hidden else tally.fields(name, [record.get(column) for column in ATTRIBUTES.values()])
+        unrated += not (rated or hidden)
+        _add(builder, (labels, line), audio, record, rated)
     other_splits: Counter[tuple[str, str]] = Counter()
     unlabelled = _add_hidden(builder, root, audio, listed, other_splits)
     extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed.keys())
-    notes = [f"dropped {dropped[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(dropped)]
+    what = "kept without an emotion:" if config.keep_undecided else "dropped"
+    notes = [
+        f"{what} {undecided[letter]:,} turns labelled {letter} ({DROPPED[letter]})" for letter in sorted(undecided)
+    ]
+    if (labels.parent / DETAILED).is_file():
+        notes += [note.replace("WARNING: ", f"WARNING: {DETAILED}: ", 1) for note in tally.notes(unrated)]
     if other_splits:
         shown = ", ".join(f"{count:,} {there} there and {here} here" for (here, there), count in other_splits.items())
         found = f"Partitions.txt contradicts Split_Set for {other_splits.total():,} turns"
@@ -70,20 +95,49 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
     return builder.build([*notes, _compared(builder.counts())])
 
 
-def _add(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, dropped: Counter[str]) -> None:
+def _single_ratings(path: Path) -> RatingTally:
+    """The ratings of `path` by file name, in either layout; none where there is no such file."""
+    tally = RatingTally(EMOTIONS)
+    if not path.is_file():
+        return tally
+    with open_regular(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        try:
+            for record in csv.DictReader(file):
+                name, *rest = map(str, record.values())
+                if MAJOR in record:
+                    name, letters = str(record.get("FileName")), str(record[MAJOR])
+                    _rate(tally, name, letters, [str(record.get(column) or "") for column in ATTRIBUTES.values()])
+                elif detail := _DETAIL.fullmatch(rest[0] if rest else ""):
+                    _rate(tally, name, detail[1], [detail["V"], detail["A"], detail["D"]])
+                else:
+                    tally.problem(f"{','.join(rest)[:60]!r}")
+        except csv.Error as error:
+            tally.problem(f"{error}, and all after it")
+    return tally
+
+
+def _rate(tally: RatingTally, name: str, category: str, values: Sequence[str]) -> None:
+    try:
+        tally.rate(name.strip(), values)
+    except ValueError:
+        tally.problem(f"{name}, {values}")
+    else:
+        tally.vote(name.strip(), category.strip())
+
+
+def _add(
+    builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, rated: Mapping[str, object]
+) -> None:
     file, line = place
     letter = _stripped(record.get("EmoClass"))
     hidden = canonical_split(_stripped(record.get("Split_Set"))) == HIDDEN
-    if letter in DROPPED and not hidden:
-        dropped[letter] += 1
-        return
-    if letter not in EMOTIONS and not (hidden and (not letter or letter in DROPPED)):
+    if letter not in EMOTIONS and letter not in DROPPED and not (hidden and not letter):
         builder.problem(line, file, f"EmoClass {letter[:20]!r}: unknown; expected {', '.join([*EMOTIONS, *DROPPED])}")
     labels = {name: record.get(column) for name, column in ATTRIBUTES.items()}
     for name, value in labels.items():
         if not hidden and (value is None or (isinstance(value, str) and not value.strip())):
             builder.problem(line, file, f"{ATTRIBUTES[name]}: blank; expected 1 to 7 (only Test3 has hidden labels)")
-    _place(builder, place, audio, record, emotion=EMOTIONS.get(letter, ""), **labels)
+    _place(builder, place, audio, record, emotion=EMOTIONS.get(letter, ""), **labels, **rated)
 
 
 def _place(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, **labels: object) -> None:

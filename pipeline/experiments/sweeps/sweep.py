@@ -120,7 +120,10 @@ class _Worker:
     def open_study(self, storage: str | None, *, fresh: bool) -> Study:
         """The study of the sweep, and sweep.yaml. Raises StoreMismatch, StoreCorrupt, UsageError, StoreLocked."""
         data = self.pool.get(self.reference)
-        origin = {"stores": self.stores.fingerprint(), "data": data_digest(self.stores, data.pairs, data.dev)}
+        origin = {
+            "stores": self.stores.fingerprint(),
+            "data": data_digest(self.stores, data, self.space.checked_trainings()),
+        }
         with _locked(self.out, self.check):
             if fresh:
                 _remove_sweep(self.out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 HEADER = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
 # split as the release spells it: letters of its turns
@@ -36,6 +37,41 @@ CENTRES = {
     "X": (4, 4, 4),
     "O": (4, 4, 4),
 }
+# letter: what the five raters called it
+VOTES = {
+    letter: (name, name, "Neutral" if letter != "N" else "Sad", name, 'Other-hard to say; "tired", or so')
+    for letter, name in zip(
+        "ASHUFDCN", ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral"), strict=True
+    )
+}
+VOTES["X"] = ("Happy", "Sad", "Happy", "Sad", "Other-bored")
+VOTES["O"] = ("Other-curious", "Neutral", "Other", "Neutral", "Other-tired")
+
+
+def rated_turns(generator: np.random.Generator, times: int = 1) -> list[tuple[dict[str, str], NDArray[np.int64]]]:
+    """The rows of the labels file, and the five raters' valence, arousal and dominance behind each, (5, 3)."""
+    rows = [
+        _row(f"MSP-PODCAST_{podcast:04}_{turn:04}.wav", letter, SPEAKERS[split][turn % len(SPEAKERS[split])], split)
+        for podcast, (split, letters) in enumerate(TURNS.items(), start=1)
+        for turn, letter in enumerate(letters * times)
+    ]
+    return [(row, _rate(row, generator)) for row in rows]
+
+
+def write_detailed_labels(root: Path, layout: Literal["field", "columns"]) -> None:
+    """`Labels/labels_detailed.csv` of the miniature without Test3: a rating in one field, or in columns."""
+    columns = ("FileName", "Workers", "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal", "EmoDom")
+    lines = []
+    for row, ratings in rated_turns(np.random.default_rng(0)):
+        for rater, (category, values) in enumerate(zip(VOTES[row["EmoClass"]], ratings.tolist(), strict=True)):
+            valence, arousal, dominance = values
+            worker, second = f"WORKER{rater:08}", "Concerned,Confused"
+            detail = f"{worker}; {category}; {second}; A:{arousal:.6f}; V:{valence:.6f}; D:{dominance:.6f};"
+            whole = (row["FileName"], worker, category, second, arousal, valence, dominance)
+            if row["Split_Set"] != "Test3":
+                lines.append((row["FileName"], detail) if layout == "field" else whole)
+    with open(root / "Labels" / "labels_detailed.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("FileName", "EmoDetail") if layout == "field" else columns, *lines])
 
 
 def write_miniature_msp(
@@ -51,13 +87,7 @@ def write_miniature_msp(
     Partitions.txt, or in the labels file with blank fields too. Every split has its turns `times` over.
     """
     generator = np.random.default_rng(0)
-    rows = [
-        _row(f"MSP-PODCAST_{podcast:04}_{turn:04}.wav", letter, SPEAKERS[split][turn % len(SPEAKERS[split])], split)
-        for podcast, (split, letters) in enumerate(TURNS.items(), start=1)
-        for turn, letter in enumerate(letters * times)
-    ]
-    for row in rows:
-        _rate(row, generator)
+    rows = [row for row, _ in rated_turns(generator, times)]
     (root / "Audios").mkdir(parents=True)
     (root / "Labels").mkdir()
     for row in rows:
@@ -73,10 +103,13 @@ def _row(name: str, letter: str, who: tuple[str, str], split: str) -> dict[str, 
     return dict(zip(HEADER, (name, letter, "", "", "", *who, split), strict=True))
 
 
-def _rate(row: dict[str, str], generator: np.random.Generator) -> None:
+def _rate(row: dict[str, str], generator: np.random.Generator) -> NDArray[np.int64]:
+    given = []
     for column, centre in zip(("EmoVal", "EmoAct", "EmoDom"), CENTRES[row["EmoClass"]], strict=True):
         ratings = np.clip(generator.integers(centre - 1, centre + 2, size=5), 1, 7)
         row[column] = repr(float(ratings.mean().round(6)))
+        given.append(ratings)
+    return np.stack(given, axis=1)
 
 
 def _hidden(row: dict[str, str]) -> dict[str, str]:

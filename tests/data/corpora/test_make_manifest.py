@@ -70,6 +70,23 @@ def test_a_table_of_a_european_excel_becomes_a_manifest(tmp_path: Path) -> None:
     assert found["next"] == f"extract-features {tmp_path}/m.csv --audio-root {tmp_path}/RAVDESS --out stores/RAVDESS"
 
 
+def test_what_the_raters_said_goes_into_the_manifest(tmp_path: Path) -> None:
+    clips = ravdess(tmp_path / "r", actors=1)
+    rows = [f"{clip.rpartition('/')[2]},2.5,4,5,0.5,happy:3|joy:1|sad:1" for clip in clips]
+    (tmp_path / "l.csv").write_text("\n".join(["file,valence,arousal,Annotators,Valence Std,Votes", *rows]))
+    found = make(tmp_path / "r", labels=tmp_path / "l.csv", out=tmp_path / "m.csv")
+    assert {name: found["guessed"][name] for name in ("ratings", "valence_std", "votes")} == {
+        "ratings": "Annotators",
+        "valence_std": "Valence Std",
+        "votes": "Votes",
+    }
+    ratings = read_corpus(CorpusConfig(manifest=tmp_path / "m.csv", root=tmp_path / "r")).ratings
+    assert ratings is not None
+    assert ratings.count.tolist() == [5] * len(clips)
+    assert ratings.std[:, 0].tolist() == [0.5] * len(clips)
+    assert ratings.votes == ["happy:4|sad:1"] * len(clips)
+
+
 def test_splits_are_whole_speakers_by_the_seed_and_none_is_empty(tmp_path: Path) -> None:
     ravdess(tmp_path / "r", actors=9)
     european_csv(
