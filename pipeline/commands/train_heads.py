@@ -31,7 +31,7 @@ def main(stores: Path, config: tuple[str, ...], out: Path | None, as_json: bool,
     train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
     train-heads stores/mine supcon --training small_corpus
     train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
-    train-heads stores/ravdess stores/emodb plane_clap -o balance=corpus
+    train-heads stores/ravdess stores/emodb -o balance=corpus
 
     Several STORES of the same encoders are trained on together; with a comma between them, of the same utterances by
     several encoders, their vectors lie side by side. CONFIG is a method's preset (emotionrankclap,

@@ -39,6 +39,8 @@ _EXTRACTIONS = {
     "msp": ("msp_podcast", "--audio-root", "{root}/data/MSP-PODCAST"),
     "iemocap": ("iemocap_4class", "--audio-root", "{root}/data/IEMOCAP", "--encoders", "embedded"),
     "ravdess": ("ravdess", "--audio-root", "{root}/data/RAVDESS"),
+    "ravdess-wavlm": ("ravdess", "--audio-root", "{root}/data/RAVDESS", "-o", "audio.layer=1"),  # in its place
+    "ravdess-hubert": ("ravdess", "--audio-root", "{root}/data/RAVDESS", "-o", "audio.layer=0"),
     "emodb": ("emodb", "--audio-root", "{root}/data/EmoDB"),
     "cremad": ("cremad", "--audio-root", "{root}/data/CREMA-D"),
 }
