@@ -240,11 +240,11 @@ class StoreWriter:
 
     def commit(self, row: int, vector: NDArray[np.floating[Any]], digest: bytes) -> str | None:
         """Store (dim,) `vector` as done; a zero or non-finite one is stored as failed, and the reason returned."""
-        exact, dtype = vector, self._extents["vectors"].dtype
+        exact, dtype, shape = vector, self._extents["vectors"].dtype, self._extents["vectors"].shape[1:]
         with np.errstate(over="ignore"):  # float16 overflow shows as inf below
             vector = np.ascontiguousarray(exact, dtype=dtype)
-        if vector.shape != (self.store.dim,):
-            raise ValueError(f"row {row}: a vector of shape {vector.shape}, expected ({self.store.dim},)")
+        if vector.shape != shape:
+            raise ValueError(f"row {row}: a vector of shape {vector.shape}, expected {shape}, all that a row holds")
         if not np.isfinite(vector).all():
             return self.fail(row, "the encoder returned a non-finite vector", digest)
         if not vector.any():

@@ -242,8 +242,9 @@ def test_other_vectors_and_labels_of_the_test_rows_leave_a_folds_heads_the_same_
     shutil.copytree(iemocap, tmp_path / "stores")
     changed = open_stores(tmp_path / "stores")
     fold = session_folds(changed.manifest)[0]
-    with StoreWriter(changed.audio) as writer:
-        for row, vector in zip(fold.test.tolist(), changed.audio.read(fold.test)[0][::-1] * 3 + 1, strict=True):
+    rows = Store.open(changed.audio.path)  # with all layers
+    with StoreWriter(rows) as writer:
+        for row, vector in zip(fold.test.tolist(), rows.read(fold.test)[0][::-1] * 3 + 1, strict=True):
             writer.commit(row, vector, bytes(16))
     for row in fold.test.tolist():
         changed.manifest.emotion[row] = FOUR[(FOUR.index(changed.manifest.emotion[row]) + 1) % 4]
