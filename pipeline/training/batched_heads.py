@@ -307,8 +307,9 @@ class BatchedHeads:
             return
         weight = self.stacked[f"{side}.weight"].view(self.count, self.dim, -1)  # (C, dim, D)
         of_sum = torch.bmm(slope.view(len(slope), self.count, -1).transpose(0, 1), weight)  # (C, B, D)
-        of_layers = torch.bmm(by_layer(inputs, self.layers[side]), of_sum.permute(1, 2, 0).contiguous())  # (B, L, C)
-        products = of_layers.sum(0).mT  # (C, L)
+        # the few rows first: with the layers first it takes many times as long
+        of_layers = torch.bmm(of_sum.transpose(0, 1).contiguous(), by_layer(inputs, self.layers[side]).mT)  # (B, C, L)
+        products = of_layers.sum(0)
         shares = self.stacked[f"{side}_sum.logits"].view(self.count, -1).softmax(1)
         mean = (shares * products).sum(1, keepdim=True)
         self._gradients[f"{side}_sum.scale"].copy_(mean[:, 0])
