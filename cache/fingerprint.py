@@ -6,7 +6,7 @@ Paths and batch sizes are not in it. Two stores with equal fingerprints hold com
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,13 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differe
 def describe_differences(found: Iterable[Difference], then: str = "the store has", now: str = "now") -> str:
     """`found` as a sentence for people: "audio.layer: the store has 2, now 3; ..."."""
     return "; ".join(f"{each.field}: {then} {each.then or 'nothing'}, {now} {each.now or 'nothing'}" for each in found)
+
+
+def describe_encoders(found: Sequence[Difference], then: str, now: str) -> str:
+    """The same of two encoders' fingerprints, which may be of another kind: fields that one side lacks are counted."""
+    shared = [each for each in found if each.then is not None and each.now is not None] or found
+    rest = len(found) - len(shared)
+    return describe_differences(shared, then, now) + (f"; and {rest} fields that one of them has not" if rest else "")
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

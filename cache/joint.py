@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cache.captions import Caption, Captions
 from cache.errors import StoreMismatch, UsageError
-from cache.fingerprint import describe_differences, differences
+from cache.fingerprint import describe_encoders, differences
 from cache.header import DONE
 from cache.layers import DEFAULT, WEIGHTED, LayersChoice, Selection, speech_fingerprint
 from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest, Ratings
@@ -153,8 +153,8 @@ def open_joint(folders: Sequence[str | Path | Stores]) -> Stores:
         raise UsageError(parts[-1].folder, "named twice", "different folders of stores", "Name each once.")
     for part in parts[1:]:
         if fields := differences(parts[0].fingerprint(), part.fingerprint()):
-            found = describe_differences(fields, f"{parts[0].folder} has")
-            action = "Extract one of them with the other's encoders, in another --out."
+            found = describe_encoders(fields, "the first stores have", "these")
+            action = "Extract one with the other's encoders; of the same utterances write A,B, or take --encoders."
             raise StoreMismatch(part.folder, found, "the same encoders", action)
     names = _names([part.folder for part in parts])
     counts = [len(part.manifest) for part in parts]

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, FiniteFloat, StringConstraints, Validatio
 
 from cache.digests import FileDigests
 from cache.disk import make_folder, remove, remove_tree, write_atomic, write_text
-from cache.fingerprint import describe_differences, differences
+from cache.fingerprint import describe_differences, describe_encoders, differences
 from cache.joint import stores_named
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
@@ -170,10 +170,7 @@ class Run:
         with suppress(UsageError):  # other encoders may lack those layers; the difference says more
             stores = stores.selected(*choice)
         if fields := differences(self.about["fingerprint"], stores.fingerprint()):
-            # of encoders of another kind, the fields that only one side has are counted
-            shared = [field for field in fields if field.then is not None and field.now is not None] or fields
-            found, rest = describe_differences(shared, "the heads have", "the stores"), len(fields) - len(shared)
-            found += f"; and {rest} fields that one of them has not" if rest else ""
+            found = describe_encoders(fields, "the heads have", "the stores")
             expected = "the encoders the heads were trained on"
             raise StoreMismatch(stores.folder, found, expected, "Name matching stores.")
         return stores.selected(*choice)
