@@ -53,7 +53,7 @@ def main(
     compare-methods stores/msp --out runs/comparison
     compare-methods stores/msp emotionrankclap clap_sce supcon --seeds 10
     compare-methods stores/ravdess --training small_corpus --zero-shot stores/emodb
-    compare-methods stores/ravdess --training small_corpus --folds speaker
+    compare-methods stores/ravdess emotionrankclap supcon --folds speaker
     compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
     compare-methods stores/whisper emotionrankclap supcon --encoders stores/wavlm
 
