@@ -142,9 +142,7 @@ def extract(
             audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
-            words = None
-            if inputs.manifest.transcript is not None:
-                words = _open_rows(_text_spec(inputs, transcripts_of(inputs.manifest), out / "words.h5"))
+            words = _open_words(inputs, out / "words.h5")
             digests.remove()
             captions_before = digest_of_path(out / CAPTIONS)
             if captions_before and not ((out / MANIFEST).is_file() and continues(inputs.manifest, out / MANIFEST)):
@@ -168,7 +166,7 @@ def extract(
             digests.write(LISTED)
         run.encode_text(text, captions)
         run.encode_speech(inputs.audio, audio)
-        if words:
+        if words is not None:
             run.encode_transcripts(words, audio)
     return status_of(out) | run.report
 
@@ -217,6 +215,13 @@ def _text_spec(inputs: Inputs, rows: StoreRows, path: Path) -> StoreSpec:
     """A store of the text encoder's."""
     text, dtype, fingerprint = inputs.text, DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
     return StoreSpec(path, "text", rows, dim=text.dim, dtype=dtype, fingerprint=fingerprint, axes=text.axes)
+
+
+def _open_words(inputs: Inputs, path: Path) -> Store | None:
+    """Allocate or open the store of one row a transcript; None where the manifest has none."""
+    if inputs.manifest.transcript is None:
+        return None
+    return _open_rows(_text_spec(inputs, transcripts_of(inputs.manifest), path))
 
 
 def _open_text(inputs: Inputs, captions: Captions, out: Path, before: bytes | None) -> Store:
