@@ -166,8 +166,9 @@ def open_joint(folders: Sequence[str | Path | Stores]) -> Stores:
     row = np.concatenate([np.arange(count) for count in counts])
     over = partial(JointStore, part=joint.corpus, row=row, ids=joint.manifest.id)
     joint.audio = over([part.audio for part in parts])
-    acoustic = [part.acoustic for part in parts if part.acoustic is not None]
-    joint.acoustic = over(acoustic) if len(acoustic) == len(parts) else None
+    for name in ("acoustic", "words"):
+        stores = [store for part in parts if (store := getattr(part, name)) is not None]
+        setattr(joint, name, over(stores) if len(stores) == len(parts) else None)
     joint.text = _texts(joint.captions.texts(), parts)
     return joint
 
@@ -199,7 +200,9 @@ def _manifest(parts: Sequence[Manifest], names: Sequence[str]) -> Manifest:
         each = [part.ratings or Ratings.unknown(len(part)) for part in parts]
         votes = [text for one in each for text in one.votes]
         ratings = Ratings(np.concatenate([one.count for one in each]), np.concatenate([one.std for one in each]), votes)
-    return replace(parts[0], **texts, **labels, ratings=ratings)  # type: ignore[arg-type]
+    spoken = [text for part in parts for text in part.transcript or [""] * len(part)]
+    transcript = spoken if any(part.transcript is not None for part in parts) else None
+    return replace(parts[0], **texts, **labels, ratings=ratings, transcript=transcript)  # type: ignore[arg-type]
 
 
 def _captions(parts: Sequence[Captions], counts: Sequence[int]) -> Captions:

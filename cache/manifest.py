@@ -69,6 +69,7 @@ class RowNames:
 TEXT_COLUMNS = ("id", "audio", "split", "emotion", "speaker", "gender", "intensity", "caption")
 LABEL_COLUMNS = ("valence", "arousal", "dominance")
 RATING_COLUMNS = ("ratings", "valence_std", "arousal_std", "dominance_std", "votes")  # where the raters are known
+TRANSCRIPT = "transcript"  # the last column, where any utterance has one
 SPLITS = ("train", "dev", "test", "test1", "test2", "test3")
 _CATEGORIES = ("split", "emotion", "speaker", "gender", "intensity", "votes")  # few values on many rows: kept once
 _BLOCK_ROWS = 512  # held as lists at once: too few to trigger the garbage collector, which walks all columns
@@ -135,6 +136,7 @@ class Manifest:
     notes: list[str] = field(default_factory=list, compare=False)  # what the reader did, to be logged
     leaks: list[str] = field(default_factory=list, compare=False)  # what stands in more than one split
     ratings: Ratings | None = None  # None where no rater is known
+    transcript: list[str] | None = None  # the words that are spoken, "" where unknown; None where nobody's are read
 
     def __len__(self) -> int:
         return len(self.id)
@@ -154,7 +156,8 @@ class Manifest:
         texts = {name: [getattr(self, name)[row] for row in chosen] for name in TEXT_COLUMNS}
         labels = {name: getattr(self, name)[rows] for name in LABEL_COLUMNS}
         ratings = self.ratings and self.ratings.take(rows)
-        return replace(self, **texts, **labels, ratings=ratings)  # type: ignore[arg-type]
+        words = self.transcript and [self.transcript[row] for row in chosen]
+        return replace(self, **texts, **labels, ratings=ratings, transcript=words)  # type: ignore[arg-type]
 
     def head(self, count: int) -> Manifest:
         """The first `count` utterances."""
@@ -185,11 +188,14 @@ def read_manifest(path: Path, root: Path) -> Manifest:
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
-            header = next(reader, None)
-            if header == [*TEXT_COLUMNS, *LABEL_COLUMNS, *RATING_COLUMNS]:
+            header = next(reader, None) or []
+            if header[-1:] == [TRANSCRIPT]:
+                texts[TRANSCRIPT] = []
+            named = header[: len(header) - (TRANSCRIPT in texts)]
+            if named == [*TEXT_COLUMNS, *LABEL_COLUMNS, *RATING_COLUMNS]:
                 numbers |= {name: array("d") for name in RATING_COLUMNS[:-1]}
                 texts["votes"] = []
-            elif header != [*TEXT_COLUMNS, *LABEL_COLUMNS]:
+            elif named != [*TEXT_COLUMNS, *LABEL_COLUMNS]:
                 raise ValueError("another header")
             while rows := list(islice(reader, _BLOCK_ROWS)):
                 columns = dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -244,7 +250,8 @@ def _csv_blocks(manifest: Manifest) -> Iterator[str]:
     block = io.StringIO()
     writer = csv.writer(block, lineterminator="\n")
     ratings = manifest.ratings
-    writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS, *(RATING_COLUMNS if ratings else ())))
+    spoken = (TRANSCRIPT,) if manifest.transcript is not None else ()
+    writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS, *(RATING_COLUMNS if ratings else ()), *spoken))
     for start in range(0, len(manifest), _BLOCK_ROWS):
         part = slice(start, start + _BLOCK_ROWS)
         columns = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
@@ -253,6 +260,8 @@ def _csv_blocks(manifest: Manifest) -> Iterator[str]:
             columns.append([str(count) if count else "" for count in ratings.count[part].tolist()])
             columns += [_label_texts(column) for column in ratings.std[part].T]
             columns.append(ratings.votes[part])
+        if manifest.transcript is not None:
+            columns.append(manifest.transcript[part])
         writer.writerows(zip(*columns, strict=True))
         yield block.getvalue()
         block.seek(0)

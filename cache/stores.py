@@ -20,7 +20,7 @@ from cache.manifest import Manifest, RowNames, read_manifest
 from cache.reader import Store
 
 MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
-LISTED = (MANIFEST, CAPTIONS, CONFIG, "audio.h5", "acoustic.h5", "text.h5")  # in the folder's digests.json
+LISTED = (MANIFEST, CAPTIONS, CONFIG, "audio.h5", "acoustic.h5", "text.h5", "words.h5")  # in the folder's digests.json
 
 
 def stores_digests(folder: Path) -> FileDigests:
@@ -70,6 +70,13 @@ class Stores:
         path = self.folder / "acoustic.h5"
         return self._open_matching(path, self.manifest.id) if path.is_file() else None
 
+    @cached_property
+    def words(self) -> Store | None:
+        """One row an utterance, of its transcript; failed where it has none. None where no transcripts were read."""
+        path = self.folder / "words.h5"
+        known = self.manifest.transcript is not None and path.is_file()
+        return self._open_matching(path, self.manifest.id).selected() if known else None
+
     def speech(self, *splits: str) -> NDArray[np.floating[Any]]:
         """(n, dim) vectors of the done utterances of `splits` (of all, when none is named), in manifest order."""
         rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
@@ -88,7 +95,7 @@ class Stores:
         if captions is not None and captions.texts() != self.captions.texts():
             found, expected = "captions of other texts", "the texts of these stores, in the order of text.h5"
             raise UsageError(self.folder, found, expected, "Plan the captions of these stores.")
-        opened = self.captions, self.audio, self.text, self.acoustic  # once, for all views
+        opened = self.captions, self.audio, self.text, self.acoustic, self.words  # once, for all views
         view = copy.copy(self)
         view.manifest = replace(self.manifest, split=list(split))
         view.captions = opened[0] if captions is None else captions

@@ -54,7 +54,7 @@ class StoreRows:
     """The rows of a store: N named sources."""
 
     ids: list[str]
-    stamps: NDArray[np.int64]  # (N, 2) size in bytes, mtime in ns; zeros where the id is the source itself
+    stamps: NDArray[np.int64]  # (N, 2) size in bytes, mtime in ns (of a transcript, its hash); zeros where the id is it
     lengths: NDArray[np.int64]  # (N,) what batches are sorted by
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -128,6 +128,29 @@ def plant(
     return open_stores(folder)
 
 
+def with_transcripts(stores: Stores, *, labels_in: Literal["words", "voice"], without: Collection[int] = ()) -> Stores:
+    """Write other speech vectors, the sum of a part of the words and one of the voice, and vectors of transcripts.
+
+    The labels are in one of the parts alone, the other is drawn. Rows `without` a transcript are failed.
+    """
+    draw, manifest = np.random.default_rng(5), stores.manifest
+    labels = np.stack([manifest.valence, manifest.arousal], axis=1) - 4
+    known, other = labels + draw.normal(0, 0.2, labels.shape), draw.normal(0, labels.std(), labels.shape)
+    words, voice = (known, other) if labels_in == "words" else (other, known)
+    speech = words @ draw.normal(0, 1, (2, stores.audio.dim)) + voice @ draw.normal(0, 1, (2, stores.audio.dim))
+    speech += draw.normal(0, 0.1, speech.shape)
+    vectors = words @ draw.normal(0, 1, (2, stores.text.dim)) + 5
+    vectors += draw.normal(0, 0.1, vectors.shape)
+    transcript = ["" if row in without else f"transcript {row}" for row in range(len(manifest))]
+    write_manifest(replace(manifest, transcript=transcript), stores.folder / "manifest.csv")
+    for name in ("audio.h5", "words.h5"):
+        (stores.folder / name).unlink(missing_ok=True)
+    _store(stores.folder / "audio.h5", "audio", manifest.id, speech.astype(np.float32))
+    _store(stores.folder / "words.h5", "text", manifest.id, vectors.astype(np.float32), without)
+    stores_digests(stores.folder).write(LISTED)
+    return open_stores(stores.folder)
+
+
 def _blur(labels: Values, truth: Values, reliability: float | None) -> float:
     """The encoder's noise about the true point, for this correlation of what it perceives with the labels."""
     if reliability is None:
@@ -202,10 +225,13 @@ def _vectors(
     return vectors
 
 
-def _store(path: Path, kind: str, ids: list[str], vectors: NDArray[np.float32]) -> None:
+def _store(path: Path, kind: str, ids: list[str], vectors: NDArray[np.float32], failed: Collection[int] = ()) -> None:
     rows = StoreRows(ids, np.zeros((len(ids), 2), np.int64), np.zeros(len(ids), np.int64))
     fingerprint = {"store_version": 1, "encoder": {"encoder": "planted"}}
     store, _ = open_for_writing(StoreSpec(path, kind, rows, dim=vectors.shape[1], dtype="<f4", fingerprint=fingerprint))
     with StoreWriter(store) as writer:
         for row, vector in enumerate(vectors):
-            writer.commit(row, vector, row.to_bytes(16, "little"))
+            if row in failed:
+                writer.fail(row, "no transcript", bytes(16))
+            else:
+                writer.commit(row, vector, row.to_bytes(16, "little"))

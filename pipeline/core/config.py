@@ -43,6 +43,10 @@ class CorpusConfig(Model):
         description="readers `msp_podcast` and `iemocap`: turns whose raters agree on no emotion, or on another one, "
         "stay with their valence and arousal, without an emotion; the papers drop them (F10)",
     )
+    transcripts: bool = Field(
+        False,
+        description="reader `msp_podcast`: read Transcripts/*.txt; a manifest has them in its column `transcript`",
+    )
     missing_audio: Literal["error", "drop"] = "error"
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
     merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
@@ -56,6 +60,8 @@ class CorpusConfig(Model):
             raise ValueError(f"outside_root is for reader manifest; {self.reader} keeps to its folder")
         if self.audio_dir is not None and self.reader != "msp_podcast":
             raise ValueError(f"audio_dir is for reader msp_podcast; {self.reader} knows its own")
+        if self.transcripts and self.reader != "msp_podcast":
+            raise ValueError(f"transcripts is for reader msp_podcast; {self.reader} reads no folder of them")
         if self.keep_undecided and self.reader not in ("msp_podcast", "iemocap"):
             raise ValueError(
                 f"keep_undecided is for readers msp_podcast and iemocap; {self.reader} drops nobody's turn"

@@ -10,7 +10,9 @@ from pipeline.core.files import csv_text
 from pipeline.evaluation.significance import Better, MethodDifference, mean_interval
 from pipeline.evaluation.table_formats import table_latex, table_markdown
 
-BOUNDS = ("ceiling", "labels", "chance")  # rows that no training made: last, never bold, marked or tested
+OF_TRANSCRIPTS = ("words", "voice")  # the bounds that only stores with transcripts have
+# rows that no training made: last, never bold, marked or tested
+BOUNDS = ("ceiling", *OF_TRANSCRIPTS, "labels", "chance")
 MARK, SPEECH_MARK = "†", "‡"
 _ARROWS: dict[Better | None, str] = {"higher": " ↑", "lower": " ↓", None: ""}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.fold_statistics import over_folds
 from pipeline.evaluation.recognition import pooled_recognition
 from pipeline.evaluation.significance import mean_and_std
@@ -70,7 +71,9 @@ def bounds_over_folds(
     any fold's rows there is chance alone, of what `method_over_folds` returned for any `method`.
     """
     bounds: dict[str, dict[str, Any]] = {}
-    for bound in ("ceiling", "labels") if by_fold else ():
+    for bound in BOUNDS[:-1]:  # chance is of all folds
+        if not by_fold or not all(bound in found for found in by_fold.values()):
+            continue
         rows = {fold: found[bound] for fold, found in by_fold.items()}
         measured: dict[str, dict[str, Any]] = {fold: {"evaluation": row} for fold, row in rows.items()}
         if all("recognition" in row for row in rows.values()):

@@ -1,6 +1,8 @@
-"""What a figure can be at most and by chance: three rows that stand under the methods of a table.
+"""What a figure can be at most and by chance: rows that stand under the methods of a table.
 
 ceiling   what the speech vectors hold: ridge regressions from speech, asked with each prompt's true point
+words     what was said: ridge regressions from the transcripts' vectors, where the stores have them, asked likewise
+voice     how it was said: the ceiling of the speech vectors less what a ridge regression from the words gives of them
 labels    what the utterances hold: their own labels, asked likewise; raters' noise and gaps in the plane keep it from 1
 chance    what no order at all gives
 """
@@ -8,8 +10,9 @@ chance    what no order at all gives
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from cache.captions import CLASS_TEMPLATE, ClassPrompt
-from cache.pairs import CachedPairs, cached_pairs
+from cache.pairs import CachedPairs, OnDisk, cached_pairs
+from cache.reader import Store
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
@@ -29,9 +33,9 @@ from pipeline.evaluation.ordinality import OrdinalityTest, retrieve
 from pipeline.evaluation.recognition import recognised, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
-from pipeline.training.ridge import CENTRE, Plane, fit_plane
+from pipeline.training.ridge import CENTRE, PENALTIES, Plane, fit_plane
 from pipeline.training.train import resolve_training
-from pipeline.training.training_data import TrainingData, load_training_data
+from pipeline.training.training_data import TrainingData, load_training_data, std_and_mean_on_disk
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +65,11 @@ def reference_results(
         device: of the regressions.
 
     Returns:
-        For each of `BOUNDS` a result with `method`, `split`, `utterances`, `ordinality`, `word_norms` where the stores
-        have rated words, and `recognition` where they have class prompts and emotions in all three splits (of labels
-        there is none). Measures are as `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is
-        drawn; those of chance have their std over shuffled labels and no interval. There is no alignment.
+        For each of `BOUNDS` (words and voice where the stores have transcripts) a result with `method`, `split`,
+        `utterances`, `ordinality`, `word_norms` where the stores have rated words, and, of ceiling and chance,
+        `recognition` where they have class prompts and emotions in all three splits. Measures are as
+        `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is drawn; those of chance have
+        their std over shuffled labels and no interval. There is no alignment.
 
     Raises:
         UsageError: a split, its labels or the prompts are missing.
@@ -78,6 +83,7 @@ def reference_results(
     plane = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
     log.info(f"ceiling: penalty {plane.penalty:g}, dev {plane.error:.4f}")
     points = {"ceiling": CENTRE + _predicted(plane, data, pairs.speech), "labels": pairs.labels[:, :2].cpu().numpy()}
+    points |= _words_and_voice(stores, data, pairs)
     results: dict[str, Result] = {"chance": {}}
     for bound, speech in points.items():
         nearness = {test: _nearness(asked, speech) for test, asked in order.tests.items()}
@@ -91,7 +97,7 @@ def reference_results(
         results["ceiling"]["recognition"] = _recognition(stores, name, data, config, classes)
         results["chance"]["recognition"] = _blind_guess(results["ceiling"]["recognition"])
     about = {"split": name, "utterances": len(pairs)}
-    return {bound: {"method": bound, **about, **results[bound]} for bound in BOUNDS}
+    return {bound: {"method": bound, **about, **results[bound]} for bound in BOUNDS if bound in results}
 
 
 def references_beside(result: Result, stores: Stores, *, device: str = "auto") -> dict[str, Result]:
@@ -105,6 +111,73 @@ def references_beside(result: Result, stores: Stores, *, device: str = "auto") -
     except UsageError as error:
         log.warning(f"no reference rows: {error}")
         return {}
+
+
+class _Spoken(NamedTuple):
+    """A block of n utterances."""
+
+    words: Tensor  # (n, Dt) float64, standardised; 0, the mean, of an utterance without a transcript
+    there: Tensor  # (n,) bool, which have one
+    speech: Tensor  # (n, Da), standardised
+    points: Tensor  # (n, 2)
+
+    def with_words(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The words and the `target` (n, k) of those that have a transcript."""
+        return self.words[self.there], target[self.there]
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """Vectors of the transcripts, standardised by those of the training split."""
+
+    store: Store
+    mean: Tensor  # (Dt,) float64
+    std: Tensor  # (Dt,) float64
+
+    def beside(self, speech: Iterable[tuple[Tensor, Tensor]], rows: NDArray[np.int64]) -> Iterator[_Spoken]:
+        """Those of manifest `rows` (n,) beside `speech`, blocks of these utterances' speech vectors and points."""
+        first = 0
+        for block, points in speech:
+            values, done = self.store.read(rows[first : first + len(block)])
+            first += len(block)
+            vectors, there = (torch.from_numpy(array).to(block.device) for array in (values, done))
+            words = torch.where(there[:, None], (vectors.double() - self.mean) / self.std, 0.0)
+            yield _Spoken(words, there, block, points)
+
+
+def _words_and_voice(stores: Stores, data: TrainingData, pairs: CachedPairs) -> dict[str, NDArray[np.float64]]:
+    """The points (n, 2) of `pairs` by their words, and by their speech less what the words predict of it.
+
+    Of an utterance without a transcript both are the mean of the training split, since its words cannot be taken out.
+    Without transcripts in both the training and the development split there are none.
+    """
+    store, parts = stores.words, (data.pairs, data.dev)
+    if store is None or not all(store.done(part.rows).any() for part in parts):
+        return {}
+    known = data.pairs.rows[store.done(data.pairs.rows)]
+    std, mean = std_and_mean_on_disk(OnDisk(store, known, data.device))
+    transcripts = Transcripts(store, mean, std.clamp_min(1e-6))
+
+    def fitted(chosen: Callable[[_Spoken], tuple[Tensor, Tensor]], penalties: Sequence[float] = PENALTIES) -> Plane:
+        train, dev = (map(chosen, transcripts.beside(data.speech_chunks(part), part.rows)) for part in parts)
+        return fit_plane(train, dev, penalties=penalties)
+
+    def residual(block: _Spoken) -> Tensor:
+        return torch.where(block.there[:, None], block.speech - CENTRE - to_speech(block.words), 0.0)
+
+    to_plane = fitted(lambda block: block.with_words(block.points))
+    # the least penalty: a larger one leaves a share of the words, however small, which the next regression finds
+    to_speech = fitted(lambda block: block.with_words(block.speech), PENALTIES[:1])
+    voice = fitted(lambda block: (residual(block)[block.there], block.points[block.there]))
+    log.info(f"words: penalty {to_plane.penalty:g}, dev {to_plane.error:.4f}; voice: dev {voice.error:.4f}")
+    standardised = (data.standard.standardise_side("audio", block) for block in torch.split(pairs.speech, _BLOCK_ROWS))
+    speech = zip(standardised, torch.split(pairs.labels[:, :2], _BLOCK_ROWS), strict=True)
+    blocks = list(transcripts.beside(speech, pairs.rows))
+    points = {
+        "words": [to_plane(block.words) for block in blocks],
+        "voice": [voice(residual(block)) for block in blocks],
+    }
+    return {name: CENTRE + torch.cat(parts).cpu().numpy() for name, parts in points.items()}
 
 
 def _predicted(plane: Plane, data: TrainingData, speech: Tensor) -> NDArray[np.float64]:

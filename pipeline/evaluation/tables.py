@@ -54,6 +54,9 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
 
 _ORDER_BOUNDS = {
     "ceiling": "what the speech vectors hold, ridge regressions from speech asked with each prompt's true point",
+    "words": "what was said, ridge regressions from transcripts' vectors asked likewise",
+    "voice": "how it was said, the ceiling of speech vectors less what a ridge regression from the words gives; "
+    "of an utterance without a transcript both know the mean point",
     "labels": "what the utterances hold, their own labels asked likewise",
     "chance": f"lists in random order, one of which has a std of {NULL_STD:.4f}",
 }

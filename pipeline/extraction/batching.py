@@ -154,8 +154,8 @@ def read_speech(decoding: Decoding, source: AudioFile) -> EncoderInput:
 
 
 def read_text(text: str) -> EncoderInput:
-    """A sentence as it is."""
-    return EncoderInput(text, digest_of(text.encode()))
+    """A sentence as it is; of an empty transcript a full stop, which is not kept."""
+    return EncoderInput(text or ".", digest_of(text.encode()), None if text else "no transcript")
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,8 @@ def _padded_size(inputs: Sequence[Any]) -> int:
 
 
 def batch_encoder(kind: str, encoder: Encoder[Any], config: ExtractConfig, device: torch.device) -> BatchEncoder[Any]:
-    """The BatchEncoder of the store `kind`: audio, acoustic (Praat runs on the CPU alone) or text."""
-    if kind == "text":
+    """The BatchEncoder of the store `kind`: audio, acoustic (Praat runs on the CPU alone), text or words."""
+    if kind in ("text", "words"):
         return BatchEncoder(read_text, encoder, device)
     read = partial(read_speech, decoding_of(encoder, config))
     return BatchEncoder(read, encoder, device if kind == "audio" else torch.device("cpu"))

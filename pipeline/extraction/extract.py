@@ -8,7 +8,7 @@ Doing it again resumes; of a manifest that grew or changed, the rows that are st
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,13 +27,11 @@ from cache.stores import CAPTIONS, CONFIG, LISTED, MANIFEST, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import dump, merge, validate
-from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.errors import UsageError
 from pipeline.core.plugins import BUILT_IN
 from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device, torch_defaults
-from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
-from pipeline.data.captions.word_norms import WORD_NORMS
-from pipeline.data.corpora import read_corpus
+from pipeline.data.captions import Acoustics
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
 from pipeline.extraction.batching import (
@@ -53,15 +51,14 @@ from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
-from pipeline.extraction.settings import resolve_extraction, with_layers
-from pipeline.extraction.status import digest_of_path, sources_of, status_of
+from pipeline.extraction.settings import ACOUSTIC, plan_captions, read_labels, resolve_extraction, with_layers
+from pipeline.extraction.status import digest_of_path, sources_of, status_of, transcripts_of
 from pipeline.extraction.text_cache import TextVectorCache
 
 log = logging.getLogger(__name__)
 
 CUDA_BATCH_SECONDS = 160.0
 PRECISION_CLIPS = 8
-ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
 DTYPES = {"float32": "<f4", "float16": "<f2"}
 
 
@@ -84,29 +81,6 @@ class Inputs:
 
     def text_fingerprint(self, encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
         return {"store_version": VERSION, "encoder": encoder.fingerprint()}
-
-
-def read_labels(config: ExtractConfig, *, strict: bool = False) -> tuple[Manifest, Captions]:
-    """Read the corpus and plan its captions, but acoustic ones; log what was found.
-
-    With `strict` a corpus is refused of which voices, recordings or sentences stand in more than one split.
-    """
-    manifest = read_corpus(config.corpus)
-    for note in manifest.notes:
-        log.log(logging.WARNING if note.startswith("WARNING") else logging.INFO, note)
-    if strict and manifest.leaks:
-        subject = config.corpus.manifest or config.corpus.root
-        action = "Correct the splits, or leave --strict out."
-        raise ManyProblems(subject, [f"{subject}: {leak}" for leak in manifest.leaks], action)
-    if not len(manifest):
-        subject = config.corpus.manifest or config.corpus.root
-        raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
-    captions = plan_captions(manifest, config)
-    norms = captions.prompts.of_style(WORD_NORMS)
-    if norms:
-        words = norms.columns["variant"].count(0)
-        log.info(f"{config.captions.word_norms}: {words:,} words for the ordinality test, {len(norms):,} prompts")
-    return manifest, captions
 
 
 def read_inputs(
@@ -161,13 +135,14 @@ def extract(
                 refuse_equal_vectors(inputs.audio, inputs.text)
             if fresh:
                 digests.remove()
-                for name in ("audio.h5", "acoustic.h5", "text.h5", MANIFEST, CAPTIONS, CONFIG):
+                for name in reversed(LISTED):  # the stores first, the manifest last
                     remove(out / name)
             for name, found in digests.changed(LISTED).items():
                 log.warning(f"{out / name}: {found}" + ("" if name.endswith(".h5") else "; it is written anew"))
             audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
+            words = _open_words(inputs, out / "words.h5")
             digests.remove()
             captions_before = digest_of_path(out / CAPTIONS)
             if captions_before and not ((out / MANIFEST).is_file() and continues(inputs.manifest, out / MANIFEST)):
@@ -191,13 +166,9 @@ def extract(
             digests.write(LISTED)
         run.encode_text(text, captions)
         run.encode_speech(inputs.audio, audio)
+        if words is not None:
+            run.encode_transcripts(words, audio)
     return status_of(out) | run.report
-
-
-def plan_captions(manifest: Manifest, config: ExtractConfig, acoustics: Acoustics | None = None) -> Captions:
-    """The captions of every style; without `acoustics`, of those that need none."""
-    styles = tuple(style for style in config.captions.styles if acoustics or style != ACOUSTIC)
-    return assign_captions(CaptionSource(manifest, acoustics), config.captions.model_copy(update={"styles": styles}))
 
 
 @contextmanager
@@ -224,15 +195,33 @@ def _open_speech(inputs: Inputs, encoder: AudioEncoder, path: Path, retry_failed
     kind, dtype = path.stem, DTYPES[inputs.config.store_dtype if encoder is inputs.audio else "float32"]
     fingerprint = inputs.speech_fingerprint(encoder)
     plan = StoreSpec(path, kind, rows, dim=encoder.dim, dtype=dtype, fingerprint=fingerprint, axes=encoder.axes)
-    store, reused = open_for_writing(plan, lambda row: digest_of_path(manifest.path(row)))
+    store = _open_rows(plan, lambda row: digest_of_path(manifest.path(row)))
     if store.axes:
         log.info(f"{path.name}: each row holds {store.axes}")
-    if reused:
-        log.warning(f"{path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
     if retry_failed:
         with StoreWriter(store) as writer:
             writer.reset(np.flatnonzero(store.scan() == FAILED).tolist())
     return store
+
+
+def _open_rows(spec: StoreSpec, digest_of: Callable[[int], bytes | None] = lambda _: None) -> Store:
+    store, reused = open_for_writing(spec, digest_of)
+    if reused:
+        log.warning(f"{spec.path}: the manifest changed; {reused:,} of {len(store):,} rows reused")
+    return store
+
+
+def _text_spec(inputs: Inputs, rows: StoreRows, path: Path) -> StoreSpec:
+    """A store of the text encoder's."""
+    text, dtype, fingerprint = inputs.text, DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
+    return StoreSpec(path, "text", rows, dim=text.dim, dtype=dtype, fingerprint=fingerprint, axes=text.axes)
+
+
+def _open_words(inputs: Inputs, path: Path) -> Store | None:
+    """Allocate or open the store of one row a transcript; None where the manifest has none."""
+    if inputs.manifest.transcript is None:
+        return None
+    return _open_rows(_text_spec(inputs, transcripts_of(inputs.manifest), path))
 
 
 def _open_text(inputs: Inputs, captions: Captions, out: Path, before: bytes | None) -> Store:
@@ -242,12 +231,8 @@ def _open_text(inputs: Inputs, captions: Captions, out: Path, before: bytes | No
     """
     texts = captions.texts()
     rows = StoreRows(texts, np.zeros((len(texts), 2), np.int64), np.array([len(text) for text in texts], np.int64))
-    dtype, fingerprint = DTYPES[inputs.config.store_dtype], inputs.text_fingerprint(inputs.text)
-    path, captions_path = out / "text.h5", out / CAPTIONS
-    plan = StoreSpec(
-        path, "text", rows, dim=inputs.text.dim, dtype=dtype, fingerprint=fingerprint, axes=inputs.text.axes
-    )
-    store, reused = open_for_writing(plan)
+    store, reused = open_for_writing(_text_spec(inputs, rows, out / "text.h5"))
+    captions_path = out / CAPTIONS
     write_captions_file(captions, captions_path)
     if before not in (None, digest_of_path(captions_path)):
         kept = f"{reused or len(store):,} of {len(store):,} texts were there before"
@@ -288,6 +273,16 @@ class ExtractionRun:
         self._encode(store, task, text_plan(captions, self.inputs.config.text.batch_size))
         with self.stop.anywhere():
             known.keep(store, shared)
+
+    def encode_transcripts(self, store: Store, audio: Store) -> None:
+        """Encode the pending transcripts; with a limit, the batches of utterances whose speech is encoded."""
+        texts = self.inputs.manifest.transcript or []
+        encoder = batch_encoder("words", self.inputs.text, self.inputs.config, self.inputs.device)
+        order = np.argsort(-store.column("length"), kind="stable")  # longest first
+        plan = BatchSampler.of_size(order, self.inputs.config.text.batch_size)
+        if self.limit is not None:
+            plan = plan.take(np.flatnonzero(plan.counts(audio.scan() != PENDING)))
+        self._encode(store, EncodeTask("words", encoder, lambda rows: [texts[row] for row in rows]), plan)
 
     def encode_speech(self, encoder: AudioEncoder, store: Store) -> None:
         """Encode the pending utterances, longest first; with a limit, batches evenly spaced over the plan."""

@@ -24,10 +24,9 @@ from pipeline.extraction.extract import (
     DTYPES,
     Inputs,
     audio_plan,
-    read_labels,
     wants_acoustic,
 )
-from pipeline.extraction.settings import resolve_extraction, with_layers
+from pipeline.extraction.settings import read_labels, resolve_extraction, with_layers
 from pipeline.extraction.status import sources_of
 
 SAMPLES = 3  # captions
@@ -66,7 +65,7 @@ def plan_extraction(
     inputs = Inputs(config, manifest, chosen, audio, text, None) if audio and text else None
     rate = audio.sample_rate if audio else DEFAULT_RATE
     rows = sources_of(manifest, Decoding(rate, config.audio.max_seconds, config.audio.crop), out / "audio.h5")
-    texts = len(captions.texts())
+    texts, spoken = len(captions.texts()), len(manifest.transcript or ())
     size = np.dtype(DTYPES[config.store_dtype]).itemsize
     return {
         "stores": str(out),
@@ -82,7 +81,7 @@ def plan_extraction(
         "texts": texts,  # acoustic captions are not known before the features are
         "audio_encoder": inputs.speech_fingerprint(inputs.audio) if inputs else None,
         "text_encoder": inputs.text_fingerprint(inputs.text) if inputs else None,
-        "bytes": size * (len(rows) * inputs.audio.dim + texts * inputs.text.dim) if inputs else None,
+        "bytes": size * (len(rows) * inputs.audio.dim + (texts + spoken) * inputs.text.dim) if inputs else None,
         "missing_encoders": missing,
     }
 

@@ -1,16 +1,26 @@
-"""The config of an extraction: presets, files and the command line's choices, and what a folder of stores decides."""
+"""What an extraction is of: its config, by presets, files, options and stores there are; its labels and captions."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cache.captions import Captions
+from cache.manifest import Manifest
 from cache.reader import Store
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import load_config, merge, validate
-from pipeline.core.errors import EmotionRankError
+from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
+from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
+from pipeline.data.captions.word_norms import WORD_NORMS
+from pipeline.data.corpora import read_corpus
+
+log = logging.getLogger(__name__)
+
+ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
 
 
 def resolve_extraction(
@@ -46,3 +56,32 @@ def with_layers(config: ExtractConfig, out: Path, *, fresh: bool = False) -> Ext
             axes = Store.open(out / "audio.h5").axes
             layers = None if axes is None else "all" if axes.layers[-1] + 1 == len(axes.layers) > 1 else axes.layers
     return config.model_copy(update={"audio": audio.model_copy(update={"layers": layers})})
+
+
+def read_labels(config: ExtractConfig, *, strict: bool = False) -> tuple[Manifest, Captions]:
+    """Read the corpus and plan its captions, but acoustic ones; log what was found.
+
+    With `strict` a corpus is refused of which voices, recordings or sentences stand in more than one split.
+    """
+    manifest = read_corpus(config.corpus)
+    for note in manifest.notes:
+        log.log(logging.WARNING if note.startswith("WARNING") else logging.INFO, note)
+    if strict and manifest.leaks:
+        subject = config.corpus.manifest or config.corpus.root
+        action = "Correct the splits, or leave --strict out."
+        raise ManyProblems(subject, [f"{subject}: {leak}" for leak in manifest.leaks], action)
+    if not len(manifest):
+        subject = config.corpus.manifest or config.corpus.root
+        raise UsageError(subject, "no utterances", "at least one", "Check the corpus.")
+    captions = plan_captions(manifest, config)
+    norms = captions.prompts.of_style(WORD_NORMS)
+    if norms:
+        words = norms.columns["variant"].count(0)
+        log.info(f"{config.captions.word_norms}: {words:,} words for the ordinality test, {len(norms):,} prompts")
+    return manifest, captions
+
+
+def plan_captions(manifest: Manifest, config: ExtractConfig, acoustics: Acoustics | None = None) -> Captions:
+    """The captions of every style; without `acoustics`, of those that need none."""
+    styles = tuple(style for style in config.captions.styles if acoustics or style != ACOUSTIC)
+    return assign_captions(CaptionSource(manifest, acoustics), config.captions.model_copy(update={"styles": styles}))

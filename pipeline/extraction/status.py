@@ -25,7 +25,8 @@ from pipeline.core.resources import cores
 from pipeline.data.corpora.leaks import shared_speakers
 from pipeline.extraction.audio.decoding import Decoding, digest_of, digest_of_file, open_audio, stamp_of
 
-STORE_NAMES = ("audio", "acoustic", "text")
+OF_TEXT = ("text", "words")
+STORE_NAMES = ("audio", "acoustic", *OF_TEXT)
 STATES = {"done": DONE, "failed": FAILED, "pending": PENDING}
 MANY_FAILED = 0.05  # of the utterances: more are no accident
 MAX_REASONS = 3  # shown
@@ -52,6 +53,14 @@ def sources_of(manifest: Manifest, decoding: Decoding, store: Path) -> StoreRows
     new = np.flatnonzero(lengths < 0)
     lengths[new] = _for_each_row(new, lambda row: decoding.samples(os.path.join(root, audio[row])))
     return StoreRows(manifest.id, stamps, lengths)
+
+
+def transcripts_of(manifest: Manifest) -> StoreRows:
+    """Each transcript's size and hash, as a file's stamp is its size and time, so that a changed one is another."""
+    texts = [text.encode() for text in manifest.transcript or ()]
+    stamps = [(len(text), int.from_bytes(digest_of(text)[:8], "little", signed=True)) for text in texts]
+    lengths = np.array([len(text) for text in manifest.transcript or ()], np.int64)
+    return StoreRows(manifest.id, np.array(stamps, np.int64).reshape(-1, 2), lengths)
 
 
 def _for_each_row(rows: NDArray[np.int64], measure: Callable[[int], object]) -> NDArray[np.int64]:
@@ -113,7 +122,7 @@ def status_of(folder: str | Path) -> dict[str, Any]:
         counts = {key: int((states == state).sum()) for key, state in STATES.items()}
         result[name] = {"rows": len(store), **counts, "width": store.dim}
         for row, reason in store.reasons(states).items():
-            source = "" if name == "text" else stores.manifest.audio[row]
+            source = "" if name in OF_TEXT else stores.manifest.audio[row]
             failures.append({"store": name, "id": store.ids[row], "audio": source, "reason": reason})
         if name == "audio":
             result["same_audio"] = _same_audio(stores, np.flatnonzero(states == DONE))
@@ -215,9 +224,10 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
         digests = store.column("digest")
         for row in np.flatnonzero(digests.any(axis=1)).tolist():
             checked += 1
-            source = store.ids[row] if name == "text" else str(root / stores.manifest.audio[row])
-            encoded = source.encode("utf-8", "surrogateescape")
-            digest = digest_of(encoded) if name == "text" else digest_of_path(Path(source))
+            source = store.ids[row] if name in OF_TEXT else str(root / stores.manifest.audio[row])
+            text = (stores.manifest.transcript or [])[row] if name == "words" else source
+            encoded = text.encode("utf-8", "surrogateescape")
+            digest = digest_of(encoded) if name in OF_TEXT else digest_of_path(Path(source))
             if digest != digests[row].tobytes():
                 changed.append(source + (" (cannot be read)" if digest is None else ""))
     if changed:

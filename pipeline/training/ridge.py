@@ -8,7 +8,7 @@ relu(a_k . p + b_k) in random directions a_k, which hold the plane too, and from
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,8 +43,8 @@ class Plane(NamedTuple):
         return vectors.double() @ self.weight + self.bias
 
 
-def fit_plane(train: Chunks, dev: Chunks) -> Plane:
-    """The ridge regression of the points from the vectors, with that of `PENALTIES` of the smallest error on `dev`.
+def fit_plane(train: Chunks, dev: Chunks, *, penalties: Sequence[float] = PENALTIES) -> Plane:
+    """The ridge regression of the points from the vectors, with that of `penalties` of the smallest error on `dev`.
 
     It minimises mean |x W + b - p|^2 + penalty |W|^2, in float64; b is not penalised.
     """
@@ -60,7 +60,7 @@ def fit_plane(train: Chunks, dev: Chunks) -> Plane:
     covariance = squares / count - torch.outer(x_mean, x_mean)
     target = products / count - torch.outer(x_mean, y_mean)
     planes = []
-    for penalty in PENALTIES:
+    for penalty in penalties:
         penalised = covariance + penalty * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
         weight = torch.linalg.solve(penalised, target)
         planes.append(Plane(weight, y_mean - x_mean @ weight, penalty, 0.0))

@@ -43,14 +43,14 @@ def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: 
             continue
         log.info(f"{side} features are standardised ({when if when != 'auto' else f'the {encoder} encoder'})")
         if side == "audio" and pairs.disk is not None:
-            std, mean = _std_and_mean_on_disk(pairs.disk)
+            std, mean = std_and_mean_on_disk(pairs.disk)
         else:
             std, mean = torch.std_mean((pairs.speech if side == "audio" else pairs.text).double(), dim=0)
         getattr(heads, f"{side}_mean").copy_(mean)
         getattr(heads, f"{side}_std").copy_(std.clamp_min(1e-6))
 
 
-def _std_and_mean_on_disk(disk: OnDisk) -> tuple[Tensor, Tensor]:
+def std_and_mean_on_disk(disk: OnDisk) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean of each channel of vectors that stay on disk, (D,) float64."""
     count = len(disk.rows)
     shift = disk.read(torch.zeros(1, dtype=torch.int64)).double()  # (1, D), against cancellation

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from pipeline.core.resources import cores
-from pipeline.extraction.extract import Inputs, audio_plan, extract, plan_captions, read_inputs
-from pipeline.extraction.settings import resolve_extraction
+from pipeline.extraction.extract import Inputs, audio_plan, extract, read_inputs
+from pipeline.extraction.settings import plan_captions, resolve_extraction
 from pipeline.extraction.status import sources_of
 from tests.benchmarks.wavlm import SHAPES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +21,7 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.training.run_folder import open_run
 from pipeline.training.train import resolve_training, train
 from pipeline.training.training_data import load_training_data
-from tests.planted import plant
+from tests.planted import plant, with_transcripts
 
 QUICK = ["width=8", "batch_size=8", "epochs=2", "threads=1"]
 
@@ -130,3 +131,20 @@ def test_what_cannot_be_joined_is_refused(two: list[Stores], tmp_path: Path) -> 
         with pytest.raises(StoreMismatch, match="the same encoders"):
             open_joint([two[0].folder, other.folder])
     assert open_joint([two[0].folder]).folders == open_stores(two[0].folder).folders
+
+
+def test_transcripts_are_joined_where_every_folder_has_them(two: list[Stores], tmp_path: Path) -> None:
+    parts = []
+    for part in two:
+        shutil.copytree(part.folder, tmp_path / part.folder.name)
+        parts.append(with_transcripts(open_stores(tmp_path / part.folder.name), labels_in="words", without=[3]))
+    joint = open_joint([part.folder for part in parts])
+    assert joint.words is not None
+    values, done = joint.words.read(np.arange(len(joint.manifest)))
+    each = [part.words.read(np.arange(len(part.manifest))) for part in parts if part.words]
+    assert np.array_equal(values, np.concatenate([one for one, _ in each]))
+    assert np.flatnonzero(~done).tolist() == [3, len(parts[0].manifest) + 3]
+    assert joint.with_splits(joint.manifest.split).words is joint.words
+    half = open_joint([parts[0].folder, two[1].folder])
+    assert half.words is None
+    assert half.manifest.transcript == [*(parts[0].manifest.transcript or []), *[""] * len(two[1].manifest)]

@@ -18,6 +18,7 @@ from cache.manifest import (
     RATING_COLUMNS,
     SPLITS,
     TEXT_COLUMNS,
+    TRANSCRIPT,
     Manifest,
     Ratings,
     RowNames,
@@ -174,3 +175,24 @@ def test_the_same_letters_cut_elsewhere_are_other_names() -> None:
 def test_offsets_that_cut_no_names_are_refused(offsets: list[int]) -> None:
     with pytest.raises(ValueError, match="out of order"):
         RowNames(b"abc", np.array(offsets, dtype=np.int64))
+
+
+@pytest.mark.parametrize("rated", [False, True])
+def test_transcripts_are_the_last_column_and_come_back(
+    rated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "_BLOCK_ROWS", 3)
+    plain = replace(manifest_of(7), ratings=Ratings.unknown(7) if rated else None)
+    texts = ["yes, well", "", 'so "he" said', "ü 🎙", "", "no", "no"]
+    write_manifest(plain, tmp_path / "plain.csv")
+    write_manifest(replace(plain, transcript=texts), tmp_path / "m.csv")
+    with open(tmp_path / "m.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        lines = list(csv.reader(file))
+    with open(tmp_path / "plain.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [line[:-1] for line in lines] == list(csv.reader(file))
+    assert [line[-1] for line in lines] == [TRANSCRIPT, *texts]
+    found = read_manifest(tmp_path / "m.csv", plain.root)
+    assert found.transcript == texts
+    assert (found.ratings is not None) == rated
+    assert found.take(np.array([3, 0])).transcript == [texts[3], texts[0]]
+    assert read_manifest(tmp_path / "plain.csv", plain.root).transcript is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,21 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from cache.pairs import cached_pairs
-from cache.stores import Stores
+from cache.stores import Stores, open_stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.word_norms import word_lists
-from pipeline.evaluation.cells import BOUNDS
+from pipeline.evaluation.cells import BOUNDS as ALL_BOUNDS
+from pipeline.evaluation.cells import OF_TRANSCRIPTS
+from pipeline.evaluation.comparison import comparison_tables
+from pipeline.evaluation.fold_results import bounds_over_folds
 from pipeline.evaluation.ordinality import NULL_STD, VALUES, null_standard_error
 from pipeline.evaluation.references import reference_results
 from pipeline.training.ridge import PENALTIES
 from tests.data.captions.test_word_norms import made_up, norms_file
-from tests.planted import plant
+from tests.planted import plant, with_transcripts
 
+BOUNDS = tuple(name for name in ALL_BOUNDS if name not in OF_TRANSCRIPTS)  # these stores have none
 CONFIG = EvaluateConfig(lists=28, bootstrap=50)
 SPLITS = {"train": 400, "dev": 90, "test": 150}
 
@@ -39,9 +45,11 @@ def found(planted: Stores) -> dict[str, Any]:
     return reference_results(planted, config=CONFIG)
 
 
-def ridge(x: np.ndarray, y: np.ndarray, dev_x: np.ndarray, dev_y: np.ndarray) -> Ridge:
+def ridge(
+    x: np.ndarray, y: np.ndarray, dev_x: np.ndarray, dev_y: np.ndarray, penalties: Sequence[float] = PENALTIES
+) -> Ridge:
     """Of the penalty with the least error on the development part; alpha is of summed squares, a penalty of means."""
-    fits = [Ridge(alpha=len(x) * penalty).fit(x, y) for penalty in PENALTIES]
+    fits = [Ridge(alpha=len(x) * penalty).fit(x, y) for penalty in penalties]
     return min(fits, key=lambda fit: float(((fit.predict(dev_x) - dev_y) ** 2).mean()))
 
 
@@ -168,3 +176,85 @@ def test_stores_without_emotions_or_known_speakers_have_rows_without_them(tmp_pa
         assert "speakers" not in found[bound]["ordinality"]["aoc"]
     with pytest.raises(UsageError, match="split test3: not in the stores"):
         reference_results(stores, split="test3")
+
+
+@pytest.fixture(scope="module", params=["words", "voice"])
+def spoken(request: pytest.FixtureRequest, planted: Stores, tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    """Stores with transcripts whose labels are in the words alone, or in the voice alone; one in ten has none."""
+    folder = tmp_path_factory.mktemp(request.param) / "stores"
+    shutil.copytree(planted.folder, folder)
+    return with_transcripts(open_stores(folder), labels_in=request.param, without=range(0, 640, 10))
+
+
+def test_words_order_where_the_labels_are_in_the_words_and_the_voice_where_they_are_in_it(
+    spoken: Stores, found: dict[str, Any]
+) -> None:
+    results = reference_results(spoken, config=CONFIG)
+    assert tuple(results) == ALL_BOUNDS
+    good, bad = OF_TRANSCRIPTS if spoken.folder.parent.name.startswith("words") else OF_TRANSCRIPTS[::-1]
+    for test in ("ordinality", "word_norms"):
+        for axis in ("aoc", "voc"):
+            ceiling = results["ceiling"][test][axis]["mean"]
+            assert ceiling > 0.4
+            assert results[good][test][axis]["mean"] > 0.8 * ceiling
+            assert abs(results[bad][test][axis]["mean"]) < 4 * results["chance"][test][axis]["std"]
+    assert results["words"].keys() == results["voice"].keys() == results["labels"].keys()
+    assert results["labels"] == found["labels"]
+
+
+def test_words_and_voice_are_those_of_ridges_by_hand(spoken: Stores) -> None:
+    assert spoken.words is not None
+    parts = []
+    for split in ("train", "dev", "test"):
+        pairs = cached_pairs(spoken, split, style="dimensional")
+        words, there = spoken.words.read(pairs.rows)
+        assert 0 < there.sum() < len(there)
+        parts.append((words.astype(float), there, pairs.speech.double().numpy(), pairs.labels[:, :2].numpy()))
+    known = parts[0][0][parts[0][1]]
+    words = [np.where(part[1][:, None], (part[0] - known.mean(0)) / known.std(0, ddof=1), 0) for part in parts]
+
+    def with_words(place: int) -> list[np.ndarray]:
+        return [array[part[1]] for part, w in zip(parts[:2], words[:2], strict=True) for array in (w, part[place])]
+
+    to_speech = ridge(*with_words(2), PENALTIES[:1])
+    left = [np.where(part[1][:, None], part[2] - to_speech.predict(w), 0) for part, w in zip(parts, words, strict=True)]
+    train, dev = parts[0][1], parts[1][1]
+    points = {
+        "words": ridge(*with_words(3)).predict(words[2]),
+        "voice": ridge(left[0][train], parts[0][3][train], left[1][dev], parts[1][3][dev]).predict(left[2]),
+    }
+    results = reference_results(spoken, config=CONFIG)
+    for bound, found in points.items():
+        for name, column in (("aoc", 1), ("voc", 0)):
+            taus = [by_hand(asked, found, parts[2][3], column) for asked in grammar_points(column, 28)]
+            assert results[bound]["seeds"]["0"]["ordinality"][name]["taus"] == pytest.approx(taus)
+
+
+def test_a_split_of_no_transcript_has_neither_row(spoken: Stores, tmp_path: Path) -> None:
+    shutil.copytree(spoken.folder, tmp_path / "stores")
+    dev = spoken.manifest.rows("dev").tolist()
+    stores = with_transcripts(open_stores(tmp_path / "stores"), labels_in="words", without=dev)
+    assert tuple(reference_results(stores, config=CONFIG)) == BOUNDS
+
+
+def test_tables_say_what_words_and_voice_are_and_test_neither(spoken: Stores) -> None:
+    results = reference_results(spoken, config=CONFIG)
+    methods = {name: {**results["labels"], "method": name} for name in ("one", "two")}
+    tables = {table.name: table for table in comparison_tables({**results, **methods}).tables}
+    for name in ("ordinality", "word_norms"):
+        table = tables[name]
+        assert list(table.rows) == ["one", "two", *ALL_BOUNDS]
+        assert not any(cell.best or cell.marks for bound in ALL_BOUNDS for cell in table.rows[bound].values())
+        assert any(note.startswith("words: what was said") for note in table.notes)
+        assert any(note.startswith("voice: how it was said") for note in table.notes)
+        assert "not methods, and not tested: ceiling, words, voice, labels, chance" in table.notes
+
+
+def test_folds_have_words_and_voice_where_every_fold_has(spoken: Stores) -> None:
+    rows = reference_results(spoken, config=CONFIG)
+    method = {"recognition": rows["ceiling"]["recognition"], "zero_shot": []}
+    both = bounds_over_folds({"one": rows, "two": rows}, method, ratio=0.5)
+    assert tuple(both) == ALL_BOUNDS
+    assert both["words"]["ordinality"]["aoc"]["mean"] == pytest.approx(rows["words"]["ordinality"]["aoc"]["mean"])
+    lacking = {name: row for name, row in rows.items() if name not in OF_TRANSCRIPTS}
+    assert tuple(bounds_over_folds({"one": rows, "two": lacking}, method, ratio=0.5)) == BOUNDS

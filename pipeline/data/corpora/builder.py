@@ -18,13 +18,14 @@ from typing import Literal
 
 import numpy as np
 
-from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, SPLITS, TEXT_COLUMNS, Manifest
+from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, SPLITS, TEXT_COLUMNS, TRANSCRIPT, Manifest
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora.audio_files import AudioFiles, Escapes, posix_path
 from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest, is_missing, with_one_spelling
 from pipeline.data.corpora.label_scales import STANDARD, LabelScales, Range
 from pipeline.data.corpora.leaks import same_audio, sentence_leaks
 from pipeline.data.corpora.ratings import RatingColumns
+from pipeline.data.corpora.tables import plain_line
 
 # what would break a line of manifest.csv, or cannot be written as UTF-8
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
@@ -65,6 +66,7 @@ class ManifestBuilder:
         self._columns: dict[str, list[str]] = {name: [] for name in TEXT_COLUMNS}
         self._texts: list[str] = []  # the last rows, one after the other, in the order of TEXT_COLUMNS
         self._sentences: list[str] = []  # row by row; counted, not kept
+        self._transcripts: list[str] = []
         self._labels: array[float] = array("d")  # row by row, in the order of LABEL_COLUMNS
         self._ratings = RatingColumns(canonical)
         self._seen: dict[str, int] = {}  # id -> the line it was on first
@@ -106,6 +108,8 @@ class ManifestBuilder:
             caption = None
         caption = self._text(place, "caption", caption)
         sentence = sys.intern(self._text(place, SENTENCE, get(SENTENCE)))
+        words = get(TRANSCRIPT)
+        words = self._text(place, TRANSCRIPT, plain_line(words) if isinstance(words, str) else words)
         try:
             labels = [self._numbers[column][get(column)] for column in LABEL_COLUMNS]
         except (KeyError, TypeError):
@@ -117,6 +121,7 @@ class ManifestBuilder:
             self._ratings.add(len(self), *rated)
         self._texts += (name, audio, *categories, caption)
         self._sentences.append(sentence)
+        self._transcripts.append(words)
         self._labels.extend(labels)
         if len(self._texts) >= _BLOCK * len(TEXT_COLUMNS):
             self._sort()
@@ -161,7 +166,10 @@ class ManifestBuilder:
         if ratings:
             rated, voted = int((ratings.count > 0).sum()), len(self) - ratings.votes.count("")
             notes.append(f"raters: {rated:,} utterances have a number of ratings, {voted:,} have votes by category")
-        return Manifest(self._root, **columns, **labels, notes=notes, leaks=leaks, ratings=ratings)  # type: ignore[arg-type]
+        words = self._transcripts if any(self._transcripts) else None
+        if words:
+            notes.append(f"transcripts: {len(words) - words.count(''):,} utterances have one")
+        return Manifest(self._root, **columns, **labels, notes=notes, leaks=leaks, ratings=ratings, transcript=words)  # type: ignore[arg-type]
 
     def _refused(self, refusal: tuple[str, str] | None) -> ManyProblems:
         """Every problem; of a scale that does not fit (`refusal`) one line, in place of one for every label."""

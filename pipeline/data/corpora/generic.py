@@ -7,7 +7,7 @@
 `valence`, `arousal`, `dominance`, `emotion`, `speaker`, `gender`, `intensity`, `caption` and `sentence` may be blank or
 absent. Of sentences, the words that are spoken, it is counted how many a test and the training share. What the raters
 said may be there too: `ratings` (their number), `valence_std`, `arousal_std`, `dominance_std` and `votes`
-(`happy:3|neutral:2`).
+(`happy:3|neutral:2`); and the words that are spoken, to be encoded beside the speech: `transcript`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, TEXT_COLUMNS, Manifest
+from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, TEXT_COLUMNS, TRANSCRIPT, Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.corpora.builder import SENTENCE, ManifestBuilder
@@ -28,6 +28,7 @@ COLUMNS = TableColumns(
         *(name for name in (*LABEL_COLUMNS, *TEXT_COLUMNS) if name not in ("id", "audio", "split")),
         SENTENCE,
         *RATING_COLUMNS,
+        TRANSCRIPT,
     ),
 )
 

@@ -1,6 +1,7 @@
 """MSP-Podcast as shipped (F30): `Audios/*.wav`, `Labels/labels_consensus.csv` or `.json`, `Partitions.txt`.
 
-Single ratings are read from `Labels/labels_detailed.csv` where it is there. Turns labelled X (no agreement) or O
+Single ratings are read from `Labels/labels_detailed.csv` where it is there, and with `corpus.transcripts` what was said
+from `Transcripts/*.txt`. Turns labelled X (no agreement) or O
 (other) are dropped, as in the paper (F10), unless `corpus.keep_undecided` keeps them without an emotion. Test3 has no
 public labels: its turns are kept with labels of NaN, whether the labels file lists them blank or only `Partitions.txt`
 knows them.
@@ -13,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cache.manifest import Manifest
@@ -24,11 +26,12 @@ from pipeline.data.corpora.label_names import canonical_split
 from pipeline.data.corpora.label_scales import corpus_scale
 from pipeline.data.corpora.locations import corpus_root, first_existing
 from pipeline.data.corpora.ratings import RatingTally
-from pipeline.data.corpora.tables import TableColumns, read_csv, read_json_table
+from pipeline.data.corpora.tables import TableColumns, plain_line, read_csv, read_json_table
 
 SCALE = (1.0, 7.0)
 LABELS = ("Labels/labels_consensus.csv", "Labels/labels_consensus.json")
 AUDIO = ("Audios", "Audio")
+TRANSCRIPTS = ("Transcripts", "Transcript")
 PARTITIONS = ("Partitions.txt", "Partition.txt", "Labels/Partitions.txt")  # 1.12's readme calls it Partition.txt
 _CODES = word_list("labels/annotated")["msp_podcast"]
 EMOTIONS, DROPPED = _CODES["emotions"], _CODES["dropped"]
@@ -92,7 +95,25 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
         notes.append(f"{unlabelled:,} turns of Partitions.txt have no labels and are not Test3: left out")
     if extra:
         notes.append(f"{extra:,} audio files are in no list: left out")
-    return builder.build([*notes, _compared(builder.counts())])
+    manifest = builder.build([*notes, _compared(builder.counts())])
+    if config.transcripts:
+        return _with_transcripts(manifest, first_existing(root, TRANSCRIPTS, what="folder of transcripts"))
+    return manifest
+
+
+def _with_transcripts(manifest: Manifest, folder: Path) -> Manifest:
+    """What was said in each turn; a turn without a file has an empty transcript."""
+    words, missing = [], 0
+    for name in manifest.id:
+        path = folder / f"{name}.txt"
+        if path.is_file():
+            with open_regular(path, encoding="utf-8-sig", errors="replace") as file:
+                words.append(plain_line(file.read()))
+        else:
+            words.append("")
+            missing += 1
+    note = f"transcripts: {missing:,} of {len(words):,} turns have no file in {folder}"
+    return replace(manifest, transcript=words, notes=[*manifest.notes, note])
 
 
 def _single_ratings(path: Path) -> RatingTally:

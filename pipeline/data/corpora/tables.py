@@ -21,6 +21,7 @@ _UNDECODED = {  # encoding -> how bytes that are none of it are let through, and
     "utf-8-sig": ("surrogateescape", re.compile("[\udc80-\udcff]")),
     "utf-16": ("replace", re.compile("\ufffd")),
 }
+_UNSPOKEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _SEP_LINE = re.compile(r'"?sep=([,;\t])"?')  # as Excel writes it
 
 
@@ -261,3 +262,8 @@ def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list
     columns = TableColumns(tuple(name for name in header if name))
     records = list(read_csv(path, columns, report, []))
     return header, [record for _, record in records]
+
+
+def plain_line(text: str) -> str:
+    """A transcript on one line; control characters, and bytes that are not of its encoding, are spaces."""
+    return " ".join(_UNSPOKEN.sub(" ", text).split())

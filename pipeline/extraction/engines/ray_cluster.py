@@ -53,7 +53,7 @@ _HUB = "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"
 class ActorConfig:
     """What an actor encodes, and with what."""
 
-    kind: str  # of the store: audio, acoustic or text
+    kind: str  # of the store: audio, acoustic, text or words
     config: str  # ExtractConfig as JSON, its paths absolute
     device: str
     fingerprint: dict[str, Any]  # of the driver's encoder
@@ -89,7 +89,7 @@ class RemoteEncoder:
             encoder: Encoder[Any]
             if actor.kind == "acoustic":
                 encoder = load_praat()
-            elif actor.kind == "text":
+            elif actor.kind in ("text", "words"):
                 encoder = load_encoder("text", config.text, actor.device)
             else:
                 encoder = load_encoder("audio", config.audio, actor.device)

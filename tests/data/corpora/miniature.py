@@ -99,6 +99,18 @@ def write_miniature_msp(
     return rows
 
 
+def transcript_of(turn: str) -> str:
+    """What is said in the turn of this name."""
+    return f"Well, that was {turn[-4:]} times, I think."
+
+
+def write_transcripts(root: Path) -> None:
+    """`Transcripts/*.txt`, one a clip of the miniature."""
+    (root / "Transcripts").mkdir()
+    for clip in (root / "Audios").iterdir():
+        (root / "Transcripts" / f"{clip.stem}.txt").write_text(transcript_of(clip.stem) + "\n", encoding="utf-8")
+
+
 def _row(name: str, letter: str, who: tuple[str, str], split: str) -> dict[str, str]:
     return dict(zip(HEADER, (name, letter, "", "", "", *who, split), strict=True))
 

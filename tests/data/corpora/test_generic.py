@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -245,3 +247,23 @@ def never_a_traceback(folder: Path, content: bytes, name: str) -> None:
     assert all(line.startswith(f"{folder / name}:") and "\n" not in line for line in lines)
     assert audio
     assert audio <= {"a.wav", "b.wav", name}
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_transcripts_are_kept_on_one_line_each(folder: Path, name: str) -> None:
+    rows = [
+        {"id": "one", "audio": "a.wav", "split": "train", "transcript": " well,\n\x07 I\tnever "},
+        {"id": "two", "audio": "b.wav", "split": "train", "transcript": ""},
+    ]
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]))
+    table.writeheader()
+    table.writerows(rows)
+    found = read(folder, text.getvalue() if name == "m.csv" else "\n".join(map(json.dumps, rows)), name)
+    assert found.transcript == ["well, I never", ""]
+    assert "transcripts: 1 utterances have one" in found.notes
+
+
+def test_a_column_of_blank_transcripts_is_none(folder: Path) -> None:
+    assert read(folder, "id,audio,split,transcript\none,a.wav,train, \n").transcript is None
+    assert read(folder, "id,audio,split\none,a.wav,train\n").transcript is None

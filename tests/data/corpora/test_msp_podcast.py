@@ -15,7 +15,7 @@ from pipeline.core.config import CorpusConfig
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora import read_corpus
 from pipeline.data.corpora.msp_podcast import EMOTIONS, PAPER, _compared
-from tests.data.corpora.miniature import KEPT, write_miniature_msp
+from tests.data.corpora.miniature import KEPT, transcript_of, write_miniature_msp, write_transcripts
 
 
 def read(root: Path, **config: object) -> Manifest:
@@ -266,3 +266,27 @@ def test_an_archive_unpacked_into_itself_is_named(tmp_path: Path) -> None:
     (tmp_path / "inner").rename(tmp_path / "Labels/Labels")
     with pytest.raises(UsageError, match=r"no labels file; Labels/Labels/labels_consensus\.csv is there"):
         read(tmp_path)
+
+
+def test_transcripts_are_read_when_asked_for_and_those_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    write_transcripts(tmp_path)
+    assert read(tmp_path).transcript is None
+    manifest = read(tmp_path, transcripts=True)
+    assert manifest.transcript == [transcript_of(name) for name in manifest.id]
+    (tmp_path / "Transcripts" / f"{manifest.id[0]}.txt").unlink()
+    (tmp_path / "Transcripts" / f"{manifest.id[7]}.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9 \r\n\r\nau lait\n")
+    found = read(tmp_path, transcripts=True, keep=("happy", "angry", "neutral"))
+    known = dict(zip(found.id, found.transcript or [], strict=True))
+    assert known[manifest.id[0]] == ""
+    assert known[manifest.id[7]] == "caf\ufffd au lait"
+    note = f"transcripts: 1 of {len(manifest):,} turns have no file in {tmp_path / 'Transcripts'}"
+    assert note in found.notes
+
+
+def test_transcripts_that_are_nowhere_are_one_error(tmp_path: Path) -> None:
+    write_miniature_msp(tmp_path)
+    with pytest.raises(UsageError, match="no folder of transcripts"):
+        read(tmp_path, transcripts=True)
+    with pytest.raises(ValueError, match="transcripts is for reader msp_podcast"):
+        CorpusConfig(reader="iemocap", root=tmp_path, transcripts=True)
