@@ -39,13 +39,16 @@ class JointStore(Store):
         self.path, self.fingerprint = first.path, first.fingerprint
         self.dim, self.selection = first.dim, first.selection
         self.axes = first.axes if all(each.axes == first.axes for each in parts) else None
+        if self.axes is None and first.axes:  # a layer that lies alone in another part
+            encoder = speech_fingerprint(first.fingerprint["encoder"], first.axes, first.selection)
+            self.fingerprint = first.fingerprint | {"encoder": encoder}
 
     def selected(self, layers: LayersChoice = DEFAULT, pooling: str = DEFAULT) -> JointStore:
         """The same rows, of each of which `read` gives the columns chosen. Raises UsageError."""
         return JointStore([each.selected(layers, pooling) for each in self.parts], self._part, self._row, self.ids)
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
-        """As `Store.read`; in float32 where one of the stores is."""
+        """As `Store.read`, in float32."""
         values, done = np.empty((len(rows), self.dim), np.float32), np.zeros(len(rows), dtype=bool)
         for number, store in enumerate(self.parts):
             places = np.flatnonzero(self._part[rows] == number)

@@ -266,13 +266,12 @@ class ExtractionRun:
         built_in = self.inputs.config.text.encoder in BUILT_IN["text encoder"]  # a plugin's code may change
         known = TextVectorCache(self.inputs.text.fingerprint() if built_in else None, store.dim)
         with self.stop.anywhere():
-            if count := known.fill(store, shared):
-                log.info(f"text: {count:,} rows from {known.path}")
+            new = known.fill(store, shared)
         encoder = batch_encoder("text", self.inputs.text, self.inputs.config, self.inputs.device)
         task = EncodeTask("text", encoder, lambda rows: [texts[row] for row in rows])
         self._encode(store, task, text_plan(captions, self.inputs.config.text.batch_size))
         with self.stop.anywhere():
-            known.keep(store, shared)
+            known.keep(store, new)
 
     def encode_transcripts(self, store: Store, audio: Store) -> None:
         """Encode the pending transcripts; with a limit, the batches of utterances whose speech is encoded."""

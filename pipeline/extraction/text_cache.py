@@ -52,31 +52,27 @@ class TextVectorCache:
             name = hashlib.blake2b(canonical(fingerprint).encode(), digest_size=16).hexdigest()
             self.path = folder / "texts" / f"{name}.sqlite"
 
-    def fill(self, store: Store, rows: NDArray[np.int64]) -> int:
-        """Commit the pending ones of `rows` whose texts are known; returns how many."""
-        texts, committed = store.ids, 0
-        pending = rows[store.scan()[rows] == PENDING].tolist()
-        known = self._read([texts[row] for row in pending]) if pending else {}
+    def fill(self, store: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Commit the pending ones of `rows` whose texts are known; returns the pending ones that are not."""
+        texts, pending = store.ids, rows[store.column("state")[rows] == PENDING]
+        known = self._read([texts[row] for row in pending.tolist()])
+        is_known = np.array([texts[row] in known for row in pending.tolist()], dtype=bool)
         if known:
             with StoreWriter(store) as writer:
-                for row in pending:
-                    if texts[row] in known:
-                        writer.commit(row, known[texts[row]], read_text(texts[row]).digest)
-                        committed += 1
+                for row in pending[is_known].tolist():
+                    writer.commit(row, known[texts[row]], read_text(texts[row]).digest)
                 writer.sync()
-        return committed
+            log.info(f"text: {len(known):,} rows from {self.path}")
+        unknown: NDArray[np.int64] = pending[~is_known]
+        return unknown
 
     def keep(self, store: Store, rows: NDArray[np.int64]) -> None:
         """Remember the vectors of `rows` of a float32 store, those that are done."""
-        if self.path is None or store.layout.extents["vectors"].dtype != np.float32:
+        if self.path is None or not len(rows) or store.layout.extents["vectors"].dtype != np.float32:
             return
-        texts = [store.ids[row] for row in rows.tolist()]
-        known = self._read(texts)
-        new = np.array([row for row, text in zip(rows.tolist(), texts, strict=True) if text not in known], np.int64)
-        if len(new):
-            vectors, done = store.read(new)
-            entries = [(store.ids[row], vector.tobytes()) for row, vector in zip(new[done], vectors[done], strict=True)]
-            self._with_database(lambda database: _insert(database, entries), make=True)
+        vectors, done = store.read(rows)
+        entries = [(store.ids[row], vector.tobytes()) for row, vector in zip(rows[done], vectors[done], strict=True)]
+        self._with_database(lambda database: _insert(database, entries), make=True)
 
     def _read(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The vectors of those that are known and whole."""

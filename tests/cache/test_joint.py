@@ -112,6 +112,11 @@ def test_joint_rows_read_as_their_own_from_disk_too(two: list[Stores], tmp_path:
     ]
     assert heads[0].input_dims == heads[1].input_dims
     joint = open_joint(folders)
+    config = resolve_training("emotionrankclap", overrides=QUICK)
+    kept, on_disk = (load_training_data(joint, config, torch.device("cpu"), resident=each) for each in (True, False))
+    places = torch.tensor([130, 2, 143, 0, 77])
+    assert on_disk.pairs.disk is not None
+    assert torch.equal(on_disk.pairs.disk.read(places), kept.pairs.speech[places])
     rows = np.array([170, 3, 200, 0, 181])
     values, done = joint.audio.read(rows)
     assert done.all()
@@ -127,9 +132,11 @@ def test_what_cannot_be_joined_is_refused(two: list[Stores], tmp_path: Path) -> 
         open_joint([two[0].folder, two[0].folder])
     with pytest.raises(UsageError, match="balance: corpus, with one folder"):
         train(two[0], overrides=[*QUICK, "balance=corpus"], out=tmp_path / "run")
-    if other.fingerprint() != two[0].fingerprint():
-        with pytest.raises(StoreMismatch, match="the same encoders"):
-            open_joint([two[0].folder, other.folder])
+    other.audio.fingerprint = other.audio.fingerprint | {"encoder": {"encoder": "another"}}
+    with pytest.raises(
+        StoreMismatch, match='encoder: the first stores have "planted", these "another"; expected the same'
+    ):
+        open_joint([two[0], other])
     assert open_joint([two[0].folder]).folders == open_stores(two[0].folder).folders
 
 
