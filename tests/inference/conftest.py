@@ -10,6 +10,8 @@ import yaml
 from cache.writer import StoreWriter
 from pipeline import EmotionRankCLAP, evaluate, train
 from pipeline.core.config import AudioConfig, TextConfig
+from pipeline.inference.search import SpeechIndex
+from pipeline.training.run_folder import Run
 from tests.inference.test_model import CONFIG
 from tests.planted import plant
 
@@ -43,3 +45,9 @@ def planted_model(planted_run: Path) -> EmotionRankCLAP:
 def exported(planted_model: EmotionRankCLAP, tmp_path: Path) -> Path:
     planted_model.save_pretrained(tmp_path / "erc")
     return tmp_path / "erc"
+
+
+@pytest.fixture(scope="session")
+def index(stores: Path, trained: Run) -> SpeechIndex:
+    """What the command line asks."""
+    return SpeechIndex.open(stores, trained)

@@ -336,10 +336,9 @@ def test_a_value_stands_where_it_should() -> None:
 
 
 def test_the_better_score_stands_above() -> None:
-    scores = [0.2, 0.4, 0.6]
-    higher, lower = ScoreAxis(scores, maximise=True), ScoreAxis(scores, maximise=False)
-    assert [higher(score) for score in scores] == pytest.approx([0, 0.5, 1])
-    assert [lower(score) for score in scores] == pytest.approx([1, 0.5, 0])
+    higher, lower = (ScoreAxis([0.2, 0.4, 0.6], maximise=each) for each in (True, False))
+    assert [higher(score) for score in (0.2, 0.4, 0.6)] == pytest.approx([0, 0.5, 1])
+    assert [lower(score) for score in (0.2, 0.4, 0.6)] == pytest.approx([1, 0.5, 0])
     assert ScoreAxis([0.3], maximise=True)(0.3) == 0.5
     assert all(0 <= y <= 1 and higher(float(text)) == pytest.approx(y) for y, text in higher.ticks())
     assert len(higher.ticks()) >= 3

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cache.manifest import Manifest
 from pipeline.inference.filters import UtteranceFilter
-from pipeline.inference.search import NearestNeighbours, SpeechIndex
+from pipeline.inference.search import NearestNeighbours
 from pipeline.inference.web.audio_clips import Clips
 from pipeline.inference.web.search_page import SearchPage
 from pipeline.inference.web.server import listen, make_server
@@ -85,12 +85,6 @@ def served(page: SearchPage) -> Iterator[Site]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-@pytest.fixture(scope="session")
-def index(stores: Path, trained: Run) -> SpeechIndex:
-    """What the command line asks."""
-    return SpeechIndex.open(stores, trained)
 
 
 @pytest.fixture(scope="session")
