@@ -143,7 +143,9 @@ def steps(layers: int) -> None:
                 step()
                 took[count].append((time.process_time() - start) * 1e3)
         single, weighted = (median(each[20:]) for each in took.values())
-        print(f"  1 layer of {dim}: {single:.2f} ms a step (CPU, one thread); {counts[1]}: {weighted / single:.2f} times")
+        print(
+            f"  1 layer of {dim}: {single:.2f} ms a step (CPU, one thread); {counts[1]}: {weighted / single:.2f} times"
+        )
 
 
 def _weighted_step(count: int, dim: int) -> Callable[[], None]:

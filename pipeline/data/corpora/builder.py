@@ -120,7 +120,7 @@ class ManifestBuilder:
         if rated:
             self._ratings.add(len(self), *rated)
         self._texts += (name, audio, *categories, caption)
-        self._sentences.append(sentence)
+        self._sentences.append(sentence or words)
         self._transcripts.append(words)
         self._labels.extend(labels)
         if len(self._texts) >= _BLOCK * len(TEXT_COLUMNS):

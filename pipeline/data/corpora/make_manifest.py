@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.disk import make_folder, write_text
-from cache.manifest import RATING_COLUMNS
+from cache.manifest import RATING_COLUMNS, TRANSCRIPT
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import ManyProblems, UsageError
@@ -27,7 +27,7 @@ from pipeline.data.corpora.label_tables import Record, read_label_table
 from pipeline.data.corpora.parquet import arrow_files, unpack_audio
 
 COLUMNS: tuple[str, ...] = ("id", "audio", "split", "valence", "arousal", "dominance", "emotion", "speaker", "gender")
-COLUMNS += ("intensity", "caption", "sentence", *RATING_COLUMNS)
+COLUMNS += ("intensity", "caption", "sentence", *RATING_COLUMNS, TRANSCRIPT)
 SHARES = {"train": 0.7, "dev": 0.15, "test": 0.15}  # of the utterances, by whole speakers
 SHOWN_ROWS = 3
 _SCALE = re.compile(r"-o corpus\.scale=(?!\[1,7\])(?:'[^']*'|\S*\])")

@@ -70,6 +70,22 @@ def test_a_table_of_a_european_excel_becomes_a_manifest(tmp_path: Path) -> None:
     assert found["next"] == f"extract-features {tmp_path}/m.csv --audio-root {tmp_path}/RAVDESS --out stores/RAVDESS"
 
 
+def test_what_was_said_goes_into_the_manifest_beside_the_sentences_number(tmp_path: Path) -> None:
+    clips = ravdess(tmp_path / "r", actors=1)
+    said = ["Kids are talking.", "Dogs are\tsitting."]
+    rows = [f'{clip.rpartition("/")[2]},train,{place % 2},"{said[place % 2]}"' for place, clip in enumerate(clips)]
+    rows[1] = rows[1].replace("train", "test")
+    (tmp_path / "l.csv").write_text("\n".join(["file,split,Statement,Transcription", *rows]))
+    found = make(tmp_path / "r", labels=tmp_path / "l.csv", out=tmp_path / "m.csv")
+    assert (found["guessed"]["sentence"], found["guessed"]["transcript"]) == ("Statement", "Transcription")
+    manifest = read_corpus(CorpusConfig(manifest=tmp_path / "m.csv", root=tmp_path / "r"))
+    assert manifest.transcript == ["Kids are talking.", "Dogs are sitting."] * 4
+    (tmp_path / "l.csv").write_text((tmp_path / "l.csv").read_text().replace("Statement", "number"))
+    without_number = make(tmp_path / "r", labels=tmp_path / "l.csv", out=tmp_path / "m.csv")
+    for notes in (found["notes"], without_number["notes"]):
+        assert any("1 sentences are spoken in training and in a test, by 4 utterances" in note for note in notes)
+
+
 def test_what_the_raters_said_goes_into_the_manifest(tmp_path: Path) -> None:
     clips = ravdess(tmp_path / "r", actors=1)
     rows = [f"{clip.rpartition('/')[2]},2.5,4,5,0.5,happy:3|joy:1|sad:1" for clip in clips]

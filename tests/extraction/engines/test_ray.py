@@ -17,7 +17,7 @@ from pipeline.commands.extract_features import main
 from pipeline.core.errors import EmotionRankError, Interrupted, ManyProblems, UsageError
 from pipeline.extraction.extract import extract
 from tests.extraction.engines import machines
-from tests.speech import QUICK, QUICK_OPTIONS
+from tests.speech import QUICK, QUICK_OPTIONS, write_corpus
 
 FILES = ("audio.h5", "text.h5", "manifest.csv", "captions.jsonl", "config.yaml")
 
@@ -33,6 +33,18 @@ def test_two_actors_fill_the_store_of_the_single_process(
     assert not ray.is_initialized()
     machines.until(lambda: not machines.actors(os.getpid()), 10.0)
     assert any("raylet" in name for name in machines.of_ray(os.getpid()))  # a cluster that was there stays
+
+
+def test_transcripts_are_encoded_as_by_the_single_process(cluster: Cluster, tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path / "corpus", 4)
+    head, *rows = manifest.read_text().splitlines()
+    manifest.write_text(
+        "\n".join([f"{head},transcript", *map(",".join, zip(rows, ("no", "", "so?", "no"), strict=True))])
+    )
+    for engine in ("threads", "ray"):
+        extract(manifest, out=tmp_path / engine, overrides=QUICK, engine=engine)
+    for name in ("words.h5", "audio.h5", "digests.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "threads" / name).read_bytes(), name
 
 
 @pytest.mark.slow
