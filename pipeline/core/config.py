@@ -233,7 +233,11 @@ class TrainConfig(Model):
     threads: Annotated[Whole, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="CPU threads; auto measures. Equal bits need equal threads"
     )
-    step: Literal["auto", "reference"] = Field("auto", description="reference: plain autograd, slower; to check")
+    step: Literal["auto", "reference", "fused"] = Field(
+        "auto",
+        description="auto: float32 by PyTorch; fused: products in bfloat16, compiled on first use, on a CPU, faster; "
+        "reference: plain autograd, slower, to check",
+    )
     memory: Literal["auto", "resident", "disk"] = Field(
         "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
     )

@@ -17,6 +17,15 @@ from typing import IO, Any
 
 from cache.errors import UsageError
 
+CACHE_VARIABLE = "EMOTIONRANKCLAP_CACHE"  # a folder; empty: no cache
+
+
+def cache_folder() -> Path | None:
+    """Where what may be deleted is kept between commands; None where `EMOTIONRANKCLAP_CACHE` is empty."""
+    if CACHE_VARIABLE in os.environ:
+        return Path(os.environ[CACHE_VARIABLE]) if os.environ[CACHE_VARIABLE] else None
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "emotionrankclap"
+
 
 def open_regular(
     path: Path, mode: str = "r", *, expected: str = "a readable file", action: str = "Check the path.", **options: Any

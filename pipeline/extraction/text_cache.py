@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -25,21 +24,14 @@ from cache.fingerprint import canonical
 from cache.header import PENDING
 from cache.reader import Store
 from cache.writer import StoreWriter
+from pipeline.core.files import cache_folder
 from pipeline.extraction.batching import read_text
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "EMOTIONRANKCLAP_CACHE"  # a folder; empty: no cache
 WAIT_SECONDS = 10.0  # for another process
 _AT_ONCE = 500  # texts in one query
 _SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (text TEXT PRIMARY KEY, vector BLOB NOT NULL, digest BLOB NOT NULL)"
-
-
-def cache_folder() -> Path | None:
-    """Where vectors are kept; None where `EMOTIONRANKCLAP_CACHE` is empty."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE]) if os.environ[VARIABLE] else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "emotionrankclap"
 
 
 class TextVectorCache:

@@ -143,9 +143,13 @@ class BatchedHeads:
                 **group.tensors, max_exp_avg_sqs=[], lr=group.rate, weight_decay=group.config.weight_decay, fused=True,
                 capturable=speech.is_cuda, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
             )  # fmt: skip
+        self._limit_scales()
+        return losses
+
+    def _limit_scales(self) -> None:
+        """Keep 1 / temperature in its bounds, or where its schedule has it, after a step."""
         self.stacked["log_scale"].clamp_(max=math.log(MAX_SCALE))
         self._set_scheduled_scales()
-        return losses
 
     def _set_scheduled_scales(self) -> None:
         if self._scheduled is not None:

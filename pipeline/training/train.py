@@ -45,6 +45,7 @@ from pipeline.objectives.base import objective_of, sees_raters, where_to_look
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with_min_steps
+from pipeline.training.fused_step import FusedHeads, fused_heads
 from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, plane_heads, start_from_planes
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 
 TRAINING_CHECKPOINT = "checkpoint.safetensors"
 LOG_SECONDS = 2.0  # between two lines about epochs
-_STEPS = {"auto": BatchedHeads, "reference": ReferenceHeads}  # by TrainConfig.step
+STEPS = {"auto": BatchedHeads, "reference": ReferenceHeads, "fused": fused_heads}  # by TrainConfig.step
 
 
 def resolve_training(
@@ -193,6 +194,8 @@ class SharedTraining:
         self.config, self.data, self.objective, self.planes = config, data, objective, planes
         settings = config.model_dump(mode="json", exclude={"seeds"})
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
+        if config.step == "fused" and not isinstance(self.heads(0), FusedHeads):
+            same["step"] = "auto"  # its checkpoints are not of the fused step, and here it cannot be used
         self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
         self.dev_batches = data.dev_batches([objective])
 
@@ -204,7 +207,7 @@ class SharedTraining:
             start_from_planes(heads, self.planes, seed)
         statistics = self.data.statistics if self.config.norm != "none" else None
         described = heads_config(self.config, heads, self.objective, steps=self.data.steps, statistics=statistics)
-        return _STEPS[self.config.step]([described])
+        return STEPS[self.config.step]([described])
 
     @cached_property
     def threads(self) -> int:

@@ -25,6 +25,7 @@ from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
 from pipeline.objectives.base import objective_of
 from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.fused_step import fused_heads
 from pipeline.training.heads import Heads, save_tensors
 from pipeline.training.reference_step import HeadsConfig
 from pipeline.training.train import train
@@ -33,7 +34,14 @@ from tests.benchmarks.ranking import published_loop
 from tests.planted import MSP_PODCAST, plant
 
 EPOCHS, BATCH = 15, 64
-ROUNDS = {"row by row": 4, "published loop": 12, "plain": 40, "here": 120, "here, from disk": 120}  # steps in a round
+ROUNDS = {
+    "row by row": 4,
+    "published loop": 12,
+    "plain": 40,
+    "here": 120,
+    "here, from disk": 120,
+    "fused": 120,
+}  # steps in a round
 
 
 def main() -> None:
@@ -71,6 +79,7 @@ def compare_steps(stores: Stores, pairs: CachedPairs, dev: CachedPairs, threads:
         cached_pairs(stores, "dev", style="dimensional", resident=False), BATCH, heads,
     )  # fmt: skip
     stacks = [BatchedHeads([HeadsConfig(heads, objective, 1e-4)]) for _ in range(2)]
+    fused = fused_heads([HeadsConfig(heads, objective, 1e-4)])
     plain = Plain(heads, pairs, dev, stores)
     batches = forever(pairs)
     ways: dict[str, Callable[[int], None]] = {
@@ -79,6 +88,7 @@ def compare_steps(stores: Stores, pairs: CachedPairs, dev: CachedPairs, threads:
         "plain": lambda count: repeat(plain.plain, batches, count),
         "here": lambda count: run(material, stacks[0], count),
         "here, from disk": lambda count: run(on_disk, stacks[1], count),
+        "fused": lambda count: run(material, fused, count),
     }
     took: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):

@@ -15,9 +15,10 @@ import pytest
 from cache.reader import Store
 from cache.stores import Stores, open_stores
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
+from pipeline.core.files import CACHE_VARIABLE, cache_folder
 from pipeline.extraction.encoders.text import TextModel
 from pipeline.extraction.extract import extract
-from pipeline.extraction.text_cache import VARIABLE, TextVectorCache, cache_folder
+from pipeline.extraction.text_cache import TextVectorCache
 from tests.speech import QUICK, write_corpus
 
 STYLES = "captions.styles=[dimensional,template]"
@@ -26,7 +27,7 @@ STYLES = "captions.styles=[dimensional,template]"
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -66,7 +67,7 @@ def test_vectors_from_the_cache_are_those_of_the_encoder(
 ) -> None:
     extracted(tmp_path, "first")
     cached = extracted(tmp_path, "cached")
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(CACHE_VARIABLE, "")
     assert cache_folder() is None
     anew = extracted(tmp_path, "anew")
     rows = np.arange(len(anew.text))

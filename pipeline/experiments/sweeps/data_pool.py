@@ -15,6 +15,7 @@ from pipeline.experiments.sweeps.bracket import Tensors, join_checkpoints
 from pipeline.objectives.base import objective_of, required_labels
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.fused_step import fused_heads
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, start_from_planes
 from pipeline.training.training_data import TrainingData, load_training_data, needs_grid
@@ -65,7 +66,8 @@ class TrainingDataPool:
             statistics = data.statistics if config.norm != "none" else None
             objective = self._objective(config)
             heads_configs.append(heads_config(config, heads, objective, steps=data.steps, statistics=statistics))
-        batched = BatchedHeads(heads_configs)
+        fused = all(config.step == "fused" for config, _ in trainings)
+        batched = fused_heads(heads_configs) if fused else BatchedHeads(heads_configs)
         if states:
             batched.restore(join_checkpoints(states))
         return batched

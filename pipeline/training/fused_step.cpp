@@ -1,0 +1,247 @@
+// The parts of a training step on a CPU, for the heads of C configurations side by side; fused_step.py calls them.
+//
+// Products take bfloat16 and give float32 (PyTorch's own brgemm: AMX or AVX-512); weights, moments and all sums are
+// float32, the loss's sums float64. What makes it fast: the gradient of a few rows of a weight is made and spent while
+// it is in the cache, and Adam writes the bfloat16 copy of the weights on its way. Work is cut the same way for any
+// number of threads, so the bits do not depend on it.
+
+#include <ATen/native/CPUBlas.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#include <omp.h>
+
+constexpr int64_t ROWS = 16;  // of a weight, and of a batch, that one piece of work takes
+
+struct Side {
+  int64_t configs, dim, inputs, batch;  // inputs even, dim a multiple of ROWS
+  int64_t relu, threads;
+  float epsilon;
+  uint16_t *across, *down;           // the batch, bfloat16: (inputs / 2, batch, 2) and ((batch + 1) / 2, inputs, 2)
+  float *weight, *first, *second;    // (configs * dim, inputs), and Adam's moments
+  uint16_t* copy;                    // of the weight, bfloat16
+  float *bias, *bias_first, *bias_second;
+  float *outputs, *unit, *length;    // (configs * dim, batch), (configs, batch, dim), (configs, batch)
+  uint16_t* slopes;                  // bfloat16 (configs * dim, batch, an odd one filled up with a zero)
+  float* gradient;                   // (threads, ROWS, inputs)
+};
+
+struct Adam {
+  float rate, root, decay, epsilon;  // lr / (1 - b1^t), 1 / sqrt(1 - b2^t), weight decay
+};
+
+// C (rows, columns) float32 = A (rows, depth) x B (depth / 2, columns, 2); false where this CPU or build cannot
+static bool multiply(int64_t rows, int64_t columns, int64_t depth, const uint16_t* a, const uint16_t* b, float* c) noexcept {
+  try {
+    auto *left = reinterpret_cast<const at::BFloat16*>(a), *right = reinterpret_cast<const at::BFloat16*>(b);
+    at::native::cpublas::brgemm(rows, columns, depth, depth, columns, columns, false, left, right, c);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+static inline uint16_t rounded(float value) {  // to bfloat16, the nearest, ties to even; infinity and NaN stay so
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// The batch (batch, inputs) as both products take it: pairs of columns, and pairs of rows
+extern "C" int pack(const Side* s, const float* vectors) {
+  const int64_t batch = s->batch, inputs = s->inputs, pairs = inputs / 2;
+  auto *across = reinterpret_cast<uint32_t*>(s->across), *down = reinterpret_cast<uint32_t*>(s->down);
+#pragma omp parallel for num_threads(s->threads)
+  for (int64_t start = 0; start < batch; start += ROWS) {
+    const int64_t rows = std::min(ROWS, batch - start);
+    std::vector<uint16_t> block((ROWS + 1) * inputs);  // zero after the last row
+    for (int64_t k = 0; k < rows * inputs; k++) block[k] = rounded(vectors[start * inputs + k]);
+    for (int64_t k = 0; k < pairs; k++)
+      for (int64_t i = 0; i < rows; i++)
+        across[k * batch + start + i] = block[i * inputs + 2 * k] | uint32_t(block[i * inputs + 2 * k + 1]) << 16;
+    for (int64_t i = 0; i < rows; i += 2)
+      for (int64_t k = 0; k < inputs; k++)
+        down[(start + i) / 2 * inputs + k] = block[i * inputs + k] | uint32_t(block[(i + 1) * inputs + k]) << 16;
+  }
+  return true;
+}
+
+// Unit vectors of the batch and the lengths that were divided out
+extern "C" int project(const Side* s) {
+  const int64_t batch = s->batch, dim = s->dim, inputs = s->inputs, units = s->configs * dim;
+  std::atomic<bool> able{true};
+#pragma omp parallel num_threads(s->threads)
+  {
+#pragma omp for
+    for (int64_t u = 0; u < units; u += ROWS) {
+      float* out = s->outputs + u * batch;
+      if (!multiply(ROWS, batch, inputs, s->copy + u * inputs, s->across, out)) able = false;
+      for (int64_t i = 0; i < ROWS; i++)
+        for (int64_t b = 0; b < batch; b++) {
+          const float value = out[i * batch + b] + s->bias[u + i];
+          out[i * batch + b] = s->relu ? std::max(value, 0.f) : value;
+        }
+    }
+#pragma omp for collapse(2)
+    for (int64_t c = 0; c < s->configs; c++)
+      for (int64_t start = 0; start < batch; start += ROWS) {
+        const int64_t stop = std::min(start + ROWS, batch);
+        const float* out = s->outputs + c * dim * batch;
+        float squares[ROWS] = {}, inverse[ROWS];
+        for (int64_t u = 0; u < dim; u++)
+          for (int64_t b = start; b < stop; b++) squares[b - start] += out[u * batch + b] * out[u * batch + b];
+        for (int64_t b = start; b < stop; b++) {
+          const float length = std::max(std::sqrt(squares[b - start]), s->epsilon);
+          s->length[c * batch + b] = length;
+          inverse[b - start] = 1 / length;
+        }
+        for (int64_t u = 0; u < dim; u++)
+          for (int64_t b = start; b < stop; b++)
+            s->unit[(c * batch + b) * dim + u] = out[u * batch + b] * inverse[b - start];
+      }
+    at::native::cpublas::brgemm_release();
+  }
+  return able;
+}
+
+static inline void adam(float* p, float* first, float* second, uint16_t* copy, const float* g, int64_t n, const Adam& a) {
+#pragma omp simd
+  for (int64_t k = 0; k < n; k++) {
+    const float gradient = g[k] + a.decay * p[k];
+    const float mean = first[k] + (gradient - first[k]) * 0.1f;
+    const float square = second[k] * 0.999f + gradient * gradient * 0.001f;
+    p[k] -= a.rate * mean / (std::sqrt(square) * a.root + a.epsilon);
+    first[k] = mean;
+    second[k] = square;
+  }
+  if (copy)
+    for (int64_t k = 0; k < n; k++) copy[k] = rounded(p[k]);
+}
+
+// From the gradient (configs, batch, dim) of the vectors before normalisation to the next weights
+extern "C" int descend(const Side* s, const float* slope, const Adam* adams) {
+  const int64_t batch = s->batch, dim = s->dim, inputs = s->inputs, filled = (batch + 1) / 2 * 2;
+  std::atomic<bool> able{true};
+#pragma omp parallel num_threads(s->threads)
+  {
+    float* gradient = s->gradient + omp_get_thread_num() * ROWS * inputs;
+#pragma omp for
+    for (int64_t u = 0; u < s->configs * dim; u += ROWS) {
+      const int64_t c = u / dim;
+      float of_bias[ROWS] = {};
+      uint16_t* slopes = s->slopes + u * filled;
+      for (int64_t b = 0; b < batch; b++) {
+        const int64_t place = (c * batch + b) * dim + u - c * dim;
+        for (int64_t i = 0; i < ROWS; i++) {
+          const float value = s->relu && s->unit[place + i] == 0 ? 0.f : slope[place + i];
+          of_bias[i] += value;
+          slopes[i * filled + b] = rounded(value);
+        }
+      }
+      if (!multiply(ROWS, inputs, filled, slopes, s->down, gradient)) able = false;
+      const int64_t at = u * inputs;
+      adam(s->weight + at, s->first + at, s->second + at, s->copy + at, gradient, ROWS * inputs, adams[c]);
+      adam(s->bias + u, s->bias_first + u, s->bias_second + u, nullptr, of_bias, ROWS, adams[c]);
+    }
+    at::native::cpublas::brgemm_release();
+  }
+  return able;
+}
+
+extern "C" void descend_scales(int64_t configs, float* scale, float* first, float* second, const float* slope,
+                               const Adam* adams) {
+  for (int64_t c = 0; c < configs; c++) adam(scale + c, first + c, second + c, nullptr, slope + c, 1, adams[c]);
+}
+
+// One row of Rank-N-Contrast, `at_least`, as _sorted_block of rank_n_contrast.py: its loss, and logits -> their gradient
+static double rank_row(float* logits, const int64_t* candidates, const int64_t* since, const int64_t* until, int64_t size,
+                       double* power, double* running, double* nearer) {
+  const double weight = 1.0 / double(size * size);
+  const auto [low, high] = std::minmax_element(logits, logits + size);
+  const double middle = *low / 2.0 + *high / 2.0;
+  double shifted = 0, logs = 0, sum = 0;
+  for (int64_t k = 0; k < size; k++) {
+    const double score = logits[candidates[k]] - middle;
+    shifted += score;
+    power[k] = std::exp(score);
+    running[k] = sum += power[k];
+  }
+  sum = 0;
+  for (int64_t q = 0; q < size; q++) {  // the q-th nearest
+    const double total = running[until[q]];
+    logs += std::log(total);
+    nearer[q] = sum += weight / total;
+  }
+  for (int64_t k = 0; k < size; k++) logits[candidates[k]] = float(nearer[since[k]] * power[k] - weight);
+  return (logs - shifted) * weight;
+}
+
+// slope (rows, dim) = gradient (rows, batch) x others (batch, dim), then before the normalisation of unit / length
+static void slopes_of(int64_t rows, int64_t batch, int64_t dim, const float* gradient, const float* others,
+                      const float* unit, const float* length, float* slope) {
+  at::native::cpublas::brgemm(rows, dim, batch, batch, dim, dim, false, gradient, others, slope);
+  for (int64_t b = 0; b < rows; b++) {
+    float *row = slope + b * dim, along = 0;
+    const float* direction = unit + b * dim;
+#pragma omp simd reduction(+ : along)
+    for (int64_t u = 0; u < dim; u++) along += row[u] * direction[u];
+    const float inverse = 1 / length[b];
+    for (int64_t u = 0; u < dim; u++) row[u] = (row[u] - along * direction[u]) * inverse;
+  }
+}
+
+struct Order {
+  const int64_t *candidates, *since, *until;  // (batch, batch), RankOrder of label_order.py
+};
+
+struct Slopes {
+  double *losses, *scales;     // (configs, batch), to be summed: the losses and their slopes of log_scale
+  float *speech, *text;        // (configs, batch, dim)
+  float *gradient, *mirrored;  // (configs, batch, batch), of the logits, and its rows and columns exchanged
+};
+
+extern "C" int rank_n_contrast(const Side* speech, const Side* text, const float* log_scales, const Order* order,
+                               const Slopes* out) {
+  const int64_t batch = speech->batch, dim = speech->dim, blocks = (batch + ROWS - 1) / ROWS;
+#pragma omp parallel num_threads(speech->threads)
+  {
+    std::vector<double> room(3 * batch);
+    std::vector<float> logits(batch);
+#pragma omp for
+    for (int64_t block = 0; block < speech->configs * blocks; block++) {
+      const int64_t c = block / blocks, first = block % blocks * ROWS, rows = std::min(ROWS, batch - first);
+      const float *length = text->length + c * batch, *unit = speech->unit + (c * batch + first) * dim;
+      float* gradient = out->gradient + (c * batch + first) * batch;
+      const float scale = std::exp(log_scales[c]);
+      at::native::cpublas::brgemm(rows, batch, dim, dim, batch, batch, false, unit,
+                                  static_cast<const float*>(text->outputs) + c * dim * batch, gradient);
+      for (int64_t row = 0; row < rows; row++, gradient += batch) {
+        const int64_t i = first + row, at = i * batch;
+        for (int64_t j = 0; j < batch; j++) logits[j] = gradient[j] *= scale / length[j];
+        out->losses[c * batch + i] = rank_row(gradient, order->candidates + at, order->since + at, order->until + at,
+                                              batch, &room[0], &room[batch], &room[2 * batch]);
+        double of_scale = 0;
+        for (int64_t j = 0; j < batch; j++) {
+          of_scale += double(gradient[j]) * logits[j];
+          out->mirrored[(c * batch + j) * batch + i] = gradient[j] *= scale;
+        }
+        out->scales[c * batch + i] = of_scale;
+      }
+    }
+#pragma omp for
+    for (int64_t block = 0; block < speech->configs * blocks; block++) {
+      const int64_t c = block / blocks, at = c * batch + block % blocks * ROWS;
+      const int64_t rows = std::min(ROWS, (c + 1) * batch - at), all = c * batch * dim;
+      slopes_of(rows, batch, dim, out->gradient + at * batch, text->unit + all, speech->unit + at * dim,
+                speech->length + at, out->speech + at * dim);
+      slopes_of(rows, batch, dim, out->mirrored + at * batch, speech->unit + all, text->unit + at * dim,
+                text->length + at, out->text + at * dim);
+    }
+    at::native::cpublas::brgemm_release(false);
+  }
+  return true;
+}
