@@ -30,6 +30,7 @@ MAX_EXPONENT = 709.0  # of e in a float64; the scale of a training that diverges
 TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")  # and the sums of layers
 
 Step = Callable[[Tensor, Tensor, Sequence[Any]], Tensor]
+Batch = tuple[Tensor, Tensor, Sequence[Any]]  # what a step takes
 
 
 @dataclass(frozen=True)

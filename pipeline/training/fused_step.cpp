@@ -1,4 +1,4 @@
-// The parts of a training step on a CPU, for the heads of C configurations side by side; fused_step.py calls them.
+// The parts of a training step on a CPU; fused_step.py calls them.
 //
 // Products take bfloat16 and give float32 (PyTorch's own brgemm: AMX or AVX-512); weights, moments and all sums are
 // float32, the loss's sums float64. What makes it fast: the gradient of a few rows of a weight is made and spent while
@@ -18,15 +18,15 @@
 constexpr int64_t ROWS = 16;  // of a weight, and of a batch, that one piece of work takes
 
 struct Side {
-  int64_t configs, dim, inputs, batch;  // inputs even, dim a multiple of ROWS
+  int64_t dim, inputs, batch;        // inputs even, dim a multiple of ROWS
   int64_t relu, threads;
   float epsilon;
   uint16_t *across, *down;           // the batch, bfloat16: (inputs / 2, batch, 2) and ((batch + 1) / 2, inputs, 2)
-  float *weight, *first, *second;    // (configs * dim, inputs), and Adam's moments
+  float *weight, *first, *second;    // (dim, inputs), and Adam's moments
   uint16_t* copy;                    // of the weight, bfloat16
   float *bias, *bias_first, *bias_second;
-  float *outputs, *unit, *length;    // (configs * dim, batch), (configs, batch, dim), (configs, batch)
-  uint16_t* slopes;                  // bfloat16 (configs * dim, batch, an odd one filled up with a zero)
+  float *outputs, *unit, *length;    // (dim, batch), (batch, dim), (batch)
+  uint16_t* slopes;                  // bfloat16 (dim, batch, an odd one filled up with a zero)
   float* gradient;                   // (threads, ROWS, inputs)
 };
 
@@ -72,12 +72,12 @@ extern "C" int pack(const Side* s, const float* vectors) {
 
 // Unit vectors of the batch and the lengths that were divided out
 extern "C" int project(const Side* s) {
-  const int64_t batch = s->batch, dim = s->dim, inputs = s->inputs, units = s->configs * dim;
+  const int64_t batch = s->batch, dim = s->dim, inputs = s->inputs;
   std::atomic<bool> able{true};
 #pragma omp parallel num_threads(s->threads)
   {
 #pragma omp for
-    for (int64_t u = 0; u < units; u += ROWS) {
+    for (int64_t u = 0; u < dim; u += ROWS) {
       float* out = s->outputs + u * batch;
       if (!multiply(ROWS, batch, inputs, s->copy + u * inputs, s->across, out)) able = false;
       for (int64_t i = 0; i < ROWS; i++)
@@ -86,23 +86,20 @@ extern "C" int project(const Side* s) {
           out[i * batch + b] = s->relu ? std::max(value, 0.f) : value;
         }
     }
-#pragma omp for collapse(2)
-    for (int64_t c = 0; c < s->configs; c++)
-      for (int64_t start = 0; start < batch; start += ROWS) {
-        const int64_t stop = std::min(start + ROWS, batch);
-        const float* out = s->outputs + c * dim * batch;
-        float squares[ROWS] = {}, inverse[ROWS];
-        for (int64_t u = 0; u < dim; u++)
-          for (int64_t b = start; b < stop; b++) squares[b - start] += out[u * batch + b] * out[u * batch + b];
-        for (int64_t b = start; b < stop; b++) {
-          const float length = std::max(std::sqrt(squares[b - start]), s->epsilon);
-          s->length[c * batch + b] = length;
-          inverse[b - start] = 1 / length;
-        }
-        for (int64_t u = 0; u < dim; u++)
-          for (int64_t b = start; b < stop; b++)
-            s->unit[(c * batch + b) * dim + u] = out[u * batch + b] * inverse[b - start];
+#pragma omp for
+    for (int64_t start = 0; start < batch; start += ROWS) {
+      const int64_t stop = std::min(start + ROWS, batch);
+      const float* out = s->outputs;
+      float squares[ROWS] = {}, inverse[ROWS];
+      for (int64_t u = 0; u < dim; u++)
+        for (int64_t b = start; b < stop; b++) squares[b - start] += out[u * batch + b] * out[u * batch + b];
+      for (int64_t b = start; b < stop; b++) {
+        s->length[b] = std::max(std::sqrt(squares[b - start]), s->epsilon);
+        inverse[b - start] = 1 / s->length[b];
       }
+      for (int64_t u = 0; u < dim; u++)
+        for (int64_t b = start; b < stop; b++) s->unit[b * dim + u] = out[u * batch + b] * inverse[b - start];
+    }
     at::native::cpublas::brgemm_release();
   }
   return able;
@@ -122,20 +119,19 @@ static inline void adam(float* p, float* first, float* second, uint16_t* copy, c
     for (int64_t k = 0; k < n; k++) copy[k] = rounded(p[k]);
 }
 
-// From the gradient (configs, batch, dim) of the vectors before normalisation to the next weights
-extern "C" int descend(const Side* s, const float* slope, const Adam* adams) {
+// From the gradient (batch, dim) of the vectors before normalisation to the next weights
+extern "C" int descend(const Side* s, const float* slope, const Adam* a) {
   const int64_t batch = s->batch, dim = s->dim, inputs = s->inputs, filled = (batch + 1) / 2 * 2;
   std::atomic<bool> able{true};
 #pragma omp parallel num_threads(s->threads)
   {
     float* gradient = s->gradient + omp_get_thread_num() * ROWS * inputs;
 #pragma omp for
-    for (int64_t u = 0; u < s->configs * dim; u += ROWS) {
-      const int64_t c = u / dim;
+    for (int64_t u = 0; u < dim; u += ROWS) {
       float of_bias[ROWS] = {};
       uint16_t* slopes = s->slopes + u * filled;
       for (int64_t b = 0; b < batch; b++) {
-        const int64_t place = (c * batch + b) * dim + u - c * dim;
+        const int64_t place = b * dim + u;
         for (int64_t i = 0; i < ROWS; i++) {
           const float value = s->relu && s->unit[place + i] == 0 ? 0.f : slope[place + i];
           of_bias[i] += value;
@@ -144,17 +140,16 @@ extern "C" int descend(const Side* s, const float* slope, const Adam* adams) {
       }
       if (!multiply(ROWS, inputs, filled, slopes, s->down, gradient)) able = false;
       const int64_t at = u * inputs;
-      adam(s->weight + at, s->first + at, s->second + at, s->copy + at, gradient, ROWS * inputs, adams[c]);
-      adam(s->bias + u, s->bias_first + u, s->bias_second + u, nullptr, of_bias, ROWS, adams[c]);
+      adam(s->weight + at, s->first + at, s->second + at, s->copy + at, gradient, ROWS * inputs, *a);
+      adam(s->bias + u, s->bias_first + u, s->bias_second + u, nullptr, of_bias, ROWS, *a);
     }
     at::native::cpublas::brgemm_release();
   }
   return able;
 }
 
-extern "C" void descend_scales(int64_t configs, float* scale, float* first, float* second, const float* slope,
-                               const Adam* adams) {
-  for (int64_t c = 0; c < configs; c++) adam(scale + c, first + c, second + c, nullptr, slope + c, 1, adams[c]);
+extern "C" void descend_scale(float* scale, float* first, float* second, const float* slope, const Adam* a) {
+  adam(scale, first, second, nullptr, slope, 1, *a);
 }
 
 // One row of Rank-N-Contrast, `at_least`, as _sorted_block of rank_n_contrast.py: its loss, and logits -> their gradient
@@ -199,47 +194,43 @@ struct Order {
 };
 
 struct Slopes {
-  double *losses, *scales;     // (configs, batch), to be summed: the losses and their slopes of log_scale
-  float *speech, *text;        // (configs, batch, dim)
-  float *gradient, *mirrored;  // (configs, batch, batch), of the logits, and its rows and columns exchanged
+  double *losses, *scales;     // (batch), to be summed: the losses and their slopes of log_scale
+  float *speech, *text;        // (batch, dim)
+  float *gradient, *mirrored;  // (batch, batch), of the logits, and its rows and columns exchanged
 };
 
-extern "C" int rank_n_contrast(const Side* speech, const Side* text, const float* log_scales, const Order* order,
+extern "C" int rank_n_contrast(const Side* speech, const Side* text, const float* log_scale, const Order* order,
                                const Slopes* out) {
-  const int64_t batch = speech->batch, dim = speech->dim, blocks = (batch + ROWS - 1) / ROWS;
+  const int64_t batch = speech->batch, dim = speech->dim;
+  const float scale = std::exp(*log_scale);
 #pragma omp parallel num_threads(speech->threads)
   {
     std::vector<double> room(3 * batch);
     std::vector<float> logits(batch);
 #pragma omp for
-    for (int64_t block = 0; block < speech->configs * blocks; block++) {
-      const int64_t c = block / blocks, first = block % blocks * ROWS, rows = std::min(ROWS, batch - first);
-      const float *length = text->length + c * batch, *unit = speech->unit + (c * batch + first) * dim;
-      float* gradient = out->gradient + (c * batch + first) * batch;
-      const float scale = std::exp(log_scales[c]);
-      at::native::cpublas::brgemm(rows, batch, dim, dim, batch, batch, false, unit,
-                                  static_cast<const float*>(text->outputs) + c * dim * batch, gradient);
-      for (int64_t row = 0; row < rows; row++, gradient += batch) {
-        const int64_t i = first + row, at = i * batch;
-        for (int64_t j = 0; j < batch; j++) logits[j] = gradient[j] *= scale / length[j];
-        out->losses[c * batch + i] = rank_row(gradient, order->candidates + at, order->since + at, order->until + at,
-                                              batch, &room[0], &room[batch], &room[2 * batch]);
+    for (int64_t first = 0; first < batch; first += ROWS) {
+      const int64_t rows = std::min(ROWS, batch - first);
+      const float* others = text->outputs;
+      float* gradient = out->gradient + first * batch;
+      at::native::cpublas::brgemm(rows, batch, dim, dim, batch, batch, false, speech->unit + first * dim, others, gradient);
+      for (int64_t i = first; i < first + rows; i++, gradient += batch) {
+        for (int64_t j = 0; j < batch; j++) logits[j] = gradient[j] *= scale / text->length[j];
+        out->losses[i] = rank_row(gradient, order->candidates + i * batch, order->since + i * batch,
+                                  order->until + i * batch, batch, &room[0], &room[batch], &room[2 * batch]);
         double of_scale = 0;
         for (int64_t j = 0; j < batch; j++) {
           of_scale += double(gradient[j]) * logits[j];
-          out->mirrored[(c * batch + j) * batch + i] = gradient[j] *= scale;
+          out->mirrored[j * batch + i] = gradient[j] *= scale;
         }
-        out->scales[c * batch + i] = of_scale;
+        out->scales[i] = of_scale;
       }
     }
 #pragma omp for
-    for (int64_t block = 0; block < speech->configs * blocks; block++) {
-      const int64_t c = block / blocks, at = c * batch + block % blocks * ROWS;
-      const int64_t rows = std::min(ROWS, (c + 1) * batch - at), all = c * batch * dim;
-      slopes_of(rows, batch, dim, out->gradient + at * batch, text->unit + all, speech->unit + at * dim,
-                speech->length + at, out->speech + at * dim);
-      slopes_of(rows, batch, dim, out->mirrored + at * batch, speech->unit + all, text->unit + at * dim,
-                text->length + at, out->text + at * dim);
+    for (int64_t b = 0; b < batch; b += ROWS) {
+      const int64_t rows = std::min(ROWS, batch - b), at = b * dim;
+      const float *gradient = out->gradient + b * batch, *mirrored = out->mirrored + b * batch;
+      slopes_of(rows, batch, dim, gradient, text->unit, speech->unit + at, speech->length + b, out->speech + at);
+      slopes_of(rows, batch, dim, mirrored, speech->unit, text->unit + at, text->length + b, out->text + at);
     }
     at::native::cpublas::brgemm_release(false);
   }

@@ -14,6 +14,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,11 @@ import torch
 from torch import Tensor
 
 from pipeline.core.objective_config import RankingConfig
+from pipeline.core.resources import threads_restored
 from pipeline.objectives.label_order import RankOrder, label_order
 from pipeline.objectives.rank_n_contrast import Ranking
 from pipeline.objectives.space import EPSILON, SharedSpace, Slopes
-from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.batched_heads import Batch, BatchedHeads
 from pipeline.training.fused_library import Unavailable, load_library
 from pipeline.training.heads import Heads
 from pipeline.training.reference_step import HeadsConfig
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 _PROBES, _LIMIT = (64, 7), 0.05  # batches; of a gradient's length. Rounding to bfloat16 moves it by .003
 _ROWS = 16  # ROWS of the source
 _MAX_THREADS = os.cpu_count() or 1
-_NUMBERS = ("configs", "dim", "inputs", "batch", "relu", "threads")
+_NUMBERS = ("dim", "inputs", "batch", "relu", "threads")
 _POINTERS: tuple[str, ...] = ("across", "down", "weight", "first", "second", "copy", "bias")
 _POINTERS += ("bias_first", "bias_second", "outputs", "unit", "length", "slopes", "gradient")
 
@@ -76,23 +78,23 @@ class _Batch:
 
     @property
     def unit(self) -> Tensor:
-        """(C, B, dim)."""
+        """(1, B, dim)."""
         return self.tensors["unit"]
 
     @property
     def length(self) -> Tensor:
-        """(C, B, 1)."""
+        """(1, B, 1)."""
         return self.tensors["length"]
 
 
 class FusedHeads(BatchedHeads):
-    """`BatchedHeads` whose products are in bfloat16. Raises Unavailable for what the source does not compute."""
+    """One configuration whose products are in bfloat16. Raises Unavailable for what the source does not compute."""
 
     def __init__(self, configs: Sequence[HeadsConfig], library: ctypes.CDLL | None = None) -> None:
-        heads = configs[0].heads
+        (config,), heads = configs, configs[0].heads
         if heads.audio.weight.device.type != "cpu":
             raise Unavailable("it is for a CPU")
-        if configs[0].norm != "none" or max(heads.layers) > 1:
+        if config.norm != "none" or max(heads.layers) > 1:
             raise Unavailable("it has neither norm nor weighted layers")
         if heads.audio.out_features % _ROWS or any(inputs % 2 for inputs in heads.input_dims):
             raise Unavailable(f"it is for a width that {_ROWS} divides and vectors of an even number of dimensions")
@@ -100,8 +102,10 @@ class FusedHeads(BatchedHeads):
         if library is None:
             _probe(self.library, heads.input_dims, heads.audio.out_features)
         super().__init__(configs)
-        self._copies = {side: self.stacked[f"{side}.weight"].bfloat16() for side in ("audio", "text")}
+        self.threads = 0  # torch's
+        self._copies: dict[str, Tensor] = {}
         self._batches: dict[tuple[str, int], _Batch] = {}
+        self.take(self.stacked, self._first_moments, self._second_moments)
         plain = {"denominator": "at_least", "symmetric": False}
         self._plain_ranking = len(self.objectives) == 1 and all(
             type(each) is Ranking and each.config.model_copy(update=plain) == each.config for each in self.objectives
@@ -116,22 +120,28 @@ class FusedHeads(BatchedHeads):
             log_scale = self.stacked["log_scale"]
             space = SharedSpace(audio.unit, words.unit, audio.length, words.length, log_scale, self.states)
             losses, slopes = self._losses(space, prepared)
-        adams = (_Adam * self.count)(*map(self._adam, self._configs))
+        adam = self._adam()
         for batch, slope in ((audio, slopes.speech), (words, slopes.text)):
-            self._call("descend", batch.arguments, slope.contiguous(), adams)
-        scales = [of["log_scale"] for of in (self.stacked, self._first_moments, self._second_moments)]
-        self.library.descend_scales(ctypes.c_int64(self.count), *map(_pointer, (*scales, slopes.log_scale, adams)))
+            self._call("descend", batch.arguments, slope.contiguous(), adam)
+        scale = [of["log_scale"] for of in (self.stacked, self._first_moments, self._second_moments)]
+        self.library.descend_scale(*map(_pointer, (*scale, slopes.log_scale, adam)))
         self._limit_scales()
         self._adam_steps.fill_(self.steps_done + 1)
         return losses
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         super().restore(tensors)
-        for side, copy in self._copies.items():
-            copy.copy_(self.stacked[f"{side}.weight"])
+        self.take(self.stacked, self._first_moments, self._second_moments)
 
-    def _adam(self, config: HeadsConfig) -> _Adam:
-        step, rate = self.steps_done + 1, config.learning_rate * config.schedule.factor(self.steps_done)
+    def take(self, stacked: dict[str, Tensor], first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+        """Train these parameters and moments, in place."""
+        self.stacked, self._first_moments, self._second_moments = stacked, first, second
+        self._copies = {side: stacked[f"{side}.weight"].bfloat16() for side in ("audio", "text")}
+        self._batches = {}
+
+    def _adam(self) -> _Adam:
+        (config,), step = self._configs, self.steps_done + 1
+        rate = config.learning_rate * config.schedule.factor(self.steps_done)
         return _Adam(rate / (1 - 0.9**step), (1 - 0.999**step) ** -0.5, config.weight_decay, 1e-8)
 
     def _project_batch(self, side: str, vectors: Tensor) -> _Batch:
@@ -148,9 +158,9 @@ class FusedHeads(BatchedHeads):
         """`Ranking.space_gradient`, by the source."""
         each = (order.candidates.long(), order.since.long(), order.until.long())
         batch = len(each[0])
-        sums = torch.empty(2, self.count, batch, dtype=torch.float64)
-        slopes = torch.empty(2, self.count, batch, self.dim)
-        gradients = torch.empty(2, self.count, batch, batch)
+        sums = torch.empty(2, 1, batch, dtype=torch.float64)
+        slopes = torch.empty(2, 1, batch, self.dim)
+        gradients = torch.empty(2, batch, batch)
         out = _Slopes(*(pair[side].data_ptr() for pair in (sums, slopes, gradients) for side in (0, 1)))
         named = _Order(*(tensor.data_ptr() for tensor in each))
         self._call("rank_n_contrast", audio.arguments, words.arguments, self.stacked["log_scale"], named, out)
@@ -159,7 +169,7 @@ class FusedHeads(BatchedHeads):
 
     def _buffers(self, side: str, batch: int) -> _Batch:
         weight, bias = self.stacked[f"{side}.weight"], self.stacked[f"{side}.bias"]
-        (units, inputs), filled = weight.shape, batch + batch % 2
+        inputs, filled = weight.shape[1], batch + batch % 2
         half = torch.bfloat16
         tensors = {
             "across": torch.empty(inputs * batch, dtype=half),
@@ -171,17 +181,17 @@ class FusedHeads(BatchedHeads):
             "bias": bias,
             "bias_first": self._first_moments[f"{side}.bias"],
             "bias_second": self._second_moments[f"{side}.bias"],
-            "outputs": torch.empty(units, batch),
-            "unit": torch.empty(self.count, batch, self.dim),
-            "length": torch.empty(self.count, batch, 1),
-            "slopes": torch.zeros(units, filled, dtype=half),
+            "outputs": torch.empty(self.dim, batch),
+            "unit": torch.empty(1, batch, self.dim),
+            "length": torch.empty(1, batch, 1),
+            "slopes": torch.zeros(self.dim, filled, dtype=half),
             "gradient": torch.empty(_MAX_THREADS, _ROWS * inputs),
         }
-        numbers = self.count, self.dim, inputs, batch, self.activation == "relu", 1
+        numbers = self.dim, inputs, batch, self.activation == "relu", 1
         return _Batch(_Side(*numbers, EPSILON, *(tensors[name].data_ptr() for name in _POINTERS)), tensors)
 
     def _call(self, name: str, arguments: _Side, *rest: Any) -> None:
-        arguments.threads = min(torch.get_num_threads(), _MAX_THREADS)
+        arguments.threads = self.threads or min(torch.get_num_threads(), _MAX_THREADS)
         if not getattr(self.library, name)(ctypes.byref(arguments), *map(_pointer, rest)):
             raise Unavailable("PyTorch has no bfloat16 product for this CPU")
 
@@ -190,10 +200,50 @@ def _pointer(value: Any) -> Any:
     return ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.byref(value)
 
 
+class FusedStack(BatchedHeads):
+    """C configurations, each by `FusedHeads` on a core of its own.
+
+    Each takes all the batches that `steps` is given before the next one does, so that its weights stay in the cache.
+    """
+
+    def __init__(self, configs: Sequence[HeadsConfig]) -> None:
+        members = [FusedHeads([config]) for config in configs]
+        super().__init__(configs)
+        self._members = members
+        self._share()
+
+    def _share(self) -> None:
+        """The members' parameters and moments are rows of the stacked ones."""
+        for c, member in enumerate(self._members):
+            member.threads, member.steps_done = 1, self.steps_done
+            member.take(*(self._rows(of, c) for of in (self.stacked, self._first_moments, self._second_moments)))
+            member._adam_steps, member.states = self._adam_steps[c : c + 1], [self.states[c]]
+
+    def steps(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """`step` on each batch in turn."""
+
+        def train(member: FusedHeads, objective: int) -> Tensor:
+            torch.set_num_threads(1)  # of this thread
+            losses = [member.step(speech, text, [each[objective]]) for speech, text, each in batches]
+            return torch.cat(losses)
+
+        with threads_restored(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            losses = torch.stack(list(pool.map(train, self._members, self._objective_of)), 1)
+        self.steps_done += len(batches)
+        return list(losses)
+
+    def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
+        return self.steps([(speech, text, prepared)])[0]
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        super().restore(tensors)
+        self._share()
+
+
 def fused_heads(configs: Sequence[HeadsConfig]) -> BatchedHeads:
-    """`FusedHeads`, or `BatchedHeads` with a line that says why."""
+    """`FusedHeads` or, of several, a `FusedStack`; `BatchedHeads`, with a line that says why, where it cannot be."""
     try:
-        return FusedHeads(configs)
+        return FusedHeads(configs) if len(configs) == 1 else FusedStack(configs)
     except Unavailable as error:
         log.warning(f"step=fused: {error}; trained in float32 instead")
         return BatchedHeads(configs)

@@ -19,8 +19,9 @@ from pipeline.core.errors import UsageError
 from pipeline.core.objective_config import RidgeConfig
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
-from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.batched_heads import Batch, BatchedHeads
 from pipeline.training.enough_data import refuse_too_little, with_min_steps
+from pipeline.training.fused_step import FusedStack
 from pipeline.training.heads import Heads
 from pipeline.training.kernels import replayed_step
 from pipeline.training.reference_step import FeatureStatistics
@@ -109,20 +110,27 @@ class TrainingData:
         rng = epoch_rng(seed, epoch)
         for batches in epoch_batches(self.pairs, self.batch_size, rng, heads.objectives, part, extra=self.extra):
             speech = self._from_disk(self.pairs, batches.rows)
-            losses += [self.step(heads, batches, s, speech) for s in range(len(batches.rows))]
+            steps = range(len(batches.rows))
+            if isinstance(heads, FusedStack):
+                losses += heads.steps([self._batch(batches, s, speech) for s in steps])
+            else:
+                losses += [self.step(heads, batches, s, speech) for s in steps]
             check()
         return torch.stack(losses).mean(0)
 
     def step(self, heads: BatchedHeads, batches: TrainingBatches, s: int, speech: Tensor | None = None) -> Tensor:
         """Step on batch `s`; returns the losses before it, (C,). `speech`: (S, B, Da) where it was read from disk."""
-        # index_select takes half the time of an index where rows are long, as those of all layers are
-        batch_speech = self.speech.index_select(0, batches.rows[s]) if speech is None else speech[s]
-        batch_text = self.text.index_select(0, batches.captions[s])
-        batch = batch_speech, batch_text, [prepared[s] for prepared in batches.prepared]
+        batch = self._batch(batches, s, speech)
         if heads.chosen_step is None:
             recordable = self.device.type == "cuda" and all(objective.recordable for objective in heads.objectives)
             heads.chosen_step = replayed_step(heads, batch) if recordable else heads.step
         return heads.chosen_step(*batch)
+
+    def _batch(self, batches: TrainingBatches, s: int, speech: Tensor | None) -> Batch:
+        # index_select takes half the time of an index where rows are long, as those of all layers are
+        batch_speech = self.speech.index_select(0, batches.rows[s]) if speech is None else speech[s]
+        batch_text = self.text.index_select(0, batches.captions[s])
+        return batch_speech, batch_text, [prepared[s] for prepared in batches.prepared]
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[TrainingBatches]:
         """The development set's batches, always the same."""
