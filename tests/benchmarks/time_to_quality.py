@@ -77,7 +77,7 @@ def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdin
             if loss < best:
                 best, learnt = loss, stack.state(0)
         seconds = time.perf_counter() - start
-        scored = quality(material, learnt, final=True)
+        scored = quality(material, config, learnt, final=True)
         found.append((scored["aoc"], scored["voc"], best, seconds, stack.temperatures()[0]))
     aoc, voc, dev, seconds, temperature = columns = [np.array(column) for column in zip(*found, strict=True)]
     print(
