@@ -36,7 +36,7 @@ Tensors = dict[str, Tensor]
 
 def last_rung(halving: Halving | None) -> int:
     """Rungs are counted from 1; the last is the end of the training."""
-    return 1 if halving is None else halving.rungs + 1
+    return 1 if halving is None else int(halving.rungs) + 1
 
 
 def steps_to(rung: int, halving: Halving | None, total: int, epoch: int) -> int:
@@ -53,7 +53,7 @@ def steps_to(rung: int, halving: Halving | None, total: int, epoch: int) -> int:
 
 def bracket_size(halving: Halving | None, slots: int) -> int:
     """Trials that start together; without halving, those that fit side by side."""
-    return slots if halving is None else halving.factor**halving.rungs
+    return slots if halving is None else halving.factor ** int(halving.rungs)
 
 
 def ranked(scores: Mapping[int, float], *, maximise: bool) -> list[int]:

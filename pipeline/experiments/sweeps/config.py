@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ALL = "all"  # layers, in a space
 DEFAULT_PRESET = "default"  # where a command names none
+MAX_BRACKET = 243  # trials that `rungs: auto` starts together
 DEFAULT_TRIALS = 27  # where neither the YAML nor a grid gives a number
 MAX_GRID_VALUES = 1_000  # that a range of integers becomes in a grid
 Scalar = None | bool | int | float | str
@@ -132,7 +133,16 @@ class Halving(Model):
     """Successive halving: of `factor ** rungs` trials, 1 / factor are promoted at each rung."""
 
     factor: Whole = Field(3, ge=2, le=4096)
-    rungs: Whole = Field(3, ge=1, le=16)
+    rungs: Annotated[Whole, Field(ge=1, le=16)] | Literal["auto"] = Field(
+        "auto", description=f"auto: so many that all trials are one bracket, of {MAX_BRACKET} at most"
+    )
+
+    def rungs_for(self, trials: int) -> int:
+        """What `auto` is."""
+        rungs = 1
+        while self.factor**rungs < trials and self.factor ** (rungs + 1) <= MAX_BRACKET:
+            rungs += 1
+        return rungs
 
 
 class SweepConfig(Model):

@@ -162,7 +162,7 @@ def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> F
 
 
 def _draw_halving(figure: Any, space: Space, lines: Sequence[tuple[int, int, float, str]], best: int | None) -> None:
-    axes, config, draw = figure.add_subplot(), space.config.halving or Halving(), random.Random(0)
+    axes, config, draw = figure.add_subplot(), space.config.halving or Halving(rungs=3), random.Random(0)
     rungs = range(1, last_rung(config) + 1)
     by_rung = {rung: [line[2] for line in lines if line[1] == rung] for rung in rungs}
     scales = {rung: ScoreAxis(scores, maximise=space.config.maximise) for rung, scores in by_rung.items()}

@@ -43,6 +43,15 @@ class Space:
             raise ManyProblems(config.name, problems, "Correct the sweep or the -o overrides.")
         if config.sampler == "grid" and config.halving and self._size < config.halving.factor**2:
             self.config = config.model_copy(update={"halving": None})  # so few that stopping some saves little
+        self.auto_rungs = self.config.halving is not None and self.config.halving.rungs == "auto"
+        if self.config.halving is not None and self.auto_rungs:
+            self.set_rungs(self.config.halving.rungs_for(self.trials))
+
+    def set_rungs(self, rungs: int) -> None:
+        """In place of `auto`."""
+        if self.config.halving is not None:
+            halving = self.config.halving.model_copy(update={"rungs": rungs})
+            self.config = self.config.model_copy(update={"halving": halving})
 
     @property
     def _size(self) -> int:

@@ -13,6 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache.fingerprint import describe_differences, differences
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
-from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.config import Halving, SweepConfig
 from pipeline.experiments.sweeps.journal import open_journal
 from pipeline.experiments.sweeps.space import Space
 from pipeline.training.heads import one_line_reason
@@ -245,7 +246,6 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = space.config
-    now = {"config": config.model_dump(mode="json", exclude=_MAY_CHANGE), **origin}
     try:
         opened = optuna.storages.get_storage(_database(storage) if storage else open_journal(out / JOURNAL))
         if fresh and config.name in optuna.get_all_study_names(opened):
@@ -258,6 +258,10 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
             sampler=_SeededSampler(space),
         )
         then = study.user_attrs.get(_SWEEP)
+        if space.auto_rungs and then is not None:  # decided by the trials that there were at the beginning
+            with suppress(KeyError, TypeError, ValueError):
+                space.set_rungs(int(Halving.model_validate(then["config"]["halving"]).rungs))
+        now = {"config": space.config.model_dump(mode="json", exclude=_MAY_CHANGE), **origin}
         fields = differences(then, now) if then is not None else []
         if not fields:
             for trial in study.get_trials(deepcopy=False):

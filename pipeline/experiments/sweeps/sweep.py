@@ -110,12 +110,16 @@ class _Worker:
     def __init__(
         self, space: Space, stores: Stores, out: Path, device: torch.device, check: Callable[[], None]
     ) -> None:
-        self.space, self.config, self.stores, self.out, self.check = space, space.config, stores, out, check
+        self.space, self.stores, self.out, self.check = space, stores, out, check
         self.pool, self.cpu = TrainingDataPool(stores, device), device.type == "cpu"
         self.slots = SLOTS.get(device.type, 1) if self.config.slots == "auto" else self.config.slots
         self.ordinality = DevOrdinality(stores, device) if self.config.score == "ordinality" else None
         self.reference = next(space.checked_trainings())
         self._threads: int | None = None
+
+    @property
+    def config(self) -> SweepConfig:
+        return self.space.config
 
     def open_study(self, storage: str | None, *, fresh: bool) -> Study:
         """The study of the sweep, and sweep.yaml. Raises StoreMismatch, StoreCorrupt, UsageError, StoreLocked."""
