@@ -17,6 +17,7 @@ from pipeline.training.batched_heads import BatchedHeads, Step
 log = logging.getLogger(__name__)
 
 Launch = Callable[[], None]
+_CHECKED_STEPS = 3  # of a recorded graph, before it is trusted
 
 
 def recorded_on_cuda(work: Launch) -> Launch:
@@ -42,8 +43,8 @@ def replayed_step(
 ) -> Step:
     """`heads.step` for batches shaped as `batch`: inputs are copied into place, then the recorded work is replayed.
 
-    `record` turns work into a function that replays it. Where it raises RuntimeError the reason is logged and
-    `heads.step` itself returned.
+    `record` turns work into a function that replays it. Where it raises RuntimeError, or the first steps replayed are
+    not those launched, the reason is logged and `heads.step` itself returned.
     """
     speech, text = batch[0].clone(), batch[1].clone()
     prepared = [_cloned(each) for each in batch[2]]
@@ -52,16 +53,19 @@ def replayed_step(
     def work() -> None:
         losses.copy_(heads.update(speech, text, prepared))
 
-    before = {name: tensor.clone() for name, tensor in heads.checkpoint().items()}
+    before = _copied(heads)
     heads.set_learning_rates()
     try:
         replay = record(work)
+        heads.restore(before)
+        reason = _difference(heads, work, replay)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:120]
-        log.warning(f"CUDA graph: not recorded ({reason}); every step is launched kernel by kernel")
-        return heads.step
+        reason = f"not recorded ({' '.join(str(error).split())[:120]})"
     finally:
         heads.restore(before)
+    if reason:
+        log.warning(f"CUDA graph: {reason}; every step is launched kernel by kernel")
+        return heads.step
 
     def step(new_speech: Tensor, new_text: Tensor, new_prepared: Sequence[Any]) -> Tensor:
         """Raises ValueError for a batch of another shape."""
@@ -77,6 +81,24 @@ def replayed_step(
         return losses.clone()
 
     return step
+
+
+def _difference(heads: BatchedHeads, work: Launch, replay: Launch) -> str:
+    """Where some replayed steps end elsewhere than launched ones from the same start; empty where they do not."""
+    before, ends = _copied(heads), []
+    for launch in (work, replay):
+        heads.restore(before)
+        for _ in range(_CHECKED_STEPS):
+            launch()
+        ends.append(_copied(heads))
+    for name, expected in ends[0].items():
+        if not torch.allclose(ends[1][name], expected, rtol=1e-4, atol=1e-6):  # atomics may add in another order
+            return f"{name} differs after {_CHECKED_STEPS} replayed steps"
+    return ""
+
+
+def _copied(heads: BatchedHeads) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in heads.checkpoint().items()}
 
 
 def _cloned(prepared: Any) -> Any:

@@ -69,3 +69,30 @@ def test_where_nothing_can_be_recorded_the_plain_step_runs_and_the_reason_is_sai
     assert replayed_step(stack, batch, record=refuses) == stack.step
     assert "CUDA graph: not recorded (operation not permitted when stream" in capsys.readouterr().err
     assert all(torch.equal(tensor, before[name]) for name, tensor in stack.checkpoint().items())
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "twice", "once"])
+def test_a_recording_that_is_not_the_step_is_not_used_and_leaves_no_trace(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, members = some_pairs(), some_members()
+    stack = BatchedHeads(members)
+    before = {name: tensor.clone() for name, tensor in stack.checkpoint().items()}
+    rows = torch.arange(10)
+    prepared = [objective.prepare(pairs, rows, rows) for objective in stack.objectives]
+    calls = []
+
+    def record(work: Launch) -> Launch:
+        def replay() -> None:
+            calls.append(1)
+            for _ in range({"nothing": 0, "twice": 2, "once": int(len(calls) == 1)}[wrong]):
+                work()
+
+        return replay
+
+    batch = pairs.speech[rows].float(), pairs.text[rows].float(), prepared
+    assert replayed_step(stack, batch, record=record) == stack.step
+    said = capsys.readouterr().err
+    assert "differs after 3 replayed steps; every step is launched kernel by kernel" in said
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stack.checkpoint().items())
+    assert stack.steps_done == 0
