@@ -31,10 +31,11 @@ def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_re
     from pipeline.evaluation.references import references_beside
     from pipeline.evaluation.tables import evaluation_table
 
-    result = evaluate(run, stores=stores, overrides=overrides, device=device)
-    references = references_beside(result, open_stores(stores), device=device)
+    opened = open_stores(stores)  # once for all three
+    result = evaluate(run, stores=opened, overrides=overrides, device=device)
+    references = references_beside(result, opened, device=device)
     if not no_report:
         from pipeline.evaluation.report.evaluation_report import evaluation_report
 
-        evaluation_report(run, result, stores=stores, references=references, device=device)
+        evaluation_report(run, result, stores=opened, references=references, device=device)
     common.print_result(result, evaluation_table({result["method"]: result, **references}), as_json)

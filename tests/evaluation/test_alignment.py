@@ -10,9 +10,6 @@ import ot
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cache.captions import Links
@@ -22,11 +19,13 @@ from pipeline.evaluation import alignment as module
 from pipeline.evaluation.alignment import (
     alignment,
     directions,
+    distinct,
     draws,
     gap,
     median_distance,
     median_gamma,
     mmd,
+    mmd_of_widths,
     sliced_wasserstein,
     wasserstein,
 )
@@ -229,8 +228,9 @@ def test_alignment_is_the_mean_and_sample_std_of_its_trials():
     }
     assert list(result) == [*expected, "trials", "pairs"]
     for name, values in expected.items():
-        assert abs(result[name]["mean"] - np.mean(values)) < 1e-12
-        assert abs(result[name]["std"] - np.std(values, ddof=1)) < 1e-12
+        rounding = 1e-8 if name.startswith("mmd") else 1e-12  # of float32 kernels
+        assert abs(result[name]["mean"] - np.mean(values)) < rounding
+        assert abs(result[name]["std"] - np.std(values, ddof=1)) < rounding
         assert "4 trials of 20 of 40 utterances without replacement" in result[name]["convention"]
     assert (result["trials"], result["pairs"]) == (4, 20)
     assert "gamma 2" in result["mmd"]["convention"]
@@ -250,7 +250,7 @@ def test_the_median_width_is_measured_once_and_reported():
     result = alignment(speech, text, links, config)
     trials = [(speech[rows], text[texts]) for rows, texts in draws(links, config)]
     gamma = median_gamma(*trials[0], seed=0)
-    assert abs(result["mmd"]["mean"] - np.mean([mmd(x, y, gamma) for x, y in trials])) < 1e-12
+    assert abs(result["mmd"]["mean"] - np.mean([mmd(x, y, gamma) for x, y in trials])) < 1e-8
     assert f"gamma {gamma:.6g}, 1 / (2 median distance^2) of the first trial" in result["mmd"]["convention"]
 
 
@@ -296,23 +296,39 @@ def test_the_gap_is_split_on_a_subsample_of_each_trial(monkeypatch):
     assert "by assignment of 12 pairs of each trial at most" in result["gap_rest"]["convention"]
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    count=st.integers(1, 12),
-    seed=st.integers(0, 10**6),
-    scale=st.sampled_from([1e-6, 1.0, 1e4]),
-    kind=st.sampled_from(["cloud", "few points", "one point", "far apart"]),
-)
-def test_the_reduced_costs_lead_to_the_same_assignment_value(count: int, seed: int, scale: float, kind: str) -> None:
-    draw = np.random.default_rng(seed)
-    x, y = draw.standard_normal((2, count, 3))
-    if kind == "few points":
-        x, y = x.round(), y.round()
-    elif kind == "one point":
-        x[:], y[:] = x[0], x[0]
-    elif kind == "far apart":
-        y[0] += 1e6
-    x, y = torch.from_numpy(x * scale), torch.from_numpy(y * scale)
-    cost = np.linalg.norm(x.numpy()[:, None] - y.numpy(), axis=2)
-    expected = cost[linear_sum_assignment(cost)].mean()
-    assert wasserstein(x, y) == pytest.approx(expected, rel=1e-7, abs=1e-6 * scale)
+@pytest.mark.parametrize("block", [1, 4, 512])
+@pytest.mark.parametrize("texts", [1, 5, 30])
+def test_mmd_of_captions_that_recur_equals_that_of_every_pair(texts, block, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_ROWS", block)
+    x, y = cloud(40, 30), cloud(41, texts)[torch.arange(30) % texts]
+    expected = [mmd(x, y, gamma) for gamma in (0.3, 2.0)]
+    assert np.abs(np.subtract(mmd_of_widths(x, y, [0.3, 2.0]), expected)).max() < 1e-12
+
+
+def test_clouds_that_coincide_in_one_point_are_0_apart_by_every_distance():
+    x = cloud(42, 1, 512).float().expand(40, -1)
+    found = alignment(x, x, linked(*[[i] for i in range(40)]), EvaluateConfig(trials=1, projections=8))
+    assert [found[name]["mean"] for name in found if name not in ("trials", "pairs")] == pytest.approx(
+        [0] * 8, abs=1e-7
+    )
+
+
+def test_the_distinct_points_stand_in_the_order_of_their_first_occurrence():
+    found = distinct(torch.tensor([[2.0, 1], [0, 1], [2, 1], [0, 0], [0, 1], [2, 1]]))
+    assert found.points.tolist() == [[2, 1], [0, 1], [0, 0]]
+    assert found.counts.tolist() == [3, 2, 1]
+
+
+def test_the_values_do_not_depend_on_the_number_of_threads(monkeypatch):
+    speech, text, links = small_problem()
+    config, found = EvaluateConfig(trials=5, pairs=30, projections=8), []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(module, "cores", lambda threads=threads: threads)
+        torch.set_num_threads(threads)
+        try:
+            found.append(json.dumps(alignment(speech, text, links, config)))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cache.disk import translate_os_errors, writer_lock
 from cache.fingerprint import leaves
@@ -37,6 +39,7 @@ from pipeline.evaluation.report.projections import (
     umap_figure,
 )
 from pipeline.evaluation.tables import evaluation_tables
+from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,17 @@ class _Evaluation:
     references: Mapping[str, Mapping[str, Any]]
     pairs: CachedPairs
     device: torch.device
+
+    @cached_property
+    def best(self) -> Heads:
+        """The heads of lowest development loss."""
+        return self.run.heads_for(self.stores).to(self.device)
+
+    @cached_property
+    def speech(self) -> Tensor:
+        """(n, d) embeddings of the utterances by the best heads."""
+        with torch.no_grad():
+            return self.best.embed_speech(self.pairs.speech)
 
 
 def evaluation_report(
@@ -98,8 +112,10 @@ def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)
     prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
-    heads = evaluation.run.heads_for(evaluation.stores).to(evaluation.device)
-    yield Section("Retrieval", figures=[retrieval(heads, evaluation.pairs, prompts, vectors)])
+    with torch.no_grad():
+        asked = evaluation.best.embed_text(vectors).cpu()
+    labels = evaluation.pairs.labels[:, :2].cpu()
+    yield Section("Retrieval", figures=[retrieval(evaluation.speech.cpu(), labels, prompts, asked)])
     yield Section("Ordinality", figures=[kendall_tau_histograms(seeds)])
     if evaluation.stores.captions.classes and any(evaluation.stores.manifest.emotion):
         yield unless_damaged("Recognition", lambda: _recognition(evaluation))
@@ -152,17 +168,17 @@ class _Spreads:
 
 
 def _shared_space(evaluation: _Evaluation) -> Section:
-    gaps, pairs = {}, evaluation.pairs
+    gaps, pairs, best_seed = {}, evaluation.pairs, evaluation.run.about["best_seed"]
+    captions = first_captions(pairs)
     for seed in evaluation.result["seeds"]:
         heads = evaluation.run.heads_for(evaluation.stores, int(seed)).to(evaluation.device)
         with torch.no_grad():
-            speech, text = heads.embed_speech(pairs.speech), heads.embed_text(first_captions(pairs))
-        gaps[seed] = modality_gap(speech, text)
+            speech = evaluation.speech if int(seed) == best_seed else heads.embed_speech(pairs.speech)
+            gaps[seed] = modality_gap(speech, heads.embed_text(pairs.text)[captions])
     values = list(gaps.values())
     mean = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f} over seeds" if len(values) > 1 else "")
     each = ", ".join(f"seed {seed}: {gap:.3f}" for seed, gap in gaps.items())
-    best = evaluation.run.heads_for(evaluation.stores).to(evaluation.device)
-    figures = [pca_figure(best, pairs), umap_figure(best, pairs)]
+    figures = [pca_figure(evaluation.best, pairs), umap_figure(evaluation.best, pairs)]
     notes = notes_list([f"Modality gap {mean} ({each}).", f"Modality gap: {GAP}."])
     return Section("The shared space", notes, [figure for figure in figures if figure])
 

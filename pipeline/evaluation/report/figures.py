@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from cache.captions import Prompt
-from cache.pairs import CachedPairs
 from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Table
 from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
 from pipeline.evaluation.report.page import label
-from pipeline.training.heads import Heads
 
 PANELS_ABREAST = 4
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
@@ -151,15 +149,17 @@ def _matrix(axes: Any, counts: Any, classes: Sequence[str]) -> None:
 
 
 RETRIEVAL, TOP = "retrieval", 10
+PROMPTS_AT_ONCE = 256  # against all utterances; a product with a few rows at a time takes three times as long
 # valence and arousal of the prompts, mean valence and arousal retrieved, paraphrases
 RetrievalRow = tuple[float, float, float, float, int]
 
 
-def retrieval(heads: Heads, pairs: CachedPairs, prompts: Sequence[Prompt], vectors: Tensor) -> Figure:
-    """Prompts at whole numbers of the scale against the mean label of their `TOP` nearest labelled utterances."""
-    with torch.no_grad():
-        speech, prompt_vectors = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(vectors).cpu()
-    rows = mean_labels_retrieved(speech, pairs.labels[:, :2].cpu(), prompts, prompt_vectors)
+def retrieval(speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], vectors: Tensor) -> Figure:
+    """Prompts at whole numbers of the scale against the mean label of their `TOP` nearest labelled utterances.
+
+    The arguments are those of `mean_labels_retrieved`.
+    """
+    rows = mean_labels_retrieved(speech, labels, prompts, vectors)
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -203,11 +203,14 @@ def mean_labels_retrieved(
     for number, prompt in enumerate(prompts):
         if float(prompt.valence).is_integer() and float(prompt.arousal).is_integer():
             prompts_at.setdefault((float(prompt.valence), float(prompt.arousal)), []).append(number)
+    points = sorted(prompts_at)
+    asked = torch.split(vectors[[number for point in points for number in prompts_at[point]]], PROMPTS_AT_ONCE)
+    found = torch.cat([(block @ speech.T).topk(min(top, len(speech))).indices for block in asked])  # (prompts, top)
     rows = []
-    for (valence, arousal), numbers in sorted(prompts_at.items()):
-        nearest = (vectors[numbers] @ speech.T).topk(min(top, len(speech))).indices  # (paraphrases, top)
+    by_point = torch.split(found, [len(prompts_at[point]) for point in points])
+    for point, nearest in zip(points, by_point, strict=True):
         mean = labels[nearest].mean((0, 1)).tolist()
-        rows.append((valence, arousal, float(mean[0]), float(mean[1]), len(numbers)))
+        rows.append((*point, float(mean[0]), float(mean[1]), len(nearest)))
     return rows
 
 

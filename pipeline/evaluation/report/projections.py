@@ -20,7 +20,8 @@ from pipeline.training.heads import Heads
 log = logging.getLogger(__name__)
 
 PROJECTION, UMAP = "projection", "umap"  # names of the figures
-MAX_POINTS = 400  # utterances; components, shares and gaps are of all
+MAX_POINTS = 400  # utterances drawn; gaps are of all
+MAX_FITTED = 4_096  # utterances that components and shares are of
 MAX_UMAP = 1_000  # utterances that UMAP lays out: 2,000 take seconds, and no approximation of the neighbours
 NEIGHBOURS, MIN_DISTANCE = 15, 0.1  # UMAP's own defaults
 PANELS = ("speech before", "text before", "both after")
@@ -46,14 +47,14 @@ def modality_gap(speech: Tensor, text: Tensor) -> float:
 
 
 def first_captions(pairs: CachedPairs) -> Tensor:
-    """(n, Dt) the vector of each utterance's first caption."""
-    return pairs.text[pairs.caption[pairs.offsets[:-1]]]
+    """(n,) the row of `pairs.text` of each utterance's first caption."""
+    return pairs.caption[pairs.offsets[:-1]]
 
 
 def principal_components(vectors: Tensor) -> Projection:
     """The first two of (n, d). The entry of a component that is largest by size is positive."""
     centred = vectors - vectors.mean(0)
-    variances, axes = torch.linalg.eigh((centred.T @ centred).double().cpu())  # d x d: n may be 35,000
+    variances, axes = torch.linalg.eigh((centred.T @ centred).double().cpu())  # d x d: n may be thousands
     chosen = axes[:, -2:].flip(1)
     chosen = chosen * chosen.gather(0, chosen.abs().argmax(0, keepdim=True)).sign()
     points = centred.double().cpu() @ chosen
@@ -63,28 +64,31 @@ def principal_components(vectors: Tensor) -> Projection:
     return Projection(points, (shares[0], shares[1]))
 
 
-def panel_vectors(heads: Heads, pairs: CachedPairs) -> dict[str, Tensor]:
-    """What each panel shows: (n, d) of a modality before the heads, (2n, d) of speech and then text after them."""
-    text = first_captions(pairs)
+def panel_vectors(heads: Heads, pairs: CachedPairs, rows: Tensor) -> dict[str, Tensor]:
+    """What each panel shows of `rows` (r,): (r, d) of a modality before the heads, (2r, d) speech, then text, after."""
+    rows = rows.to(pairs.speech.device)
+    speech, text = pairs.speech[rows], pairs.text[first_captions(pairs)[rows]]
     with torch.no_grad():
-        before = heads.standardise(pairs.speech, text)
-        after = torch.cat([heads.embed_speech(pairs.speech), heads.embed_text(text)])
+        before = heads.standardise(speech, text)
+        after = torch.cat([heads.embed_speech(speech), heads.embed_text(text)])
     return dict(zip(PANELS, (*before, after), strict=True))
 
 
 def pca_figure(heads: Heads, pairs: CachedPairs) -> Figure:
     """Each modality on components of its own before the heads, and both on shared ones after them."""
-    found = {panel: principal_components(vectors) for panel, vectors in panel_vectors(heads, pairs).items()}
-    rows = _sample(pairs, MAX_POINTS)
+    fitted, rows = _sample(pairs, MAX_FITTED), _sample(pairs, MAX_POINTS)
+    drawn = torch.searchsorted(fitted, rows)
+    found = {panel: principal_components(vectors) for panel, vectors in panel_vectors(heads, pairs, fitted).items()}
     caption = (
         "Principal components of the test split. Before the heads the modalities have spaces of their own, so each has "
         "its own components (standardised encoder vectors); after them both are in one space, on shared components. "
-        f"Circles are speech, triangles text; {len(rows)} of {len(pairs)} utterances are drawn."
+        f"Circles are speech, triangles text; {len(rows)} of {len(pairs)} utterances are drawn, and components and "
+        f"shares are those of {len(fitted)}."
     )
     axes = {
         panel: (f"first component ({of.shares[0]:.0%})", f"second ({of.shares[1]:.0%})") for panel, of in found.items()
     }
-    points = {panel: _take(of.points, rows, len(pairs)) for panel, of in found.items()}
+    points = {panel: _take(of.points, drawn, len(fitted)) for panel, of in found.items()}
     return _figure(PROJECTION, "Speech and text in two dimensions", caption, _Scatters(pairs, rows, points, axes))
 
 
@@ -95,14 +99,14 @@ def umap_figure(heads: Heads, pairs: CachedPairs) -> Figure | None:
     fitted, rows = _sample(pairs, MAX_UMAP), _sample(pairs, MAX_POINTS)
     drawn = torch.searchsorted(fitted, rows)
     points = {}
-    for panel, vectors in panel_vectors(heads, pairs).items():
+    for panel, vectors in panel_vectors(heads, pairs, fitted).items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # equal vectors fall apart into islands, as they should
             # one thread and a fixed seed: the same vectors give the same bits
             layout = umap_class(
                 n_neighbors=NEIGHBOURS, min_dist=MIN_DISTANCE, metric="euclidean", random_state=0, n_jobs=1
             )
-            embedded = layout.fit_transform(_take(vectors.cpu(), fitted, len(pairs)).float().numpy())
+            embedded = layout.fit_transform(vectors.cpu().float().numpy())
         points[panel] = _take(torch.from_numpy(embedded), drawn, len(fitted))
     caption = (
         f"Neighbourhoods of the vectors above (UMAP, n_neighbors {NEIGHBOURS}, min_dist {MIN_DISTANCE}, Euclidean, "

@@ -89,9 +89,9 @@ def test_of_many_utterances_a_part_is_laid_out_and_of_few_none(monkeypatch: pyte
         def __len__(self) -> int:
             return len(self.rows)
 
-    def panel_vectors(_: object, pairs: Pairs) -> dict[str, torch.Tensor]:
+    def panel_vectors(_: object, _pairs: Pairs, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Speech far from text; each utterance on a line at its number."""
-        line = torch.arange(float(len(pairs))).view(-1, 1)
+        line = rows.float().view(-1, 1)
         return {"speech before": line, "text before": line, "both after": torch.cat([line, line + 1e6])}
 
     monkeypatch.setattr(projections, "panel_vectors", panel_vectors)
