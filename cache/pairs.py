@@ -154,12 +154,16 @@ def cached_pairs(
     labels = np.stack([getattr(manifest, column)[of_splits] for column in LABEL_COLUMNS], axis=1)
     labelled = np.isfinite(labels[:, [LABEL_COLUMNS.index(column) for column in require]]).all(axis=1)
     rows, labels = of_splits[labelled], labels[labelled]
-    speech, done = stores.audio.read(rows) if resident else (None, stores.audio.done(rows))
-    acoustic, acoustic_done = stores.acoustic.read(rows) if stores.acoustic else (None, done)
-    done = done & acoustic_done
     utterance, caption = _caption_links(stores.captions.links(style, len(manifest)), rows)
     used, caption = np.unique(caption, return_inverse=True)
-    text, text_done = stores.text.read(used)
+    text, text_done = _read(stores.text, used, device)
+    wanted = np.bincount(utterance[text_done[caption]], minlength=len(rows)) > 0  # with a caption that is done
+    acoustic, acoustic_done = stores.acoustic.read(rows) if stores.acoustic else (None, np.ones(len(rows), dtype=bool))
+    if resident:
+        speech, done = _read(stores.audio, rows, device, wanted & acoustic_done)
+    else:
+        speech, done = torch.empty(0, stores.audio.dim, device=device), stores.audio.done(rows)
+    done = done & acoustic_done
     usable = done[utterance] & text_done[caption]
     counts = np.bincount(utterance[usable], minlength=len(rows))  # captions that are done, by utterance
     keep = counts > 0
@@ -173,8 +177,8 @@ def cached_pairs(
         raise UsageError(name, "no labelled pair that is done", "at least one", "See extract-features --status.")
     return CachedPairs(
         rows=rows[keep],
-        speech=torch.empty(0, stores.audio.dim, device=device) if speech is None else _tensor(speech[keep], device),
-        text=_tensor(text, device),
+        speech=speech,
+        text=text,
         offsets=torch.tensor(np.concatenate([[0], np.cumsum(counts[keep])]), device=device),
         caption=torch.tensor(caption[usable], device=device),
         labels=torch.tensor(labels[keep], dtype=torch.float64, device=device),
@@ -285,6 +289,24 @@ def _caption_links(links: Links, rows: NDArray[np.int64]) -> tuple[NDArray[np.in
     utterance = np.repeat(np.arange(len(rows)), counts)
     first = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
     return utterance, links.text[first + np.arange(len(utterance))]
+
+
+def _read(
+    store: Store, rows: NDArray[np.int64], device: str | torch.device, wanted: NDArray[np.bool_] | None = None
+) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    """Vectors (n, dim) float32 of `rows`, and which are done; with `wanted` (n,) only those that are both.
+
+    They are read block by block into one tensor: whole arrays beside it would take its memory again.
+    """
+    vectors = torch.empty(len(rows) if wanted is None else int(wanted.sum()), store.dim, device=device)
+    done, filled = np.zeros(len(rows), dtype=bool), 0
+    for block in store.blocks(len(rows), vectors.element_size() * store.dim):
+        values, done[block] = store.read(rows[block])
+        if wanted is not None:
+            values = values[done[block] & wanted[block]]
+        vectors[filled : filled + len(values)] = torch.from_numpy(values)
+        filled += len(values)
+    return vectors[:filled], done
 
 
 def _tensor(values: NDArray[np.floating[Any]], device: str | torch.device) -> torch.Tensor:

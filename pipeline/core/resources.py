@@ -40,18 +40,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_MEMORY_SHARE = 0.5  # of what is free: standardised vectors, optimiser and everything else need room too
+_MEMORY_SHARE = 0.5  # of what is free: texts, optimiser and everything else need room too
 _NO_CPU_MEMORY = "not enough memory", "DefaultCPUAllocator: can't allocate memory"  # in torch's RuntimeErrors
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_memory(stores: Stores, device: torch.device) -> str:
-    """`resident` where the training and development vectors, and a standardised copy, fit into half of what is free.
+    """`resident` where the training and development vectors fit into half of what is free.
 
     Otherwise `disk`; the reason is logged.
     """
     rows = len(stores.manifest.rows("train", "dev"))
-    needed = 2 * rows * stores.audio.dim * 4
+    needed = rows * stores.audio.dim * 4
     free = free_bytes(device)
     resident = needed <= _MEMORY_SHARE * free
     if not resident:

@@ -13,6 +13,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.core.errors import StoreCorrupt
 from pipeline.core.files import require_short_header
 from pipeline.objectives.space import EPSILON
 
+BLOCK_ROWS = 2**13  # of vectors that are standardised and projected at once
 MAX_SCALE = 100.0  # 1 / temperature is clamped here from above, and nowhere from below (F8)
 HEADS_FORMAT = "emotionrankclap-heads/2"  # 1 had no checksum
 _FILE_NAMES = {"audio_std": "audio_spread", "text_std": "text_spread"}  # of the state dict -> of the file
@@ -105,13 +107,21 @@ class Heads(nn.Module):
                 layer_sum.scale.fill_(1.0)
 
     def standardise(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Features as the Linear layers take them; done once for a whole training set."""
+        """Features as the Linear layers take them."""
         return self.standardise_side("audio", speech), self.standardise_side("text", text)
 
     def standardise_side(self, side: str, vectors: Tensor) -> Tensor:
         """The features of a `side`, "audio" or "text"; the tensor itself, no copy, where there is nothing to do."""
-        mean, std = getattr(self, f"{side}_mean"), getattr(self, f"{side}_std")
-        return (vectors - mean) / std if mean.any() or (std != 1).any() else vectors
+        return self.shift_and_scale(side, vectors) if self.standardises(side) else vectors
+
+    def standardises(self, side: str) -> bool:
+        """Whether the mean and std of a `side` change its features."""
+        return bool(getattr(self, f"{side}_mean").any() or (getattr(self, f"{side}_std") != 1).any())
+
+    def shift_and_scale(self, side: str, vectors: Tensor) -> Tensor:
+        """(vectors - mean) / std of a `side`, whatever they are."""
+        changed: Tensor = (vectors - getattr(self, f"{side}_mean")).div_(getattr(self, f"{side}_std"))
+        return changed
 
     def project(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised (..., Da) and (..., Dt) -> unit vectors (..., dim)."""
@@ -119,11 +129,22 @@ class Heads(nn.Module):
 
     def embed_speech(self, speech: Tensor) -> Tensor:
         """(n, Da) encoder vectors -> (n, dim) unit vectors."""
-        return self._project_side("audio", self.standardise_side("audio", speech))
+        return self._embed_side("audio", speech)
 
     def embed_text(self, text: Tensor) -> Tensor:
         """(n, Dt) encoder vectors -> (n, dim) unit vectors."""
-        return self._project_side("text", self.standardise_side("text", text))
+        return self._embed_side("text", text)
+
+    def _embed_side(self, side: str, vectors: Tensor) -> Tensor:
+        """Of many rows block by block: a standardised copy of all would take the memory of the vectors again."""
+        if vectors.dim() != 2 or len(vectors) <= BLOCK_ROWS:
+            return self._project_side(side, self.standardise_side(side, vectors))
+        embedded = vectors.new_empty(len(vectors), self.audio.out_features)
+        blocks = -(-len(vectors) // BLOCK_ROWS)  # as equal as can be: one row alone is rounded otherwise
+        bounds = [len(vectors) * block // blocks for block in range(blocks + 1)]
+        for start, stop in pairwise(bounds):
+            embedded[start:stop] = self._project_side(side, self.standardise_side(side, vectors[start:stop]))
+        return embedded
 
     def sum_layers(self, side: str, vectors: Tensor) -> Tensor:
         """Standardised vectors as the Linear layer of `side` takes them: where they have several layers, their sum."""

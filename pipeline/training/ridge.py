@@ -88,7 +88,7 @@ def fit_planes(data: TrainingData, config: TrainConfig) -> Planes:
     """
     speech = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
     if isinstance(config.objective, RidgeConfig) and config.objective.texts == "captions":
-        return Planes(speech, fit_plane(_captions(data.pairs, data.text), _captions(data.dev, data.dev_text)))
+        return Planes(speech, fit_plane(*(_captions(part, data.text(part)) for part in (data.pairs, data.dev))))
     grid = data.grid
     assert grid is not None
     vectors, held_out = data.standard.standardise_side("text", grid.text), grid.variant % HELD_OUT == HELD_OUT - 1

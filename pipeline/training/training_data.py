@@ -1,4 +1,8 @@
-"""The pairs as the step takes them: standardised tensors on the device, cut into batches by an index."""
+"""The pairs as the step takes them: tensors on the device, cut into batches by an index and then standardised.
+
+The vectors lie in memory once, as the encoders gave them. Standardising a batch gives the bits that standardising all
+of them would.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,8 @@ from pipeline.training.reference_step import FeatureStatistics
 
 log = logging.getLogger(__name__)
 
-_DISK_ROWS = 2**13  # read at once
+_CHUNK_ROWS = 2**13  # read from disk or standardised at once
+_CHANNELS = 16  # in float64 at once
 _STEPS_AHEAD = 64  # steps whose orders or targets are made in one call, at most
 _PAIRS_AHEAD = 2**18  # and the pairs of one call: their orders take 24 bytes each
 
@@ -46,9 +51,22 @@ def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: 
         if side == "audio" and pairs.disk is not None:
             std, mean = std_and_mean_on_disk(pairs.disk)
         else:
-            std, mean = torch.std_mean((pairs.speech if side == "audio" else pairs.text).double(), dim=0)
+            std, mean = std_and_mean(pairs.speech if side == "audio" else pairs.text)
         getattr(heads, f"{side}_mean").copy_(mean)
         getattr(heads, f"{side}_std").copy_(std.clamp_min(1e-6))
+
+
+def std_and_mean(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """`torch.std_mean(vectors.double(), dim=0)` of (n, D), some channels at a time: float64 takes twice the memory."""
+    count = -(-vectors.shape[1] // _CHANNELS)
+    channels = torch.empty(len(vectors), _CHANNELS, dtype=torch.float64, device=vectors.device)
+    std, mean = [], []
+    for part in torch.tensor_split(vectors, count, dim=1):
+        # into one buffer: malloc may lay a new one behind the last, 64 times
+        of_part = torch.std_mean(channels[:, : part.shape[1]].copy_(part), dim=0)
+        std.append(of_part[0])
+        mean.append(of_part[1])
+    return torch.cat(std), torch.cat(mean)
 
 
 def std_and_mean_on_disk(disk: OnDisk) -> tuple[Tensor, Tensor]:
@@ -56,7 +74,7 @@ def std_and_mean_on_disk(disk: OnDisk) -> tuple[Tensor, Tensor]:
     count = len(disk.rows)
     shift = disk.read(torch.zeros(1, dtype=torch.int64)).double()  # (1, D), against cancellation
     sums, squares = torch.zeros_like(shift[0]), torch.zeros_like(shift[0])
-    for places in torch.split(torch.arange(count), _DISK_ROWS):
+    for places in torch.split(torch.arange(count), _CHUNK_ROWS):
         vectors = disk.read(places).double() - shift
         sums += vectors.sum(0)
         squares += vectors.square().sum(0)
@@ -76,7 +94,7 @@ class TrainingBatches:
 
 @dataclass
 class TrainingData:
-    """Training and development pairs, their vectors standardised once for all configurations."""
+    """Training and development pairs, and the standardisation of their vectors, the same for all configurations."""
 
     pairs: CachedPairs
     dev: CachedPairs
@@ -85,14 +103,9 @@ class TrainingData:
     extra: int = 0  # grid texts in each batch, of those that the pairs have; with them come all class texts
     grid: GridTexts | None = None  # not standardised
 
-    def __post_init__(self) -> None:
-        with torch.no_grad():
-            self.speech, self.text = self.standard.standardise(self.pairs.speech, self.pairs.text)
-            self.dev_speech, self.dev_text = self.standard.standardise(self.dev.speech, self.dev.text)
-
     @property
     def device(self) -> torch.device:
-        return self.text.device
+        return self.pairs.text.device
 
     @property
     def steps(self) -> int:
@@ -109,7 +122,7 @@ class TrainingData:
         losses = []
         rng = epoch_rng(seed, epoch)
         for batches in epoch_batches(self.pairs, self.batch_size, rng, heads.objectives, part, extra=self.extra):
-            speech = self._from_disk(self.pairs, batches.rows)
+            speech = None if self.pairs.disk is None else self.speech(self.pairs, batches.rows)
             steps = range(len(batches.rows))
             if isinstance(heads, FusedStack):
                 losses += heads.steps([self._batch(batches, s, speech) for s in steps])
@@ -127,9 +140,8 @@ class TrainingData:
         return heads.chosen_step(*batch)
 
     def _batch(self, batches: TrainingBatches, s: int, speech: Tensor | None) -> Batch:
-        # index_select takes half the time of an index where rows are long, as those of all layers are
-        batch_speech = self.speech.index_select(0, batches.rows[s]) if speech is None else speech[s]
-        batch_text = self.text.index_select(0, batches.captions[s])
+        batch_speech = self.speech(self.pairs, batches.rows[s]) if speech is None else speech[s]
+        batch_text = self.text(self.pairs, batches.captions[s])
         return batch_speech, batch_text, [prepared[s] for prepared in batches.prepared]
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[TrainingBatches]:
@@ -141,7 +153,7 @@ class TrainingData:
     def statistics(self) -> dict[str, FeatureStatistics]:
         """Of each side's standardised vectors; an utterance's captions share its weight, extra texts count as drawn."""
         pairs, counts, size = self.pairs, self.pairs.offsets.diff(), min(self.batch_size, len(self.pairs))
-        weights = torch.zeros(len(self.text), dtype=torch.float64, device=self.device)
+        weights = torch.zeros(len(pairs.text), dtype=torch.float64, device=self.device)
         weights.index_add_(0, pairs.caption, (size / len(pairs) / counts.double()).repeat_interleave(counts))
         if self.extra and pairs.extra_emotion is not None:
             of_grid = pairs.extra_emotion == -1
@@ -149,33 +161,43 @@ class TrainingData:
         weights /= weights.sum()
         weight = torch.full((), 1 / len(pairs), dtype=torch.float64, device=self.device)
         speech = ((part, weight.expand(len(part))) for part, _ in self.speech_chunks(pairs))
-        return {"audio": _weighted_statistics(speech), "text": _weighted_statistics([(self.text, weights)])}
+        return {"audio": _weighted_statistics(speech), "text": _weighted_statistics([(self.text(pairs), weights)])}
 
     def speech_chunks(self, pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:
         """Standardised vectors (n, Da) of `pairs`, the training or the development set, with their points (n, 2)."""
-        for places in torch.split(torch.arange(len(pairs)), _DISK_ROWS):
-            vectors = self._from_disk(pairs, places)
-            if vectors is None:
-                vectors = (self.speech if pairs is self.pairs else self.dev_speech)[places]
-            yield vectors, pairs.labels[places.to(pairs.labels.device), :2]
+        for places in torch.split(torch.arange(len(pairs)), _CHUNK_ROWS):
+            places = places.to(self.device)
+            yield self.speech(pairs, places), pairs.labels[places, :2]
 
     def dev_losses(self, heads: BatchedHeads, batches: Sequence[TrainingBatches]) -> list[float]:
         """Each configuration's mean loss over the development set's batches, which are projected many at a time."""
-        texts = [heads.project(c, "text", self.dev_text) for c in range(heads.count)]  # vectors and lengths
+        dev_text = self.text(self.dev)
+        texts = [heads.project(c, "text", dev_text) for c in range(heads.count)]  # vectors and lengths
         sums = torch.zeros(heads.count, dtype=torch.float64, device=self.device)
         for part in batches:
-            speech = self._from_disk(self.dev, part.rows)
-            speech = self.dev_speech[part.rows] if speech is None else speech
+            speech = self.speech(self.dev, part.rows)
             for c, (text, lengths) in enumerate(texts):
                 words = text[part.captions], lengths[part.captions]
                 sums[c] += heads.losses(c, heads.project(c, "audio", speech), words, part.prepared).sum()
         return (sums / sum(len(part.rows) for part in batches)).tolist()
 
-    def _from_disk(self, pairs: CachedPairs, rows: Tensor) -> Tensor | None:
-        """Standardised (S, B, Da) speech vectors of `rows` where `pairs` keep them on disk."""
-        if pairs.disk is None:
-            return None
-        return self.standard.standardise_side("audio", pairs.disk.read(rows.flatten())).view(*rows.shape, -1)
+    def speech(self, pairs: CachedPairs, rows: Tensor) -> Tensor:
+        """Standardised (..., Da) speech vectors of `rows` (...) of `pairs`, from memory or from disk."""
+        # index_select takes half the time of an index where rows are long, as those of all layers are
+        vectors = pairs.disk.read(rows.flatten()) if pairs.disk else pairs.speech.index_select(0, rows.flatten())
+        return self._standardised("audio", vectors).view(*rows.shape, -1)
+
+    def text(self, pairs: CachedPairs, captions: Tensor | None = None) -> Tensor:
+        """Standardised (m, Dt) vectors of `captions` (m,), rows of `pairs.text`, or of all texts."""
+        return self._standardised("text", pairs.text if captions is None else pairs.text.index_select(0, captions))
+
+    def _standardised(self, side: str, vectors: Tensor) -> Tensor:
+        return self.standard.shift_and_scale(side, vectors) if self._standardises[side] else vectors
+
+    @cached_property
+    def _standardises(self) -> dict[str, bool]:
+        """Whether a side's vectors are changed at all: looked up once, not in every step."""
+        return {side: self.standard.standardises(side) for side in ("audio", "text")}
 
 
 def _weighted_statistics(parts: Iterable[tuple[Tensor, Tensor]]) -> FeatureStatistics:

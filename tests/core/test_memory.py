@@ -106,11 +106,11 @@ def test_training_from_disk_learns_standardises_and_is_recorded(planted: Stores,
 def test_what_does_not_fit_is_read_from_disk_and_said(
     planted: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 60_000)  # 2 x 360 x 12 x 4 = 34,560 is over half of it
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 30_000)  # 360 x 12 x 4 = 17,280 is over half of it
     run = train(planted, method=CONFIG, out=tmp_path)
     assert run.about["memory"] == "disk"
     assert "memory=disk: 360 speech vectors need" in capsys.readouterr().err
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 70_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 35_000)
     assert memory.choose_memory(planted, torch.device("cpu")) == "resident"
 
 

@@ -61,7 +61,7 @@ class DevOrdinality:
         self.stores, self.device = stores, device
         self.prompts, _ = ordinality_prompts(stores, STYLE, device)
         self._first_paraphrase = [row for row, prompt in enumerate(self.prompts) if prompt.variant == 0]
-        self._standardised_for: Tensor | None = None
+        self._read_for: DataKey | None = None
 
     def __call__(
         self, data: TrainingData, config: TrainConfig, parameters: Mapping[str, Tensor], *, final: bool
@@ -70,18 +70,18 @@ class DevOrdinality:
 
         Raises UsageError for a split with fewer than 14 labelled utterances.
         """
-        if self._standardised_for is not data.speech:  # kept for the next heads of the same data
-            self._standardised_for = data.speech
+        if self._read_for != data_key(config):  # kept for the next heads of the same data
+            self._read_for = data_key(config)
             stores = self.stores.selected(config.speech.choice, config.text.choice)
             pairs = cached_pairs(stores, "dev", style=STYLE, device=self.device)
             self.labels = pairs.labels[:, :2].cpu().numpy()
             vectors = ordinality_prompts(stores, STYLE, self.device)[1]
-            self._inputs = data.standard.standardise(pairs.speech, vectors)
+            self._speech, self._prompt_vectors = pairs.speech, vectors
         rows = list(range(len(self.prompts))) if final else self._first_paraphrase
         heads = copy.deepcopy(data.standard)
         heads.load_state_dict(dict(parameters), strict=False)
         with torch.no_grad():
-            speech, vectors = heads.project(self._inputs[0], self._inputs[1][rows])
+            speech, vectors = heads.embed_speech(self._speech), heads.embed_text(self._prompt_vectors[rows])
         lists = EvaluateConfig().lists if final else RUNG_LISTS
         prompts = [self.prompts[row] for row in rows]
         measured: Any = ordinality(speech, self.labels, prompts=prompts, vectors=vectors, lists=lists)

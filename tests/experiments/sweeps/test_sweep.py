@@ -153,12 +153,12 @@ def test_ties_are_said(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Tie: trials 1, 2, 3 have the score of trial 0, the earliest." in text
 
 
-def test_vectors_are_read_and_standardised_once_for_all_batch_sizes_and_widths(
+def test_vectors_are_read_once_for_all_batch_sizes_and_widths(
     planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    once = TrainingData.__post_init__
-    monkeypatch.setattr(TrainingData, "__post_init__", lambda self: (made.append(self), once(self))[1])
+    once = TrainingData.__init__
+    monkeypatch.setattr(TrainingData, "__init__", lambda self, *of: (made.append(self), once(self, *of))[1])
     space = {"batch_size": [16, 20], "width": [8, 16], "activation": ["relu", "identity"]}
     result, _ = sweep(planted, a_sweep(space=space, halving={"factor": 2, "rungs": 1}), out=tmp_path)
     assert len(of_state(result, "complete")) == 4
