@@ -106,7 +106,7 @@ def atomic_file(path: Path) -> Iterator[File]:
     _sync_folder(path.parent)
 
 
-def write_atomic(path: Path, parts: Iterable[bytes]) -> None:
+def write_atomic(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file from its parts, whole or not at all."""
     offset = 0
     with atomic_file(path) as file:

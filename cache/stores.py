@@ -110,8 +110,9 @@ class Stores:
 
         Raises UsageError for what their rows do not hold.
         """
-        view = copy.copy(self)
-        view.audio, view.text = self.audio.selected(*speech), self.text.selected(*text)
+        chosen = self.audio.selected(*speech), self.text.selected(*text)
+        view = copy.copy(self)  # after that: with the manifest and the captions, which are read once
+        view.audio, view.text = chosen
         return view
 
     def fingerprint(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import chosen_columns
 from pipeline.extraction.encoders.speech import with_precision
 from pipeline.inference.filters import Filter, Mask, UtteranceFilter, trained_on
+from pipeline.inference.kept_index import KeptIndex
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,11 @@ class NearestNeighbours:
 
     rows: Rows  # (n,) ascending
     vectors: Vectors  # (n, dim) of length 1
+
+    def among(self, rows: Rows) -> NearestNeighbours:
+        """Those of `rows`."""
+        chosen = np.isin(self.rows, rows, assume_unique=True)
+        return self if chosen.all() else NearestNeighbours(self.rows[chosen], self.vectors[chosen])
 
     def nearest(self, queries: Vectors, top: int, allowed: Mask | None = None) -> list[list[tuple[int, float]]]:
         """The `top` rows nearest to each of `queries` (q, dim), as (row, cosine): nearest first, of equals the lower.
@@ -123,6 +130,21 @@ class _Embedder:
         self.trained, self.device = run.config, pick_device(device)
         self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
 
+    def open_speech(self, rows: Rows) -> tuple[NearestNeighbours, Callable[[str], Vectors]]:
+        """Those of `rows` of the speech vectors that are done, kept or projected; and `sentence_embedder`."""
+        store, kept = self.stores.audio, KeptIndex.of(self.run, self.stores, self.heads, self.device)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(kept.read)  # while the text encoder is imported and loaded
+            embed = self.sentence_embedder()
+            found = reading.result()
+        if found is not None:
+            return NearestNeighbours(*found).among(rows), embed
+        if not kept.wanted:
+            return embed_rows(store, rows, self.embed_speech), embed
+        whole = embed_rows(store, np.arange(len(store)), self.embed_speech)
+        kept.write(whole.rows, whole.vectors)
+        return whole.among(rows), embed
+
     def embed_speech(self, vectors: Tensor) -> Vectors:
         return np.asarray(self.heads.embed_speech(vectors.to(self.device)).cpu())
 
@@ -181,7 +203,7 @@ class SpeechIndex:
     def open(
         cls, stores: AnyStores, run: Run | Folder, *, among: Filter | None = None, device: str = "auto"
     ) -> SpeechIndex:
-        """Embed the utterances that are done, or those of them that fit `among`: no other is read.
+        """Embed the utterances that are done, or those of them that fit `among`; or read what is kept of them in RUN.
 
         Those that `run` was trained on are hits only where a split is named, here or in a query, be it `all`. Without
         `stores`, those that `run` was trained from. Raises UsageError, StoreCorrupt, and StoreMismatch when the
@@ -192,8 +214,7 @@ class SpeechIndex:
         among = among or Filter()
         columns = UtteranceFilter(manifest, trained_on(embedder.run, embedder.stores), among.split)
         rows = np.flatnonzero(columns.fits(among))
-        embed = embedder.sentence_embedder()
-        neighbours = embed_rows(embedder.stores.audio, rows, embedder.embed_speech)
+        neighbours, embed = embedder.open_speech(rows)
         if left_out := len(rows) - len(neighbours.rows):
             log.warning(f"{left_out:,} of {len(rows):,} utterances cannot be hits: failed, pending or all zero")
         if len(neighbours.rows) and columns.hidden[neighbours.rows].all():
@@ -272,8 +293,8 @@ def search(
 
     Without a `split`, of those that the run was not trained on; `split="all"` is every one. A hit has id, audio (its
     path), similarity, valence and arousal (None where unlabelled), emotion, speaker, split and trained_on.
-    Loads everything anew: keep a `SpeechIndex` to ask more than once. Raises UsageError, StoreCorrupt, and
-    StoreMismatch when the heads, or the text encoder of the stores' config, are not theirs.
+    Loads the encoder and the manifest anew: keep a `SpeechIndex` to ask more than once. Raises UsageError,
+    StoreCorrupt, and StoreMismatch when the heads, or the text encoder of the stores' config, are not theirs.
     """
     sentences = _checked(sentences)
     among = Filter(*([values] if isinstance(values, str) else values or () for values in (split, speaker, emotion)))

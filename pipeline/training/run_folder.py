@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _CONFIG, _ABOUT, _METRICS, _HEADS = "config.yaml", "run.json", "metrics.jsonl", "heads.safetensors"
 _EVALUATION = "evaluation.json"
+SEARCH_FOLDER = "search"  # what search-speech keeps in a RUN
 TRAIN_AGAIN = "Train again; with --fresh where that does not help."
 _MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 # a seed names a folder, so it is a number as Python writes it and nothing else
@@ -225,7 +226,7 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
     run, about_path = Run(folder), folder / _ABOUT
     if fresh and about_path.is_file():
         run.digests.remove()
-        for name in ("seeds", "report"):
+        for name in ("seeds", "report", SEARCH_FOLDER):
             remove_tree(folder / name)
         for name in ("report.html", _EVALUATION, _HEADS, _METRICS, _CONFIG):
             remove(folder / name)

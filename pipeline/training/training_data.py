@@ -62,7 +62,7 @@ def std_and_mean(vectors: Tensor) -> tuple[Tensor, Tensor]:
     channels = torch.empty(len(vectors), _CHANNELS, dtype=torch.float64, device=vectors.device)
     std, mean = [], []
     for part in torch.tensor_split(vectors, count, dim=1):
-        # into one buffer: malloc may lay a new one behind the last, 64 times
+        # into one buffer: malloc may lay each new one behind the last
         of_part = torch.std_mean(channels[:, : part.shape[1]].copy_(part), dim=0)
         std.append(of_part[0])
         mean.append(of_part[1])

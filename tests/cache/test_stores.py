@@ -35,6 +35,13 @@ def test_an_opened_folder_holds_each_name_once(folder: Path) -> None:
     assert stores.text.ids == stores.captions.texts()
 
 
+def test_a_selection_has_the_manifest_and_captions_that_were_read(folder: Path) -> None:
+    stores = open_stores(folder)
+    view = stores.selected()
+    assert view.manifest is stores.manifest
+    assert view.captions is stores.captions
+
+
 @pytest.mark.parametrize("text", ["u3", "u2 ", "", "\\ud800"], ids=["another", "longer", "none", "half a character"])
 def test_texts_that_are_not_the_stores_rows_are_refused(folder: Path, text: str) -> None:
     path = folder / "captions.jsonl"
