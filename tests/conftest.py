@@ -48,6 +48,14 @@ def without_umap() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def a_checkpoint_an_epoch() -> Iterator[None]:
+    """The trainings of tests take less than two seconds, and would have none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.train.CHECKPOINT_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a small corpus of real audio files."""

@@ -143,6 +143,8 @@ def test_files_are_changed_in_one_place() -> None:
             "import pipeline.training.train, pipeline.evaluation.evaluate",
             ("transformers", "soundfile", "torchaudio", "pipeline.extraction"),
         ),
+        # torch's compiler takes as long to import as torch itself
+        ("from pipeline.core.resources import torch_defaults; torch_defaults()(int)()", ("torch._dynamo", "sympy")),
         ("import pipeline.extraction.extract", ("pipeline.objectives.base", "pipeline.training")),
         *(
             (f"import pipeline.commands.{file.stem}", ("torch", "transformers", "numpy", "pydantic", "h5py"))

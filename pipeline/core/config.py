@@ -231,7 +231,7 @@ class TrainConfig(Model):
     )
     temperature_end: Number = Field(0.1, gt=0, description="of the cosine schedule")
     threads: Annotated[Whole, Field(gt=0)] | Literal["auto"] = Field(
-        "auto", description="CPU threads; auto measures. Equal bits need equal threads"
+        "auto", description="CPU threads; auto measures long trainings. Equal bits need equal threads"
     )
     step: Literal["auto", "reference", "fused"] = Field(
         "auto",

@@ -83,16 +83,21 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 _ROUNDS = 5
 _SECONDS = 0.05  # of measuring each thread count in each round
+_ENOUGH_SECONDS = 1.0  # of measuring; no round begins after it
+_MEASURING_SHARE = 0.05  # of the time may be spent on measuring
 
 
 def choose_threads(step: Callable[[], object]) -> int:
     """Set and return the thread count (1, 2, 4 ... cores) of the lowest median time of `step`, which must be harmless.
 
-    The counts take turns, so that a neighbour who is busy for a moment slows all of them.
+    The counts take turns, so that a neighbour who is busy for a moment slows all of them; long steps take fewer turns.
     """
     counts = sorted({1, cores()} | {2**k for k in range(1, 4) if 2**k < cores()})
     seconds: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(_ROUNDS if len(counts) > 1 else 0):
+    begun = time.perf_counter()
+    for turn in range(_ROUNDS if len(counts) > 1 else 0):
+        if turn and time.perf_counter() - begun > _ENOUGH_SECONDS:
+            break
         for count in counts:
             use_threads(count)
             step()  # the first of a new count starts its threads
@@ -106,6 +111,25 @@ def choose_threads(step: Callable[[], object]) -> int:
     reason = f"{1e3 * medians[best]:.3g} ms a step; {others}" if others else "one core"
     log.info(f"using {best} CPU thread{'s' if best > 1 else ''} ({reason})")
     return best
+
+
+class MeasuredThreads:
+    """The thread count that `choose_threads` finds, found anew when enough time has passed: neighbours come and go.
+
+    `prepare` makes what is measured, which is not kept.
+    """
+
+    def __init__(self, prepare: Callable[[], Callable[[], object]]) -> None:
+        self.prepare, self.count, self.until = prepare, 0, 0.0
+
+    def now(self) -> int:
+        """Set and return it."""
+        start = time.perf_counter()
+        if start >= self.until:
+            self.count = choose_threads(self.prepare())
+            end = time.perf_counter()
+            self.until = end + (end - start) / _MEASURING_SHARE
+        return use_threads(self.count)
 
 
 def use_threads(count: int) -> int:
@@ -147,10 +171,12 @@ def torch_defaults() -> Iterator[None]:
             stack.enter_context(torch.device("cpu"))
         try:
             torch.set_default_dtype(torch.float32)
-            torch.use_deterministic_algorithms(False)
+            if deterministic:  # else the call changes nothing, and imports the compiler, which takes as long as torch
+                torch.use_deterministic_algorithms(False)
             torch.set_float32_matmul_precision("highest")
             yield
         finally:
             torch.set_default_dtype(dtype)
-            torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+            if deterministic:
+                torch.use_deterministic_algorithms(True, warn_only=only_warns)
             torch.set_float32_matmul_precision(precision)

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ from pipeline.core.fields import REQUIRE_PLUGINS
 from pipeline.core.objective_config import CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import (
+    MeasuredThreads,
     choose_memory,
-    choose_threads,
     pick_device,
     threads_restored,
     torch_defaults,
@@ -57,6 +56,8 @@ log = logging.getLogger(__name__)
 
 TRAINING_CHECKPOINT = "checkpoint.safetensors"
 LOG_SECONDS = 2.0  # between two lines about epochs
+CHECKPOINT_SECONDS = 2.0  # between two checkpoints, which fall on ends of epochs
+SHORT = 2e11  # multiplications and additions of a seed that takes one thread, unmeasured: four seconds or so
 STEPS = {"auto": BatchedHeads, "reference": ReferenceHeads, "fused": fused_heads}  # by TrainConfig.step
 
 
@@ -198,6 +199,7 @@ class SharedTraining:
             same["step"] = "auto"  # its checkpoints are not of the fused step, and here it cannot be used
         self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
         self.dev_batches = data.dev_batches([objective])
+        self.measured_threads = MeasuredThreads(self._harmless_step)
 
     def heads(self, seed: int) -> BatchedHeads:
         """Untrained heads of `seed`, a batch of one configuration."""
@@ -209,15 +211,19 @@ class SharedTraining:
         described = heads_config(self.config, heads, self.objective, steps=self.data.steps, statistics=statistics)
         return STEPS[self.config.step]([described])
 
-    @cached_property
     def threads(self) -> int:
-        """The config's thread count, else the fastest; measured once."""
+        """CPU threads of the epochs to come: the config's; one for a short training; else the fastest."""
         if self.config.threads != "auto":
             return self.config.threads
+        pairs = self.config.epochs * self.data.steps * min(self.data.batch_size, len(self.data.pairs))
+        weights = (self.data.pairs.speech.shape[1] + self.data.text.shape[1]) * self.config.width
+        return 1 if 6.0 * pairs * weights < SHORT else self.measured_threads.now()  # forward, and twice that backward
+
+    def _harmless_step(self) -> Callable[[], Tensor]:
         heads, rng = self.heads(0), epoch_rng(-1, 0)  # of a seed that no config has
         extra = self.data.extra
         batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective], extra=extra))
-        return choose_threads(lambda: self.data.step(heads, batches, 0))
+        return lambda: self.data.step(heads, batches, 0)
 
 
 class Progress(BaseModel, strict=True, extra="forbid"):
@@ -227,7 +233,7 @@ class Progress(BaseModel, strict=True, extra="forbid"):
     best_epoch: int = Field(0, ge=1)
     best_loss: float = float("inf")
     metrics: list[dict[str, int | float]] = []
-    threads: int = Field(0, ge=0, lt=2**16)  # on a CPU; a run resumes with the count it began with, for the same bits
+    threads: int = Field(0, ge=0, lt=2**16)  # on a CPU, of the epochs after this one; a resumed run takes them as well
 
 
 class Trainer:
@@ -240,22 +246,23 @@ class Trainer:
         self.best: dict[str, Tensor] = {}  # the heads of the epoch with the lowest development loss
         self.checkpoint = folder / TRAINING_CHECKPOINT
         self.identity = hashlib.blake2b(f"{seed} {shared.identity}".encode(), digest_size=16).hexdigest()
-        self.started = self.logged = time.perf_counter()
+        self.started = self.logged = self.checkpointed = time.perf_counter()
 
     def train(self, check: Callable[[], None]) -> dict[str, Any]:
         """Run the epochs that are left; returns the best one. `check` raises when it is time to stop."""
         make_folder(self.folder)
         progress = self._resume()
         if self.data.device.type == "cpu":
-            progress.threads = use_threads(progress.threads or self.shared.threads)
-        self.started = time.perf_counter()
+            progress.threads = use_threads(progress.threads or self.shared.threads())
+        self.started = self.checkpointed = time.perf_counter()
         batch_seed = self.seed if self.config.shuffle_seed is None else self.config.shuffle_seed
         with tensorboard_curves(self.folder, progress.metrics) if self.tensorboard else nullcontext() as add_to_curves:
             while progress.epoch < self.config.epochs:
                 train_loss = float(self.data.train(self.heads, batch_seed, progress.epoch, check))
                 (dev_loss,) = self.data.dev_losses(self.heads, self.shared.dev_batches)
                 self._end_epoch(progress, train_loss, dev_loss)
-                self._checkpoint(progress)
+                if time.perf_counter() - self.checkpointed >= CHECKPOINT_SECONDS:
+                    self._checkpoint(progress)
                 if add_to_curves:
                     add_to_curves(progress.metrics[-1])
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
@@ -276,7 +283,8 @@ class Trainer:
             raise EmotionRankError(self.folder, found, "a finite one", where_to_look(self.config.objective))
         (temperature,) = self.heads.temperatures()
         losses = {"train_loss": train_loss, "dev_loss": dev_loss, "temperature": temperature}
-        progress.metrics.append({"seed": self.seed, "epoch": progress.epoch, **losses})
+        line = {"seed": self.seed, "epoch": progress.epoch, **losses, "threads": progress.threads}
+        progress.metrics.append(line)
         now = time.perf_counter()
         if now - self.logged > LOG_SECONDS or progress.epoch == self.config.epochs:
             self.logged = now
@@ -285,7 +293,11 @@ class Trainer:
             log.info(f"{place}: {numbers}, {now - self.started:.1f} s")
 
     def _checkpoint(self, progress: Progress) -> None:
+        """Write one. Threads change only here: epochs that are trained again are so on the same number."""
+        if self.data.device.type == "cpu" and progress.epoch < self.config.epochs:
+            progress.threads = use_threads(self.shared.threads())
         save_tensors(self._tensors(self.best), self.checkpoint, progress.model_dump() | {"training": self.identity})
+        self.checkpointed = time.perf_counter()
 
     def _tensors(self, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.heads.checkpoint() | {f"best.{name}": tensor for name, tensor in best.items()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.core import resources as threads
-from pipeline.core.resources import choose_threads, threads_restored
+from pipeline.core.resources import MeasuredThreads, choose_threads, threads_restored
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,32 @@ def test_a_moments_disturbance_does_not_decide() -> None:
 def test_on_one_core_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 1)
     assert choose_threads(lambda: pytest.fail("measured")) == 1
+
+
+def test_a_count_is_measured_again_when_it_is_twenty_measurements_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, found = [100.0], iter([2, 1])
+
+    def measure(step: object) -> int:
+        now[0] += 0.5
+        return next(found)
+
+    monkeypatch.setattr(threads, "choose_threads", measure)
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
+    measured = MeasuredThreads(lambda: lambda: None)
+    assert measured.now() == 2
+    now[0] += 9.9
+    assert measured.now() == 2
+    now[0] += 0.2
+    assert measured.now() == torch.get_num_threads() == 1
+
+
+def test_steps_of_seconds_are_measured_in_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, steps = [0.0], [0]
+
+    def step() -> None:
+        now[0] += 3.0
+        steps[0] += 1
+
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
+    choose_threads(step)
+    assert steps[0] == 4  # two of each count

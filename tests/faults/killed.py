@@ -18,7 +18,7 @@ from pathlib import Path
 from cache import disk
 from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.training.train import TRAINING_CHECKPOINT
+from pipeline.training import train as training
 from tests.faults.faulty_os import CHANGES, FaultyOs
 from tests.stage_two import EVALUATION, SETTINGS, tree
 
@@ -143,7 +143,7 @@ def by_signal(stores: str, folder: Path) -> list[tuple[int, bool, float]]:
     found = []
     for number in (signal.SIGINT, signal.SIGTERM):
         pid = child(lambda: train(stores, folder / "cut", *LONG))
-        while not (folder / "cut/seeds/0" / TRAINING_CHECKPOINT).exists():
+        while not (folder / "cut/seeds/0" / training.TRAINING_CHECKPOINT).exists():
             time.sleep(0.001)
         start = time.perf_counter()
         os.kill(pid, number)
@@ -156,6 +156,7 @@ def by_signal(stores: str, folder: Path) -> list[tuple[int, bool, float]]:
 
 if __name__ == "__main__":
     _, stores, folder, every, count = sys.argv
+    training.CHECKPOINT_SECONDS = 0.0  # one an epoch
     print(
         json.dumps(
             {
