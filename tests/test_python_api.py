@@ -78,6 +78,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "fresh": ["train.fresh"],
         "tensorboard": ["train.tensorboard"],
         "plugins": ["load_plugins.files"],
+        "then": OTHER,
         "as_json": RETURNED,
     },
     "evaluate-heads": {

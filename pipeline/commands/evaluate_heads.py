@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -26,6 +27,13 @@ def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_re
     MMD is the maximum mean discrepancy; AOC and VOC are Kendall's tau of arousal and of valence (docs/reports.md).
     Writes RUN/evaluation.json, and the page RUN/report.html with its figures in RUN/report.
     """
+    evaluate_and_print(stores, run, overrides=overrides, device=device, report=not no_report, as_json=as_json)
+
+
+def evaluate_and_print(
+    stores: Path, run: Path, *, overrides: Sequence[str] = (), device: str, report: bool = True, as_json: bool
+) -> None:
+    """What the command does; `train-heads --then evaluate` as well."""
     from cache.stores import open_stores
     from pipeline.evaluation.evaluate import evaluate
     from pipeline.evaluation.references import references_beside
@@ -34,7 +42,7 @@ def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_re
     opened = open_stores(stores)  # once for all three
     result = evaluate(run, stores=opened, overrides=overrides, device=device)
     references = references_beside(result, opened, device=device)
-    if not no_report:
+    if report:
         from pipeline.evaluation.report.evaluation_report import evaluation_report
 
         evaluation_report(run, result, stores=opened, references=references, device=device)

@@ -23,7 +23,10 @@ from pipeline.commands.completion import FOLDER, presets
 @common.fresh_option
 @common.tensorboard_option
 @common.plugin_option
-def main(stores: Path, config: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
+@click.option("--then", type=click.Choice(["evaluate"]), help="Then do what evaluate-heads does, without a new start.")
+def main(
+    stores: Path, config: tuple[str, ...], out: Path | None, then: str | None, as_json: bool, **options: Any
+) -> None:
     """Train projection heads from cached tensors.
 
     \b
@@ -32,17 +35,20 @@ def main(stores: Path, config: tuple[str, ...], out: Path | None, as_json: bool,
     train-heads stores/mine supcon --training small_corpus
     train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
     train-heads stores/ravdess stores/emodb -o balance=corpus
+    train-heads stores/mine --training small_corpus --then evaluate
 
     Several STORES of the same encoders are trained on together; with a comma between them, of the same utterances by
     several encoders, their vectors lie side by side. CONFIG is a method's preset (emotionrankclap,
     clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap, ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML
-    file. Running it again resumes.
+    file. Running it again resumes. With `--then evaluate`, --json prints the evaluation.
     """
     from pipeline.training.train import train
 
     named, rest = common.more_stores(stores, config)
     if len(rest) > 1:
         raise UsageError(" ".join(rest), f"{len(rest)} methods", "one", "Name one, or take compare-methods.")
+    if then and len(named) > 1:
+        raise UsageError(f"--then {then}", f"{len(named)} STORES", "one", "Take evaluate-heads for each, afterwards.")
     method = rest[0] if rest else "emotionrankclap"
     folder = out or Path("runs") / f"{common.joint_name(named)}-{Path(method).stem}"
     run = train(named, method=method, out=folder, **options)
@@ -51,4 +57,9 @@ def main(stores: Path, config: tuple[str, ...], out: Path | None, as_json: bool,
         for seed, result in run.about["seeds"].items()
     ]
     text = "\n".join([*lines, f"heads: {folder / 'heads.safetensors'}"])
-    common.print_result({"run": str(folder)} | run.about, text, as_json)
+    if not (then and as_json):  # one object
+        common.print_result({"run": str(folder)} | run.about, text, as_json)
+    if then:
+        from pipeline.commands.evaluate_heads import evaluate_and_print
+
+        evaluate_and_print(stores, folder, device=options["device"], as_json=as_json)

@@ -149,6 +149,14 @@ def threads_restored() -> Iterator[None]:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """For short work: two threads gain little there, and wait for each other beside a busy neighbour."""
+    with threads_restored():
+        use_threads(1)
+        yield
+
+
+@contextmanager
 def torch_defaults() -> Iterator[None]:
     """torch as it is when freshly imported, whatever the caller has set; the caller's settings come back at the end.
 

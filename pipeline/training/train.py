@@ -35,6 +35,7 @@ from pipeline.core.progress import interruptible
 from pipeline.core.resources import (
     MeasuredThreads,
     choose_memory,
+    one_thread,
     pick_device,
     threads_restored,
     torch_defaults,
@@ -201,6 +202,7 @@ class SharedTraining:
         self.dev_batches = data.dev_batches([objective])
         self.measured_threads = MeasuredThreads(self._harmless_step)
 
+    @one_thread()
     def heads(self, seed: int) -> BatchedHeads:
         """Untrained heads of `seed`, a batch of one configuration."""
         heads = copy.deepcopy(self.data.standard)
@@ -215,13 +217,10 @@ class SharedTraining:
         """CPU threads of the epochs to come: the config's; one for a short training; else the fastest."""
         if self.config.threads != "auto":
             return self.config.threads
-        pairs = self.config.epochs * self.data.steps * min(self.data.batch_size, len(self.data.pairs))
-        weights = (self.data.pairs.speech.shape[1] + self.data.text.shape[1]) * self.config.width
-        return 1 if 6.0 * pairs * weights < SHORT else self.measured_threads.now()  # forward, and twice that backward
+        return 1 if self.data.operations(self.config) < SHORT else self.measured_threads.now()
 
     def _harmless_step(self) -> Callable[[], Tensor]:
-        heads, rng = self.heads(0), epoch_rng(-1, 0)  # of a seed that no config has
-        extra = self.data.extra
+        heads, rng, extra = self.heads(0), epoch_rng(-1, 0), self.data.extra  # of a seed that no config has
         batches = next(epoch_batches(self.data.pairs, self.config.batch_size, rng, [self.objective], extra=extra))
         return lambda: self.data.step(heads, batches, 0)
 
@@ -283,8 +282,7 @@ class Trainer:
             raise EmotionRankError(self.folder, found, "a finite one", where_to_look(self.config.objective))
         (temperature,) = self.heads.temperatures()
         losses = {"train_loss": train_loss, "dev_loss": dev_loss, "temperature": temperature}
-        line = {"seed": self.seed, "epoch": progress.epoch, **losses, "threads": progress.threads}
-        progress.metrics.append(line)
+        progress.metrics.append({"seed": self.seed, "epoch": progress.epoch, **losses, "threads": progress.threads})
         now = time.perf_counter()
         if now - self.logged > LOG_SECONDS or progress.epoch == self.config.epochs:
             self.logged = now

@@ -21,6 +21,7 @@ from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.objective_config import RidgeConfig
+from pipeline.core.resources import one_thread
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import Batch, BatchedHeads
@@ -111,6 +112,11 @@ class TrainingData:
     def steps(self) -> int:
         """Steps of one epoch."""
         return max(1, len(self.pairs) // self.batch_size)
+
+    def operations(self, config: TrainConfig) -> float:
+        """Multiplications and additions of the linear layers over all epochs of a seed, forward and backward."""
+        pairs = config.epochs * self.steps * min(self.batch_size, len(self.pairs))
+        return 6.0 * pairs * (self.pairs.speech.shape[1] + self.text.shape[1]) * config.width
 
     def train(
         self, heads: BatchedHeads, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
@@ -216,6 +222,7 @@ def needs_grid(config: TrainConfig) -> bool:
     return of_grid or config.grid.texts > 0
 
 
+@one_thread()
 def load_training_data(
     stores: Stores, config: TrainConfig, device: torch.device, *, resident: bool = True
 ) -> TrainingData:

@@ -78,3 +78,9 @@ def test_rows_that_are_no_numbers_are_refused_with_their_line(tmp_path: Path, ro
     path.write_text(path.read_text().replace("[1, 2]", rows))
     with pytest.raises(StoreCorrupt, match=r"c\.jsonl:2"):
         read_captions(path)
+
+
+def test_captions_are_read_once_for_all_choices_of_layers(folder: Path) -> None:
+    stores = open_stores(folder)
+    first = stores.selected()
+    assert first.captions is stores.captions is first.selected().captions
