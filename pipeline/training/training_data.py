@@ -116,7 +116,7 @@ class TrainingData:
     def operations(self, config: TrainConfig) -> float:
         """Multiplications and additions of the linear layers over all epochs of a seed, forward and backward."""
         pairs = config.epochs * self.steps * min(self.batch_size, len(self.pairs))
-        return 6.0 * pairs * (self.pairs.speech.shape[1] + self.text.shape[1]) * config.width
+        return 6.0 * pairs * (self.pairs.speech.shape[1] + self.pairs.text.shape[1]) * config.width
 
     def train(
         self, heads: BatchedHeads, seed: int, epoch: int, check: Callable[[], None], part: slice = slice(None)
