@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from pipeline.core.progress import interruptible
 from pipeline.core.resources import (
     MeasuredThreads,
     choose_memory,
+    cores,
     one_thread,
     pick_device,
     threads_restored,
@@ -46,19 +48,18 @@ from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with_min_steps
 from pipeline.training.fused_step import FusedHeads, fused_heads
-from pipeline.training.heads import Heads, load_tensors, save_heads, save_tensors
+from pipeline.training.heads import load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
-from pipeline.training.ridge import Planes, fit_planes, plane_heads, start_from_planes
+from pipeline.training.ridge import Planes, fit_planes, plane_heads, save_closed_form, start_from_planes
 from pipeline.training.run_folder import Run, begin_run, first_wrong
 from pipeline.training.tensorboard import EVENT_FILES, require_tensorboard, tensorboard_curves
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, load_training_data, needs_grid
 
 log = logging.getLogger(__name__)
-
 TRAINING_CHECKPOINT = "checkpoint.safetensors"
 LOG_SECONDS = 2.0  # between two lines about epochs
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints, which fall on ends of epochs
-SHORT = 2e11  # multiplications and additions of a seed that takes one thread, unmeasured: four seconds or so
+SHORT = 2e11  # operations of a seed that takes one thread, unmeasured: four seconds or so
 STEPS = {"auto": BatchedHeads, "reference": ReferenceHeads, "fused": fused_heads}  # by TrainConfig.step
 
 
@@ -155,31 +156,27 @@ def train(
             log.info(f"batches of {config.batch_size:,} and {config.epochs} epochs, for min_steps={config.min_steps}")
         if warning := few_steps_warning(config, data):
             log.warning(warning)
-        for seed in config.seeds:
+        _train_seeds(run, shared, check, tensorboard=tensorboard)
+    return run
+
+
+def _train_seeds(run: Run, shared: SharedTraining, check: Callable[[], None], *, tensorboard: bool) -> None:
+    """Train every seed that has not ended, in turn or a core each."""
+    left = [seed for seed in run.config.seeds if seed not in run.seeds]
+
+    def train_seed(seed: int) -> dict[str, Any]:
+        return Trainer(shared, run.seed_folder(seed), seed, tensorboard=tensorboard).train(check)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        results = pool.map(train_seed, left) if shared.side_by_side else map(train_seed, left)
+        for seed in run.config.seeds:
             folder = run.seed_folder(seed)
-            if seed not in run.seeds:
-                run.finish(seed, Trainer(shared, folder, seed, tensorboard=tensorboard).train(check))
+            if seed in left:
+                run.finish(seed, next(results))
             elif tensorboard and not list(folder.glob(EVENT_FILES)):
                 with tensorboard_curves(folder, map(json.loads, run.metrics(seed).splitlines())):
                     pass
             remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
-    return run
-
-
-def save_closed_form(run: Run, planes: Planes, heads: Heads) -> None:
-    """Every seed's heads, which are the same: a closed form draws nothing. Its losses are the regressions' errors."""
-    error = planes.speech.error + planes.text.error
-    log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
-    for seed in run.config.seeds:
-        if seed in run.seeds:
-            continue
-        folder = run.seed_folder(seed)
-        make_folder(folder)
-        line = {"seed": seed, "epoch": 1, "train_loss": error, "dev_loss": error, "temperature": heads.temperature}
-        write_text(folder / "metrics.jsonl", json.dumps(line) + "\n")
-        about = {"method": run.config.method, "seed": seed, "epoch": 1, "dev_loss": error}
-        save_heads(heads, folder / "heads.safetensors", about)
-        run.finish(seed, {"epoch": 1, "dev_loss": error, "threads": 0})
 
 
 class SharedTraining:
@@ -196,8 +193,10 @@ class SharedTraining:
         self.config, self.data, self.objective, self.planes = config, data, objective, planes
         settings = config.model_dump(mode="json", exclude={"seeds"})
         same = {name: origin[name] for name in ("fingerprint", "data", "memory")}
-        if config.step == "fused" and not isinstance(self.heads(0), FusedHeads):
+        fused = config.step == "fused" and isinstance(self.heads(0), FusedHeads)
+        if config.step == "fused" and not fused:
             same["step"] = "auto"  # its checkpoints are not of the fused step, and here it cannot be used
+        self.side_by_side = fused and len(config.seeds) > 1 and config.threads == "auto"  # bits stay: a seed a core
         self.identity = canonical({"config": settings, **same})  # of what a checkpoint is resumed for, the seed aside
         self.dev_batches = data.dev_batches([objective])
         self.measured_threads = MeasuredThreads(self._harmless_step)
@@ -217,7 +216,8 @@ class SharedTraining:
         """CPU threads of the epochs to come: the config's; one for a short training; else the fastest."""
         if self.config.threads != "auto":
             return self.config.threads
-        return 1 if self.data.operations(self.config) < SHORT else self.measured_threads.now()
+        on_one = self.side_by_side or self.data.operations(self.config) < SHORT
+        return 1 if on_one else self.measured_threads.now()
 
     def _harmless_step(self) -> Callable[[], Tensor]:
         heads, rng, extra = self.heads(0), epoch_rng(-1, 0), self.data.extra  # of a seed that no config has

@@ -341,3 +341,13 @@ def test_a_run_is_trained_by_it_and_resumes(stores: Path, tmp_path: Path, monkey
     assert (plain.folder / name).read_bytes() != (whole.folder / name).read_bytes()
     for key, tensor in plain.heads().state_dict().items():
         assert torch.allclose(tensor, whole.heads().state_dict()[key], atol=2e-3), key
+
+
+def test_seeds_train_a_core_each_to_the_bits_of_one_alone(stores: Path, tmp_path: Path) -> None:
+    overrides = ["epochs=3", "batch_size=6", "width=32", "step=fused"]
+    together = train(stores, out=tmp_path / "together", seeds=3, overrides=overrides, device="cpu")
+    for seed in range(3):
+        alone = train(stores, out=tmp_path / f"{seed}", seeds=[seed], overrides=overrides, device="cpu")
+        assert equal(together.heads(seed).state_dict(), alone.heads(seed).state_dict())
+        assert together.metrics(seed) == alone.metrics(seed)
+    assert together.seeds == [0, 1, 2]
