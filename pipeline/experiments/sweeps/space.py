@@ -26,7 +26,8 @@ from pipeline.training.enough_data import kept_as_asked
 if TYPE_CHECKING:
     from optuna import Trial
 
-RESERVED = ("seeds", "shuffle_seed", "memory", "step", "threads")  # the sweep sets them itself; threads may be fixed
+RESERVED = ("seeds", "shuffle_seed", "memory", "step", "threads")  # the sweep sets them itself
+MAY_BE_FIXED = ("threads", "step")  # but these
 
 
 class Space:
@@ -134,8 +135,10 @@ class Space:
     def _problems(self) -> Iterator[str]:
         """Each on one line. Where a method cannot be resolved, nothing can be said of the dimensions."""
         for name in RESERVED:
-            if name in self.dimensions or (name in self.config.fixed and name != "threads"):
+            if name in self.dimensions or (name in self.config.fixed and name not in MAY_BE_FIXED):
                 yield f"{name}: the sweep sets it itself (repeats is how many seeds)"
+        if self.config.fixed.get("step") == "reference":
+            yield "fixed.step: reference, which trains no two side by side; expected auto or fused"
         if isinstance(self.dimensions.get("method"), Range):
             yield "space.method: a range; expected a list of presets"
             return

@@ -114,6 +114,8 @@ def test_a_grid_of_whole_numbers_lists_them_and_knows_its_size() -> None:
         ({"space": {"method": ["supcon", "emotionrankclap"], "objective.symmetric": [True]}}, "supcon has no such"),
         ({"space": {"seeds": [[0], [1]]}}, "seeds: the sweep sets it itself"),
         ({"fixed": {"shuffle_seed": 3}}, "shuffle_seed: the sweep sets it itself"),
+        ({"space": {"step": ["auto", "fused"]}}, "step: the sweep sets it itself"),
+        ({"fixed": {"step": "reference"}}, "fixed.step: reference, which trains no two side by side"),
         ({"fixed": {"epoch": 3}}, "epoch: no such setting; did you mean epochs?"),
     ],
 )  # fmt: skip

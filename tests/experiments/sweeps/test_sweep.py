@@ -46,13 +46,18 @@ def on_dev(run: Run) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("score", "halving", "ends"), [("ordinality", None, 8), ("dev_loss", {"factor": 2, "rungs": 2}, 2)]
+    ("score", "halving", "ends", "step"),
+    [
+        ("ordinality", None, 8, "auto"),
+        ("dev_loss", {"factor": 2, "rungs": 2}, 2, "auto"),
+        ("dev_loss", {"factor": 2, "rungs": 2}, 2, "fused"),
+    ],
 )
 def test_every_member_is_its_single_training_and_scored_as_that(
-    planted: Path, tmp_path: Path, ended: Ended, score: str, halving: dict[str, int] | None, ends: int
+    planted: Path, tmp_path: Path, ended: Ended, score: str, halving: dict[str, int] | None, ends: int, step: str
 ) -> None:
     """Two seeds each of a mixed grid: some share a stack, some do not; rungs end in the middle of an epoch."""
-    fixed = FIXED | {"epochs": 5, "learning_rate": 1e-2}
+    fixed = FIXED | {"epochs": 5, "learning_rate": 1e-2, "step": step}
     config = a_sweep(space=MIXED, fixed=fixed, repeats=2, halving=halving, slots=6, score=score)
     result, _ = sweep(planted, config, out=tmp_path / "sweep")
     complete = of_state(result, "complete")
