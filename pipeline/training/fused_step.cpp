@@ -152,27 +152,50 @@ extern "C" void descend_scale(float* scale, float* first, float* second, const f
   adam(scale, first, second, nullptr, slope, 1, *a);
 }
 
-// One row of Rank-N-Contrast, `at_least`, as _sorted_block of rank_n_contrast.py: its loss, and logits -> their gradient
-static double rank_row(float* logits, const int64_t* candidates, const int64_t* since, const int64_t* until, int64_t size,
-                       double* power, double* running, double* nearer) {
-  const double weight = 1.0 / double(size * size);
+enum Denominator : int64_t { AT_LEAST, BEYOND, BEYOND_AND_SELF };  // in the order of _DENOMINATORS of fused_step.py
+
+struct Order {
+  const int64_t *candidates, *since, *until;  // (batch, batch), RankOrder of label_order.py
+  int64_t denominator;
+  double weight;  // of a pair
+};
+
+// One row of Rank-N-Contrast, as _sorted_block of rank_n_contrast.py: its loss, and logits -> their gradient
+static double rank_row(float* logits, const Order& order, int64_t row, int64_t size, double* power, double* running,
+                       double* total, double* nearer) {
+  const int64_t *candidates = order.candidates + row * size, *since = order.since + row * size;
+  const int64_t* until = order.until + row * size;
   const auto [low, high] = std::minmax_element(logits, logits + size);
   const double middle = *low / 2.0 + *high / 2.0;
   double shifted = 0, logs = 0, sum = 0;
-  for (int64_t k = 0; k < size; k++) {
-    const double score = logits[candidates[k]] - middle;
+  for (int64_t p = 0; p < size; p++) {  // from the farthest
+    const double score = logits[candidates[p]] - middle;
     shifted += score;
-    power[k] = std::exp(score);
-    running[k] = sum += power[k];
+    power[p] = std::exp(score);
+    running[p] = sum += power[p];
   }
   sum = 0;
   for (int64_t q = 0; q < size; q++) {  // the q-th nearest
-    const double total = running[until[q]];
-    logs += std::log(total);
-    nearer[q] = sum += weight / total;
+    const int64_t p = size - 1 - q, first = size - 1 - since[p];
+    if (order.denominator == AT_LEAST)
+      total[p] = running[until[q]];
+    else  // a dropped pair of `beyond` gets itself as its set, and no slope
+      total[p] = (first ? running[first - 1] : 0) + (order.denominator == BEYOND && first ? 0 : power[p]);
+    logs += std::log(total[p]);
+    nearer[q] = sum += order.weight / total[p];
   }
-  for (int64_t k = 0; k < size; k++) logits[candidates[k]] = float(nearer[since[k]] * power[k] - weight);
-  return (logs - shifted) * weight;
+  for (int64_t p = 0; p < size; p++) {
+    double slope;
+    if (order.denominator == AT_LEAST) {
+      slope = nearer[since[p]] * power[p];
+    } else {
+      const int64_t after = size - 1 - until[size - 1 - p];  // how many are nearer than its ties
+      const bool own = order.denominator == BEYOND_AND_SELF || since[p] == size - 1;
+      slope = (after ? nearer[after - 1] : 0) * power[p] + (own ? power[p] * order.weight / total[p] : 0);
+    }
+    logits[candidates[p]] = float(slope - order.weight);
+  }
+  return (logs - shifted) * order.weight;
 }
 
 // slope (rows, dim) = gradient (rows, batch) x others (batch, dim), then before the normalisation of unit / length
@@ -189,10 +212,6 @@ static void slopes_of(int64_t rows, int64_t batch, int64_t dim, const float* gra
   }
 }
 
-struct Order {
-  const int64_t *candidates, *since, *until;  // (batch, batch), RankOrder of label_order.py
-};
-
 struct Slopes {
   double *losses, *scales;     // (batch), to be summed: the losses and their slopes of log_scale
   float *speech, *text;        // (batch, dim)
@@ -205,7 +224,7 @@ extern "C" int rank_n_contrast(const Side* speech, const Side* text, const float
   const float scale = std::exp(*log_scale);
 #pragma omp parallel num_threads(speech->threads)
   {
-    std::vector<double> room(3 * batch);
+    std::vector<double> room(4 * batch);
     std::vector<float> logits(batch);
 #pragma omp for
     for (int64_t first = 0; first < batch; first += ROWS) {
@@ -215,8 +234,8 @@ extern "C" int rank_n_contrast(const Side* speech, const Side* text, const float
       at::native::cpublas::brgemm(rows, batch, dim, dim, batch, batch, false, speech->unit + first * dim, others, gradient);
       for (int64_t i = first; i < first + rows; i++, gradient += batch) {
         for (int64_t j = 0; j < batch; j++) logits[j] = gradient[j] *= scale / text->length[j];
-        out->losses[i] = rank_row(gradient, order->candidates + i * batch, order->since + i * batch,
-                                  order->until + i * batch, batch, &room[0], &room[batch], &room[2 * batch]);
+        double* of_row = room.data();
+        out->losses[i] = rank_row(gradient, *order, i, batch, of_row, of_row + batch, of_row + 2 * batch, of_row + 3 * batch);
         double of_scale = 0;
         for (int64_t j = 0; j < batch; j++) {
           of_scale += double(gradient[j]) * logits[j];

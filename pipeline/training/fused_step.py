@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.core.objective_config import RankingConfig
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.label_order import RankOrder, label_order
-from pipeline.objectives.rank_n_contrast import Ranking
+from pipeline.objectives.rank_n_contrast import Denominator, Ranking
 from pipeline.objectives.space import EPSILON, SharedSpace, Slopes
 from pipeline.training.batched_heads import Batch, BatchedHeads
 from pipeline.training.fused_library import Unavailable, load_library
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _PROBES, _LIMIT = (64, 7), 0.05  # batches; of a gradient's length. Rounding to bfloat16 moves it by .003
 _ROWS = 16  # ROWS of the source
+_DENOMINATORS: tuple[Denominator, ...] = ("at_least", "beyond", "beyond_and_self")  # in the order of the source
 _MAX_THREADS = os.cpu_count() or 1
 _NUMBERS = ("dim", "inputs", "batch", "relu", "threads")
 _POINTERS: tuple[str, ...] = ("across", "down", "weight", "first", "second", "copy", "bias")
@@ -60,7 +61,11 @@ class _Adam(ctypes.Structure):
 class _Order(ctypes.Structure):
     """`Order` of the source."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("candidates", "since", "until")]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("candidates", "since", "until")),
+        ("denominator", ctypes.c_int64),
+        ("weight", ctypes.c_double),
+    ]
 
 
 class _Slopes(ctypes.Structure):
@@ -106,16 +111,14 @@ class FusedHeads(BatchedHeads):
         self._copies: dict[str, Tensor] = {}
         self._batches: dict[tuple[str, int], _Batch] = {}
         self.take(self.stacked, self._first_moments, self._second_moments)
-        plain = {"denominator": "at_least", "symmetric": False}
-        self._plain_ranking = len(self.objectives) == 1 and all(
-            type(each) is Ranking and each.config.model_copy(update=plain) == each.config for each in self.objectives
-        )
+        ranking = config.objective.config if type(config.objective) is Ranking else None
+        self._ranking = ranking if ranking is not None and not ranking.symmetric else None
 
     def update(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
         self._set_scheduled_scales()
         audio, words = self._project_batch("audio", speech), self._project_batch("text", text)
-        if self._plain_ranking and isinstance(prepared[0], RankOrder):
-            losses, slopes = self._rank_n_contrast(audio, words, prepared[0])
+        if self._ranking is not None and isinstance(prepared[0], RankOrder):
+            losses, slopes = self._rank_n_contrast(audio, words, prepared[0], self._ranking.denominator)
         else:
             log_scale = self.stacked["log_scale"]
             space = SharedSpace(audio.unit, words.unit, audio.length, words.length, log_scale, self.states)
@@ -154,7 +157,9 @@ class FusedHeads(BatchedHeads):
         self._call("project", batch.arguments)
         return batch
 
-    def _rank_n_contrast(self, audio: _Batch, words: _Batch, order: RankOrder) -> tuple[Tensor, Slopes]:
+    def _rank_n_contrast(
+        self, audio: _Batch, words: _Batch, order: RankOrder, denominator: Denominator
+    ) -> tuple[Tensor, Slopes]:
         """`Ranking.space_gradient`, by the source."""
         each = (order.candidates.long(), order.since.long(), order.until.long())
         batch = len(each[0])
@@ -162,7 +167,9 @@ class FusedHeads(BatchedHeads):
         slopes = torch.empty(2, 1, batch, self.dim)
         gradients = torch.empty(2, batch, batch)
         out = _Slopes(*(pair[side].data_ptr() for pair in (sums, slopes, gradients) for side in (0, 1)))
-        named = _Order(*(tensor.data_ptr() for tensor in each))
+        counted = max(1, int(order.kept())) if denominator == "beyond" else batch**2
+        pointers = (tensor.data_ptr() for tensor in each)
+        named = _Order(*pointers, _DENOMINATORS.index(denominator), 1 / counted)
         self._call("rank_n_contrast", audio.arguments, words.arguments, self.stacked["log_scale"], named, out)
         losses, of_scales = sums.sum(-1).float()
         return losses, Slopes(slopes[0], slopes[1], of_scales)

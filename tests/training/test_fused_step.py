@@ -15,6 +15,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.files import CACHE_VARIABLE
 from pipeline.core.resources import threads_restored
 from pipeline.experiments.sweeps.bracket import slice_checkpoint
+from pipeline.objectives.base import objective_of
 from pipeline.objectives.grid import WithGrid
 from pipeline.objectives.space import Objective, SharedSpace
 from pipeline.training import fused_library, fused_step
@@ -28,7 +29,9 @@ from tests.training.test_batched_heads import AUDIO, ROWS, TEXT, WIDTH, objectiv
 
 PAIRS = some_pairs()
 BY_NAME = objectives(PAIRS)
-SHOWN = ("emotionrankclap", "clap_sce", "supcon", "sl_gemo_clap", "beyond_and_self", "symmetric")
+BEYOND = {"objective": {"name": "rank_n_contrast", "denominator": "beyond"}}
+BY_NAME["beyond"] = objective_of(TrainConfig.model_validate(BEYOND), PAIRS)
+SHOWN = ("emotionrankclap", "clap_sce", "supcon", "sl_gemo_clap", "beyond_and_self", "beyond", "symmetric")
 
 
 @pytest.fixture(autouse=True)
