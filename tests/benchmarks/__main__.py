@@ -34,6 +34,7 @@ from pipeline.evaluation import alignment
 from pipeline.inference.kept_index import KeptIndex
 from pipeline.inference.search import embed_rows
 from pipeline.objectives.base import objective_of
+from pipeline.objectives.label_order import label_order
 from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast, rank_n_contrast_gradient
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.fused_step import FusedHeads, fused_heads
@@ -171,7 +172,7 @@ def loss(work: Work) -> list[Line]:
     lines = []
     for size in (64, 1024, 4096):
         labels, logits = ranking.ratings(size), torch.rand(size, size) * 10
-        order, out = ranking.label_order(labels), torch.empty_like(logits)
+        order, out = label_order(labels), torch.empty_like(logits)
 
         def plain(logits=logits, labels=labels) -> None:
             leaf = logits.clone().requires_grad_()
@@ -211,7 +212,7 @@ def trial(work: Work) -> list[Line]:
 def index(work: Work) -> list[Line]:
     """What a search does before its first question: project every row, or read what an earlier one kept; one thread."""
     torch.set_num_threads(1)
-    heads, store = work.run.heads_for(work.stores), work.stores.audio
+    heads, store = work.run.heads_for(work.stores).requires_grad_(False), work.stores.audio
     kept, rows = KeptIndex.of(work.run, work.stores, heads, torch.device("cpu")), np.arange(len(store))
     found = embed_rows(store, rows, search.speech(heads))
     kept.write(found.rows, found.vectors)
