@@ -41,16 +41,16 @@ def assignment_cost(cost: Tensor) -> float:
 def transport_cost(cost: Tensor, counts: Tensor) -> float:
     """`assignment_cost` of (n, U) float64 costs whose column j stands for `counts[j]` equal ones, n in all."""
     potentials = near_potentials(cost, counts)
-    costs, taken = cost.numpy(), counts.numpy()
-    if 2 * len(taken) <= len(costs):  # where few targets recur, scipy's search is the shorter
-        found = augment(costs, taken, potentials)
+    costs, uses = cost.numpy(), counts.numpy()
+    if 2 * len(uses) <= len(costs):  # where few targets recur, scipy's search is the shorter
+        found = augment(costs, uses, potentials)
         if found is not None:
             value = float(costs[np.arange(len(costs)), found.targets].mean())
-            if value - dual_value(costs, taken, found.potentials) <= PROVEN * value:
+            if value - dual_value(costs, uses, found.potentials) <= PROVEN * value:
                 return value
     reduced = _reduced(cost, torch.from_numpy(potentials))[0].numpy()  # the same assignments are the best of it
-    copies = np.repeat(np.arange(len(taken)), taken)
-    rows, columns = linear_sum_assignment(reduced if len(taken) == len(costs) else reduced[:, copies])
+    copies = np.repeat(np.arange(len(uses)), uses)
+    rows, columns = linear_sum_assignment(reduced if len(uses) == len(costs) else reduced[:, copies])
     return float(costs[rows, copies[columns]].mean())
 
 
