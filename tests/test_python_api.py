@@ -55,6 +55,8 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "encoders": ["extract.encoders", "plan_extraction.encoders"],
         "overrides": ["extract.overrides", "plan_extraction.overrides"],
         "precision": ["extract.overrides", "plan_extraction.overrides"],
+        "batch_seconds": ["extract.overrides", "plan_extraction.overrides"],
+        "num_workers": ["extract.num_workers"],
         "device": ["extract.device", "plan_extraction.device"],
         "engine": ["extract.engine"],
         "limit": ["extract.limit"],
@@ -73,6 +75,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "out": ["train.out"],
         "training": ["train.training"],
         "seeds": ["train.seeds"],
+        **{key: ["train.overrides"] for key in ("seed", "epochs", "batch_size", "learning_rate", "temperature")},
         "overrides": ["train.overrides"],
         "device": ["train.device"],
         "fresh": ["train.fresh"],
@@ -162,7 +165,9 @@ def _parameters(function: str) -> set[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_a_command_has_its_argument(command: str) -> None:
     main = import_module(f"pipeline.commands.{command.replace('-', '_')}").main
-    assert {param.name for param in main.params} - {"quiet", "verbose"} == SAME[command].keys()
+    assert {param.name for param in main.params} - {"quiet", "verbose", "version", "list_settings"} == SAME[
+        command
+    ].keys()
     for names in SAME[command].values():
         for name in names if isinstance(names, list) else []:
             assert name in _parameters(name.split(".")[0])

@@ -18,7 +18,8 @@ import click
 
 from cache.errors import EmotionRankError, one_line
 from pipeline.commands.completion import FOLDER, presets, settings, values
-from pipeline.commands.usage_errors import Command
+from pipeline.commands.settings import EverydayOption, SettingsOption, settings_listing
+from pipeline.commands.usage_errors import Command, printing_option
 
 log = logging.getLogger(__name__)
 _NO_MEMORY = ("llocate memory", "failed to map segment", "can't start new thread")  # of a library, torch, Python
@@ -31,6 +32,7 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...", shell_complete=_devices
 )
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
+_list_help = "List every setting, its type and its default, and exit."
 _json_help = "Print one JSON object on stdout."
 no_report_option = click.option("--no-report", is_flag=True, help="Write no report.html.")
 _plugin_help = "Run this Python file first: it registers a custom encoder or loss. Repeatable."
@@ -43,19 +45,31 @@ _trainings = presets("training", or_file=False)
 training_option = click.option("--training", help=_training_help, shell_complete=_trainings)
 
 
-def overrides_option(model: str) -> Callable[[F], F]:
-    """`-o`, completed with the settings of the config model "module:class"."""
-    text = "Change one setting. Repeatable."
-    complete = settings(model)
-    return click.option("-o", "overrides", multiple=True, metavar="A.B=VALUE", help=text, shell_complete=complete)
+def overrides_option(model: str, *names: str, metavar: str = "A.B=VALUE", of: str = "") -> Callable[[F], F]:
+    """`-o`, or `names`, completed with the settings of the config model "module:class"."""
+    text = f"Change one setting{of}. Repeatable."
+    made: dict[str, Any] = {"cls": SettingsOption, "model": model, "multiple": True, "shell_complete": settings(model)}
+    return click.option(*(names or ("-o", "overrides")), **made, metavar=metavar, help=text)
+
+
+def everyday_option(name: str, override: str, **extra: Any) -> Callable[[F], F]:
+    """The option `name`, whose value in the place of `{}` makes an -o, such as "epochs={}"."""
+    return click.option(name, cls=EverydayOption, override=override, **extra)
 
 
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """The command `name` with -h, --json, -q and -v, whose errors are one line and an exit code."""
+    """The command `name` with -h, --version, --json, -q and -v, whose errors are one line and an exit code.
+
+    Where it has -o it has --list-settings too.
+    """
 
     def decorate(main: Callable[..., None]) -> click.Command:
         made = click.command(name, cls=Command)(handle_errors(main))
-        made.params.insert(-2, click.Option(["--json", "as_json"], is_flag=True, help=_json_help))  # before -q and -v
+        made.params.insert(-3, click.Option(["--json", "as_json"], is_flag=True, help=_json_help))  # before -q, -v, ...
+        settings_end = [place for place, param in enumerate(made.params, 1) if isinstance(param, SettingsOption)]
+        if settings_end:
+            listing = printing_option("--list-settings", _list_help, settings_listing)
+            made.params.insert(settings_end[-1], listing)
         return made
 
     return decorate

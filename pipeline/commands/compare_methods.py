@@ -9,7 +9,7 @@ import click
 
 from cache.errors import UsageError
 from pipeline.commands import common
-from pipeline.commands.completion import FOLDER, presets, settings, values
+from pipeline.commands.completion import FOLDER, presets, values
 
 
 @common.command("compare-methods")
@@ -19,13 +19,8 @@ from pipeline.commands.completion import FOLDER, presets, settings, values
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 @common.overrides_option("pipeline.core.config:TrainConfig")
-@click.option(
-    "-e",
-    "evaluation",
-    multiple=True,
-    metavar="A=VALUE",
-    help="Change one setting of the evaluation. Repeatable.",
-    shell_complete=settings("pipeline.core.config:EvaluateConfig"),
+@common.overrides_option(
+    "pipeline.core.config:EvaluateConfig", "-e", "evaluation", metavar="A=VALUE", of=" of the evaluation"
 )
 @click.option(
     "--encoders", multiple=True, type=FOLDER, help="Stores of the same utterances by another encoder. Repeatable."

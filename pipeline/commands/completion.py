@@ -10,11 +10,10 @@ splits `audio.pooling=mean` into three words, and no space may follow a setting 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
 import click
 from click.shell_completion import (
@@ -86,7 +85,7 @@ def settings(model: str) -> Completer:
     """Complete `-o` with the settings of a config model ("module:class") level by level, then with their values."""
 
     def complete(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        known = _settings_of(resolve_name(model))
+        known = _choices_of(resolve_name(model))
         name, equals, _ = incomplete.partition("=")
         if equals:
             items = [CompletionItem(f"{name}={value}") for value in known.get(name, ([], None))[0]]
@@ -103,42 +102,16 @@ def settings(model: str) -> Completer:
     return complete
 
 
-def _settings_of(model: Any, prefix: str = "") -> dict[str, tuple[list[str], str | None]]:
+def _choices_of(model: Any) -> dict[str, tuple[list[str], str | None]]:
     """Every dotted name in a config model -> the values it may have, where they can be listed, and its description."""
+    from pipeline.core.settings import groups_of
+
     known: dict[str, tuple[list[str], str | None]] = {}
-    for name, field in model.model_fields.items():
-        nested = [kind for kind in _alternatives(field.annotation) if hasattr(kind, "model_fields")]
-        for each in nested:
-            for path, (choices, description) in _settings_of(each, f"{prefix}{name}.").items():
-                before, _ = known.get(path, ([], None))  # objective.name: of every objective
-                known[path] = (list(dict.fromkeys([*before, *choices])), description)
-        if not nested:
-            known[prefix + name] = (_choices(field.annotation) or field.examples or [], field.description)
+    for group in groups_of(model):
+        for setting in group.settings:
+            before, _ = known.get(setting.name, ([], None))  # objective.name: of every objective
+            known[setting.name] = (list(dict.fromkeys([*before, *setting.choices])), setting.description or None)
     return known
-
-
-def _alternatives(kind: Any) -> Iterator[Any]:
-    """The members of a union, or the type itself."""
-    if get_origin(kind) is Annotated:
-        yield from _alternatives(get_args(kind)[0])
-    elif get_origin(kind) in (Union, UnionType):
-        for member in get_args(kind):
-            yield from _alternatives(member)
-    else:
-        yield kind
-
-
-def _choices(annotation: Any) -> list[str]:
-    """The values of a Literal, bool or None, or lists of one of them, as YAML writes them."""
-    found: list[str] = []
-    for kind in _alternatives(annotation):
-        if get_origin(kind) is Literal:
-            found += map(str, get_args(kind))
-        elif get_origin(kind) is tuple:
-            found += [f"[{value}]" for value in _choices(get_args(kind)[0])]
-        else:
-            found += {bool: ["true", "false"], NoneType: ["null"]}.get(kind, [])
-    return found
 
 
 class _Bash(BashComplete):

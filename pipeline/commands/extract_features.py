@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 _ENGINE = "Encode on this machine, or on a Ray cluster."
 _PRECISION = "Numerical precision of the speech encoder.  [default: bfloat16 for a WavLM on CUDA, else float32]"
+_BATCH_SECONDS = "Seconds of audio in one batch.  [default: one clip on a CPU, 160 on CUDA]"
+_NUM_WORKERS = "Threads that read and encode; the vectors are the same.  [default: one a core]"
 _VERIFY = "Check every byte of the stores; --verify=deep hashes all audio again as well."
 _ENCODERS = presets("encoders", or_file=False)
 _ENGINES = click.Choice(["threads", "ray"])
@@ -29,7 +31,9 @@ _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 @common.overrides_option("pipeline.core.config:ExtractConfig")
 @common.device_option
 @click.option("--engine", type=_ENGINES, default="threads", show_default=True, help=_ENGINE)
-@click.option("--precision", type=_PRECISIONS, help=_PRECISION)
+@common.everyday_option("--precision", "audio.precision={}", type=_PRECISIONS, help=_PRECISION)
+@common.everyday_option("--batch-seconds", "audio.batch_seconds={}", metavar="SECONDS|auto", help=_BATCH_SECONDS)
+@click.option("--num-workers", type=click.IntRange(min=1), help=_NUM_WORKERS)
 @click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
 @click.option("--retry-failed", is_flag=True, help="Retry failed rows.")
 @click.option("--strict", is_flag=True, help="Refuse leaks, a dry run without encoders, failed rows (exit 3).")
@@ -39,8 +43,8 @@ _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 @click.option("--verify", is_flag=False, flag_value="stores", type=click.Choice(["stores", "deep"]), help=_VERIFY)
 @common.plugin_option
 def main(
-    config: str, out: Path | None, audio_root: Path | None, overrides: tuple[str, ...], precision: str | None,
-    strict: bool, dry_run: bool, status: bool, verify: str | None, as_json: bool, **options: Any,
+    config: str, out: Path | None, audio_root: Path | None, overrides: tuple[str, ...], strict: bool, dry_run: bool,
+    status: bool, verify: str | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Run the frozen encoders once over a corpus and its captions.
 
@@ -62,8 +66,6 @@ def main(
     from pipeline.extraction.plan import plan_extraction
     from pipeline.extraction.status import status_table
 
-    if precision:
-        overrides = (*overrides, f"audio.precision={precision}")
     shared: dict[str, Any] = {"out": folder, "audio_root": audio_root, "overrides": overrides, "strict": strict}
     if dry_run:
         plan = plan_extraction(config, **shared, encoders=options["encoders"], device=options["device"])

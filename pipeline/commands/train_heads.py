@@ -11,6 +11,8 @@ from cache.errors import UsageError
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
 
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
 
 @common.command("train-heads")
 @click.argument("stores", type=FOLDER, metavar="STORES...")
@@ -18,6 +20,11 @@ from pipeline.commands.completion import FOLDER, presets
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
+@common.everyday_option("--seed", "seeds=[{}]", type=click.IntRange(min=0), help="Train this one seed.  [default: 0]")
+@common.everyday_option("--epochs", "epochs={}", type=click.IntRange(min=1), help="Passes over the training pairs.")
+@common.everyday_option("--batch-size", "batch_size={}", type=click.IntRange(min=2), help="Pairs in one batch.")
+@common.everyday_option("--learning-rate", "learning_rate={}", type=_ABOVE_0, help="Adam's learning rate.")
+@common.everyday_option("--temperature", "temperature={}", type=_ABOVE_0, help="Of the similarities, at the start.")
 @common.overrides_option("pipeline.core.config:TrainConfig")
 @common.device_option
 @common.fresh_option
@@ -31,7 +38,7 @@ def main(
 
     \b
     train-heads stores/msp --seeds 5 --out runs/erc
-    train-heads stores/msp -o learning_rate=3e-4 -o objective.symmetric=true --out runs/symmetric
+    train-heads stores/msp --learning-rate 3e-4 -o objective.symmetric=true --out runs/symmetric
     train-heads stores/mine supcon --training small_corpus
     train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
     train-heads stores/ravdess stores/emodb -o balance=corpus
@@ -49,6 +56,10 @@ def main(
         raise UsageError(" ".join(rest), f"{len(rest)} methods", "one", "Name one, or take compare-methods.")
     if then and len(named) > 1:
         raise UsageError(f"--then {then}", f"{len(named)} STORES", "one", "Take evaluate-heads for each, afterwards.")
+    others = [each for each in options["overrides"] if each.startswith("seeds=")]
+    if options["seeds"] and others:
+        found, action = f"{others[0]} beside it", "--seed N trains the one seed N, --seeds N those from 0 to N-1."
+        raise UsageError(f"--seeds {options['seeds']}", found, "one of the two", action)
     method = rest[0] if rest else "emotionrankclap"
     folder = out or Path("runs") / f"{common.joint_name(named)}-{Path(method).stem}"
     run = train(named, method=method, out=folder, **options)

@@ -19,7 +19,9 @@ _Share = Annotated[Number, Field(ge=0, le=1)]
 class CorpusConfig(Model):
     """Where the labels are and how they are read."""
 
-    reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = "manifest"
+    reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = Field(
+        "manifest", description="whose files and labels are read; manifest: a table of your own"
+    )
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
     scale: tuple[_Point, _Point] | dict[Literal["valence", "arousal", "dominance"], tuple[_Point, _Point]] | None = (
@@ -47,7 +49,9 @@ class CorpusConfig(Model):
         False,
         description="reader `msp_podcast`: read Transcripts/*.txt; a manifest has them in its column `transcript`",
     )
-    missing_audio: Literal["error", "drop"] = "error"
+    missing_audio: Literal["error", "drop"] = Field(
+        "error", description="of utterances whose audio is not there: refuse them, or leave them out"
+    )
     outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
     merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
     keep: tuple[str, ...] | None = Field(
@@ -72,9 +76,10 @@ class CorpusConfig(Model):
 class CaptionsConfig(Model):
     """Which texts describe each utterance."""
 
-    styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = (
-        "dimensional",
-        "template",
+    styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = Field(
+        ("dimensional", "template"),
+        description="what captions speak of: valence and arousal, the emotion's name, its words in a lexicon, the "
+        "voice's acoustics; file: what captions.files hold",
     )
     files: tuple[Path, ...] = Field((), description="captions of write-captions or your own, in place of the built-in")
     per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
@@ -89,9 +94,9 @@ class CaptionsConfig(Model):
     word_norms_scale: tuple[_Point, _Point] = Field((1, 9), description="lowest and highest rating, mapped to 1-7")
     quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
-        ("emotion", "gender"), description="labels in captions of the acoustic style; () describes the voice alone"
+        ("emotion", "gender"), description="labels in captions of the acoustic style; [] describes the voice alone"
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of the draw of paraphrases")
 
     @field_validator("word_norms_scale")
     @classmethod
@@ -110,9 +115,11 @@ class AudioConfig(Model):
         examples=[*BUILT_IN["audio encoder"]],
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
-    revision: str | None = None
+    revision: str | None = Field(None, description="of a hub model: branch, tag or commit; none is its main branch")
     layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
-    pooling: Literal["mean", "hidden", "mean_std"] = "mean"
+    pooling: Literal["mean", "hidden", "mean_std"] = Field(
+        "mean", description="of the frames to one vector; hidden: wavlm_ser's last layer before its labels"
+    )
     layers: Literal["auto", "all"] | tuple[Whole, ...] | None = Field(
         "auto",
         min_length=1,
@@ -126,8 +133,8 @@ class AudioConfig(Model):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
     )
-    max_seconds: Number = Field(10.0, gt=0, le=30.0)
-    crop: Literal["start", "center"] = "start"
+    max_seconds: Number = Field(10.0, gt=0, le=30.0, description="of each clip that are encoded")
+    crop: Literal["start", "center"] = Field("start", description="which part of a longer clip")
     batch_seconds: Annotated[Number, Field(ge=0, le=1e6)] | Literal["auto"] = Field(
         "auto", description="padded seconds of audio in one batch; auto: one clip on a CPU, 160 s on CUDA"
     )
@@ -142,7 +149,7 @@ class TextConfig(Model):
         examples=[*BUILT_IN["text encoder"]],
     )
     model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
-    revision: str | None = None
+    revision: str | None = Field(None, description="of a hub model: branch, tag or commit; none is its main branch")
     pooling: Literal["auto", "cls", "mean"] = Field(
         "auto", description="auto: as a sentence-transformers folder was published, else the mean"
     )
@@ -155,8 +162,8 @@ class TextConfig(Model):
         max_length=1000,
         description="before every text, as `query: ` of e5; none is the folder's own prompt",
     )
-    max_tokens: Whole = Field(512, ge=8)
-    batch_size: Whole = Field(64, ge=1)
+    max_tokens: Whole = Field(512, ge=8, description="of each text that are encoded")
+    batch_size: Whole = Field(64, ge=1, description="texts in one batch")
 
 
 class ExtractConfig(Model):
@@ -166,7 +173,7 @@ class ExtractConfig(Model):
     captions: CaptionsConfig = CaptionsConfig()
     audio: AudioConfig = AudioConfig()
     text: TextConfig = TextConfig()
-    store_dtype: Literal["float32", "float16"] = "float32"
+    store_dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors on disk")
 
 
 class VectorsConfig(Model):
@@ -195,24 +202,24 @@ class VectorsConfig(Model):
 class TrainConfig(Model):
     """Stage two: the heads of F1 trained as in F9."""
 
-    method: str = "emotionrankclap"
-    style: str = "dimensional"
+    method: str = Field("emotionrankclap", description="name of the run in tables; a preset gives its own")
+    style: str = Field("dimensional", description="of the captions that are trained on")
     speech: VectorsConfig = VectorsConfig()
     text: VectorsConfig = VectorsConfig()
     objective: ObjectiveConfig = RankingConfig()
     grid: GridConfig = GridConfig()
     gap: GapConfig = GapConfig()
-    width: Whole = Field(512, ge=1, le=2**16)
-    activation: Literal["relu", "identity"] = "relu"
+    width: Whole = Field(512, ge=1, le=2**16, description="of the shared space")
+    activation: Literal["relu", "identity"] = Field("relu", description="of each head, after its one linear layer")
     standardise: Literal["auto", "always", "never"] = Field(
         "auto", description="auto: the embedded encoders' features only (F36); the paper has none"
     )
-    learning_rate: Number = Field(1e-4, gt=0)
+    learning_rate: Number = Field(1e-4, gt=0, description="of Adam")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the learning rate")
     warmup: Number = Field(0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    weight_decay: Number = Field(0.0, ge=0)
-    batch_size: Whole = Field(64, ge=2)
-    epochs: Whole = Field(15, ge=1)
+    weight_decay: Number = Field(0.0, ge=0, description="L2 penalty, added to the gradient as Adam does")
+    batch_size: Whole = Field(64, ge=2, description="pairs in one batch")
+    epochs: Whole = Field(15, ge=1, description="passes over the training pairs")
     min_steps: Whole = Field(
         0, ge=0, description="where there are fewer steps, batches of an eighth of the pairs at most, then more epochs"
     )
@@ -242,7 +249,7 @@ class TrainConfig(Model):
         "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
     )
     shuffle_seed: Seed | None = Field(None, description="of the batches; none is each training's (a sweep shares one)")
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="a training each")
 
     @model_validator(mode="after")
     def _weights_of_layers_are_trained(self) -> TrainConfig:
@@ -263,12 +270,12 @@ class EvaluateConfig(Model):
 
     split: str | None = Field(None, description="test1 where there is one, else test")
     style: str = Field("dimensional", description="of the captions for alignment and of the prompts for ordinality")
-    trials: Whole = Field(30, ge=1)
-    pairs: Whole = Field(5000, ge=2)
+    trials: Whole = Field(30, ge=1, description="draws of pairs for each distance of alignment")
+    pairs: Whole = Field(5000, ge=2, description="in one draw, at most")
     mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
     projections: Whole = Field(256, ge=1, description="directions of the sliced Wasserstein distance")
-    lists: Whole = Field(100, ge=1)
+    lists: Whole = Field(100, ge=1, description="of prompts, in each of the tests AOC and VOC")
     bootstrap: Whole = Field(
         500, ge=0, description="resamples of the test speakers, for intervals that speak of other speech; 0 makes none"
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of all draws")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from reprlib import Repr
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,6 +22,7 @@ from cache.errors import ManyProblems, UsageError
 from pipeline.core.fields import REQUIRE_PLUGINS, Model
 from pipeline.core.files import open_regular
 from pipeline.core.objective_config import CUSTOM_OBJECTIVE
+from pipeline.core.settings import setting_names, synonym
 
 Tree = dict[str, Any]
 M = TypeVar("M", bound=Model)
@@ -43,7 +44,7 @@ def load_config(
     """
     names = [] if name is None else [str(name)] if isinstance(name, str | Path) else list(name)
     tree: Tree = {}
-    for layer in [*(_read_named(each, kind) for each in names), *map(_parse_override, overrides)]:
+    for layer in [*(_read_named(each, kind) for each in names), *map(parse_override, overrides)]:
         tree = merge(tree, layer)
     return validate(model, tree, subject=" + ".join(names) or "the settings", context=REQUIRE_PLUGINS)
 
@@ -133,7 +134,8 @@ def _no_such_preset(name: str, kind: str, parents: tuple[str, ...]) -> UsageErro
     return UsageError(subject, "no such preset or file", expected, hint)
 
 
-def _parse_override(text: str) -> Tree:
+def parse_override(text: str) -> Tree:
+    """`a.b=value` as a tree. Raises UsageError."""
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     subject = f"-o {text if text.isprintable() and len(text) < 200 else short_repr(text)}"
@@ -163,7 +165,7 @@ def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _UNION_BRANCH.match(str(part)))
     name = path if path.isprintable() and len(path) < 120 else short_repr(path)
     if detail["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_suggestion(path[:60], tuple(_field_names(model)))}"
+        return f"{name}: no such setting{_suggestion(path[:60], tuple(setting_names(model)))}"
     if detail["type"] == "missing":
         return f"{name}: not given"
     message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])
@@ -183,19 +185,12 @@ def short_repr(value: object) -> str:
 def _suggestion(path: str, known: tuple[str, ...]) -> str:
     if path in known:  # of one part of a union, and another was chosen
         return f" of this {path.split('.')[0]}"
+    if meant := synonym(path, known):
+        return f"; did you mean {meant}?" if meant in known else f"; {meant}"
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.5) or [
         name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]
     ]
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, info in model.model_fields.items():
-        yield prefix + name
-        for annotated in (info.annotation, *get_args(info.annotation)):
-            part = getattr(annotated, "__origin__", annotated)
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                yield from _field_names(part, f"{prefix}{name}.")
 
 
 _MAX_YAML_BYTES = 1 << 20

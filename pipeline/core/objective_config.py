@@ -16,12 +16,14 @@ CUSTOM_OBJECTIVE = "custom_objective"  # pydantic's tag of an objective that is 
 class RankingConfig(Model):
     """Rank-N-Contrast over any labels; the paper's are valence and arousal in the plane (F4-F8)."""
 
-    name: Literal["rank_n_contrast"] = "rank_n_contrast"
-    labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(("valence", "arousal"), min_length=1)
+    name: Literal["rank_n_contrast"] = Field("rank_n_contrast", description="chooses this loss")
+    labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(
+        ("valence", "arousal"), min_length=1, description="in which the distance of two utterances is measured"
+    )
     weights: tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         None, description="of the labels, in their order; none is equal"
     )
-    distance: Literal["l2", "l1"] = "l2"
+    distance: Literal["l2", "l1"] = Field("l2", description="between labels: Euclidean, or sum of differences")
     denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
         "at_least",
         description="texts in it for a positive at distance d: at >= d, at > d, or at > d and the positive (F5)",
@@ -38,9 +40,15 @@ class RankingConfig(Model):
 class SoftTargetsConfig(Model):
     """One similarity matrix, one target matrix, one divergence (F23-F27)."""
 
-    name: Literal["soft_targets"]
-    targets: Literal["identity", "same_emotion", "gemo", "smooth", "kernel"] = "identity"
-    divergence: Literal["cross_entropy", "kl"] = "cross_entropy"
+    name: Literal["soft_targets"] = Field(description="chooses this loss")
+    targets: Literal["identity", "same_emotion", "gemo", "smooth", "kernel"] = Field(
+        "identity",
+        description="identity: CLAP's, own pairs alone; same_emotion: SupCon's; gemo: emotion and gender; smooth: "
+        "self-similarities; kernel: nearness of the labels",
+    )
+    divergence: Literal["cross_entropy", "kl"] = Field(
+        "cross_entropy", description="of the similarities' softmax from the targets"
+    )
     alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
     mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
     beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
@@ -90,7 +98,7 @@ class GapConfig(Model):
 class RidgeConfig(Model):
     """Ridge regressions of valence and arousal from speech and from text: a method without gradient steps."""
 
-    name: Literal["ridge"]
+    name: Literal["ridge"] = Field(description="chooses this method")
     texts: Literal["grid", "captions"] = Field(
         "grid", description="what the text side is fitted on: the whole training grammar, or the corpus's own captions"
     )
@@ -99,7 +107,7 @@ class RidgeConfig(Model):
 class CustomObjectiveConfig(Model):
     """A custom loss, by its registered name (docs/objectives.md)."""
 
-    name: str
+    name: str = Field(description="by which the plugin registered it")
     version: Whole | None = Field(None, validate_default=True, description="of the code; none is what is registered")
     settings: dict[str, SettingValue] = Field({}, validate_default=True, description="named arguments of the loss")
 

@@ -112,6 +112,7 @@ def extract(
     limit: int | None = None,
     retry_failed: bool = False,
     engine: str = "threads",
+    num_workers: int | None = None,
     strict: bool = False,
 ) -> dict[str, Any]:
     """Fill the stores in `out`; returns the counts of `status_of` with the seconds each stage took.
@@ -121,13 +122,14 @@ def extract(
     `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; `audio_root` is the corpus folder, `encoders` a
     preset of configs/encoders, each of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1.
     `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
-    over, `retry_failed` tries failed rows again, `engine` is threads or ray (docs/clusters.md), `strict` refuses leaks
-    between the splits. Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
+    over, `retry_failed` tries failed rows again, `engine` is threads or ray (docs/clusters.md), `num_workers` how
+    many threads, one a core where it is None, and `strict` refuses leaks between the splits.
+    Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     config = with_layers(config, out, fresh=fresh)
-    engines = _engine(engine, config, device, out, strict)
+    engines = _engine(engine, config, device, out, strict, num_workers)
     with engines as (workers, inputs), writer_lock(out), interruptible(out) as stop:
         run, digests = ExtractionRun(inputs, workers, stop, limit), stores_digests(out)
         with stop.anywhere():
@@ -173,11 +175,15 @@ def extract(
 
 @contextmanager
 def _engine(
-    engine: str, config: ExtractConfig, device: str, out: Path, strict: bool
+    engine: str, config: ExtractConfig, device: str, out: Path, strict: bool, num_workers: int | None
 ) -> Iterator[tuple[Engine, Inputs]]:
     """The engine of that name and its inputs. With Ray their device is the actors', and this process takes no GPU."""
+    if num_workers is not None and engine == "ray":
+        raise UsageError(
+            f"num_workers {num_workers}", "with engine ray", "engine threads", "Leave it out: Ray decides."
+        )
     if engine == "threads":
-        yield Threads(), read_inputs(config, device=device, out=out, strict=strict)
+        yield Threads(num_workers), read_inputs(config, device=device, out=out, strict=strict)
     elif engine == "ray":
         from pipeline.extraction.engines.ray_cluster import ray_cluster
 

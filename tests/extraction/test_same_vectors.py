@@ -19,7 +19,7 @@ from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.batching import AudioFile, BatchEncoder, EncodeTask, batches, read_speech
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder
-from pipeline.extraction.engines import threads
+from pipeline.extraction.engines.threads import Threads
 from tests.extraction.encoders import tiny
 from tests.speech import write_corpus
 
@@ -58,13 +58,12 @@ def encoded(
         sources=lambda rows: [clips[order[row]] for row in rows],
     )
     found: dict[int, np.ndarray] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "cores", lambda: workers)
-        with closing(threads.Threads().encode_batches(job, batches(lengths, int(batch_seconds * 16_000)))) as results:
-            for batch in filter(None, results):
-                for row, reason, i in zip(batch.rows, batch.reasons, range(len(batch.rows)), strict=True):
-                    if reason is None:
-                        found[order[row]] = batch.vectors[i]
+    plan = batches(lengths, int(batch_seconds * 16_000))
+    with closing(Threads(workers).encode_batches(job, plan)) as results:
+        for batch in filter(None, results):
+            for row, reason, i in zip(batch.rows, batch.reasons, range(len(batch.rows)), strict=True):
+                if reason is None:
+                    found[order[row]] = batch.vectors[i]
     return found
 
 

@@ -132,7 +132,7 @@ def _number(value: Any) -> Any:
 class Halving(Model):
     """Successive halving: of `factor ** rungs` trials, 1 / factor are promoted at each rung."""
 
-    factor: Whole = Field(3, ge=2, le=4096)
+    factor: Whole = Field(3, ge=2, le=4096, description="one trial in so many is promoted")
     rungs: Annotated[Whole, Field(ge=1, le=16)] | Literal["auto"] = Field(
         "auto", description=f"auto: so many that all trials are one bracket, of {MAX_BRACKET} at most"
     )
@@ -149,16 +149,18 @@ class SweepConfig(Model):
     """Which trials a sweep makes, how they are stopped and what they are ranked by."""
 
     name: str = Field("", description="of the study; none is the preset's or the file's")
-    method: str = "emotionrankclap"
-    training: str | None = None
+    method: str = Field("emotionrankclap", description="a method's preset or file")
+    training: str | None = Field(None, description="a preset of configs/training, laid on the method's")
     fixed: dict[str, Any] = Field({}, description="other settings of the training, laid on the method's")
-    sampler: Literal["grid", "random", "tpe"] = "tpe"
-    seed: Seed = 0
+    sampler: Literal["grid", "random", "tpe"] = Field("tpe", description="how Optuna draws trials from the space")
+    seed: Seed = Field(0, description="of the sampler's draws")
     trials: PositiveInt | None = Field(None, description=f"none is the whole grid, {DEFAULT_TRIALS} elsewhere")
     repeats: PositiveInt = Field(1, description="seeds a trial; its score is their mean")
-    halving: Halving | None = Halving()
+    halving: Halving | None = Field(Halving(), description="halving=null trains every trial to its end")
     slots: PositiveInt | Literal["auto"] = Field("auto", description="heads side by side at most")
-    score: Literal["ordinality", "dev_loss"] = "ordinality"
+    score: Literal["ordinality", "dev_loss"] = Field(
+        "ordinality", description="on the development split: the mean of AOC and VOC, or the loss"
+    )
     space: dict[str, Any] = Field(min_length=1, description="setting -> [value, ...] or {low, high, log, step}")
 
     @field_validator("space", mode="before")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.core.errors import UsageError
 from pipeline.core.resources import cores
 from pipeline.extraction.batching import EncodedBatch, EncodeTask
 
@@ -23,13 +24,15 @@ CLOSE_SECONDS = 2.0  # that batches under way may take when the run is given up;
 
 
 class Threads:
-    """An `Engine` of one thread a core, at most two batches each ahead of the one under way.
+    """An `Engine` of `workers` threads, or one a core, at most two batches each ahead of the one under way.
 
     Threads whose batch takes longer than CLOSE_SECONDS end with it, or with the process (`pipeline.commands.common`).
     """
 
-    def __init__(self) -> None:
-        self.workers = cores()
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise UsageError(f"num_workers {workers}", "no thread", "1 or more", "Leave it out for one a core.")
+        self.workers = workers or cores()
 
     def encode_batches(
         self, task: EncodeTask[Any], batches: Sequence[NDArray[np.int64]]

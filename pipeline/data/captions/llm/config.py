@@ -20,7 +20,9 @@ from pipeline.core.fields import Model
 class WritingConfig(Model):
     """What is requested (F11, F13, F14). Labels are printed with at most two decimals (F11 does not say)."""
 
-    style: Literal["dimensional", "clap4emo"] = "dimensional"
+    style: Literal["dimensional", "clap4emo"] = Field(
+        "dimensional", description="captions of valence and arousal, or of the emotion with words of a lexicon"
+    )
     per: Literal["pair", "utterance"] = Field(
         "pair", description="dimensional: captions for each distinct (valence, arousal), or for each utterance"
     )
@@ -57,7 +59,7 @@ class LlmConfig(Model):
     seed: int | None = Field(None, description="sent, plus the number of the sample; none is not sent")
     max_tokens: int | None = Field(None, ge=1, description="of one response; none is the model's own")
     concurrency: int = Field(8, ge=1, le=256, description="requests in flight")
-    requests_per_minute: PositiveFloat | None = None
+    requests_per_minute: PositiveFloat | None = Field(None, description="at most; none is as many as are answered")
     retries: int = Field(5, ge=0, description="of one request, on 429, 5xx, a timeout or a lost connection")
     timeout_s: float = Field(60.0, gt=0, description="of connecting, and of each wait for the endpoint")
 

@@ -1,0 +1,177 @@
+"""The settings of a config model, read from the model: what --list-settings, completion and docs/settings.md show.
+
+for group in groups_of(TrainConfig):
+    for setting in group.settings:
+        print(setting.name, setting.kind, setting.default, setting.description)
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+REQUIRED = "required"  # in place of a default
+_WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", Path: "path", NoneType: "null"}
+_GUARD = 1e6  # a bound as large only guards the code behind it, and is not listed
+_FACT = re.compile(r" \(F\d[^)]*\)")  # numbers of a list that users do not have
+
+SYNONYMS = {  # what others call a setting
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "tau": "temperature",
+    "temp": "temperature",
+    "loss": "objective.name",
+    "dim": "width",
+    "embedding_dim": "width",
+    "hidden_size": "width",
+    "scheduler": "schedule",
+    "lr_scheduler": "schedule",
+}
+_ADAM = "Adam is the only optimiser, see learning_rate, schedule, warmup and weight_decay"
+NO_SETTINGS = dict.fromkeys(("optimizer", "optimiser", "optim", "momentum", "betas"), _ADAM)  # of models that learn
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, by its dotted name. `choices` are its values where they can be listed, as YAML writes them."""
+
+    name: str
+    kind: str
+    default: str
+    description: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings of one model in a config. `name` is `audio`, or `objective.name=ridge` where it is one of several."""
+
+    name: str
+    about: str
+    settings: tuple[Setting, ...]
+
+
+def groups_of(model: type[BaseModel]) -> list[Group]:
+    """The settings of `model` itself, then those of the models in it, each a group."""
+    return list(_groups(model, "", ""))
+
+
+def _groups(model: type[BaseModel], name: str, about: str, prefix: str = "") -> Iterator[Group]:
+    models = {field: _models_in(info.annotation) for field, info in model.model_fields.items()}
+    flat = [_setting(prefix + field, info) for field, info in model.model_fields.items() if not models[field]]
+    yield Group(name, about, tuple(flat))
+    for field, alternatives in models.items():
+        for each in alternatives:
+            path, info = f"{prefix}{field}", model.model_fields[field]
+            named = path if len(alternatives) == 1 else f"{path}.name={_own_name(each)}"
+            said = " ".join((inspect.getdoc(each) or "").split()) + (
+                f" {info.description}." if info.description else ""
+            )
+            yield from _groups(each, named, _FACT.sub("", said), f"{path}.")
+
+
+def _own_name(model: type[BaseModel]) -> str:
+    """The `name` that chooses one of several models."""
+    return "|".join(_choices(model.model_fields["name"].annotation)) or "NAME"
+
+
+def setting_names(model: type[BaseModel]) -> list[str]:
+    """Every dotted name, groups included, each once."""
+    names: dict[str, None] = {}
+    for group in groups_of(model):
+        for setting in group.settings:
+            parts = setting.name.split(".")
+            names |= dict.fromkeys(".".join(parts[: depth + 1]) for depth in range(len(parts)))
+    return list(names)
+
+
+def synonym(name: str, known: Sequence[str]) -> str:
+    """The setting that others call `name`, or a sentence about what there is none of; "" for other names."""
+    meant = SYNONYMS.get(name, "")
+    if meant in known:
+        return meant
+    return NO_SETTINGS.get(name, "") if "learning_rate" in known else ""
+
+
+def _setting(name: str, info: FieldInfo) -> Setting:
+    choices = tuple(_choices(info.annotation) or map(str, info.examples or ()))
+    kind = " | ".join([*map(str, info.examples or ()), _bounded(_kind(info.annotation), info.metadata)])
+    default = REQUIRED if info.is_required() else _as_yaml(info.get_default(call_default_factory=True))
+    return Setting(name, kind, default, _FACT.sub("", info.description or ""), choices)
+
+
+def _as_yaml(value: object) -> str:
+    text = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, allow_unicode=True, width=1e9)
+    return text.splitlines()[0]
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """The members of a union, or the type itself."""
+    if get_origin(kind) is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for member in get_args(kind):
+            yield from _alternatives(member)
+    else:
+        yield kind
+
+
+def _models_in(kind: Any) -> list[type[BaseModel]]:
+    return [each for each in _alternatives(kind) if isinstance(each, type) and issubclass(each, BaseModel)]
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of a Literal, bool or None, or lists of one of them, as YAML writes them."""
+    found: list[str] = []
+    for each in _alternatives(kind):
+        if get_origin(each) is Literal:
+            found += map(str, get_args(each))
+        elif get_origin(each) is tuple:
+            found += [f"[{value}]" for value in _choices(get_args(each)[0])]
+        else:
+            found += {bool: ["true", "false"], NoneType: ["null"]}.get(each, [])
+    return found
+
+
+def _kind(kind: Any) -> str:
+    """A type in words: `integer >= 1 | auto`, `[number, number]`, `{text: text}`."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _bounded(_kind(args[0]), args[1:])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_kind, args))
+    if origin is Literal:
+        return " | ".join(map(str, args))
+    if origin is tuple:
+        return f"[{', '.join('...' if each is Ellipsis else _kind(each) for each in args)}]"
+    if origin is dict:
+        return f"{{{_kind(args[0])}: {_kind(args[1])}}}"
+    return _WORDS.get(kind, "any")
+
+
+def _bounded(words: str, metadata: Sequence[Any]) -> str:
+    """`words` with the bounds that `metadata` holds: `number 0 to 1`, `integer >= 1`."""
+    bounds: dict[str, Any] = {}
+    for each in metadata:
+        for part in each.metadata if isinstance(each, FieldInfo) else [each]:
+            bounds |= {sign: getattr(part, sign) for sign in ("ge", "gt", "le", "lt") if hasattr(part, sign)}
+    bounds = {sign: bound for sign, bound in bounds.items() if abs(bound) < _GUARD}
+    if not bounds:
+        return words
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    said = ", ".join(f"{signs[sign]} {bound}" for sign, bound in bounds.items())
+    if bounds.keys() == {"ge", "le"}:
+        said = f"{bounds['ge']} to {bounds['le']}"
+    null = " | null" if words.endswith(" | null") else ""
+    return f"{words.removesuffix(null)} {said}{null}"
