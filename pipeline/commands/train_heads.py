@@ -40,7 +40,7 @@ def main(
     train-heads stores/msp --seeds 5 --out runs/erc
     train-heads stores/msp --learning-rate 3e-4 -o objective.symmetric=true --out runs/symmetric
     train-heads stores/mine supcon --training small_corpus
-    train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet
+    train-heads stores/mine --plugin my_loss.py -o objective.name=my_triplet --out runs/triplet
     train-heads stores/ravdess stores/emodb -o balance=corpus
     train-heads stores/mine --training small_corpus --then evaluate
 

@@ -133,7 +133,9 @@ class AudioConfig(Model):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
     )
-    max_seconds: Number = Field(10.0, gt=0, le=30.0, description="of each clip that are encoded")
+    max_seconds: Number = Field(
+        10.0, gt=0, le=30.0, description="of a clip, which are encoded; a longer one is cropped"
+    )
     crop: Literal["start", "center"] = Field("start", description="which part of a longer clip")
     batch_seconds: Annotated[Number, Field(ge=0, le=1e6)] | Literal["auto"] = Field(
         "auto", description="padded seconds of audio in one batch; auto: one clip on a CPU, 160 s on CUDA"
@@ -162,7 +164,7 @@ class TextConfig(Model):
         max_length=1000,
         description="before every text, as `query: ` of e5; none is the folder's own prompt",
     )
-    max_tokens: Whole = Field(512, ge=8, description="of each text that are encoded")
+    max_tokens: Whole = Field(512, ge=8, description="of a text, which are encoded; the rest is cut off")
     batch_size: Whole = Field(64, ge=1, description="texts in one batch")
 
 

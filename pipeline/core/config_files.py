@@ -165,7 +165,7 @@ def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _UNION_BRANCH.match(str(part)))
     name = path if path.isprintable() and len(path) < 120 else short_repr(path)
     if detail["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_suggestion(path[:60], tuple(setting_names(model)))}"
+        return f"{name}: no such setting{_suggestion(path[:60], setting_names(model))}"
     if detail["type"] == "missing":
         return f"{name}: not given"
     message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])

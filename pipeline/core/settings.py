@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -72,13 +73,11 @@ def _groups(model: type[BaseModel], name: str, about: str, prefix: str = "") -> 
     flat = [_setting(prefix + field, info) for field, info in model.model_fields.items() if not models[field]]
     yield Group(name, about, tuple(flat))
     for field, alternatives in models.items():
+        path, more = f"{prefix}{field}", model.model_fields[field].description
         for each in alternatives:
-            path, info = f"{prefix}{field}", model.model_fields[field]
-            named = path if len(alternatives) == 1 else f"{path}.name={_own_name(each)}"
-            said = " ".join((inspect.getdoc(each) or "").split()) + (
-                f" {info.description}." if info.description else ""
-            )
-            yield from _groups(each, named, _FACT.sub("", said), f"{path}.")
+            title = path if len(alternatives) == 1 else f"{path}.name={_own_name(each)}"
+            text = _FACT.sub("", " ".join((inspect.getdoc(each) or "").split()))
+            yield from _groups(each, title, f"{text} {more}." if more else text, f"{path}.")
 
 
 def _own_name(model: type[BaseModel]) -> str:
@@ -86,14 +85,15 @@ def _own_name(model: type[BaseModel]) -> str:
     return "|".join(_choices(model.model_fields["name"].annotation)) or "NAME"
 
 
-def setting_names(model: type[BaseModel]) -> list[str]:
+@cache
+def setting_names(model: type[BaseModel]) -> tuple[str, ...]:
     """Every dotted name, groups included, each once."""
     names: dict[str, None] = {}
     for group in groups_of(model):
         for setting in group.settings:
             parts = setting.name.split(".")
             names |= dict.fromkeys(".".join(parts[: depth + 1]) for depth in range(len(parts)))
-    return list(names)
+    return tuple(names)
 
 
 def synonym(name: str, known: Sequence[str]) -> str:
@@ -170,8 +170,8 @@ def _bounded(words: str, metadata: Sequence[Any]) -> str:
     if not bounds:
         return words
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    said = ", ".join(f"{signs[sign]} {bound}" for sign, bound in bounds.items())
+    text = ", ".join(f"{signs[sign]} {bound}" for sign, bound in bounds.items())
     if bounds.keys() == {"ge", "le"}:
-        said = f"{bounds['ge']} to {bounds['le']}"
+        text = f"{bounds['ge']} to {bounds['le']}"
     null = " | null" if words.endswith(" | null") else ""
-    return f"{words.removesuffix(null)} {said}{null}"
+    return f"{words.removesuffix(null)} {text}{null}"
