@@ -1,4 +1,4 @@
-"""Both tests of the paper for a RUN, seed by seed and pooled (F12, F13).
+"""Both tests of the paper for a RUN, seed by seed and pooled (F12, F13), and the figures of other work beside them.
 
 evaluate-heads stores/msp runs/erc
 """
@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
-from pipeline.evaluation.pooling import MIN_SPEAKERS, over_seeds, over_speakers
+from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds, over_speakers
+from pipeline.evaluation.readout import ReadOut
+from pipeline.evaluation.retrieval import RetrievalTest
 from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
@@ -69,6 +71,12 @@ class _Measure(_Strict):
     speakers: _Speakers | None = None
 
 
+class _Figure(_Strict):
+    """One measure that each seed has one number of."""
+
+    seed_values: list[FiniteFloat] = Field(min_length=1)
+
+
 _Axes = Literal["aoc", "voc"]
 
 
@@ -77,6 +85,8 @@ class _SeedTests(BaseModel):
     ordinality: dict[_Axes, _SeedMeasure] = Field(min_length=2)
     word_norms: dict[_Axes, _SeedMeasure] | None = Field(None, min_length=2)
     alignment: dict[str, _SeedMeasure | int]  # int: trials, pairs
+    retrieval: dict[str, FiniteFloat] = Field(min_length=1)
+    readout: dict[str, FiniteFloat]
 
 
 class _Evaluation(BaseModel):
@@ -89,6 +99,8 @@ class _Evaluation(BaseModel):
     ordinality: dict[_Axes, _Measure] = Field(min_length=2)
     word_norms: dict[_Axes, _Measure] | None = Field(None, min_length=2)
     alignment: dict[str, _Measure | int]
+    retrieval: dict[str, _Figure] = Field(min_length=1)
+    readout: dict[str, _Figure]
     seeds: dict[str, _SeedTests] = Field(min_length=1)
 
 
@@ -107,8 +119,10 @@ def evaluate(
     `alignment` (each distance that `pipeline.evaluation.alignment` names), every measure as
     `pipeline.evaluation.pooling.over_seeds` has it: `mean` and `std` over seeds, `seed_values`, `list_std`, its
     `convention`, and of aoc and voc `speakers`, an interval over resamples of the test speakers, where five or more are
-    known. `seeds` holds each seed's own, with every list and trial. Raises UsageError, StoreMismatch when the stores'
-    encoders are not those of the heads, StoreCorrupt for a corrupt run, StoreLocked while another process writes to it.
+    known. `retrieval` and `readout`, as far as the stores are labelled, have what `figures_over_seeds` makes of the
+    measures that `pipeline.evaluation.retrieval` and `.readout` name. `seeds` holds each seed's own, with every list
+    and trial. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads, StoreCorrupt for a
+    corrupt run, StoreLocked while another process writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
@@ -116,16 +130,17 @@ def evaluate(
         opened, chosen = run.stores(stores), pick_device(device)
         split = split_of(opened, config.split)
         pairs = cached_pairs(opened, split, style=config.style, device=chosen)
-        for note in pairs.notes:
-            log.info(note)
         order = OrderTests(opened, pairs, config, chosen)
+        tests = _Tests(order, RetrievalTest(pairs), ReadOut(opened, split, chosen))
+        for note in pairs.notes + tests.readout.notes:
+            log.info(note)
         seeds: dict[str, Result] = {}
         draws: list[Draws] = []
         with Meter("evaluate", len(run.seeds) * config.trials, unit="trials") as meter, threads_restored():
             use_threads(1)  # trials run a core each
             for seed in run.seeds:
                 heads = run.heads_for(opened, seed).to(chosen)
-                seeds[str(seed)], drawn = _measure(heads, pairs, order, config, trial_done=lambda: meter.advance(1))
+                seeds[str(seed)], drawn = _measure(heads, pairs, tests, config, trial_done=lambda: meter.advance(1))
                 draws.append(drawn)
         result = {
             "run": str(run.folder),
@@ -137,6 +152,8 @@ def evaluate(
             "data": tested_data(opened, split, config.style),
             "utterances": len(pairs),
             **pooled(seeds, order.intervals(draws)),
+            "retrieval": figures_over_seeds(tests.retrieval, [found["retrieval"] for found in seeds.values()]),
+            "readout": figures_over_seeds(tests.readout, [found["readout"] for found in seeds.values()]),
             "seeds": seeds,
         }
         run.write_evaluation(result)
@@ -183,16 +200,27 @@ class OrderTests:
         return {key: over_speakers(np.mean([of[key] for of in draws], axis=0), **counts) for key in draws[0]}
 
 
+class _Tests(NamedTuple):
+    """What every seed is asked, alignment aside."""
+
+    order: OrderTests
+    retrieval: RetrievalTest
+    readout: ReadOut
+
+
 def _measure(
-    heads: Heads, pairs: CachedPairs, order: OrderTests, config: EvaluateConfig, *, trial_done: Callable[[], None]
+    heads: Heads, pairs: CachedPairs, tests: _Tests, config: EvaluateConfig, *, trial_done: Callable[[], None]
 ) -> tuple[Result, Draws]:
     """All tests of one seed's heads."""
+    order = tests.order
     with torch.no_grad():
         speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
         prompts = {name: heads.embed_text(vectors).cpu() for name, vectors in order.vectors.items()}
     found, draws = order.measure({name: test.similarity(speech, prompts[name]) for name, test in order.tests.items()})
     links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
     found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
+    found["retrieval"] = tests.retrieval.measure(speech, text)
+    found["readout"] = tests.readout.measure(heads.embed_speech)
     return found, draws
 
 
@@ -243,13 +271,16 @@ def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dic
 def tested_data(stores: Stores, split: str, style: str) -> str:
     """Identifies what an evaluation is of: which utterances, their vectors' checksums and labels, captions, prompts.
 
-    A fold's evaluation is of the same stores as every other's, and not of the same utterances.
+    A fold's evaluation is of the same stores as every other's, and not of the same utterances. Of the training and the
+    development split, on which the read-outs are fitted, it is the same.
     """
-    rows, manifest, captions = stores.manifest.rows(split), stores.manifest, stores.captions
-    digest = hashlib.blake2b(digest_size=16)
-    for column in (np.arange(len(manifest)), stores.audio.column("crc"), manifest.valence, manifest.arousal):
-        digest.update(column[rows].tobytes())
-    texts = [manifest.speaker[row] for row in rows.tolist()]
+    manifest, captions, digest = stores.manifest, stores.captions, hashlib.blake2b(digest_size=16)
+    dimensions = manifest.valence, manifest.arousal, manifest.dominance
+    texts: list[str] = []
+    for rows in map(manifest.rows, ("train", "dev", split)):
+        for column in (np.arange(len(manifest)), stores.audio.column("crc"), *dimensions):
+            digest.update(column[rows].tobytes())
+        texts += [f"{manifest.speaker[row]}\t{manifest.emotion[row]}" for row in rows.tolist()]
     for caption in captions.captions.of_style(style):
         texts.append(caption.text)
         digest.update(caption.rows.tobytes())

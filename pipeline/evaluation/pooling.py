@@ -7,7 +7,7 @@ Lists and trials of one evaluation share utterances: their std is given and neve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,25 @@ def over_seeds(
         **({} if list_std is None else {"list_std": float(list_std)}),
         "convention": convention,
         **({} if speakers is None else {"speakers": dict(speakers)}),
+    }
+
+
+class Figures(Protocol):
+    """A test that gives each seed one number a measure."""
+
+    def conventions(self) -> dict[str, str]: ...
+    def chance(self) -> dict[str, float]: ...
+
+
+def figures_over_seeds(test: Figures, of_seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """What `over_seeds` makes of each measure of `of_seeds`, and its `chance` where that is known."""
+    conventions, chance = test.conventions(), test.chance()
+    return {
+        name: {
+            **over_seeds([values[name] for values in of_seeds], conventions[name]),
+            **({"chance": chance[name]} if name in chance else {}),
+        }
+        for name in of_seeds[0]
     }
 
 

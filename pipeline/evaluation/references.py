@@ -30,6 +30,8 @@ from pipeline.core.resources import choose_memory, pick_device
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.evaluate import OrderTests, Result, pooled, split_of
 from pipeline.evaluation.ordinality import OrdinalityTest, retrieve
+from pipeline.evaluation.pooling import figures_over_seeds
+from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.recognition import recognised, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
@@ -66,9 +68,10 @@ def reference_results(
 
     Returns:
         For each of `BOUNDS` (words and voice where the stores have transcripts) a result with `method`, `split`,
-        `utterances`, `ordinality`, `word_norms` where the stores have rated words, and, of ceiling and chance,
-        `recognition` where they have class prompts and emotions in all three splits. Measures are as
-        `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is drawn; those of chance have
+        `utterances`, `ordinality`, `word_norms` where the stores have rated words, of the ceiling `readout` of the
+        frozen vectors, and, of ceiling and chance, `recognition` where they have class prompts and emotions in all
+        three splits. Measures are as `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is
+        drawn; those of chance have
         their std over shuffled labels and no interval. There is no alignment.
 
     Raises:
@@ -91,6 +94,8 @@ def reference_results(
         results[bound] = {**pooled({"0": found}, order.intervals([draws])), "seeds": {"0": found}}
         if bound == "ceiling":
             results["chance"] |= {test: _shuffled(asked, nearness[test], config) for test, asked in order.tests.items()}
+    frozen = ReadOut(stores, name, chosen)
+    results["ceiling"]["readout"] = figures_over_seeds(frozen, [frozen.measure(lambda vectors: vectors)])
     tested = {stores.manifest.emotion[row] for row in stores.manifest.rows(name).tolist()} - {""}
     trained = all((part.emotion >= 0).any() for part in (data.pairs, data.dev))
     if stores.captions.classes and tested and trained:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
+from pipeline.evaluation.field_table import FieldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.significance import mean_and_std
-from pipeline.evaluation.table_formats import table_text
+from pipeline.evaluation.table_formats import Listing, table_text
 
 Results = Mapping[str, Mapping[str, Any]]  # by name of a method or seed: what `evaluate` returns
 
@@ -239,4 +240,8 @@ def _list_notes(table: Table) -> list[str]:
 def evaluation_table(result: Mapping[str, Any]) -> str:
     """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods)."""
     results = {"evaluation": result} if TABLES.keys() & result.keys() else result
-    return "\n\n".join(map(table_text, evaluation_tables(results)))
+    tables: list[Listing] = [*evaluation_tables(results)]
+    field = FieldTable(results)
+    if field.methods:
+        tables.append(field)
+    return "\n\n".join(map(table_text, tables))

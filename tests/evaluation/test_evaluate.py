@@ -17,6 +17,7 @@ from cache.stores import open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
+from pipeline.evaluation.retrieval import RetrievalTest
 from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
@@ -117,6 +118,46 @@ def test_a_draw_is_the_mean_over_seeds_of_the_same_resample(spoken: Run) -> None
     assert found["word_norms"]["voc"]["speakers"]["draws"] == pytest.approx(np.mean(expected, axis=0), abs=1e-12)
 
 
+def test_retrieval_and_read_out_are_of_every_seed_with_chance_beside_them(run: Run, tmp_path: Path) -> None:
+    found = evaluate(run, overrides=QUICK)
+    assert found["readout"].keys() == {"valence_ccc", "arousal_ccc"}  # no emotion and no dominance is known
+    assert found["retrieval"].keys() > {"speech_to_text_r10", "text_to_speech_map", "speech_to_text_near_p10"}
+    for test in ("retrieval", "readout"):
+        for name, entry in found[test].items():
+            assert entry["seed_values"] == [found["seeds"][seed][test][name] for seed in ("0", "1")]
+            assert entry["mean"] == pytest.approx(np.mean(entry["seed_values"]))
+            assert ("chance" in entry) == ("median" not in name)
+    for name in ("speech_to_text_r10", "text_to_speech_near_p10", "text_to_speech_map"):
+        assert found["retrieval"][name]["mean"] > 1.5 * found["retrieval"][name]["chance"]
+    assert found["readout"]["arousal_ccc"]["mean"] > 0.4
+    with torch.no_grad():
+        pairs, heads = cached_pairs(run.stores(), "test1", style="dimensional"), run.heads(1)
+        alone = RetrievalTest(pairs).measure(heads.embed_speech(pairs.speech), heads.embed_text(pairs.text))
+    assert alone == found["seeds"]["1"]["retrieval"]
+    shutil.copytree(run.about["stores"], tmp_path / "stores")
+    manifest = open_stores(tmp_path / "stores").manifest
+    only_test = ["test1" if split == "test1" else "test2" for split in manifest.split]
+    write_manifest(dataclasses.replace(manifest, split=only_test), tmp_path / "stores/manifest.csv")
+    unlisted(tmp_path / "stores")
+    assert evaluate(run, stores=tmp_path / "stores", overrides=QUICK)["readout"] == {}
+
+
+def test_a_result_is_not_read_again_where_training_labels_changed_or_of_a_release_without_retrieval(
+    run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(run.about["stores"], tmp_path / "stores")
+    found = evaluate(run, stores=tmp_path / "stores", overrides=QUICK)
+    assert evaluated(run, open_stores(tmp_path / "stores"), overrides=QUICK) == found
+    run.write_evaluation({key: value for key, value in found.items() if key != "retrieval"})
+    assert evaluated(run, open_stores(tmp_path / "stores"), overrides=QUICK) is None
+    run.write_evaluation(found)
+    manifest = open_stores(tmp_path / "stores").manifest
+    manifest.valence[manifest.rows("dev")[0]] = 7.0
+    write_manifest(manifest, tmp_path / "stores/manifest.csv")
+    unlisted(tmp_path / "stores")
+    assert evaluated(run, open_stores(tmp_path / "stores"), overrides=QUICK) is None
+
+
 def test_an_earlier_result_is_read_again_unless_it_is_of_other_settings_or_was_changed(spoken: Run) -> None:
     overrides = [*QUICK, "bootstrap=40"]
     found, path = evaluate(spoken, overrides=overrides), spoken.folder / "evaluation.json"
@@ -131,6 +172,8 @@ def test_an_earlier_result_is_read_again_unless_it_is_of_other_settings_or_was_c
         (("seeds", "0", "word_norms", "aoc", "taus", 3), 0.9),
         (("ordinality", "voc", "speakers", "draws"), []),
         (("alignment", "gap_rest", "list_std"), 0.9),
+        (("retrieval", "text_to_speech_r5", "mean"), 0.9),
+        (("seeds", "0", "readout", "arousal_ccc"), 0.9),
         (("seeds",), {}),
     ):
         changed = json.loads(written)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau
 from sklearn.linear_model import Ridge
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
@@ -23,6 +24,7 @@ from pipeline.evaluation.cells import OF_TRANSCRIPTS
 from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.fold_results import bounds_over_folds
 from pipeline.evaluation.ordinality import NULL_STD, VALUES, null_standard_error
+from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.references import reference_results
 from pipeline.training.ridge import PENALTIES
 from tests.data.captions.test_word_norms import made_up, norms_file
@@ -94,6 +96,13 @@ def test_the_ceiling_asks_the_ridge_of_speech_with_each_prompts_true_point(
         rated = [np.array([words[row][2:4] for row in rows]) for rows in word_lists(words, axis, 28)]
         taus = [by_hand(asked, points, labels, column) for asked in rated]
         assert found["ceiling"]["seeds"]["0"]["word_norms"][name]["taus"] == pytest.approx(taus)
+
+
+def test_the_ceiling_has_the_read_out_of_the_frozen_vectors(planted: Stores, found: dict[str, Any]) -> None:
+    frozen = ReadOut(planted, "test", torch.device("cpu")).measure(lambda vectors: vectors)
+    assert {name: entry["mean"] for name, entry in found["ceiling"]["readout"].items()} == pytest.approx(frozen)
+    assert frozen.keys() == {"valence_ccc", "arousal_ccc", "category_uar"}
+    assert "readout" not in found["labels"]
 
 
 def test_the_labels_are_asked_likewise_and_are_the_highest(planted: Stores, found: dict[str, Any]) -> None:

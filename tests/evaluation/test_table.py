@@ -102,3 +102,26 @@ def test_prompts_by_other_hands_have_a_table_with_what_is_lost_to_them():
     assert " ".join(lines[1].split()) == "method AOC ↑ VOC ↑ AOC lost VOC lost"
     assert " ".join(lines[2].split()) == "evaluation 0.400 ± 0.012 0.400 ± 0.012 0.152 ± 0.000 0.216 ± 0.001"
     assert " ".join(lines[3].split()) == "chance 0.000 0.000 0.000 0.000"
+
+
+def test_retrieval_and_read_out_are_one_table_in_plain_words():
+    found = evaluation()
+    values = {"text_to_speech_r10": 0.25, "text_to_speech_median_rank": 12.5, "speech_to_text_r1": 0.031}
+    found["retrieval"] = {key: seeds(value, 0.01, "c", 0) | {"chance": 0.02} for key, value in values.items()}
+    del found["retrieval"]["text_to_speech_median_rank"]["chance"]
+    found["readout"] = {"valence_ccc": seeds(0.5, 0.01, "c", 0) | {"chance": 0.0}}
+    frozen = {key: seeds(0.6, 0, "c", 0, count=1) for key in ("valence_ccc", "category_uar")}
+    ceiling = bound(0.7, "asked") | {"readout": frozen}
+    lines = evaluation_table({"a": found, "ceiling": ceiling}).split("\n\n")[-1].splitlines()
+    assert lines[:6] == [
+        "Retrieval and linear read-out, as other work reports them",
+        "measure                                                    a  frozen vectors  chance",
+        "speech to text, hit in the first place, %          3.1 ± 1.0               -     2.0",
+        "text to speech, hit among the first 10, %         25.0 ± 1.0               -     2.0",
+        "text to speech, rank of the first hit, median         12 ± 0               -       -",
+        "valence by a linear read-out, concordance      0.500 ± 0.010           0.600   0.000",
+    ]
+    assert lines[-1].startswith("read-out: ridge regression fitted on the training split")
+    found["readout"] = {}
+    assert "read-out: " not in evaluation_table({"a": found})
+    assert "frozen" not in evaluation_table({"a": found})

@@ -23,6 +23,7 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.evaluate import ordinality_prompts
+from pipeline.evaluation.field_table import FieldTable
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.report import curves
@@ -108,6 +109,8 @@ def evaluation_report(
 def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     seeds = evaluation.result["seeds"]
     yield Section("Figures", _tables(evaluation.result, evaluation.references))
+    field = FieldTable({evaluation.result["method"]: evaluation.result, **evaluation.references})
+    yield Section("Retrieval and read-out", table_html(field))
     yield Section("Spreads", table_html(_Spreads(evaluation.result)))
     yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)

@@ -1,0 +1,93 @@
+"""Retrieval and read-out as one table: the figures that other work on speech and text reports, a row a measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pipeline.evaluation.cells import BOUNDS
+from pipeline.evaluation.retrieval import KS, TOLERANCE
+
+
+class _Row(NamedTuple):
+    test: str
+    key: str
+    text: str
+    digits: int
+    scale: float = 1.0
+
+    def number(self, value: float | None) -> str:
+        return "-" if value is None else f"{self.scale * value:.{self.digits}f}"
+
+    def measured(self, entry: Mapping[str, Any]) -> str:
+        """The mean of a measure, ± the std over several seeds."""
+        several = len(entry.get("seed_values", ())) > 1
+        return self.number(entry.get("mean")) + (f" ± {self.number(entry['std'])}" if several else "")
+
+
+def _rows() -> Iterator[_Row]:
+    for direction in ("speech to text", "text to speech"):
+        key = direction.replace(" ", "_")
+        for k in KS:
+            found = "hit in the first place" if k == 1 else f"hit among the first {k}"
+            yield _Row("retrieval", f"{key}_r{k}", f"{direction}, {found}, %", 1, 100)
+        yield _Row("retrieval", f"{key}_median_rank", f"{direction}, rank of the first hit, median", 0)
+        yield _Row("retrieval", f"{key}_map", f"{direction}, mean average precision, %", 1, 100)
+        near = f"{direction}, of the first {KS[-1]} within {TOLERANCE} of the label, %"
+        yield _Row("retrieval", f"{key}_near_p{KS[-1]}", near, 1, 100)
+    for name in ("valence", "arousal", "dominance"):
+        yield _Row("readout", f"{name}_ccc", f"{name} by a linear read-out, concordance", 3)
+    yield _Row("readout", "category_uar", "category by a linear probe, mean recall of the classes, %", 1, 100)
+
+
+@dataclass(frozen=True)
+class FieldTable:
+    """Evaluations by name, as `evaluate` returns them, and the reference rows; a `table_formats.Listing`.
+
+    A cell is the mean over seeds, with the std of several.
+    """
+
+    results: Mapping[str, Mapping[str, Any]]
+    name: str = "field"
+    title: str = "Retrieval and linear read-out, as other work reports them"
+
+    @property
+    def methods(self) -> list[str]:
+        """The evaluations that have such figures, no reference row."""
+        return [name for name, result in self.results.items() if name not in BOUNDS and result.get("retrieval")]
+
+    def headers(self) -> list[str]:
+        return ["measure", *self.methods, *(["frozen vectors"] if self._frozen else []), "chance"]
+
+    @property
+    def _frozen(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.results.get("ceiling", {}).get("readout", {})
+        return found
+
+    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
+        """A row a measure that an evaluation has, the evaluations' own figures in `bold`; `-` where there is none."""
+        rows = []
+        for row in _rows():
+            entries = [self.results[name].get(row.test, {}).get(row.key, {}) for name in self.methods]
+            if any(entries):
+                frozen = [row.measured(self._frozen.get(row.key, {}))] if self._frozen else []
+                chance = next((entry["chance"] for entry in entries if "chance" in entry), None)
+                own = [bold(row.measured(entry)) for entry in entries]
+                rows.append([row.text, *own, *frozen, row.number(chance)])
+        return rows
+
+    @property
+    def notes(self) -> list[str]:
+        """What a hit is, what is read out, and where the conventions are."""
+        notes = [
+            "a hit: a caption of this utterance; of a text, any utterance that it describes; of equally similar ones "
+            "hits come last",
+            "chance: candidates in random order; evaluation.json has the whole convention of every figure",
+        ]
+        if any(self.results[name].get("readout") for name in self.methods):
+            notes.append(
+                "read-out: ridge regression fitted on the training split, its penalty chosen on the development split; "
+                "frozen vectors: the same from the speech encoder's vectors"
+            )
+        return notes
