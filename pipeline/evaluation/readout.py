@@ -36,8 +36,8 @@ def concordance(predicted: Floats, labels: Floats) -> float:
     2 cov(x, y) / (var(x) + var(y) + (mean x - mean y)^2) with moments over n (Lin, Biometrics 45, 1989).
     """
     x, y = predicted - predicted.mean(), labels - labels.mean()
-    spread = (x**2).mean() + (y**2).mean() + (predicted.mean() - labels.mean()) ** 2
-    return float(2 * (x * y).mean() / spread) if spread > 0 else 0.0
+    apart = (x**2).mean() + (y**2).mean() + (predicted.mean() - labels.mean()) ** 2
+    return float(2 * (x * y).mean() / apart) if apart > 0 else 0.0
 
 
 def unweighted_recall(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
@@ -92,8 +92,8 @@ class Moments:
         correlation = covariance * scale[:, None] * scale
         target = (products / count - torch.outer(x_mean, y_mean)) * scale[:, None]
         identity = torch.eye(len(std), dtype=std.dtype, device=std.device)
-        solved = [torch.linalg.solve(correlation + penalty * identity, target) for penalty in penalties]
-        weight = torch.stack(solved) * scale[:, None]
+        factors = [torch.linalg.cholesky(correlation + penalty * identity) for penalty in penalties]
+        weight = torch.stack([torch.cholesky_solve(target, factor) for factor in factors]) * scale[:, None]
         return Ridge(weight, (y_mean - x_mean @ weight)[:, None])
 
 

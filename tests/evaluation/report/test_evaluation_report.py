@@ -13,6 +13,7 @@ import torch
 from cache.captions import Prompt
 from cache.pairs import cached_pairs
 from pipeline.commands.evaluate_heads import main as evaluate_heads
+from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.report.evaluation_report import EVALUATION_FIGURES, evaluation_report
 from pipeline.evaluation.report.figures import mean_labels_retrieved
@@ -54,6 +55,17 @@ def test_every_measure_stands_with_each_of_its_spreads(run: Path) -> None:
                 row = [words.strip() for words in page.words[place : place + 12] if words.strip()]
                 assert row[:3] == [f"{entry[key]:.4f}" for key in ("mean", "std", "list_std")], name
                 assert row[3:5] == ["-", "-"]  # no speaker is known
+
+
+def test_retrieval_and_read_out_stand_beside_the_frozen_vectors_and_chance(run: Path) -> None:
+    words = [words.strip() for words in Page((run / "report.html").read_text(encoding="utf-8")).words if words.strip()]
+    entry = result_of(run)["retrieval"]["speech_to_text_r10"]
+    place = words.index("speech to text, hit among the first 10, %")
+    figures = [100 * entry[key] for key in ("mean", "std", "chance")]
+    assert words[place + 1 : place + 4] == [f"{figures[0]:.1f} ± {figures[1]:.1f}", "-", f"{figures[2]:.1f}"]
+    frozen = ReadOut(open_run(run).stores(), "test", torch.device("cpu")).measure(lambda vectors: vectors)
+    place = words.index("category by a linear probe, mean recall of the classes, %")
+    assert words[place + 2] == f"{100 * frozen['category_uar']:.1f}"
 
 
 def test_the_gap_is_the_distance_of_the_centroids_for_every_seed(run: Path) -> None:
@@ -131,7 +143,7 @@ def test_without_matplotlib_the_report_has_no_figures_and_a_line_says_why(
     assert {path.suffix for path in (copied / "report").iterdir()} == {".csv"}
     page = Page((copied / "report.html").read_text(encoding="utf-8"))
     assert "svg" not in page.tags
-    assert page.tags.count("table") == 4
+    assert page.tags.count("table") == 5
 
 
 @pytest.mark.parametrize("contents", ["", '{"epoch": 1}\n{"epoch": 2}\n'])
