@@ -24,7 +24,7 @@ from cache.stores import Stores
 CATEGORY = "category"
 PENALTIES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 100, of weights of standardised channels
 _BLOCK_ROWS = 2**12  # of vectors in float64 at once
-_CONSTANT = 1e-10  # a channel is, whose std is less than this beside the largest
+_CONSTANT = 1e-5  # a channel is, whose std is less than this of its root mean square: float32 noise
 
 Floats = NDArray[np.float64]
 Embed = Callable[[Tensor], Tensor]  # (n, Da) frozen vectors -> (n, d)
@@ -61,7 +61,7 @@ class Ridge(NamedTuple):
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """(n, D) -> (P, n, k)."""
-        return vectors @ self.weight + self.bias
+        return torch.einsum("nd,pdk->pnk", vectors, self.weight) + self.bias
 
     def least(self, errors: Tensor) -> Ridge:
         """Of each column, the regression of the least of `errors` (P, k); P is 1 then."""
@@ -88,12 +88,16 @@ class Moments:
         x_mean, y_mean = x_sum / count, y_sum / count
         covariance = squares / count - torch.outer(x_mean, x_mean)
         std = covariance.diagonal().clamp_min(0).sqrt()
-        scale = torch.where(std > _CONSTANT * std.max(), 1 / std, 0.0)
+        varies = std > _CONSTANT * (squares.diagonal() / count).sqrt()
+        scale = torch.where(varies, 1 / std, 0.0)
         correlation = covariance * scale[:, None] * scale
         target = (products / count - torch.outer(x_mean, y_mean)) * scale[:, None]
         identity = torch.eye(len(std), dtype=std.dtype, device=std.device)
-        factors = [torch.linalg.cholesky(correlation + penalty * identity) for penalty in penalties]
-        weight = torch.stack([torch.cholesky_solve(target, factor) for factor in factors]) * scale[:, None]
+        solved = [
+            torch.cholesky_solve(target, torch.linalg.cholesky(correlation + penalty * identity))
+            for penalty in penalties
+        ]
+        weight = torch.stack(solved) * scale[:, None]
         return Ridge(weight, (y_mean - x_mean @ weight)[:, None])
 
 

@@ -133,3 +133,10 @@ def test_what_is_not_labelled_is_left_out_with_a_line(tmp_path: Path) -> None:
     some = ReadOut(planted, "test", CPU)
     assert some.notes == ["no read-out of dominance, category: not labelled in each of train, dev, test"]
     assert some.measure(squares).keys() == {"valence_ccc", "arousal_ccc"}
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_a_space_of_one_point_holds_nothing(stores: Stores, noise: float) -> None:
+    test = ReadOut(stores, "test", CPU)
+    found = test.measure(lambda vectors: 0.3 + noise * vectors)
+    assert found == pytest.approx(test.chance(), abs=1e-9)

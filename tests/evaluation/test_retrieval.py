@@ -53,6 +53,7 @@ def drawn(seed: int, utterances: int = 60, texts: int = 25) -> tuple[CachedPairs
     """Pairs with up to three captions each, some labels unknown, and whether text t describes utterance u (u, t)."""
     draw = np.random.default_rng(seed)
     captions = [draw.choice(texts, 1 + row % 3, replace=False).tolist() for row in range(utterances)]
+    captions[0] *= 2  # linked twice
     labels = np.round(draw.uniform(1, 7, (utterances, 2)) * 5) / 5
     labels[::7] = np.nan
     described = np.array([[text in each for text in range(texts)] for each in captions])
