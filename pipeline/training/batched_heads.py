@@ -2,7 +2,7 @@
 
 `BatchedHeads` stacks the parameters of C configurations (a single training is C = 1). One product projects a batch for
 all of them and one makes all gradients of a weight; the loss's gradient comes out of its forward pass; the optimiser is
-the fused Adam under torch.optim.Adam, called directly because the parameters are rows of stacked tensors.
+the fused Adam under torch.optim.Adam (adam.py).
 
 On a CPU each of torch's threads keeps to some rows of the weights, forward, backward and in Adam (which cuts a tensor
 into as many pieces). Products cut otherwise pass megabytes from core to core each step: on two cores that share no
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from torch.optim.adam import adam
 
 from pipeline.objectives.space import EPSILON, Objective, SharedSpace, Slopes, State
+from pipeline.training.adam import adam_step
 from pipeline.training.heads import MAX_SCALE, Heads, by_layer
 from pipeline.training.reference_step import NORM_EPSILON, HeadsConfig, Schedule, reference_step
 
@@ -35,11 +35,11 @@ Batch = tuple[Tensor, Tensor, Sequence[Any]]  # what a step takes
 
 @dataclass(frozen=True)
 class _AdamGroup:
-    """The configurations with one learning rate, weight decay and schedule, for one call of `adam`."""
+    """The configurations with one learning rate, weight decay and schedule, for one call of `adam_step`."""
 
     config: HeadsConfig  # one of them
     rate: Tensor  # (), of the coming step
-    tensors: dict[str, Any]  # their parameters and moments, as `adam` takes them
+    tensors: dict[str, Any]  # their parameters and moments, as `adam_step` takes them
 
 
 class _Norm(NamedTuple):
@@ -140,10 +140,7 @@ class BatchedHeads:
         slope = self._backward("text", text_sum, slopes.text, unit=words, norm=text_norm, parts=parts)
         self._backward_sum("text", text, slope)
         for group in self._groups:
-            adam(
-                **group.tensors, max_exp_avg_sqs=[], lr=group.rate, weight_decay=group.config.weight_decay, fused=True,
-                capturable=speech.is_cuda, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
-            )  # fmt: skip
+            adam_step(group.tensors, group.rate, group.config.weight_decay)
         self._limit_scales()
         return losses
 

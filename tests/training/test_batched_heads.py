@@ -17,6 +17,7 @@ from pipeline.core.config_files import preset_names
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.space import LogitsObjective, Objective, SharedSpace
+from pipeline.training import adam
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
 from pipeline.training.heads import Heads
 from pipeline.training.reference_step import HeadsConfig, Schedule, Temperature
@@ -225,6 +226,25 @@ def test_float32_losses_stay_within_1e_5_of_the_reference_over_200_steps() -> No
         prepared = objective.prepare(pairs, rows, rows)
         (loss,) = stack.step(speech.float(), text.float(), [prepared])
         assert loss.item() == pytest.approx(plain.step(speech.float(), text.float(), prepared), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_without_torchs_own_function_of_adam_have_the_same_bits(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = some_pairs()
+    made = objectives(pairs)["emotionrankclap"]
+    members = [HeadsConfig(heads_of(0).to(dtype), made, rate, weight_decay=0.1) for rate in (1e-2, 3e-3)]
+    function, optimiser = BatchedHeads(members), BatchedHeads(members)
+    for rows, speech, text in batches(pairs, 20):
+        prepared = [made.prepare(pairs, rows, rows)]
+        function.step(speech.to(dtype), text.to(dtype), prepared)
+        with monkeypatch.context() as patch:
+            patch.setattr(adam, "_adam", None)
+            optimiser.step(speech.to(dtype), text.to(dtype), prepared)
+    for name, tensor in function.checkpoint().items():
+        assert torch.equal(optimiser.checkpoint()[name], tensor), name
+    assert not torch.equal(function.stacked["audio.weight"], BatchedHeads(members).stacked["audio.weight"])
 
 
 def test_each_member_of_a_stack_is_its_single_self() -> None:

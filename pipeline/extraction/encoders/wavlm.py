@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 PROBE_SHAPES = (1, 99), (2, 49)  # clips, frames: a library may choose its kernel by either
 PROBE_TOLERANCE = 4.0  # times the precision's epsilon; right kernels stay below .7
 _oneDNN: Any = torch.ops.mkldnn  # noqa: N816 - its name
+_PRIVATE = "_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported"  # of it; torch may drop them
 
 
 class Product:
@@ -59,7 +60,7 @@ class Product:
 def _packs(dtype: torch.dtype) -> bool:
     """Whether this build of torch has oneDNN's packed products (those that its own compiler uses) for `dtype`."""
     backend: Any = torch.backends.mkldnn
-    if not backend.is_available() or not hasattr(_oneDNN, "_linear_pointwise"):
+    if not backend.is_available() or not all(hasattr(_oneDNN, name) for name in _PRIVATE):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(_oneDNN._is_mkldnn_bf16_supported()))
 

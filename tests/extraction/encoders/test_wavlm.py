@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,9 +114,11 @@ def test_the_position_bias_is_transformers_own(length):
     assert torch.equal(ours(length), attention.compute_bias(length, length))
 
 
+@pytest.mark.parametrize("gone", ["_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported"])
 @pytest.mark.parametrize("like", LIKE)
-def test_it_equals_transformers_where_torch_has_no_packed_products(like, monkeypatch):
-    monkeypatch.setattr(products, "_packs", lambda dtype: False)
+def test_it_equals_transformers_where_torch_has_no_packed_products(like, gone, monkeypatch):
+    left = {name: getattr(products._oneDNN, name) for name in products._PRIVATE if name != gone}
+    monkeypatch.setattr(products, "_oneDNN", SimpleNamespace(**left))
     oracle, folded = models(WavLMConfig(**tiny.FEATURES, **LIKE[like]))
     ours = WavLM(folded)
     assert not ours.projection.packed
