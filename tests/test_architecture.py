@@ -94,6 +94,12 @@ def test_only_the_store_knows_hdf5_and_it_knows_no_audio() -> None:
         assert not imported & absent, name
 
 
+def test_no_module_needs_what_only_posix_has_to_be_imported() -> None:
+    absent = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}  # on Windows
+    for name, path in _modules().items():
+        assert not _imports(path, everywhere=False) & absent, name
+
+
 _METHODS = {
     "write_text",
     "write_bytes",

@@ -97,22 +97,34 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
             _exit(error.exit_code)
         except BrokenPipeError:
             sys.exit(1)
-        except OSError as error:
-            from cache.disk import one_line_failure
-
-            click.echo(f"error: {one_line_failure(error.filename or 'a file', error, 'used')}", err=True)
-            sys.exit(1)
-        except (MemoryError, ImportError, RuntimeError) as error:
-            if not (isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)):
+        except (MemoryError, ImportError, OSError, RuntimeError) as error:
+            line = _failure(error)
+            if line is None:
                 raise
-            found = "too little memory or address space" + (f" ({one_line(str(error))[:120]})" if str(error) else "")
-            click.echo(f"error: this process: {found}; expected more. Raise `ulimit -v`, or ask for less.", err=True)
+            with narration(level):
+                log.debug("where it was raised:", exc_info=True)
+            click.echo(f"error: {line}", err=True)
             _exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)
 
     return wrapped
+
+
+def _failure(error: Exception) -> EmotionRankError | None:
+    """The line for too little memory, a package that cannot be imported, or what the operating system refused."""
+    from pipeline.core.errors import broken_package
+
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        found = "too little memory or address space" + (f" ({one_line(str(error))[:120]})" if str(error) else "")
+        return EmotionRankError("this process", found, "more", "Raise `ulimit -v`, or ask for less.")
+    package = broken_package(error)
+    if package is None and isinstance(error, OSError):
+        from cache.disk import one_line_failure
+
+        return one_line_failure(error.filename or "a file", error, "used")
+    return package
 
 
 @contextmanager

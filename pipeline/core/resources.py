@@ -26,6 +26,9 @@ def pick_device(wanted: str = "auto") -> torch.device:
         return torch.device("cuda" if cuda else "cpu")
     try:
         device = torch.device(wanted)
+        # Apple's GPUs (mps) have no float64, in which the tests and a part of training compute
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"{device.type} is not supported, only CPUs and CUDA are")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:120]
@@ -42,6 +45,7 @@ def cores() -> int:
 
 _MEMORY_SHARE = 0.5  # of what is free: texts, optimiser and everything else need room too
 _NO_CPU_MEMORY = "not enough memory", "DefaultCPUAllocator: can't allocate memory"  # in torch's RuntimeErrors
+_ASSUMED_BYTES = 8 << 30  # free where the system does not tell
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -66,7 +70,9 @@ def free_bytes(device: torch.device) -> int:
     """Free memory of `device`; on a CPU the least of what the machine and the control group have left."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    limits = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    known = getattr(os, "sysconf_names", {})  # Windows has none, macOS only what the machine has in all
+    pages = next((name for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if name in known), None)
+    limits = [os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")] if pages else [_ASSUMED_BYTES]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")] or limits

@@ -87,10 +87,22 @@ def _ended(error: BaseException) -> Result:
         (
             OSError(errno.ENAMETOOLONG, "too long", "name"),
             1,
-            "error: name: cannot be used (File name too long); expected a disk that works. Check the disk and run it "
+            "error: name: cannot be used (File name too long); expected what the system allows. Correct that and run "
+            "it again.\n",
+        ),
+        (
+            OSError(errno.EIO, "bad", "name"),
+            1,
+            "error: name: cannot be used (Input/output error); expected a disk that works. Check the disk and run it "
             "again.\n",
         ),
-        (OSError("no number"), 1, "error: a file: cannot be used (Input/output error)"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "error: this process: too little memory or address space"),
+        (
+            OSError("no number"),
+            1,
+            "error: a file: cannot be used (no number); expected what the system allows. Correct that and run it "
+            "again.\n",
+        ),
         (BrokenPipeError(), 1, ""),
         (KeyboardInterrupt(), 130, "stopped\n"),
     ],

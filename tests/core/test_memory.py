@@ -145,6 +145,22 @@ def test_free_memory_is_below_what_the_machine_has(monkeypatch: pytest.MonkeyPat
     assert memory.free_bytes(torch.device("cpu")) > 2**20
 
 
+@pytest.mark.parametrize("names", [None, {"SC_PHYS_PAGES": 0, "SC_PAGE_SIZE": 0}, {"SC_PAGE_SIZE": 0}])
+def test_a_system_that_does_not_count_free_pages_has_some_memory(
+    names: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if names is None:  # Windows
+        monkeypatch.delattr("os.sysconf_names")
+        monkeypatch.delattr("os.sysconf")
+    else:
+        monkeypatch.setattr("os.sysconf_names", names)
+        monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    (tmp_path / "meminfo").mkdir()
+    monkeypatch.setattr(memory, "Path", lambda _: tmp_path / "meminfo")  # no /proc
+    expected = 4_096_000 if names and "SC_PHYS_PAGES" in names else memory._ASSUMED_BYTES
+    assert memory.free_bytes(torch.device("cpu")) == expected
+
+
 def test_large_batches_are_prepared_a_few_at_a_time(planted: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.training.training_data._PAIRS_AHEAD", 100)
     pairs, _ = both(planted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
+import platform
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -69,7 +69,7 @@ class Study:
         self.check: Callable[[], None] = lambda: None
         self._study, self.space = study, space
         self._journal = isinstance(study._storage, JournalStorage)
-        self._home = f"{os.uname().nodename}:{home.resolve()}"
+        self._home = f"{platform.node()}:{home.resolve()}"
         self._beat_at = -math.inf
 
     def ask(self, count: int, known: Container[int]) -> list[TrialRequest]:

@@ -7,7 +7,6 @@ connection without it that waits is closed after `REQUEST_SECONDS`, and before t
 from __future__ import annotations
 
 import asyncio
-import resource
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -73,6 +72,10 @@ class TimedProtocol(H11Protocol):
 
 def allow_files() -> None:
     """Let this process hold as many files open as there may be connections, where the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + _OTHER_FILES
     if soft < wanted:

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from pipeline.inference.web.connections import MAX_WITHOUT_KEY, REQUEST_SECONDS
+from pipeline.inference.web.connections import MAX_WITHOUT_KEY, REQUEST_SECONDS, allow_files
 from pipeline.inference.web.search_page import SearchPage, SearchQuery
 from pipeline.training.run_folder import Run
 from tests.inference.web.conftest import KEY, Site
@@ -35,6 +35,11 @@ def connected(port: int, count: int, sent: bytes) -> Iterator[list[socket.socket
             clients.append(held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)))
             clients[-1].sendall(sent)
         yield clients
+
+
+def test_a_system_without_a_limit_of_files_is_asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    allow_files()
 
 
 @pytest.mark.parametrize("sent", [b"", HALF, b"GET /"])
