@@ -18,12 +18,15 @@ os.environ["EMOTIONRANKCLAP_CACHE"] = tempfile.mkdtemp(prefix="texts-")  # every
 import pipeline.inference.search
 from pipeline.core.config import TrainConfig
 from pipeline.core.progress import narration
+from pipeline.extraction.audio.resampling import choose_resampling
 from pipeline.extraction.encoders import load_encoder
 from pipeline.extraction.extract import extract
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.speech import QUICK, write_corpus
 from tests.stage_two import small_stores
+
+choose_resampling()  # as `load_encoder` does, before a test imports a model of transformers
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,12 +42,20 @@ WAVE64 = ChunkFormat(b"data", 40, 24, 16, "little", size_has_header=True, alignm
 CAF = ChunkFormat(b"data", 8, 12, signed=True, alignment=1)  # a size of -1 is "to the end"
 
 
+def read_at(handle: int, count: int, place: int) -> bytes:
+    """Up to `count` bytes of an open file from `place` on; where there is no pread (Windows) its own place moves."""
+    if hasattr(os, "pread"):
+        return os.pread(handle, count, place)
+    os.lseek(handle, place, os.SEEK_SET)
+    return os.read(handle, count)
+
+
 def missing_audio(handle: int, size: int) -> str | None:
     """What an open file of `size` bytes lacks of the audio that its header promises.
 
     None where it is whole, or where the container does not tell.
     """
-    head = os.pread(handle, NIST_BYTES, 0)
+    head = read_at(handle, NIST_BYTES, 0)
     name, form, chunks = head[:4], head[8:12], None
     promised = None  # (place, bytes) of the audio
     if name == b"OggS":
@@ -79,7 +87,7 @@ def _audio_chunk(handle: int, size: int, form: ChunkFormat) -> tuple[int, int] |
     """Where the audio begins and how many bytes the header of its chunk promises; None without such a chunk."""
     place, size64 = form.start, None  # size64: an RF64's size of the audio
     for _ in range(MAX_CHUNKS):
-        header = os.pread(handle, form.header_bytes, place)
+        header = read_at(handle, form.header_bytes, place)
         if len(header) < form.header_bytes or place >= size:
             return None
         count = int.from_bytes(header[form.size_at :], form.order, signed=form.signed)
@@ -93,7 +101,7 @@ def _audio_chunk(handle: int, size: int, form: ChunkFormat) -> tuple[int, int] |
                 return content, size64
             return None if count in form.unknown_sizes else (content, count)
         if header[:4] == b"ds64":
-            size64 = int.from_bytes(os.pread(handle, 8, content + 8), "little")
+            size64 = int.from_bytes(read_at(handle, 8, content + 8), "little")
         place = content + count + -count % form.alignment
     return None
 
@@ -109,7 +117,7 @@ def _nist_audio(head: bytes) -> tuple[int, int] | None:
 
 def _missing_last_page(handle: int, size: int) -> str | None:
     """An OGG stream ends with a whole page that is marked as the last."""
-    tail = os.pread(handle, 2 * OGG_PAGE_BYTES, max(0, size - 2 * OGG_PAGE_BYTES))
+    tail = read_at(handle, 2 * OGG_PAGE_BYTES, max(0, size - 2 * OGG_PAGE_BYTES))
     place = tail.rfind(b"OggS")
     while place > 0 and not (tail[place + 4 : place + 5] == b"\0" and tail[place + 5 : place + 6] < b"\x08"):
         place = tail.rfind(b"OggS", 0, place)  # these letters stood inside a page

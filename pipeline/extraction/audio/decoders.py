@@ -15,6 +15,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from pipeline.extraction.audio.containers import read_at
+
 _HEAD_BYTES = 12
 _ADTS_MASK, _ADTS = 0xFFF6, 0xFFF0  # a syncword, and layer 0: MP3 is layer 3
 
@@ -25,8 +27,8 @@ def open_decoder(handle: int) -> Iterator[Any]:
 
     Raises RuntimeError where PyAV is needed and not installed, or cannot decode it, and what soundfile raises.
     """
+    name = ffmpeg_format(read_at(handle, _HEAD_BYTES, 0))
     os.lseek(handle, 0, os.SEEK_SET)
-    name = ffmpeg_format(os.pread(handle, _HEAD_BYTES, 0))
     if name is None:
         with soundfile.SoundFile(handle, closefd=False) as file:
             yield file

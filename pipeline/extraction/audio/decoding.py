@@ -1,15 +1,12 @@
 """An audio file -> one mono clip at the encoder's rate, or the reason why there is none.
 
-A file is opened once, by its handle: its bytes are hashed, its container is checked, libsndfile decodes it and
-torchaudio resamples it. Resampling is by hand only where torchaudio would take gigabytes: it lays out one filter for
-each phase of the reduced ratio, and rates without a common divisor (16,001 Hz to 16 kHz, as a corrupt header may say)
-have very many. There the same filter is computed for each sample alone.
+A file is opened once, by its handle: its bytes are hashed, its container is checked, libsndfile decodes it, and what
+is not at the encoder's rate is resampled (resampling.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import stat
 from collections.abc import Iterator
@@ -19,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
-from pipeline.extraction.audio.containers import missing_audio
+from pipeline.extraction.audio.containers import missing_audio, read_at
 from pipeline.extraction.audio.decoders import FFmpegFile, open_decoder
+from pipeline.extraction.audio.resampling import resample, resampled_length
 from pipeline.extraction.encoders.base import LFS_POINTER, Waveform
 
 MARGIN_SECONDS = 0.1  # decoded beyond the crop, so that resampling sees no edge inside it
@@ -32,11 +29,10 @@ MAX_RATE = (1 << 20) - 1  # Hz; no recording has more
 CHANNELS = {"mean": 0, "left": 1, "right": 2}  # by number, from 1
 CANCELLED = 1e-4  # of the channels' energy, in their mean; 64 channels of independent noise leave 1/64
 HASH_BYTES = 1 << 20  # of a file, in memory at once while it is hashed
-ZERO_CROSSINGS = 6  # of the sinc on either side: torchaudio's default
-ROLLOFF = 0.99  # of the lower rate's Nyquist frequency, likewise
-MAX_KERNEL_VALUES = 1 << 24  # of torchaudio's filters: 44.1 kHz takes 70 thousand, 22,255 Hz 14 million
-BLOCK_VALUES = 1 << 18  # of the filters held at once by `resample_by_sample`
 _UNDECODABLE = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError)
+_OPEN_FLAGS = os.O_RDONLY | sum(  # of POSIX, and of Windows
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY", "O_NOINHERIT")
+)
 _SPECIAL_FILES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -63,7 +59,7 @@ def open_audio(path: str | Path) -> Iterator[int]:
 
     Other files are never read: opening a pipe waits, a device may have no end, and neither can be read twice.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    handle = os.open(path, _OPEN_FLAGS)
     try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
@@ -140,7 +136,7 @@ class Decoding:
         if size > MAX_FILE_BYTES:  # not even hashed: 50 GB of a sparse file took two minutes
             raise UnusableAudio(f"{size / 2**30:,.0f} GiB: larger than any recording of an utterance")
         digest = digest_of_file(handle, size)
-        if os.pread(handle, len(LFS_POINTER), 0) == LFS_POINTER:
+        if read_at(handle, len(LFS_POINTER), 0) == LFS_POINTER:
             raise UnusableAudio("a git-lfs pointer, not audio: run git lfs pull", digest)
         try:
             missing = missing_audio(handle, size)
@@ -240,38 +236,3 @@ def refuse_invalid(decoded: Waveform, clip: Waveform) -> None:
             raise UnusableAudio("silent: every sample is zero")
     if decoded[0] == decoded[-1] and len(decoded) > 1 and (decoded == decoded[0]).all():
         raise UnusableAudio(f"silent: every sample is {decoded[0]:.3g}")
-
-
-def resampled_length(frames: int, rate: int, new_rate: int) -> int:
-    """Samples that `frames` at `rate` are at `new_rate`."""
-    return -(-frames * new_rate // rate)
-
-
-def resample(wave: Waveform, rate: int, new_rate: int) -> Waveform:
-    """(frames,) at `rate` -> (resampled_length,) at another `new_rate`."""
-    common = math.gcd(rate, new_rate)
-    old, new = rate // common, new_rate // common
-    if old * new > MAX_KERNEL_VALUES:
-        return resample_by_sample(wave, old, new)
-    from torchaudio.functional import resample as resample_by_phase
-
-    result: Waveform = resample_by_phase(torch.tensor(wave), old, new).numpy()
-    return result
-
-
-def resample_by_sample(wave: Waveform, old: int, new: int) -> Waveform:
-    """torchaudio's resampling by the formula: each sample is a sum over the frames around its own time."""
-    band = min(old, new) * ROLLOFF / old
-    width = math.ceil(ZERO_CROSSINGS / band)
-    taps = np.arange(-width, width + 2)
-    padded = np.pad(wave, (width, width + 2)).astype(np.float64)
-    result = np.empty(resampled_length(len(wave), old, new), np.float32)
-    step = max(1, BLOCK_VALUES // len(taps))
-    for start in range(0, len(result), step):
-        frame, phase = np.divmod(np.arange(start, min(start + step, len(result)), dtype=np.int64) * old, new)
-        t = np.clip((taps - phase[:, None] / new) * band, -ZERO_CROSSINGS, ZERO_CROSSINGS)
-        kernels = np.sinc(t) * np.cos(t * (math.pi / ZERO_CROSSINGS / 2)) ** 2 * band
-        around = padded[frame[:, None] + taps + width]
-        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked where it is used
-            result[start : start + step] = (kernels * around).sum(axis=1)
-    return result

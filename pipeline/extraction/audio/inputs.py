@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UsageError
-from pipeline.extraction.audio.decoding import MAX_RATE, Decoding, UnusableAudio, resampled_length
+from pipeline.extraction.audio.decoding import MAX_RATE, Decoding, UnusableAudio
+from pipeline.extraction.audio.resampling import resampled_length
 from pipeline.extraction.batching import EncoderInput
 from pipeline.extraction.encoders.base import Waveform
 

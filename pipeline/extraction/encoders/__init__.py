@@ -30,7 +30,9 @@ def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> An
     if config.layers == "auto":
         config = config.model_copy(update={"layers": None})
     from pipeline.core.plugins import BUILT_IN
+    from pipeline.extraction.audio.resampling import choose_resampling
 
+    choose_resampling()  # a torchaudio that does not load must be known before transformers imports it
     if config.encoder not in BUILT_IN["audio encoder" if kind == "audio" else "text encoder"]:
         from pipeline.extraction.encoders import custom_encoder
 

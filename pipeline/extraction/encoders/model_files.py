@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.core.errors import ManyProblems, MissingEncoder, UsageError
+from pipeline.core.errors import ManyProblems, MissingEncoder, UsageError, broken_package
 from pipeline.core.files import require_short_header
 from pipeline.extraction.encoders.base import LFS_POINTER
 
@@ -163,7 +163,8 @@ def without_weights(build: Callable[[], Any], subject: object) -> Any:
             model = build()
     except Exception as error:  # see `read_config`
         found = f"cannot be built ({first_line(error)})"
-        raise UsageError(subject, found, "a sound config.json", "Download it again.") from error
+        wrong = UsageError(subject, found, "a sound config.json", "Download it again.")
+        raise broken_package(error) or wrong from error
     return model.to(torch.float32).eval().requires_grad_(False)
 
 

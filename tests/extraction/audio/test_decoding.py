@@ -39,6 +39,19 @@ def test_lossy_files_decode_close_to_what_was_written(tmp_path: Path, name: str)
     assert np.corrcoef(*spectra)[0, 1] > 0.95
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff"])
+def test_clips_are_the_same_where_there_is_no_pread(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / name, tone(0.5), RATE)
+    expected = DECODING.load(tmp_path / name)
+    monkeypatch.delattr("os.pread")
+    found = DECODING.load(tmp_path / name)
+    assert np.array_equal(found.wave, expected.wave)
+    assert found.digest == expected.digest
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3000])
+    with pytest.raises(UnusableAudio, match=r"truncated|cannot be decoded"):
+        DECODING.load(tmp_path / name)
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000])
 def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1.0, rate=rate), rate)
