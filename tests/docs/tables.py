@@ -32,6 +32,7 @@ STANDS_FOR = {
 NOT_RUN = {
     "python3 -m venv": "an environment of gigabytes; .ci/run makes one",
     "pip install": "needs a package index",
+    "uv pip install": "needs uv and a package index",
     "pip freeze": "lists the environment for pip-audit",
     "audit/bin/pip": "as pip",
     "audit/bin/pip-audit": "asks a vulnerability service",
