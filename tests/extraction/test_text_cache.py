@@ -19,6 +19,7 @@ from pipeline.core.files import CACHE_VARIABLE, cache_folder
 from pipeline.extraction.encoders.text import TextModel
 from pipeline.extraction.extract import extract
 from pipeline.extraction.text_cache import TextVectorCache
+from tests.faults.small import quick_encoders
 from tests.speech import QUICK, write_corpus
 
 STYLES = "captions.styles=[dimensional,template]"
@@ -29,6 +30,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that takes no time, for what is the database's affair."""
+    quick_encoders(monkeypatch)
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
 
 
 @pytest.fixture
@@ -85,6 +93,7 @@ def test_another_pooling_has_a_cache_of_its_own(folder: Path, tmp_path: Path, en
     assert len(databases(folder)) == 2
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_float16_store_is_filled_and_keeps_nothing(folder: Path, tmp_path: Path) -> None:
     extracted(tmp_path, "rounded", "store_dtype=float16")
     assert not databases(folder)
@@ -111,6 +120,7 @@ def test_a_vector_that_was_damaged_is_encoded_anew(folder: Path, tmp_path: Path,
     assert mended != damaged
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("content", [b"", b"no database" * 1000])
 def test_a_file_that_is_no_database_is_replaced(content: bytes, folder: Path, tmp_path: Path) -> None:
     extracted(tmp_path, "first")
@@ -123,6 +133,7 @@ def test_a_file_that_is_no_database_is_replaced(content: bytes, folder: Path, tm
         assert database.execute("SELECT count(*) FROM vectors").fetchone()[0] > 150
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_folder_that_cannot_be_written_is_done_without(folder: Path, tmp_path: Path) -> None:
     folder.write_text("a file where the folder would be")
     assert extracted(tmp_path, "stores").text.scan().all()

@@ -35,6 +35,7 @@ def test_two_actors_fill_the_store_of_the_single_process(
     assert any("raylet" in name for name in machines.of_ray(os.getpid()))  # a cluster that was there stays
 
 
+@pytest.mark.slow
 def test_transcripts_are_encoded_as_by_the_single_process(cluster: Cluster, tmp_path: Path) -> None:
     manifest = write_corpus(tmp_path / "corpus", 4)
     head, *rows = manifest.read_text().splitlines()
