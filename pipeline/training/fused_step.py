@@ -97,8 +97,8 @@ class FusedHeads(BatchedHeads):
 
     def __init__(self, configs: Sequence[HeadsConfig], library: ctypes.CDLL | None = None) -> None:
         (config,), heads = configs, configs[0].heads
-        if heads.audio.weight.device.type != "cpu":
-            raise Unavailable("it is for a CPU")
+        if heads.audio.weight.device.type != "cpu" or heads.audio.weight.dtype != torch.float32:
+            raise Unavailable("it is for float32 on a CPU")
         if config.norm != "none" or max(heads.layers) > 1:
             raise Unavailable("it has neither norm nor weighted layers")
         if heads.audio.out_features % _ROWS or any(inputs % 2 for inputs in heads.input_dims):
@@ -125,9 +125,10 @@ class FusedHeads(BatchedHeads):
             losses, slopes = self._losses(space, prepared)
         adam = self._adam()
         for batch, slope in ((audio, slopes.speech), (words, slopes.text)):
-            self._call("descend", batch.arguments, slope.contiguous(), adam)
-        scale = [of["log_scale"] for of in (self.stacked, self._first_moments, self._second_moments)]
-        self.library.descend_scale(*map(_pointer, (*scale, slopes.log_scale, adam)))
+            self._call("descend", batch.arguments, slope.float().contiguous(), adam)
+        of_scale = [of["log_scale"] for of in (self.stacked, self._first_moments, self._second_moments)]
+        of_scale.append(slopes.log_scale.float())
+        self.library.descend_scale(*map(_pointer, of_scale), _pointer(adam))
         self._limit_scales()
         self._adam_steps.fill_(self.steps_done + 1)
         return losses
@@ -153,7 +154,7 @@ class FusedHeads(BatchedHeads):
         if key not in self._batches:
             self._batches[key] = self._buffers(side, len(vectors))
         batch = self._batches[key]
-        self._call("pack", batch.arguments, vectors.contiguous())
+        self._call("pack", batch.arguments, vectors.float().contiguous())
         self._call("project", batch.arguments)
         return batch
 
