@@ -62,9 +62,12 @@ def printing_option(name: str, text: str, printed: Callable[[click.Command], str
 
 
 def _version(_: click.Command) -> str:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return f"emotionrankclap {version('emotionrankclap')}"
+    try:
+        return f"emotionrankclap {version('emotionrankclap')}"
+    except PackageNotFoundError:
+        return "emotionrankclap, run from a checkout that is not installed"
 
 
 class _UsageLine(click.ClickException):

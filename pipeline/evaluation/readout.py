@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cache.manifest import LABEL_COLUMNS
 from cache.stores import Stores
+from pipeline.training.ridge import Moments
 
 CATEGORY = "category"
 PENALTIES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 100, of weights of standardised channels
@@ -69,36 +70,19 @@ class Ridge(NamedTuple):
         return Ridge(self.weight[best, :, columns].T[None], self.bias[best, :, columns].T[None])
 
 
-class Moments:
-    """Weighted sums of vectors (n, D) and a target, added up block by block in float64."""
-
-    def __init__(self) -> None:
-        self.sums: list[Tensor] = []
-
-    def add(self, vectors: Tensor, target: Target) -> None:
-        """Add a block."""
-        weighted = vectors * target.weights[:, None]
-        squares, products = weighted.T @ vectors, weighted.T @ target.values
-        part = [target.weights.sum(), weighted.sum(0), target.weights @ target.values, squares, products]
-        self.sums = [total + of_block for total, of_block in zip(self.sums, part, strict=True)] if self.sums else part
-
-    def ridge(self, penalties: Sequence[float] = PENALTIES) -> Ridge:
-        """The minima of mean |x W + b - y|^2 + penalty |S W|^2, S the std of each channel; b is not penalised."""
-        count, x_sum, y_sum, squares, products = self.sums
-        x_mean, y_mean = x_sum / count, y_sum / count
-        covariance = squares / count - torch.outer(x_mean, x_mean)
-        std = covariance.diagonal().clamp_min(0).sqrt()
-        varies = std > _CONSTANT * (squares.diagonal() / count).sqrt()
-        scale = torch.where(varies, 1 / std, 0.0)
-        correlation = covariance * scale[:, None] * scale
-        target = (products / count - torch.outer(x_mean, y_mean)) * scale[:, None]
-        identity = torch.eye(len(std), dtype=std.dtype, device=std.device)
-        solved = [
-            torch.cholesky_solve(target, torch.linalg.cholesky(correlation + penalty * identity))
-            for penalty in penalties
-        ]
-        weight = torch.stack(solved) * scale[:, None]
-        return Ridge(weight, (y_mean - x_mean @ weight)[:, None])
+def fit_ridge(moments: Moments, penalties: Sequence[float] = PENALTIES) -> Ridge:
+    """The minima of mean |x W + b - y|^2 + penalty |S W|^2, S the std of each channel; b is not penalised."""
+    x_mean, y_mean, covariance, products = moments.centred()
+    std = covariance.diagonal().clamp_min(0).sqrt()
+    varies = std > _CONSTANT * (covariance.diagonal() + x_mean.square()).clamp_min(0).sqrt()
+    scale = torch.where(varies, 1 / std, 0.0)
+    correlation, target = covariance * scale[:, None] * scale, products * scale[:, None]
+    identity = torch.eye(len(std), dtype=std.dtype, device=std.device)
+    solved = [
+        torch.cholesky_solve(target, torch.linalg.cholesky(correlation + penalty * identity)) for penalty in penalties
+    ]
+    weight = torch.stack(solved) * scale[:, None]
+    return Ridge(weight, (y_mean - x_mean @ weight)[:, None])
 
 
 class ReadOut:
@@ -141,8 +125,8 @@ class ReadOut:
         """CCC of each dimension and UAR of the category, by the names of `conventions`."""
         moments = [Moments() for _ in self.targets[0]]
         for number, vectors, target in self._blocks(0, embed):
-            moments[number].add(vectors, target)
-        fits = [of_target.ridge() for of_target in moments]
+            moments[number].add(vectors, target.values, target.weights)
+        fits = list(map(fit_ridge, moments))
         errors = [torch.zeros_like(fit.bias[:, 0]) for fit in fits]  # (P, k)
         for number, vectors, target in self._blocks(1, embed):
             squared = (fits[number](vectors) - target.values).square()

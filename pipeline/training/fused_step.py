@@ -103,9 +103,9 @@ class FusedHeads(BatchedHeads):
             raise Unavailable("it has neither norm nor weighted layers")
         if heads.audio.out_features % _ROWS or any(inputs % 2 for inputs in heads.input_dims):
             raise Unavailable(f"it is for a width that {_ROWS} divides and vectors of an even number of dimensions")
-        self.library = library or load_library()
+        self.compiled = library or load_library()
         if library is None:
-            _probe(self.library, heads.input_dims, heads.audio.out_features)
+            _probe(self.compiled, heads.input_dims, heads.audio.out_features)
         super().__init__(configs)
         self.threads = 0  # torch's
         self._copies: dict[str, Tensor] = {}
@@ -128,7 +128,7 @@ class FusedHeads(BatchedHeads):
             self._call("descend", batch.arguments, slope.float().contiguous(), adam)
         of_scale = [of["log_scale"] for of in (self.stacked, self._first_moments, self._second_moments)]
         of_scale.append(slopes.log_scale.float())
-        self.library.descend_scale(*map(_pointer, of_scale), _pointer(adam))
+        self.compiled.descend_scale(*map(_pointer, of_scale), _pointer(adam))
         self._limit_scales()
         self._adam_steps.fill_(self.steps_done + 1)
         return losses
@@ -200,7 +200,7 @@ class FusedHeads(BatchedHeads):
 
     def _call(self, name: str, arguments: _Side, *rest: Any) -> None:
         arguments.threads = self.threads or min(torch.get_num_threads(), _MAX_THREADS)
-        if not getattr(self.library, name)(ctypes.byref(arguments), *map(_pointer, rest)):
+        if not getattr(self.compiled, name)(ctypes.byref(arguments), *map(_pointer, rest)):
             raise Unavailable("PyTorch has no bfloat16 product for this CPU")
 
 

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,22 +49,37 @@ class Plane(NamedTuple):
         return vectors.double() @ self.weight + self.bias
 
 
+class Moments:
+    """Sums over vectors (n, D) and what is regressed on them (n, k), both float64, added up block by block."""
+
+    def __init__(self) -> None:
+        self._sums: list[Any] = []
+
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
+        """Add a block; `weights` (n,) are 1 where there are none."""
+        weighted = x if weights is None else x * weights[:, None]
+        ends = (len(x), y.sum(0)) if weights is None else (weights.sum(), weights @ y)
+        part = [ends[0], weighted.sum(0), ends[1], weighted.mT @ x, weighted.mT @ y]
+        sums = self._sums or [0] * len(part)
+        self._sums = [total + of_block for total, of_block in zip(sums, part, strict=True)]
+
+    def centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Means (D,) and (k,), and the covariances (D, D) of the vectors and (D, k) of both."""
+        count, x_sum, y_sum, squares, products = self._sums
+        x_mean, y_mean = x_sum / count, y_sum / count
+        covariance = squares / count - torch.outer(x_mean, x_mean)
+        return x_mean, y_mean, covariance, products / count - torch.outer(x_mean, y_mean)
+
+
 def fit_plane(train: Chunks, dev: Chunks, *, penalties: Sequence[float] = PENALTIES) -> Plane:
     """The ridge regression of the points from the vectors, with that of `penalties` of the smallest error on `dev`.
 
     It minimises mean |x W + b - p|^2 + penalty |W|^2, in float64; b is not penalised.
     """
-    count, x_sum, y_sum, squares, products = 0, *(torch.zeros((), dtype=torch.float64) for _ in range(4))
+    moments = Moments()
     for vectors, points in train:
-        x, y = vectors.double(), points.double() - CENTRE
-        count += len(x)
-        sums = x.sum(0), y.sum(0), x.mT @ x, x.mT @ y
-        x_sum, y_sum, squares, products = (
-            total.to(x.device) + part for total, part in zip((x_sum, y_sum, squares, products), sums, strict=True)
-        )
-    x_mean, y_mean = x_sum / count, y_sum / count
-    covariance = squares / count - torch.outer(x_mean, x_mean)
-    target = products / count - torch.outer(x_mean, y_mean)
+        moments.add(vectors.double(), points.double() - CENTRE)
+    x_mean, y_mean, covariance, target = moments.centred()
     planes = []
     for penalty in penalties:
         penalised = covariance + penalty * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)

@@ -57,3 +57,18 @@ CONFIG = {
     "nothing": "",
     "not UTF-8": "\udc80",
 }
+
+EVALUATED: dict[str, Edit] = {
+    "no JSON": lambda found: json.dumps(found)[:-9],
+    "a list": lambda found: [found],
+    "100,000 brackets": lambda found: "[" * 100_000,
+    "no alignment": lambda found: found.pop("alignment") and None,
+    "a figure of words": lambda found: found["ordinality"]["aoc"].update(mean="0.5"),
+    "another figure": lambda found: found["ordinality"]["aoc"].update(mean=0.5),
+    "another value": lambda found: found["seeds"]["0"]["alignment"]["mmd"]["values"].append(0.5),
+    "values of words": lambda found: found["seeds"]["0"]["alignment"]["mmd"].update(values=["a"]),
+    "no seeds": lambda found: found.update(seeds={}),
+    "a convention that is none": lambda found: found["alignment"]["mmd"].update(convention=[]),
+    "a method that is none": lambda found: found.update(method=[3]),
+    "a split that is none": lambda found: found.update(split={}),
+}

@@ -22,7 +22,7 @@ from pipeline.core.errors import EmotionRankError, Interrupted, StoreCorrupt
 from pipeline.training.heads import Heads, load_heads, load_tensors, save_heads, save_tensors
 from pipeline.training.run_folder import Run, open_run
 from pipeline.training.train import TRAINING_CHECKPOINT, Trainer
-from tests.inputs.hostile_runs import ABOUT, CONFIG, Edit
+from tests.inputs.hostile_runs import ABOUT, CONFIG, EVALUATED, Edit
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree, unlisted
 
 SEEDS = ["--seeds", 2]
@@ -193,20 +193,6 @@ def test_two_damaged_seeds_are_both_trained_again(small: Path, run: Path) -> Non
 
 
 NAMES = {"run": "", "digest": ""}  # what differs between equal evaluations of two folders
-EVALUATED: dict[str, Edit] = {
-    "no JSON": lambda found: json.dumps(found)[:-9],
-    "a list": lambda found: [found],
-    "100,000 brackets": lambda found: "[" * 100_000,
-    "no alignment": lambda found: found.pop("alignment") and None,
-    "a figure of words": lambda found: found["ordinality"]["aoc"].update(mean="0.5"),
-    "another figure": lambda found: found["ordinality"]["aoc"].update(mean=0.5),
-    "another value": lambda found: found["seeds"]["0"]["alignment"]["mmd"]["values"].append(0.5),
-    "values of words": lambda found: found["seeds"]["0"]["alignment"]["mmd"].update(values=["a"]),
-    "no seeds": lambda found: found.update(seeds={}),
-    "a convention that is none": lambda found: found["alignment"]["mmd"].update(convention=[]),
-    "a method that is none": lambda found: found.update(method=[3]),
-    "a split that is none": lambda found: found.update(split={}),
-}
 
 
 @pytest.mark.parametrize("case", EVALUATED)

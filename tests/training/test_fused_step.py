@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.config import TrainConfig
-from pipeline.core.files import CACHE_VARIABLE
 from pipeline.core.resources import threads_restored
 from pipeline.experiments.sweeps.bracket import slice_checkpoint
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.grid import WithGrid
 from pipeline.objectives.space import Objective, SharedSpace
-from pipeline.training import fused_library, fused_step
+from pipeline.training import fused_step
 from pipeline.training.batched_heads import BatchedHeads
-from pipeline.training.fused_library import COMPILER, Unavailable, load_library
+from pipeline.training.fused_library import Unavailable, load_library
 from pipeline.training.fused_step import FusedHeads, FusedStack, fused_heads
 from pipeline.training.heads import Heads
 from pipeline.training.reference_step import HeadsConfig, Schedule, Temperature
@@ -250,55 +249,6 @@ def test_what_it_does_not_compute_is_trained_in_float32_and_said(
     assert f"step=fused: it {'is for' if 'divides' in reason or 'even' in reason else 'has'}" in caplog.text
     assert reason in caplog.text
     assert "trained in float32 instead" in caplog.text
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for what is compiled."""
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    return tmp_path / "compiled"
-
-
-def test_without_a_compiler_or_with_a_broken_one_it_says_what_is_missing(
-    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(COMPILER, "no-such-compiler -O2")
-    with pytest.raises(Unavailable, match=r"no C\+\+ compiler \(no-such-compiler: No such file"):
-        load_library.__wrapped__()
-    monkeypatch.setenv(COMPILER, "false")
-    with pytest.raises(Unavailable, match=r"false could not compile it \(exit 1\)"):
-        load_library.__wrapped__()
-    monkeypatch.setattr(fused_library, "SOURCE", tmp_path / "other.cpp")
-    (tmp_path / "other.cpp").write_text("int main( {")
-    monkeypatch.delenv(COMPILER)
-    with pytest.raises(Unavailable, match=r"c\+\+ could not compile it \(.*error"):
-        load_library.__wrapped__()
-    assert not fresh.exists()
-
-
-def test_what_was_compiled_is_kept_and_a_damaged_one_is_not_used(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Path(load_library()._name)
-    calls = []
-
-    def compiled(built: Path) -> None:
-        calls.append(built)
-        built.write_bytes(b"whole")
-
-    monkeypatch.setattr(fused_library, "_compile", compiled)
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: Path(path).read_bytes())
-    assert library.suffix == ".so"
-    assert [load_library.__wrapped__() for _ in range(2)] == [b"whole"] * 2
-    assert len(calls) == 1
-    (kept,) = fresh.iterdir()
-    whole = kept.read_bytes()
-    for damaged in (b"", whole[:-1], whole[:-1] + b"f", whole[:3]):
-        kept.write_bytes(damaged)
-        assert load_library.__wrapped__() == b"whole"
-        assert kept.read_bytes() == whole
-    assert len(calls) == 5
-    monkeypatch.setenv(CACHE_VARIABLE, "")
-    assert load_library.__wrapped__() == b"whole"
-    assert len(calls) == 6
 
 
 def test_a_product_that_is_wrong_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
