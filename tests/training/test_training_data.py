@@ -6,12 +6,16 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cache.pairs import cached_pairs
+from cache.stores import open_stores
+from cache.writer import StoreWriter
 from pipeline.core.config import TrainConfig
 from pipeline.training.training_data import TrainingData, load_training_data, std_and_mean
 from tests.planted import plant
@@ -78,3 +82,25 @@ def test_many_rows_are_embedded_block_by_block_as_at_once(tmp_path: Path, monkey
     with torch.no_grad():
         whole, _ = data.standard.project(*data.standard.standardise(speech, text))
         assert torch.allclose(data.standard.embed_speech(speech), whole, atol=1e-6)
+
+
+def test_failed_rows_shift_no_vector_to_another_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.reader._BLOCK_BYTES", 2**8)  # a few rows
+    planted = plant(tmp_path, {"train": 60, "dev": 20}, audio_width=7, text_width=5)
+    links = planted.captions.links("dimensional", 80)
+    texts = [links.text[links.offsets[row] : links.offsets[row + 1]].tolist() for row in range(80)]
+    for store, failed in ((planted.audio, [0, 3, 4, 59, 61]), (planted.text, [*texts[7], texts[30][0]])):
+        with StoreWriter(store) as writer:
+            for row in failed:
+                writer.fail(row, "spoiled")
+    stores = open_stores(tmp_path)
+    speech, done = stores.audio.read(np.arange(80))
+    text, text_done = stores.text.read(np.arange(len(stores.text)))
+    usable = [row for row in range(60) if done[row] and text_done[texts[row]].any()]
+    assert 0 < len(usable) < 56
+    pairs = cached_pairs(stores, "train", style="dimensional")
+    assert pairs.rows.tolist() == usable
+    for place, row in enumerate(usable):
+        assert np.array_equal(pairs.speech[place], speech[row])
+        captions = pairs.caption[pairs.offsets[place] : pairs.offsets[place + 1]]
+        assert np.array_equal(pairs.text[captions], text[[each for each in texts[row] if text_done[each]]])
