@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -46,6 +46,8 @@ class Store:
     Of layered rows `selected` reads some columns: `dim` is then the size of what is chosen.
     """
 
+    check: Callable[[RowNames], None] | None = None  # of the rows' names, called before the first row is read
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.path, self.fingerprint, self.axes = layout.path, layout.fingerprint, layout.axes
@@ -75,12 +77,15 @@ class Store:
 
     @cached_property
     def names(self) -> RowNames:
-        """(N,) what each row is: an utterance's id, or a text. Raises StoreCorrupt for invalid offsets."""
+        """(N,) what each row is: an utterance's id, or a text. Raises StoreCorrupt for invalid offsets, or as `check`."""
         try:
-            return RowNames(self.column("id_bytes").tobytes(), self.column("id_offsets"))
+            names = RowNames(self.column("id_bytes").tobytes(), self.column("id_offsets"))
         except ValueError:
             found = "row names out of order"
             raise StoreCorrupt(self.path, found, "a store", "Restore it or run with --fresh.") from None
+        if self.check is not None:
+            self.check(names)
+        return names
 
     @cached_property
     def ids(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Stores:
     def __init__(self, folder: Path) -> None:
         self.folder = folder  # of several (`cache.joint`), the first
         self.folders: tuple[Path, ...] = (folder,)
+        self._captions = lru_cache(1)(partial(read_captions, folder / CAPTIONS))  # once, for every view of these stores
 
     def __str__(self) -> str:
         return " + ".join(map(str, self.folders))
@@ -49,7 +50,7 @@ class Stores:
     @cached_property
     def captions(self) -> Captions:
         """Row j of `text` is `captions.texts()[j]`."""
-        return read_captions(self.folder / CAPTIONS)
+        return self._captions()
 
     @cached_property
     def audio(self) -> Store:
@@ -61,8 +62,10 @@ class Stores:
 
     @cached_property
     def text(self) -> Store:
-        """One row a distinct text, likewise. Raises StoreCorrupt when its rows are not the captions'."""
-        return self._open_matching(self.folder / "text.h5", self.captions.texts()).selected()
+        """One row a distinct text, likewise. Its first read raises StoreCorrupt when its rows are not the captions'."""
+        store = Store.open(self.folder / "text.h5")
+        store.check = lambda names: self._require_same(store.path, names, self.captions.texts())  # read when rows are
+        return store.selected()
 
     @cached_property
     def acoustic(self) -> Store | None:
@@ -123,15 +126,18 @@ class Stores:
 
     def _open_matching(self, path: Path, ids: list[str]) -> Store:
         store = Store.open(path)
+        self._require_same(path, store.names, ids)
+        store.ids = ids  # the same strings, held once
+        return store
+
+    def _require_same(self, path: Path, names: RowNames, expected: list[str]) -> None:
         try:
-            same = store.names == RowNames.of(ids)
+            same = names == RowNames.of(expected)
         except UnicodeEncodeError:  # half a character, which JSON can hold and no store does
             same = False
         if not same:
             found = "other rows than the folder's manifest and captions"
             raise StoreCorrupt(path, found, "one row each", "Run extract-features again.")
-        store.ids = ids  # the same strings, held once
-        return store
 
 
 def open_stores(folder: str | Path) -> Stores:

@@ -37,6 +37,47 @@ Embedded = tuple[NDArray[np.int64], NDArray[np.float32]]  # rows (n,) ascending,
 
 
 @dataclass(frozen=True)
+class KeptFile:
+    """What a file holds, whose bytes are as they were written."""
+
+    identity: str
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+def path_of(run: Run, stores: Stores) -> Path:
+    """The file of the speech vectors of `stores` in `run`."""
+    named = ",".join(str(folder.resolve()) for folder in stores.folders)
+    name = hashlib.blake2b(named.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    return run.folder / SEARCH_FOLDER / f"{name}.safetensors"
+
+
+def read_kept(path: Path) -> KeptFile | None:
+    """What the file holds; None where there is none, or it cannot be read or is corrupt, which is logged."""
+    try:
+        if not path.is_file():
+            return None
+        with File(path, os.O_RDONLY) as file:
+            header = _read_header(file)
+            rows = np.empty(header.count, np.int64)
+            # torch's memory: numpy asks the kernel for huge pages, which it may search for longer than all else takes
+            vectors: NDArray[np.float32] = torch.empty(header.count, header.dim).numpy()
+            file.read(rows, len(header.encoded))
+            file.read(vectors, len(header.encoded) + rows.nbytes)
+        if header.checksum != _checksum(rows, vectors):
+            raise ValueError("its bytes do not match their checksum")
+        if len(rows) and not (rows[0] >= 0 and (np.diff(rows) > 0).all()):
+            raise ValueError("rows out of order")
+    except (EmotionRankError, OSError) as error:  # of another account, or a failing disk
+        log.info(f"{path}: not read ({_reason(error)}); projected again")
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError, RuntimeError) as error:
+        log.warning(f"{path}: corrupt ({one_line_reason(error)}); projected again")
+        return None
+    return KeptFile(header.identity, rows, vectors)
+
+
+@dataclass(frozen=True)
 class KeptIndex:
     """The file of one folder of stores in a RUN, and the identity of what it has to hold."""
 
@@ -49,42 +90,25 @@ class KeptIndex:
     @classmethod
     def of(cls, run: Run, stores: Stores, heads: Heads, device: torch.device) -> KeptIndex:
         """That of `heads` of `run` and the speech vectors of `stores`."""
-        named = ",".join(str(folder.resolve()) for folder in stores.folders)
-        name = hashlib.blake2b(named.encode(errors="surrogateescape"), digest_size=8).hexdigest()
-        path = run.folder / SEARCH_FOLDER / f"{name}.safetensors"
-        return cls(path, stores.audio, heads, device, identity_of(stores.audio, heads, device))
+        return cls(path_of(run, stores), stores.audio, heads, device, identity_of(stores.audio, heads, device))
 
     @property
     def wanted(self) -> bool:
         """Whether a file is of use and could be written."""
         return len(self.store) >= MIN_ROWS and os.access(self.path.parents[1], os.W_OK)
 
-    def read(self) -> Embedded | None:
-        """What the file holds; None where there is none, or it is not of this identity or corrupt, which is logged."""
-        try:
-            if len(self.store) < MIN_ROWS or not self.path.is_file():
-                return None
-            with File(self.path, os.O_RDONLY) as file:
-                header = _read_header(file)
-                rows, vectors = np.empty(header.count, np.int64), np.empty((header.count, header.dim), np.float32)
-                if file.size() != header.size or header.dim != self.heads.audio.out_features:
-                    raise ValueError("another size than it names")
-                if header.identity != self.identity:
-                    log.info(f"{self.path}: of other heads or rows; projected again")
-                    return None
-                file.read(rows, len(header.encoded))
-                file.read(vectors, len(header.encoded) + rows.nbytes)
-            if header.checksum != _checksum(rows, vectors):
-                raise ValueError("its bytes do not match their checksum")
-            if len(rows) and not (rows[0] >= 0 and rows[-1] < len(self.store) and (np.diff(rows) > 0).all()):
-                raise ValueError("rows out of order")
-        except (EmotionRankError, OSError) as error:  # of another account, or a failing disk
-            log.info(f"{self.path}: not read ({_reason(error)}); projected again")
+    def of_these(self, kept: KeptFile | None) -> Embedded | None:
+        """What was read, if it is of these heads and rows; None where it is not, which is logged."""
+        if kept is None or len(self.store) < MIN_ROWS:
             return None
-        except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
-            log.warning(f"{self.path}: corrupt ({one_line_reason(error)}); projected again")
+        if kept.identity != self.identity:
+            log.info(f"{self.path}: of other heads or rows; projected again")
             return None
-        return rows, vectors
+        known = not len(kept.rows) or kept.rows[-1] < len(self.store)
+        if not known or kept.vectors.shape[1] != self.heads.audio.out_features:
+            log.warning(f"{self.path}: corrupt (another size than it names); projected again")
+            return None
+        return kept.rows, kept.vectors
 
     def write(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Keep what was projected, unless the store changed meanwhile or holds rows that only now are corrupt.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.fingerprint import describe_differences, differences
+from cache.joint import stores_named
 from cache.manifest import Manifest
 from cache.reader import Store
 from cache.stores import CONFIG, Stores
@@ -29,10 +30,10 @@ from pipeline.core.errors import StoreMismatch, UsageError
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device
 from pipeline.extraction.encoders import load_encoder
-from pipeline.extraction.encoders.base import chosen_columns
+from pipeline.extraction.encoders.base import TextEncoder, chosen_columns
 from pipeline.extraction.encoders.speech import with_precision
 from pipeline.inference.filters import Filter, Mask, UtteranceFilter, trained_on
-from pipeline.inference.kept_index import KeptIndex
+from pipeline.inference.kept_index import KeptFile, KeptIndex, path_of, read_kept
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
@@ -121,29 +122,30 @@ class _Embedder:
     """Stores, the heads trained for them, and the encoders that made them."""
 
     def __init__(self, stores: AnyStores, run: Run | Folder, device: str) -> None:
-        run = run if isinstance(run, Run) else open_run(run)
-        self.run, self.stores = run, run.stores(stores)
+        self.run = run if isinstance(run, Run) else open_run(run)
+        self.stores = stores_named(stores or self.run.about["stores"])
         if len(self.stores.folders) > 1:
             found, action = "heads of several stores", f"Name one: {', '.join(map(str, self.stores.folders))}."
-            raise UsageError(run.folder, found, "one folder of stores to search", action)
+            raise UsageError(self.run.folder, found, "one folder of stores to search", action)
         self.config = validate_file(ExtractConfig, self.stores.folder / CONFIG)
-        self.trained, self.device = run.config, pick_device(device)
-        self.heads = run.heads_for(self.stores).to(self.device).requires_grad_(False)
+        self.trained, self.device = self.run.config, pick_device(device)
 
-    def open_speech(self, rows: Rows) -> tuple[NearestNeighbours, Callable[[str], Vectors]]:
-        """Those of `rows` of the speech vectors that are done, kept or projected; and `sentence_embedder`."""
-        store, kept = self.stores.audio, KeptIndex.of(self.run, self.stores, self.heads, self.device)
-        with ThreadPoolExecutor(1) as pool:
-            reading = pool.submit(kept.read)  # while the text encoder is imported and loaded
-            embed = self.sentence_embedder()
-            found = reading.result()
-        if found is not None:
-            return NearestNeighbours(*found).among(rows), embed
-        if not kept.wanted:
-            return embed_rows(store, rows, self.embed_speech), embed
+    def open(self) -> None:
+        """Open what the heads are for. Raises StoreMismatch, StoreCorrupt."""
+        self.stores = self.run.stores(self.stores)
+        self.heads = self.run.heads_for(self.stores).to(self.device).requires_grad_(False)
+
+    def embed_kept(self, rows: Rows, kept: KeptFile | None) -> NearestNeighbours:
+        """Those of `rows` of the speech vectors that are done: of what is `kept`, or projected."""
+        index = KeptIndex.of(self.run, self.stores, self.heads, self.device)
+        if (embedded := index.of_these(kept)) is not None:
+            return NearestNeighbours(*embedded).among(rows)
+        store = self.stores.audio
+        if not index.wanted:
+            return embed_rows(store, rows, self.embed_speech)
         whole = embed_rows(store, np.arange(len(store)), self.embed_speech)
-        kept.write(whole.rows, whole.vectors)
-        return whole.among(rows), embed
+        index.write(whole.rows, whole.vectors)
+        return whole.among(rows)
 
     def embed_speech(self, vectors: Tensor) -> Vectors:
         return np.asarray(self.heads.embed_speech(vectors.to(self.device)).cpu())
@@ -151,9 +153,12 @@ class _Embedder:
     def embed_text(self, vectors: Tensor) -> Vectors:
         return np.asarray(self.heads.embed_text(vectors.to(self.device)).cpu())
 
-    def sentence_embedder(self) -> Callable[[str], Vectors]:
+    def text_encoder(self) -> TextEncoder:
+        """The one that the stores' config names, whatever the stores are."""
+        return load_encoder("text", self.config.text, str(self.device))
+
+    def sentence_embedder(self, encoder: TextEncoder) -> Callable[[str], Vectors]:
         """A sentence -> (1, dim). Raises StoreMismatch if the text encoder is not the stores'."""
-        encoder = load_encoder("text", self.config.text, str(self.device))
         _require_same_encoder("text", self.stores.text, {"encoder": encoder.fingerprint()})
         return lambda sentence: self.embed_text(chosen_columns(encoder.encode([sentence]), encoder, self.trained.text))
 
@@ -209,12 +214,16 @@ class SpeechIndex:
         `stores`, those that `run` was trained from. Raises UsageError, StoreCorrupt, and StoreMismatch when the
         heads or the text encoder that the stores' config names do not go with the stores.
         """
-        embedder = _Embedder(stores, run, device)
-        manifest = embedder.stores.manifest
-        among = among or Filter()
-        columns = UtteranceFilter(manifest, trained_on(embedder.run, embedder.stores), among.split)
-        rows = np.flatnonzero(columns.fits(among))
-        neighbours, embed = embedder.open_speech(rows)
+        embedder, among = _Embedder(stores, run, device), among or Filter()
+        with ThreadPoolExecutor(2) as pool:  # each is files, hashes and imports, which wait for each other little
+            encoder = pool.submit(embedder.text_encoder)
+            reading = pool.submit(read_kept, path_of(embedder.run, embedder.stores))
+            embedder.open()
+            manifest = embedder.stores.manifest
+            columns = UtteranceFilter(manifest, trained_on(embedder.run, embedder.stores), among.split)
+            rows = np.flatnonzero(columns.fits(among))
+            embed = embedder.sentence_embedder(encoder.result())
+            neighbours = embedder.embed_kept(rows, reading.result())
         if left_out := len(rows) - len(neighbours.rows):
             log.warning(f"{left_out:,} of {len(rows):,} utterances cannot be hits: failed, pending or all zero")
         if len(neighbours.rows) and columns.hidden[neighbours.rows].all():
@@ -259,6 +268,7 @@ class CaptionIndex:
     def open(cls, stores: AnyStores, run: Run | Folder, *, device: str = "auto") -> CaptionIndex:
         """Embed every caption text that is done. Raises what `SpeechIndex.open` raises, over the audio encoder."""
         embedder = _Embedder(stores, run, device)
+        embedder.open()
         texts, styles = embedder.stores.captions.texts(), _styles(embedder.stores)
         embed = embedder.recording_embedder()
         rows = np.flatnonzero([text in styles for text in texts])

@@ -17,7 +17,7 @@ from cache.disk import writer_lock
 from cache.stores import open_stores
 from cache.writer import StoreWriter
 from pipeline.inference.filters import Filter
-from pipeline.inference.kept_index import KeptIndex
+from pipeline.inference.kept_index import KeptIndex, read_kept
 from pipeline.inference.search import NearestNeighbours, SpeechIndex, _Embedder, embed_rows
 from pipeline.training.run_folder import SEARCH_FOLDER, Run
 from pipeline.training.train import train
@@ -30,7 +30,8 @@ def of_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small stores are kept too, and sentences are vectors that are there already."""
     monkeypatch.setattr(kept_index, "MIN_ROWS", 1)
     embed = np.eye(1, 4, dtype=np.float32)
-    monkeypatch.setattr(_Embedder, "sentence_embedder", lambda self: lambda sentence: embed)
+    monkeypatch.setattr(_Embedder, "text_encoder", lambda self: None)
+    monkeypatch.setattr(_Embedder, "sentence_embedder", lambda self, encoder: lambda sentence: embed)
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def plain(run: Run, stores: Path) -> NearestNeighbours:
 
 
 def kept(run: Run, stores: Path) -> NearestNeighbours | None:
-    found = index_of(run, stores).read()
+    index = index_of(run, stores)
+    found = index.of_these(read_kept(index.path))
     return None if found is None else NearestNeighbours(*found)
 
 
@@ -150,16 +152,15 @@ def test_a_changed_byte_anywhere_and_a_file_that_ends_early_are_never_used(run: 
     expected = opened(run, stores)
     [path] = files(run)
     whole = path.read_bytes()
-    index = index_of(run, stores)
-    assert index.read() is not None
+    assert kept(run, stores) is not None
     for at in range(0, len(whole), 10):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
-        assert index.read() is None, at
+        assert kept(run, stores) is None, at
     for length in range(0, len(whole), 100):
         path.write_bytes(whole[:length])
-        assert index.read() is None, length
+        assert kept(run, stores) is None, length
     path.write_bytes(whole + b"\0")
-    assert index.read() is None
+    assert kept(run, stores) is None
     assert same(opened(run, stores), expected)  # and written again
     assert path.read_bytes() == whole
 
