@@ -77,7 +77,7 @@ class Store:
 
     @cached_property
     def names(self) -> RowNames:
-        """(N,) what each row is: an utterance's id, or a text. Raises StoreCorrupt for invalid offsets, or as `check`."""
+        """(N,) what each row is: an utterance's id, or a text. Raises StoreCorrupt for bad offsets, or as `check`."""
         try:
             names = RowNames(self.column("id_bytes").tobytes(), self.column("id_offsets"))
         except ValueError:

@@ -27,6 +27,7 @@ from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.evaluation.alignment import alignment
+from pipeline.evaluation.nearest import NearestUtterances
 from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
 from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds, over_speakers
 from pipeline.evaluation.readout import ReadOut
@@ -181,14 +182,14 @@ class OrderTests:
         speakers = [stores.manifest.speaker[row] for row in labelled]
         self.resamples = resample_speakers(speakers, draws=config.bootstrap, seed=config.seed, at_least=STEPS)
 
-    def measure(self, similarities: Mapping[str, NDArray[np.floating[Any]]]) -> tuple[Result, Draws]:
-        """What each test measures of its (P, m) similarities, and the same on every resample."""
+    def measure(self, nearest: Mapping[str, NearestUtterances]) -> tuple[Result, Draws]:
+        """What each test measures of the utterances nearest to its prompts, and the same on every resample."""
         found: Result = {}
         draws: Draws = {}
         for name, test in self.tests.items():
-            found[name] = test.measure(similarities[name])
+            found[name] = test.measure(nearest[name])
             if self.resamples is not None:
-                drawn = ordinality_draws(test, similarities[name], self.resamples)
+                drawn = ordinality_draws(test, nearest[name], self.resamples)
                 draws |= {(name, axis): values for axis, values in drawn.items()}
         return found, draws
 
@@ -216,7 +217,7 @@ def _measure(
     with torch.no_grad():
         speech, text = heads.embed_speech(pairs.speech).cpu(), heads.embed_text(pairs.text).cpu()
         prompts = {name: heads.embed_text(vectors).cpu() for name, vectors in order.vectors.items()}
-    found, draws = order.measure({name: test.similarity(speech, prompts[name]) for name, test in order.tests.items()})
+    found, draws = order.measure({name: test.nearest(speech, prompts[name]) for name, test in order.tests.items()})
     links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
     found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
     found["retrieval"] = tests.retrieval.measure(speech, text)

@@ -24,6 +24,7 @@ from torch import Tensor
 from cache.captions import Prompt
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.data.captions.word_norms import WORD_NORMS, word_lists
+from pipeline.evaluation.nearest import DEPTH, NearestUtterances, Similarity
 from pipeline.evaluation.significance import mean_and_std
 
 Axis = Literal["valence", "arousal"]
@@ -34,19 +35,6 @@ _COLUMN: dict[Axis, int] = {"valence": 0, "arousal": 1}  # of labels and of poin
 
 NULL_STD = math.sqrt(2 * (2 * STEPS + 5) / (9 * STEPS * (STEPS - 1)))
 """Std of tau where the order found is random: sqrt(2 (2n + 5) / (9 n (n - 1))) = .2007 at n = 14 (Kendall 1938)."""
-
-
-def retrieve(similarity: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """For each prompt, in the order of the list, its nearest utterance that no earlier prompt retrieved.
-
-    `similarity` is (prompts, n), n >= prompts; of equally near ones the first is taken. Returns (prompts,) columns.
-    """
-    remaining = similarity.copy()
-    retrieved = np.empty(len(remaining), dtype=np.int64)
-    for prompt, row in enumerate(remaining):
-        retrieved[prompt] = row.argmax()
-        remaining[:, retrieved[prompt]] = -np.inf
-    return retrieved
 
 
 def kendall_tau(prompted: NDArray[np.float64], retrieved: NDArray[np.float64]) -> float:
@@ -111,25 +99,31 @@ class OrdinalityTest:
             for name, axis in whole.items()
         }
 
-    def similarity(self, speech: Tensor, vectors: Tensor) -> NDArray[np.float32]:
-        """(P, m) cosines of the prompts that a list asks and the labelled utterances; 1,568 x 35,000 are 220 MB.
+    def nearest(self, speech: Tensor, vectors: Tensor, *, depth: int = DEPTH) -> NearestUtterances:
+        """The labelled utterances by cosine to the P prompts that a list asks.
 
         `speech` is (n, d), `vectors` (prompts, d), of unit length. Raises EmotionRankError where one is not finite.
         """
         asked = vectors[torch.from_numpy(self.prompts).to(vectors.device)]
-        labelled = speech[torch.from_numpy(self.labelled).to(speech.device)]
-        similarity: NDArray[np.float32] = (asked @ labelled.T).float().cpu().numpy()
-        if not np.isfinite(similarity).all():
-            raise EmotionRankError("ordinality", "similarities not finite", "unit vectors", "Train the heads again.")
-        return similarity
+        if len(self.labelled) < len(speech):
+            speech = speech[torch.from_numpy(self.labelled).to(speech.device)]
 
-    def measure(self, similarity: NDArray[np.floating[Any]]) -> dict[str, Any]:
+        def similarity(prompts: slice) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = (asked[prompts] @ speech.T).float().cpu().numpy()
+            if not np.isfinite(found).all():
+                expected, action = "unit vectors", "Train the heads again."
+                raise EmotionRankError("ordinality", "similarities not finite", expected, action)
+            return found
+
+        return NearestUtterances(similarity, len(asked), depth=depth)
+
+    def measure(self, similarity: Similarity | NearestUtterances) -> dict[str, Any]:
         """AOC and VOC of (P, m) similarities, any that order the utterances; returns what `ordinality` does."""
-        result = {}
+        result, nearest = {}, NearestUtterances.of(similarity)
         for name, axis in self.lists.items():
             values = self.points[:, axis.column]
             kendall_taus = [
-                kendall_tau(asked, values[retrieve(similarity[rows])])
+                kendall_tau(asked, values[nearest.retrieve(rows)])
                 for asked, rows in zip(axis.asked, axis.rows, strict=True)
             ]
             defined = np.nan_to_num(kendall_taus, nan=0.0)
@@ -162,7 +156,7 @@ def ordinality(
         UsageError: fewer than 14 labelled utterances, or a prompt is missing. EmotionRankError: a vector is not finite.
     """
     test = OrdinalityTest(labels, prompts, lists)
-    return test.measure(test.similarity(speech, vectors))
+    return test.measure(test.nearest(speech, vectors, depth=STEPS))
 
 
 def prompt_lists(axis: Axis, lists: int) -> NDArray[np.float64]:

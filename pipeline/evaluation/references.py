@@ -26,10 +26,11 @@ from cache.reader import Store
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
-from pipeline.core.resources import choose_memory, pick_device
+from pipeline.core.resources import pick_device
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.evaluate import OrderTests, Result, pooled, split_of
-from pipeline.evaluation.ordinality import OrdinalityTest, retrieve
+from pipeline.evaluation.nearest import NearestUtterances
+from pipeline.evaluation.ordinality import OrdinalityTest
 from pipeline.evaluation.pooling import figures_over_seeds
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.recognition import recognised, recognition_over_seeds
@@ -82,18 +83,18 @@ def reference_results(
     pairs = cached_pairs(stores, name, style=config.style, device=chosen)
     order = OrderTests(stores, pairs, config, chosen)
     ridge = resolve_training("ridge_own_captions", overrides=[f"style={config.style}"])  # its text side is not fitted
-    data = load_training_data(stores, ridge, chosen, resident=choose_memory(stores, chosen) == "resident")
+    data = load_training_data(stores, ridge, chosen, resident=False)  # as quick, and no vectors in memory
     plane = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
     log.info(f"ceiling: penalty {plane.penalty:g}, dev {plane.error:.4f}")
     points = {"ceiling": CENTRE + _predicted(plane, data, pairs.speech), "labels": pairs.labels[:, :2].cpu().numpy()}
     points |= _words_and_voice(stores, data, pairs)
     results: dict[str, Result] = {"chance": {}}
     for bound, speech in points.items():
-        nearness = {test: _nearness(asked, speech) for test, asked in order.tests.items()}
-        found, draws = order.measure(nearness)
+        nearest = {test: _nearest(asked, speech) for test, asked in order.tests.items()}
+        found, draws = order.measure(nearest)
         results[bound] = {**pooled({"0": found}, order.intervals([draws])), "seeds": {"0": found}}
         if bound == "ceiling":
-            results["chance"] |= {test: _shuffled(asked, nearness[test], config) for test, asked in order.tests.items()}
+            results["chance"] |= {test: _shuffled(asked, nearest[test], config) for test, asked in order.tests.items()}
     frozen = ReadOut(stores, name, chosen)
     results["ceiling"]["readout"] = figures_over_seeds(frozen, [frozen.measure(lambda vectors: vectors)])
     tested = {stores.manifest.emotion[row] for row in stores.manifest.rows(name).tolist()} - {""}
@@ -191,19 +192,22 @@ def _predicted(plane: Plane, data: TrainingData, speech: Tensor) -> NDArray[np.f
     return torch.cat([plane(data.standard.standardise_side("audio", block)) for block in blocks]).cpu().numpy()
 
 
-def _nearness(test: OrdinalityTest, speech: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(P, m) the negative squared distance of each prompt's true point and of each labelled utterance's, (n, 2).
+def _nearest(test: OrdinalityTest, speech: NDArray[np.float64]) -> NearestUtterances:
+    """The labelled utterances by the squared distance of their points, of (n, 2), to each prompt's true point.
 
     It is rounded, so that equal distances of labels on a grid tie (F6).
     """
     points = speech[test.labelled]
-    nearness = np.empty((len(test.prompt_points), len(points)), dtype=np.float32)
-    for prompt, point in enumerate(test.prompt_points):
-        nearness[prompt] = -np.square(points - point).sum(axis=1).round(_DECIMALS)
-    return nearness
+
+    def nearness(prompts: slice) -> NDArray[np.float32]:
+        apart = points - test.prompt_points[prompts, None]  # (k, m, 2)
+        near: NDArray[np.float32] = -np.square(apart).sum(axis=-1).round(_DECIMALS).astype(np.float32)
+        return near
+
+    return NearestUtterances(nearness, len(test.prompts))
 
 
-def _shuffled(test: OrdinalityTest, nearness: NDArray[np.float32], config: EvaluateConfig) -> Result:
+def _shuffled(test: OrdinalityTest, nearest: NearestUtterances, config: EvaluateConfig) -> Result:
     """AOC and VOC where labels are shuffled among the utterances and each list retrieves what the ceiling does.
 
     So the std is of a mean over lists that share their utterances, as those of any method do: what one training of no
@@ -212,7 +216,7 @@ def _shuffled(test: OrdinalityTest, nearness: NDArray[np.float32], config: Evalu
     result = {}
     for name, axis in test.lists.items():
         generator, values = np.random.default_rng(config.seed), test.points[:, axis.column]
-        retrieved = np.array([retrieve(nearness[rows]) for rows in axis.rows])  # (lists, 14)
+        retrieved = np.array([nearest.retrieve(rows) for rows in axis.rows])  # (lists, 14)
         shuffled = np.array([generator.permutation(values)[retrieved] for _ in range(SHUFFLES)])  # (B, lists, 14)
         found = kendall_taus(axis.asked, shuffled.transpose(2, 1, 0))  # (lists, B)
         result[name] = {

@@ -20,14 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.ordinality import OrdinalityTest, kendall_tau, retrieve
+from pipeline.evaluation.nearest import NearestUtterances, Similarity, retrieve
+from pipeline.evaluation.ordinality import OrdinalityTest, kendall_tau
 from pipeline.evaluation.pooling import MIN_SPEAKERS
 
-_DEPTH = 256  # nearest utterances of each prompt that are sorted at first; more where a list needs them
-_DEEPER = 4  # times as many
 _LISTS_AT_ONCE = 2**18  # and resamples of them, in memory
-
-Similarity = NDArray[np.floating[Any]]
 
 
 class SpeakerResamples(NamedTuple):
@@ -76,7 +73,7 @@ def reference_draws(test: OrdinalityTest, similarity: Similarity, resamples: Spe
 
 
 def ordinality_draws(
-    test: OrdinalityTest, similarity: Similarity, resamples: SpeakerResamples
+    test: OrdinalityTest, similarity: Similarity | NearestUtterances, resamples: SpeakerResamples
 ) -> dict[str, NDArray[np.float64]]:
     """AOC and VOC on each resample: `{"aoc": (B,), "voc": (B,)}` means over lists.
 
@@ -85,9 +82,9 @@ def ordinality_draws(
         similarity: (P, m) of its prompts and utterances.
         resamples: of the speakers of these m utterances, of at least 14 utterances each.
     """
+    nearest = NearestUtterances.of(similarity)
     if resamples.left_out:
-        similarity = similarity[:, resamples.rows]
-    nearest = _Nearest(similarity)
+        nearest = nearest.among(resamples.rows)
     block = max(1, _LISTS_AT_ONCE // len(resamples.counts))
     found = {}
     for name, axis in test.lists.items():
@@ -101,32 +98,8 @@ def ordinality_draws(
     return found
 
 
-class _Nearest:
-    """The utterances of each prompt from the nearest on, of equally near ones the first: sorted as deep as is asked."""
-
-    def __init__(self, similarity: Similarity) -> None:
-        self.similarity = similarity
-        self.order = self._sorted(_DEPTH)  # (P, depth)
-
-    def at(self, prompts: NDArray[np.int64], rank: int) -> NDArray[np.int32]:
-        """(k,) utterances: the one of `rank` for each of (k,) prompts."""
-        if rank == self.order.shape[1]:
-            self.order = self._sorted(_DEEPER * rank)
-        utterances: NDArray[np.int32] = self.order[prompts, rank]
-        return utterances
-
-    def _sorted(self, depth: int) -> NDArray[np.int32]:
-        order = np.empty((len(self.similarity), min(depth, self.similarity.shape[1])), dtype=np.int32)
-        for prompt, row in enumerate(self.similarity):
-            near = np.arange(len(row))
-            if order.shape[1] < len(row):
-                near = np.flatnonzero(row >= -np.partition(-row, order.shape[1] - 1)[order.shape[1] - 1])
-            order[prompt] = near[np.argsort(-row[near], kind="stable")[: order.shape[1]]]
-        return order
-
-
 def _retrieve_from_resamples(
-    nearest: _Nearest, rows: NDArray[np.int64], resamples: SpeakerResamples
+    nearest: NearestUtterances, rows: NDArray[np.int64], resamples: SpeakerResamples
 ) -> NDArray[np.int32]:
     """What each list retrieves from each resample: (14, L, B) utterances for (L, 14) prompts `rows`.
 

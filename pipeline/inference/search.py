@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,12 @@ class _Embedder:
         if len(self.stores.folders) > 1:
             found, action = "heads of several stores", f"Name one: {', '.join(map(str, self.stores.folders))}."
             raise UsageError(self.run.folder, found, "one folder of stores to search", action)
-        self.config = validate_file(ExtractConfig, self.stores.folder / CONFIG)
         self.trained, self.device = self.run.config, pick_device(device)
+
+    @cached_property
+    def config(self) -> ExtractConfig:
+        """That of the stores. Raises UsageError where there is none."""
+        return validate_file(ExtractConfig, self.stores.folder / CONFIG)
 
     def open(self) -> None:
         """Open what the heads are for. Raises StoreMismatch, StoreCorrupt."""

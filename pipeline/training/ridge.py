@@ -85,10 +85,11 @@ def fit_plane(train: Chunks, dev: Chunks, *, penalties: Sequence[float] = PENALT
         penalised = covariance + penalty * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
         weight = torch.linalg.solve(penalised, target)
         planes.append(Plane(weight, y_mean - x_mean @ weight, penalty, 0.0))
-    held_out = [(vectors, points.double() - CENTRE) for vectors, points in dev]
-    errors = [
-        torch.cat([plane(vectors) - points for vectors, points in held_out]).square().mean().item() for plane in planes
-    ]
+    residuals: list[list[Tensor]] = [[] for _ in planes]
+    for vectors, points in dev:
+        for of_plane, plane in zip(residuals, planes, strict=True):
+            of_plane.append(plane(vectors) - (points.double() - CENTRE))
+    errors = [torch.cat(of_plane).square().mean().item() for of_plane in residuals]
     best = min(range(len(planes)), key=errors.__getitem__)
     return planes[best]._replace(error=errors[best])
 

@@ -117,9 +117,7 @@ def speaker_draws(run: Run, result: Mapping[str, Any]) -> tuple[dict[tuple[str, 
             speech = heads.embed_speech(pairs.speech)
             prompts = {name: heads.embed_text(vectors) for name, vectors in order.vectors.items()}
         for name, test in order.tests.items():
-            for measure, draws in ordinality_draws(
-                test, test.similarity(speech, prompts[name]), order.resamples
-            ).items():
+            for measure, draws in ordinality_draws(test, test.nearest(speech, prompts[name]), order.resamples).items():
                 found.setdefault((name, measure), []).append(draws)
     return {key: np.array(draws) for key, draws in found.items()}, order.resamples.speakers
 

@@ -110,9 +110,8 @@ def test_a_draw_is_the_mean_over_seeds_of_the_same_resample(spoken: Run) -> None
     for seed in spoken.seeds:
         heads, test = spoken.heads(seed), order.tests["word_norms"]
         with torch.no_grad():
-            similarity = test.similarity(
-                heads.embed_speech(pairs.speech), heads.embed_text(order.vectors["word_norms"])
-            )
+            speech, prompts = heads.embed_speech(pairs.speech), heads.embed_text(order.vectors["word_norms"])
+        similarity = (prompts[test.prompts] @ speech[test.labelled].T).numpy()
         expected.append(reference_draws(test, similarity, order.resamples)["voc"])
     found = evaluate(spoken, overrides=[*QUICK, "bootstrap=6"])
     assert found["word_norms"]["voc"]["speakers"]["draws"] == pytest.approx(np.mean(expected, axis=0), abs=1e-12)

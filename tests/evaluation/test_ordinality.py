@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cache.captions import Prompt
 from pipeline.core.errors import EmotionRankError, UsageError
+from pipeline.evaluation.nearest import NearestUtterances, retrieve
 from pipeline.evaluation.ordinality import (
     NULL_STD,
     VALUES,
@@ -23,7 +24,6 @@ from pipeline.evaluation.ordinality import (
     null_standard_error,
     ordinality,
     prompt_lists,
-    retrieve,
 )
 
 
@@ -74,6 +74,9 @@ def test_retrieval_equals_the_loop_and_takes_no_utterance_twice(prompts, more, l
     before = similarity.copy()
     found = retrieve(similarity)
     assert found.tolist() == slow_retrieve(similarity)
+    for depth in (1, 5, 256):
+        nearest = NearestUtterances(lambda prompts: similarity[prompts], len(similarity), depth=depth)
+        assert nearest.retrieve(np.arange(len(similarity))).tolist() == found.tolist()
     assert len(set(found.tolist())) == prompts
     assert (similarity == before).all()
 

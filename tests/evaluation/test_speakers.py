@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from cache.captions import Prompt
 from pipeline.evaluation import speakers as module
+from pipeline.evaluation.nearest import NearestUtterances
 from pipeline.evaluation.ordinality import VALUES, OrdinalityTest
 from pipeline.evaluation.pooling import over_seeds, over_speakers
 from pipeline.evaluation.speakers import (
@@ -56,7 +57,6 @@ def near_the_point(labels: np.ndarray, speakers: list[str], test: OrdinalityTest
 def test_the_fast_form_equals_the_readable_one(
     utterances: int, speakers: int, unknown: float, levels: int, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_DEPTH", depth)
     monkeypatch.setattr(module, "_LISTS_AT_ONCE", 50)  # five lists of ten resamples
     labels, names = corpus(utterances, utterances, speakers, unknown=unknown)
     test = OrdinalityTest(labels, GRID, lists=14)
@@ -64,7 +64,8 @@ def test_the_fast_form_equals_the_readable_one(
     resamples = resample_speakers(names, draws=10, seed=0, at_least=14)
     assert resamples is not None
     assert resamples.left_out == names.count("")
-    fast, slow = (form(test, similarity, resamples) for form in (ordinality_draws, reference_draws))
+    nearest = NearestUtterances(lambda prompts: similarity[prompts], len(similarity), depth=depth)
+    fast, slow = ordinality_draws(test, nearest, resamples), reference_draws(test, similarity, resamples)
     for name in ("aoc", "voc"):
         assert fast[name].shape == (10,)
         assert fast[name] == pytest.approx(slow[name], abs=1e-12)
@@ -89,7 +90,7 @@ def test_each_copy_of_an_utterance_is_retrieved_once_and_no_utterance_of_an_abse
     similarity = np.tile(-np.arange(50, dtype=np.float32), (len(test.prompts), 1))  # the first utterances are nearest
     resamples = resample_speakers(names, draws=30, seed=0, at_least=14)
     assert resamples is not None
-    nearest = module._Nearest(similarity)
+    nearest = NearestUtterances.of(similarity)
     retrieved = module._retrieve_from_resamples(nearest, test.lists["aoc"].rows, resamples)
     assert retrieved.shape == (14, 14, 30)
     for draw, counts in enumerate(resamples.counts):

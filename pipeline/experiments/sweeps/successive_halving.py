@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cache.pairs import cached_pairs
+from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, UsageError
@@ -73,10 +74,10 @@ class DevOrdinality:
         if self._read_for != data_key(config):  # kept for the next heads of the same data
             self._read_for = data_key(config)
             stores = self.stores.selected(config.speech.choice, config.text.choice)
-            pairs = cached_pairs(stores, "dev", style=STYLE, device=self.device)
+            pairs = cached_pairs(stores, "dev", style=STYLE, device=self.device, resident=False)
             self.labels = pairs.labels[:, :2].cpu().numpy()
-            vectors = ordinality_prompts(stores, STYLE, self.device)[1]
-            self._speech, self._prompt_vectors = pairs.speech, vectors
+            self._speech = _in_memory(pairs, data.dev)
+            self._prompt_vectors = ordinality_prompts(stores, STYLE, self.device)[1]
         rows = list(range(len(self.prompts))) if final else self._first_paraphrase
         heads = copy.deepcopy(data.standard)
         heads.load_state_dict(dict(parameters), strict=False)
@@ -86,6 +87,14 @@ class DevOrdinality:
         prompts = [self.prompts[row] for row in rows]
         measured: Any = ordinality(speech, self.labels, prompts=prompts, vectors=vectors, lists=lists)
         return {"aoc": measured["aoc"]["mean"], "voc": measured["voc"]["mean"]}
+
+
+def _in_memory(pairs: CachedPairs, dev: CachedPairs) -> Tensor:
+    """The speech vectors of `pairs`: those of `dev`, where these are the same utterances and lie in memory already."""
+    if dev.disk is None and np.array_equal(pairs.rows, dev.rows):
+        return dev.speech
+    assert pairs.disk is not None
+    return pairs.disk.read(torch.arange(len(pairs)))
 
 
 @dataclass
