@@ -20,8 +20,9 @@ Every command is a function here, and every option of it an argument (docs/pytho
     run-demo            run_demo
 
 Custom encoders and objectives: register_audio_encoder, register_text_encoder, register_objective, and load_plugins
-(--plugin). `EmotionRankCLAP` is a trained model with its encoders. Errors that a user can act on are
-`cache.EmotionRankError`, one line with its `exit_code`. Names are imported when they are used: `--help` needs no torch.
+(--plugin). `EmotionRankCLAP` is a trained model with its encoders, `MtebEncoder` the same for mteb's tasks. Errors that
+a user can act on are `cache.EmotionRankError`, one line with its `exit_code`. Names are imported when they are used:
+`--help` needs no torch.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.extraction.status import verify_sources as verify_sources
     from pipeline.inference.filters import Filter as Filter
     from pipeline.inference.model import EmotionRankCLAP as EmotionRankCLAP
+    from pipeline.inference.mteb_encoder import MtebEncoder as MtebEncoder
     from pipeline.inference.search import CaptionIndex as CaptionIndex
     from pipeline.inference.search import SpeechIndex as SpeechIndex
     from pipeline.inference.search import describe as describe
@@ -76,6 +78,7 @@ _NAMES = {
     "pipeline.extraction.plan": "plan_extraction",
     "pipeline.extraction.status": "status_of verify verify_sources",
     "pipeline.inference.model": "EmotionRankCLAP",
+    "pipeline.inference.mteb_encoder": "MtebEncoder",
     "pipeline.inference.filters": "Filter",
     "pipeline.inference.search": "CaptionIndex SpeechIndex describe search",
     "pipeline.inference.web.server": "serve",

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cache.layers import LayersChoice
 from pipeline.core.fields import Model, Number, Seed, Whole, encoder_name
-from pipeline.core.objective_config import GapConfig, GridConfig, ObjectiveConfig, RankingConfig, RidgeConfig
+from pipeline.core.objective_config import CLOSED_FORMS, GapConfig, GridConfig, ObjectiveConfig, RankingConfig
 from pipeline.core.plugins import BUILT_IN
 
 _Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
@@ -256,7 +256,8 @@ class TrainConfig(Model):
     @model_validator(mode="after")
     def _weights_of_layers_are_trained(self) -> TrainConfig:
         weighted = [side for side in ("speech", "text") if getattr(self, side).layers == "weighted"]
-        closed = "the ridge regressions" if self.start == "ridge" or isinstance(self.objective, RidgeConfig) else ""
+        closed_form = isinstance(self.objective, CLOSED_FORMS)
+        closed = self.objective.name if closed_form else "the ridge regressions" if self.start == "ridge" else ""
         if weighted and (closed or self.norm != "none"):
             raise ValueError(f"{weighted[0]}.layers: weighted is not for {closed or f'norm {self.norm}'}; list layers")
         return self
@@ -264,7 +265,7 @@ class TrainConfig(Model):
     @property
     def last_epoch(self) -> int:
         """Of the training; a closed form has one."""
-        return 1 if isinstance(self.objective, RidgeConfig) else self.epochs
+        return 1 if isinstance(self.objective, CLOSED_FORMS) else self.epochs
 
 
 class EvaluateConfig(Model):

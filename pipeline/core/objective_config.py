@@ -104,6 +104,15 @@ class RidgeConfig(Model):
     )
 
 
+class NoHeadsConfig(Model):
+    """No heads at all: vectors of two encoders that share a space already, such as another CLAP's, as they are."""
+
+    name: Literal["no_heads"] = Field(description="chooses this method")
+
+
+CLOSED_FORMS = RidgeConfig, NoHeadsConfig  # which take no steps
+
+
 class CustomObjectiveConfig(Model):
     """A custom loss, by its registered name (docs/objectives.md)."""
 
@@ -148,11 +157,12 @@ def _objective_tag(config: Any) -> str | None:
     return CUSTOM_OBJECTIVE if is_valid_name(name) else None
 
 
-AnyObjective = RankingConfig | SoftTargetsConfig | RidgeConfig | CustomObjectiveConfig
+AnyObjective = RankingConfig | SoftTargetsConfig | RidgeConfig | NoHeadsConfig | CustomObjectiveConfig
 ObjectiveConfig = Annotated[
     Annotated[RankingConfig, Tag("rank_n_contrast")]
     | Annotated[SoftTargetsConfig, Tag("soft_targets")]
     | Annotated[RidgeConfig, Tag("ridge")]
+    | Annotated[NoHeadsConfig, Tag("no_heads")]
     | Annotated[CustomObjectiveConfig, Tag(CUSTOM_OBJECTIVE)],
     Discriminator(_objective_tag, "no_name", "it has no name, such as rank_n_contrast or soft_targets"),
 ]

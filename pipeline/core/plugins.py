@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 Kind = Literal["audio encoder", "text encoder", "objective"]
 F = TypeVar("F", bound=Callable[..., Any])
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
-    "audio encoder": ("embedded", "wavlm_ser", "transformers"),
-    "text encoder": ("embedded", "transformers"),
-    "objective": ("rank_n_contrast", "soft_targets", "ridge"),
+    "audio encoder": ("embedded", "wavlm_ser", "transformers", "paraspeechclap"),
+    "text encoder": ("embedded", "transformers", "paraspeechclap"),
+    "objective": ("rank_n_contrast", "soft_targets", "ridge", "no_heads"),
 }
 ENTRY_POINT_GROUP = "emotionrankclap.plugins"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")  # it goes into configs, messages and file names

@@ -13,6 +13,7 @@ from cache.pairs import CachedPairs
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.core.objective_config import (
+    CLOSED_FORMS,
     AnyObjective,
     CustomObjectiveConfig,
     RankingConfig,
@@ -209,9 +210,9 @@ def _without_gap(config: TrainConfig, train: CachedPairs) -> Objective:
     named = config.objective
     if isinstance(named, CustomObjectiveConfig):
         return CustomLoss(find("objective", named.name), named.settings)
-    if isinstance(named, RidgeConfig):
+    if isinstance(named, CLOSED_FORMS):
         found = "a closed form, which takes no steps"
-        raise UsageError("objective ridge", found, "an objective that is trained", "Fit it with train-heads.")
+        raise UsageError(f"objective {named.name}", found, "an objective that is trained", "Fit it with train-heads.")
     built_in: LogitsObjective
     built_in = Ranking(named) if isinstance(named, RankingConfig) else fit_soft_targets(named, train)
     return WithGrid(built_in, config.grid) if config.grid.texts else built_in

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cache.disk import write_atomic
-from pipeline.core.errors import StoreCorrupt
+from pipeline.core.errors import StoreCorrupt, UsageError
 from pipeline.core.files import require_short_header
 from pipeline.objectives.space import EPSILON
 
@@ -172,6 +172,23 @@ class Heads(nn.Module):
         like: dict[str, Any] = {"audio_layers": audio_layers, "text_layers": text_layers}
         heads = Heads(*self.input_dims, dim=dim, activation=activation, **like)
         heads.load_state_dict(dict(self.named_buffers()), strict=False)
+        return heads
+
+    def unchanged(self) -> Heads:
+        """Heads for the same vectors whose embeddings are these, standardised as here, at unit length.
+
+        Raises UsageError where speech and text have other dimensions: two encoders that share no space.
+        """
+        speech, text = self.input_dims
+        if speech != text:
+            found = f"vectors of {speech} numbers for speech and of {text} for text"
+            action = "Extract with both encoders of one model, or train heads."
+            raise UsageError("objective no_heads", found, "one space for both", action)
+        heads = self.untrained(speech, "identity")
+        with torch.no_grad():
+            for layer in (heads.audio, heads.text):
+                layer.weight.copy_(torch.eye(speech))
+                layer.bias.zero_()
         return heads
 
     @property

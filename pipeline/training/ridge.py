@@ -148,10 +148,15 @@ def start_from_planes(heads: Heads, planes: Planes, seed: int) -> None:
             layer.bias.copy_((plane.bias @ axes - threshold.to(axes.device)) * scale)
 
 
-def save_closed_form(run: Run, planes: Planes, heads: Heads) -> None:
-    """Every seed's heads, which are the same: a closed form draws nothing. Its losses are the regressions' errors."""
-    error = planes.speech.error + planes.text.error
-    log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
+def save_closed_form(run: Run, planes: Planes | None, standard: Heads) -> None:
+    """Every seed's heads, which are the same: a closed form draws nothing. Its losses are the regressions' errors.
+
+    Of `no_heads` they are `standard` itself, and its losses are 0.
+    """
+    heads, error = standard, 0.0
+    if planes is not None and isinstance(run.config.objective, RidgeConfig):
+        heads, error = plane_heads(planes, standard), planes.speech.error + planes.text.error
+        log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
     for seed in run.config.seeds:
         if seed in run.seeds:
             continue

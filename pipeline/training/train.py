@@ -31,7 +31,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.core.fields import REQUIRE_PLUGINS
-from pipeline.core.objective_config import CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig
+from pipeline.core.objective_config import CLOSED_FORMS, CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import (
     MeasuredThreads,
@@ -50,7 +50,7 @@ from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with
 from pipeline.training.fused_step import FusedHeads, fused_heads
 from pipeline.training.heads import load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
-from pipeline.training.ridge import Planes, fit_planes, plane_heads, save_closed_form, start_from_planes
+from pipeline.training.ridge import Planes, fit_planes, save_closed_form, start_from_planes
 from pipeline.training.run_folder import Run, begin_run, first_wrong
 from pipeline.training.tensorboard import EVENT_FILES, require_tensorboard, tensorboard_curves
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, load_training_data, needs_grid
@@ -144,10 +144,10 @@ def train(
                 log.warning(f"seed {seed} is trained again: {reason}")
                 del trained[str(seed)]
         run.record(trained)
-        closed_form = isinstance(config.objective, RidgeConfig)
-        planes = fit_planes(data, config) if closed_form or config.start == "ridge" else None
-        if closed_form and planes is not None:
-            save_closed_form(run, planes, plane_heads(planes, data.standard))
+        in_plane = config.start == "ridge" or isinstance(config.objective, RidgeConfig)
+        planes = fit_planes(data, config) if in_plane else None
+        if isinstance(config.objective, CLOSED_FORMS):
+            save_closed_form(run, planes, data.standard)
             return run
         shared = SharedTraining(config, data, objective_of(config, data.pairs), origin, planes)
         counts = f"{len(data.pairs):,} training and {len(data.dev):,} development pairs"

@@ -20,7 +20,7 @@ from cache.pairs import CachedPairs, GridTexts, OnDisk, cached_pairs, class_text
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError
-from pipeline.core.objective_config import RidgeConfig
+from pipeline.core.objective_config import NoHeadsConfig, RidgeConfig
 from pipeline.core.resources import one_thread
 from pipeline.objectives.base import required_labels
 from pipeline.objectives.space import Objective
@@ -259,6 +259,8 @@ def load_training_data(
         text_layers=stores.text.selection.weighted,
     )
     fit_standardisation(standard.to(device), pairs, stores, config.standardise)
+    if isinstance(config.objective, NoHeadsConfig):
+        standard = standard.unchanged()
     batch_size = with_min_steps(config, len(pairs)).batch_size
     return TrainingData(pairs, dev, batch_size, standard, config.grid.texts, grid)
 

@@ -65,9 +65,13 @@ def each(start: str, *ends: str) -> list[str]:
         (
             "extract_features",
             ["x", "-o", "audio.encoder="],
-            each("audio.encoder", "embedded", "wavlm_ser", "transformers"),
+            each("audio.encoder", "embedded", "wavlm_ser", "transformers", "paraspeechclap"),
         ),
-        ("extract_features", ["x", "-o", "text.encoder="], each("text.encoder", "embedded", "transformers")),
+        (
+            "extract_features",
+            ["x", "-o", "text.encoder="],
+            each("text.encoder", "embedded", "transformers", "paraspeechclap"),
+        ),
         ("extract_features", ["x", "-o", "corpus.outside_root="], each("corpus.outside_root", "true", "false")),
         ("extract_features", ["x", "-o", "captions.styles=[c"], ["captions.styles=[clap4emo]"]),
         ("extract_features", ["x", "-o", "audio.max_seconds="], []),
@@ -80,7 +84,7 @@ def each(start: str, *ends: str) -> list[str]:
         (
             "train_heads",
             ["s", "-o", "objective.name="],
-            each("objective.name", "rank_n_contrast", "soft_targets", "ridge"),
+            each("objective.name", "rank_n_contrast", "soft_targets", "ridge", "no_heads"),
         ),
         ("train_heads", ["s", "-o", "objective.d"], each("objective.", "distance=", "denominator=", "divergence=")),
         ("evaluate_heads", ["stores", ""], ["<dir>"]),

@@ -32,7 +32,7 @@ def test_unknown_names_are_said_with_every_other_problem_and_a_suggestion() -> N
     assert len(said) == 3
     assert "audio.encoder = 'wavlm_sre': no such audio encoder; did you mean wavlm_ser?" in said[0]
     assert said[0].endswith("a custom one needs its plugin file: --plugin mine.py")
-    assert "there are embedded, transformers;" in said[2]
+    assert "there are embedded, transformers, paraspeechclap;" in said[2]
     with pytest.raises(UsageError, match=r"audio encoder absent: no such audio encoder; .* --plugin mine\.py"):
         load_encoder("audio", AudioConfig(encoder="absent"), "cpu")
 

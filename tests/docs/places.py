@@ -17,6 +17,7 @@ from tests.data.corpora.miniature import write_miniature_msp
 from tests.data.corpora.miniature_iemocap import write_miniature_iemocap
 from tests.docs.sandbox import Sandbox
 from tests.extraction.encoders import tiny
+from tests.extraction.encoders.test_paraspeechclap import write_model
 from tests.speech import RATE, tone, write_corpus
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -58,6 +59,7 @@ def makers(kitchen: Sandbox) -> dict[str, Callable[[Path], None]]:
         r"data/CREMA-D": lambda path: _clips(path, _cremad()),
         r"data/TESS": lambda path: _clips(path, _tess()),
         r"data/glasgow_norms\.csv": lambda path: _rated_words(path),
+        r"models/paraspeechclap": lambda path: _paraspeechclap(path),
         r"my/labels\.csv": lambda path: _copied(path, _labelled_recordings),
         r"my/manifest\.csv": lambda path: _copied(path, lambda folder: write_corpus(folder, 64)),
     }
@@ -119,6 +121,10 @@ def _clips(folder: Path, names: Iterator[str]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, tone(0.4, pitch=100 + 20 * (number % 8), loud=0.1 + 0.05 * (number % 8)), RATE)
+
+
+def _paraspeechclap(path: Path) -> None:
+    write_model(path)
 
 
 def _ravdess() -> Iterator[str]:

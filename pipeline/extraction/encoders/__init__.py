@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.core.config import AudioConfig, TextConfig
     from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 
-NEED_MODEL = ("wavlm_ser", "transformers")  # built-in encoders whose weights lie where `model` says
+NEED_MODEL = ("wavlm_ser", "transformers", "paraspeechclap")  # built-in encoders whose weights lie where `model` says
 
 
 @overload
@@ -38,12 +38,15 @@ def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> An
 
         return custom_encoder.load_custom_encoder(kind, config, device)
 
-    from pipeline.extraction.encoders import embedded, model_files, speech, text, wavlm_ser, whisper
+    from pipeline.extraction.encoders import embedded, model_files, paraspeechclap, speech, text, wavlm_ser, whisper
 
     if config.encoder == "embedded":
         folder = embedded.find_embedded(kind, config.model)
     else:
         folder = model_files.find_folder(config.model, config.revision)
+    if config.encoder == "paraspeechclap":
+        load_side = paraspeechclap.load_text_side if kind == "text" else paraspeechclap.load_speech_side
+        return load_side(folder, config, device)
     if kind == "text":
         return text.load_text_model(folder, config, device)
     if config.encoder == "embedded":

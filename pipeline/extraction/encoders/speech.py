@@ -186,9 +186,20 @@ def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str
         adapter = " with an adapter" if shape.model_type in FAMILIES else ""
         known = ", ".join((*FAMILIES, "whisper"))
         raise UsageError(folder, f"model_type {shape.model_type}{adapter}", known, "Choose another model.")
-    model = model_files.bare_model(shape, folder)
     files = model_files.weight_files(folder)
-    state = model_files.base_weights(model_files.read_state(files), model.base_model_prefix)
+    return build_speech_encoder(folder, shape, model_files.read_state(files), files, config, device)
+
+
+def build_speech_encoder(
+    folder: Path, shape: Any, state: model_files.State, files: Sequence[Path], config: AudioConfig, device: str,
+    head: nn.Module | None = None, dim: int | None = None,
+) -> SpeechEncoder:  # fmt: skip
+    """The encoder of `shape` with the weights `state`, from `files`; a `head` makes `dim` numbers of the pooled ones.
+
+    `folder` holds preprocessor_config.json. Raises UsageError for weights that do not fit exactly.
+    """
+    model = model_files.bare_model(shape, folder)
+    state = model_files.base_weights(state, model.base_model_prefix)
     state = model_files.renamed(state, POSITIONS, folder)
     model_files.load_strictly(model, state, folder, optional="masked_spec_embed")
     fold_weight_norm(model)
@@ -214,9 +225,14 @@ def load_speech_model(folder: Path, shape: Any, config: AudioConfig, device: str
         "sample_rate": rate,
         **in_precision(config.precision),
     }
-    dim = sum(axes.sizes) if axes else shape.hidden_size * (2 if config.pooling == "mean_std" else 1)
+    dim = dim or (sum(axes.sizes) if axes else shape.hidden_size * (2 if config.pooling == "mean_std" else 1))
     normalise = standardise if normalised else (lambda wave: wave)
-    pool = base.plain_pooling(config.pooling, folder)
+    pooling = base.plain_pooling(config.pooling, folder)
+
+    def pool(frames: Tensor, mask: Tensor) -> Tensor:
+        pooled = pooling(frames, mask)
+        return head(pooled) if head is not None else pooled
+
     padding = Padding(config.padding, round(config.max_seconds * rate))
     return SpeechEncoder(forward, shape, torch.device(device), normalise, pool, padding, dim, rate, declared, axes)
 

@@ -81,13 +81,22 @@ def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
     """
     published = SentenceModules(folder) if config.encoder == "embedded" else read_modules(folder, device)
     pooling, folder = _pooling(folder, config, published), published.transformer
+    files = model_files.weight_files(folder)
+    return build_text_model(model_files.read_state(files), files, config, device, published, pooling)
+
+
+def build_text_model(
+    state: model_files.State, files: Sequence[Path], config: TextConfig, device: str, published: SentenceModules,
+    pooling: str,
+) -> TextModel:  # fmt: skip
+    """The encoder in the folder `published.transformer` with the weights `state`, from `files`. Raises UsageError."""
+    folder = published.transformer
     shape = model_files.read_config(folder)
     if getattr(shape, "is_encoder_decoder", False):
         action = "Choose an encoder, or give the encoder of this one (model.encoder) in a folder of its own."
         raise UsageError(folder, f"model_type {shape.model_type}, with a decoder", "an encoder, like RoBERTa", action)
     model = model_files.bare_model(shape, folder)
-    files = model_files.weight_files(folder)
-    state = model_files.renamed(model_files.read_state(files), _OLD_NAMES, folder)
+    state = model_files.renamed(state, _OLD_NAMES, folder)
     state = model_files.base_weights(state, model.base_model_prefix)
     state.pop("embeddings.position_ids", None)  # 0, 1, 2, ...: older versions saved it (F3)
     model_files.load_strictly(model, state, folder, optional="pooler.")
