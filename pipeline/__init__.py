@@ -11,7 +11,7 @@ Every command is a function here, and every option of it an argument (docs/pytho
 
     make-manifest       make_manifest
     write-captions      write_captions, plan_write_captions (--dry-run)
-    extract-features    extract, plan_extraction (--dry-run), status_of, verify, verify_sources (--verify=deep)
+    extract-features    extract, plan_extraction (--dry-run), status_of, verify, verify_sources (--verify=deep), digest
     train-heads         train
     evaluate-heads      evaluate, evaluation_report
     compare-methods     compare, comparison_report; with --folds cross_validate, folds_report
@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.extraction.status import status_of as status_of
     from pipeline.extraction.status import verify as verify
     from pipeline.extraction.status import verify_sources as verify_sources
+    from pipeline.extraction.store_digest import digest as digest
     from pipeline.inference.filters import Filter as Filter
     from pipeline.inference.model import EmotionRankCLAP as EmotionRankCLAP
     from pipeline.inference.mteb_encoder import MtebEncoder as MtebEncoder
@@ -77,6 +78,7 @@ _NAMES = {
     "pipeline.extraction.extract": "extract",
     "pipeline.extraction.plan": "plan_extraction",
     "pipeline.extraction.status": "status_of verify verify_sources",
+    "pipeline.extraction.store_digest": "digest",
     "pipeline.inference.model": "EmotionRankCLAP",
     "pipeline.inference.mteb_encoder": "MtebEncoder",
     "pipeline.inference.filters": "Filter",

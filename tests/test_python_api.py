@@ -50,7 +50,14 @@ SAME: dict[str, dict[str, list[str] | str]] = {
     },
     "extract-features": {
         "config": ["extract.config", "plan_extraction.config"],
-        "out": ["extract.out", "plan_extraction.out", "status_of.folder", "verify.folder", "verify_sources.folder"],
+        "out": [
+            "extract.out",
+            "plan_extraction.out",
+            "status_of.folder",
+            "verify.folder",
+            "verify_sources.folder",
+            "digest.folder",
+        ],
         "audio_root": ["extract.audio_root", "plan_extraction.audio_root", "verify_sources.audio_root"],
         "encoders": ["extract.encoders", "plan_extraction.encoders"],
         "overrides": ["extract.overrides", "plan_extraction.overrides"],
@@ -66,6 +73,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "dry_run": OTHER,
         "status": OTHER,
         "verify": OTHER,
+        "digest": OTHER,
         "plugins": ["load_plugins.files"],
         "as_json": RETURNED,
     },

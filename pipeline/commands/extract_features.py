@@ -18,6 +18,7 @@ _PRECISION = "Numerical precision of the speech encoder.  [default: bfloat16 for
 _BATCH_SECONDS = "Seconds of audio in one batch.  [default: one clip on a CPU, 160 on CUDA]"
 _NUM_WORKERS = "Threads that read and encode; the vectors are the same.  [default: one a core]"
 _VERIFY = "Check every byte of the stores; --verify=deep hashes all audio again as well."
+_DIGEST = "Print figures and digests by split, to compare with another lab's stores."
 _ENCODERS = presets("encoders", or_file=False)
 _ENGINES = click.Choice(["threads", "ray"])
 _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
@@ -41,10 +42,11 @@ _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 @click.option("--dry-run", is_flag=True, help="Read and check everything, print the plan, write nothing.")
 @click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
 @click.option("--verify", is_flag=False, flag_value="stores", type=click.Choice(["stores", "deep"]), help=_VERIFY)
+@click.option("--digest", is_flag=True, help=_DIGEST)
 @common.plugin_option
 def main(
     config: str, out: Path | None, audio_root: Path | None, overrides: tuple[str, ...], strict: bool, dry_run: bool,
-    status: bool, verify: str | None, as_json: bool, **options: Any,
+    status: bool, verify: str | None, digest: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Run the frozen encoders once over a corpus and its captions.
 
@@ -59,8 +61,8 @@ def main(
     Running it again resumes.
     """
     folder = out or Path("stores") / Path(config).stem
-    if status or verify:
-        _inspect(folder, verify, audio_root, as_json)
+    if status or verify or digest:
+        _inspect(folder, verify, audio_root, digest=digest, as_json=as_json)
         return
     from pipeline.extraction.extract import extract
     from pipeline.extraction.plan import plan_extraction
@@ -109,12 +111,12 @@ def _judge(result: dict[str, Any], folder: Path, strict: bool) -> None:
         raise QuarantinedRows(folder, found, "none (--strict)", "See the list above.")
 
 
-def _inspect(folder: Path, verify: str | None, audio_root: Path | None, as_json: bool) -> None:
-    """--status and --verify."""
-    from pipeline.extraction import status
+def _inspect(folder: Path, verify: str | None, audio_root: Path | None, *, digest: bool, as_json: bool) -> None:
+    """--status, --digest and --verify."""
+    from pipeline.extraction import status, store_digest
 
-    result = status.status_of(folder)
-    text = status.status_table(result)
+    result = store_digest.digest(folder) if digest else status.status_of(folder)
+    text = store_digest.digest_table(result) if digest else status.status_table(result)
     if verify:
         result["verified"] = status.verify(folder)
         text += f"\n  verified: {result['verified']:,} rows and every header match their checksums"

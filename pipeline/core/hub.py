@@ -6,11 +6,13 @@ The token is the hub client's (`hf auth login`, or HF_TOKEN): it is neither a se
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cache.errors import EmotionRankError, UsageError
 
-ALLOWED = ["*.safetensors", "*.json", "*.md"]
+FETCHED = ["*.safetensors", "*.json", "*.md"]
+PUSHED = [*FETCHED, "*.onnx"]  # which is for other programs
 _MAX_REASON = 300  # characters
 
 
@@ -24,7 +26,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FETCHED))
     except _client_errors() as error:
         found = f"no such folder, and not on the hub ({_reason(error)})"
         raise UsageError(name, found, "a folder or a hub's model", "Check the name and the network.") from None
@@ -36,11 +38,13 @@ def looks_like_hub_name(name: str) -> bool:
 
 
 def push_folder(
-    folder: Path, repo_id: str, *, private: bool, revision: str | None, message: str, endpoint: str | None
-) -> str:
-    """Upload `folder`'s tensors, JSON and text as one commit; returns its URL.
+    folder: Path, repo_id: str, *, optional: Sequence[str], private: bool, revision: str | None, message: str,
+    endpoint: str | None,
+) -> str:  # fmt: skip
+    """Upload `folder`'s tensors, JSON, text and ONNX as one commit; returns its URL.
 
-    Raises EmotionRankError in one line, and UsageError where `private` is asked for and the repository is public.
+    Files of the names `optional` that an earlier commit has and `folder` has not are deleted. Raises EmotionRankError
+    in one line, and UsageError where `private` is asked for and the repository is public.
     """
     from huggingface_hub import HfApi
 
@@ -50,8 +54,9 @@ def push_folder(
         if private and not api.repo_info(repo_id).private:  # one that was there before keeps its visibility
             raise UsageError(repo_id, "a public repository", "a private one", "Choose another, or pass private=False.")
         commit = api.upload_folder(
-            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message, allow_patterns=ALLOWED
-        )
+            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=message, allow_patterns=PUSHED,
+            delete_patterns=list(optional),
+        )  # fmt: skip
     except _client_errors() as error:
         found = f"not pushed ({_reason(error)})"
         raise EmotionRankError(

@@ -3,6 +3,7 @@
 model.safetensors    the heads, with a checksum
 config.json          what they are: encoders, fingerprints, method, data, figures
 README.md            the model card
+*_head.onnx          where they are asked for, the heads for other programs; nothing here reads them
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -27,6 +28,7 @@ from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreCorrupt, UsageError
 from pipeline.core.files import deeper_than, open_regular, parse_json
 from pipeline.core.hub import looks_like_hub_name
+from pipeline.inference.onnx_heads import ONNX_FILES, SIDES, onnx_head
 from pipeline.training.heads import Heads, load_heads, save_heads
 from pipeline.training.run_folder import Run, first_wrong
 
@@ -175,25 +177,54 @@ def read_model(folder: Path) -> tuple[Heads, Description]:
     return heads, described
 
 
-def write_model(folder: Path, heads: Heads, described: Description, card: Callable[[Description], str]) -> None:
-    """Export. config.json is removed first and written last: a folder that has one is whole. A failure leaves no file.
+def write_model(
+    folder: Path,
+    heads: Heads,
+    described: Description,
+    card: Callable[[Description, Mapping[str, bytes]], str],
+    *,
+    onnx: bool = False,
+) -> None:
+    """Export, with `onnx` the heads as ONNX files as well, which the card is given by name. A failure leaves no file.
 
-    Raises UsageError where `folder` holds a run, or another model's files.
+    config.json is removed first and written last: a folder that has one is whole. An earlier export's ONNX files are
+    removed too. Raises UsageError where `folder` holds a run or another model's files, and without the package onnx.
     """
     described = described.model_copy(update={"encoders": described.encoders.portable()})
-    text = card(described)
     settings = described.encode()
+    graphs = _onnx_files(heads, described, settings) if onnx else {}
+    text = card(described, graphs)
     _refuse_foreign(folder)
     make_folder(folder)
     remove(folder / SETTINGS)
     try:
+        for name in ONNX_FILES:
+            remove(folder / name)
         save_heads(heads, folder / HEADS, described.identity(settings))
+        for name, contents in graphs.items():
+            write_atomic(folder / name, [contents])
         write_text(folder / CARD, text)
         write_atomic(folder / SETTINGS, [settings])
     except BaseException:
-        for name in (SETTINGS, CARD, HEADS):
+        for name in (SETTINGS, *ONNX_FILES, CARD, HEADS):
             remove(folder / name)
         raise
+
+
+def _onnx_files(heads: Heads, described: Description, settings: bytes) -> dict[str, bytes]:
+    """Both heads as ONNX, by file name. Their metadata are JSON: the encoder, and what model.safetensors has too."""
+    files = {}
+    for name, side in zip(ONNX_FILES, SIDES, strict=True):
+        identity = described.identity(settings)
+        metadata = identity | {
+            "format": "emotionrankclap-onnx/1",
+            "encoder": getattr(described.encoders, side).model_dump(mode="json"),
+            "fingerprint": identity["fingerprint"][side],
+            "vectors": getattr(described.training, SIDES[side]).model_dump(mode="json"),
+            "similarity": described.similarity,
+        }
+        files[name] = onnx_head(heads, side, {key: json.dumps(value) for key, value in metadata.items()})
+    return files
 
 
 def _description(path: Path) -> tuple[Description, bytes]:
@@ -217,7 +248,7 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse a run, and files of these names unless one of them is an export of ours."""
     if (folder / "run.json").exists():
         raise UsageError(folder, "a RUN folder", "one of the model's own", "Choose another folder.")
-    if any((folder / name).exists() for name in (HEADS, SETTINGS, CARD)):
+    if any((folder / name).exists() for name in (HEADS, SETTINGS, CARD, *ONNX_FILES)):
         for read, name in ((_description, SETTINGS), (load_heads, HEADS)):
             with suppress(StoreCorrupt, UsageError):
                 read(folder / name)

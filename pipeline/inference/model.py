@@ -33,6 +33,7 @@ from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder, chosen_
 from pipeline.extraction.engines.threads import Threads
 from pipeline.inference.export import SETTINGS, Description, of_run, read_model, write_model
 from pipeline.inference.model_card import card_of
+from pipeline.inference.onnx_heads import ONNX_FILES
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import open_run
 
@@ -74,27 +75,31 @@ class EmotionRankCLAP:
             raise UsageError(folder, "not a model", f"run.json or {SETTINGS}", "Name a RUN folder or an exported one.")
         return cls(heads, config, device=device, audio_model=audio_model, text_model=text_model)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, onnx: bool = False) -> None:
         """Export: the heads, their description and a model card; the encoders stay where they are.
 
-        Raises UsageError where `folder` holds a run or other files of those names, EmotionRankError for a full disk.
+        With `onnx` (extra onnx) there are speech_head.onnx and text_head.onnx too, for programs without torch. Raises
+        UsageError where `folder` holds a run or other files of those names, EmotionRankError for a full disk.
         """
         folder = Path(folder)
-        write_model(folder, self.heads, self.config, lambda config: card_of(config, folder.resolve().name))
+        name = folder.resolve().name
+        write_model(folder, self.heads, self.config, lambda about, files: card_of(about, name, files), onnx=onnx)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = True, revision: str | None = None,
-        commit_message: str = "EmotionRankCLAP heads", endpoint: str | None = None,
+        commit_message: str = "EmotionRankCLAP heads", endpoint: str | None = None, onnx: bool = False,
     ) -> str:  # fmt: skip
         """Export to the hub's model `repo_id` ("owner/name") as one commit; returns the commit's URL.
 
-        The token is that of `hf auth login` or HF_TOKEN. Raises UsageError where a private repository is asked for and
-        a public one is there, EmotionRankError for everything that the hub refuses.
+        `onnx` is that of `save_pretrained`; without it the ONNX files of an earlier push are deleted. The token is that
+        of `hf auth login` or HF_TOKEN. Raises UsageError where a private repository is asked for and a public one is
+        there, EmotionRankError for everything that the hub refuses.
         """
         with TemporaryDirectory() as place:
-            write_model(Path(place), self.heads, self.config, lambda config: card_of(config, repo_id))
+            folder = Path(place)
+            write_model(folder, self.heads, self.config, lambda about, files: card_of(about, repo_id, files), onnx=onnx)
             options: Any = {"private": private, "revision": revision, "message": commit_message, "endpoint": endpoint}
-            return push_folder(Path(place), repo_id, **options)
+            return push_folder(folder, repo_id, optional=ONNX_FILES, **options)
 
     def encode_speech(
         self, recordings: AudioInput | Sequence[AudioInput], sample_rate: int | None = None, batch_size: int = 1,

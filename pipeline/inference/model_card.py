@@ -5,7 +5,9 @@ Everything may come from another person's config.json, so every value in the tex
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -34,15 +36,19 @@ METRICS = {
 }
 
 
-def card_of(described: Description, name: str) -> str:
-    """The model card, Markdown with YAML metadata; `name` is the folder or hub name for `from_pretrained`."""
+def card_of(described: Description, name: str, onnx_files: Mapping[str, bytes] | None = None) -> str:
+    """The model card, Markdown with YAML metadata; `name` is the folder or hub name for `from_pretrained`.
+
+    `onnx_files` are those beside it, by name.
+    """
     from huggingface_hub import ModelCard
     from jinja2 import Environment, StrictUndefined
 
     name = name.encode("utf-8", "replace").decode()
     environment = Environment(undefined=StrictUndefined, finalize=_escaped, keep_trailing_newline=True)
     template = environment.from_string((files("pipeline.inference") / "model_card.md.j2").read_text("utf-8"))
-    text = template.render(name=name, **_values(described, name))
+    digests = {file: hashlib.sha256(contents).hexdigest() for file, contents in (onnx_files or {}).items()}
+    text = template.render(name=name, onnx=digests, **_values(described, name))
     return str(ModelCard(f"---\n{_metadata(described, name)}\n---\n\n{text}"))
 
 

@@ -171,4 +171,5 @@ WITHOUT: dict[str, str] = {
     "espeakng_loader": "run-demo --out demo",
     "openai": "write-captions my/manifest.csv -o llm.model=m -o llm.base_url=http://127.0.0.1:9/v1 --out captions/mine",
     "ray": f"{EXTRACT} --engine ray",
+    "onnx": '>>> EmotionRankCLAP.from_pretrained("exported/erc").save_pretrained("out", onnx=True)',
 }

@@ -36,6 +36,7 @@ LINES = {  # a mode as the page names it -> its command line in the folder that 
     "extract-features": f"extract-features my/manifest.csv --out stores/mine {QUICK}",
     "extract-features --dry-run": f"extract-features my/manifest.csv --out stores/mine {QUICK} --dry-run",
     "extract-features --status": "extract-features mine --out stores/mine --status",
+    "extract-features --digest": "extract-features mine --out stores/mine --digest",
     "extract-features --verify": "extract-features mine --out stores/mine --verify",
     "extract-features --verify=deep": "extract-features mine --out stores/mine --audio-root my --verify=deep",
     "train-heads": f"train-heads stores/small --out runs/new {TRAIN}",

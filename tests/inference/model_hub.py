@@ -56,8 +56,11 @@ class Hub:
     def _commit(self, lines: list[dict[str, Any]]) -> None:
         self.commits.append(lines[0]["value"])
         for line in lines[1:]:
-            assert line["key"] == "file"
-            self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            assert line["key"] in ("file", "deletedFile")
+            if line["key"] == "deletedFile":
+                del self.files[line["value"]["path"]]
+            else:
+                self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
 
     def _file(self, name: str) -> tuple[int, Any, dict[str, str]]:
         if name not in self.files:

@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from pipeline import EmotionRankCLAP, train
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import EmotionRankError
+from pipeline.inference.onnx_heads import ONNX_FILES
 from pipeline.training.run_folder import open_run
 from tests.inference.model_hub import Hub, serving
 from tests.inference.test_export import FILES
@@ -54,6 +55,20 @@ def test_a_model_pushed_to_the_hub_comes_back_from_it(planted_model: EmotionRank
     assert torch.equal(back.heads.text.weight, planted_model.heads.text.weight)
     fetched = {path.rsplit("/", 1)[1] for _, path in hub.asked if "/resolve/" in path}
     assert fetched == set(FILES)
+
+
+def test_onnx_files_are_pushed_and_deleted_with_their_heads_and_never_fetched(
+    planted_model: EmotionRankCLAP, hub: Hub
+) -> None:
+    pytest.importorskip("onnx")
+    planted_model.push_to_hub("me/erc", onnx=True)
+    assert sorted(hub.files) == sorted([*FILES, *ONNX_FILES])
+    hub.files["mine.onnx"] = b"the user's own"
+    hub.asked.clear()
+    back = EmotionRankCLAP.from_pretrained("me/erc")
+    assert not [path for _, path in hub.asked if path.endswith(".onnx")]
+    back.push_to_hub("me/erc")
+    assert sorted(hub.files) == sorted([*FILES, "mine.onnx"])
 
 
 def test_the_token_goes_to_the_hub_and_nowhere_else(planted_model: EmotionRankCLAP, hub: Hub, tmp_path: Path) -> None:
@@ -108,7 +123,7 @@ def place(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_the_examples_of_the_page_and_of_the_card_run(place: Path, hub: Hub) -> None:
     names: dict[str, Any] = {}
     page = blocks(ROOT / "docs/model.md")
-    assert len(page) == 5
+    assert len(page) == 6
     for block in page:
         exec(compile(block, "docs/model.md", "exec"), names)
     assert names["speech"].shape == (2, 512)
