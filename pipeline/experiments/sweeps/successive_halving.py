@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, UsageError
+from pipeline.core.resources import threads_restored, use_threads
 from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.ordinality import STEPS, ordinality
 from pipeline.experiments.sweeps.bracket import (
@@ -64,13 +66,8 @@ class DevOrdinality:
         self._first_paraphrase = [row for row, prompt in enumerate(self.prompts) if prompt.variant == 0]
         self._read_for: DataKey | None = None
 
-    def __call__(
-        self, data: TrainingData, config: TrainConfig, parameters: Mapping[str, Tensor], *, final: bool
-    ) -> dict[str, float]:
-        """`aoc` and `voc`, each the mean tau of its lists, of heads with `parameters` (part of a state dict).
-
-        Raises UsageError for a split with fewer than 14 labelled utterances.
-        """
+    def read(self, data: TrainingData, config: TrainConfig) -> None:
+        """Read the development split for heads of `config`, unless it was read for the last ones."""
         if self._read_for != data_key(config):  # kept for the next heads of the same data
             self._read_for = data_key(config)
             stores = self.stores.selected(config.speech.choice, config.text.choice)
@@ -78,6 +75,15 @@ class DevOrdinality:
             self.labels = pairs.labels[:, :2].cpu().numpy()
             self._speech = _in_memory(pairs, data.dev)
             self._prompt_vectors = ordinality_prompts(stores, STYLE, self.device)[1]
+
+    def __call__(
+        self, data: TrainingData, config: TrainConfig, parameters: Mapping[str, Tensor], *, final: bool
+    ) -> dict[str, float]:
+        """`aoc` and `voc`, each the mean tau of its lists, of heads with `parameters` (part of a state dict).
+
+        Raises UsageError for a split with fewer than 14 labelled utterances.
+        """
+        self.read(data, config)
         rows = list(range(len(self.prompts))) if final else self._first_paraphrase
         heads = copy.deepcopy(data.standard)
         heads.load_state_dict(dict(parameters), strict=False)
@@ -117,8 +123,7 @@ class SuccessiveHalving:
             results: dict[int, Result] = {}
             for numbers in self._rung_groups():
                 self._train(numbers)
-                running = [number for number in numbers if number in self.state.running]
-                results |= {number: self._result(number) for number in running}
+                results |= self._results([number for number in numbers if number in self.state.running])
             self._end_rung(dict(sorted(results.items())), report_rung)
             self.bracket.save(self.state)
         self.bracket.finish(self.state)
@@ -157,10 +162,26 @@ class SuccessiveHalving:
             start = now
             self.bracket.save_if_due(self.state)
 
-    def _result(self, number: int) -> Result:
+    def _results(self, numbers: Sequence[int]) -> dict[int, Result]:
+        """`_result` of each trial of a group; order is measured a trial a core, the same on any number of them."""
+        if not numbers:
+            return {}
+        config, cores = self.bracket.trials[numbers[0]].config, 1
+        data = self.pool.get(config)  # all trials of a group share it
+        if self.ordinality:
+            self.ordinality.read(data, config)
+            cores = torch.get_num_threads() if data.device.type == "cpu" else 1
+
+        def alone(number: int) -> Result:
+            use_threads(1)  # of this thread
+            return self._result(number, data)
+
+        with threads_restored(), ThreadPoolExecutor(cores) as pool:
+            return dict(zip(numbers, pool.map(alone, numbers), strict=True))
+
+    def _result(self, number: int, data: TrainingData) -> Result:
         """The score of a trial and its parts: of its present heads at a rung, of the kept epoch's at the end."""
         config = self.bracket.trials[number].config
-        data = self.pool.get(config)
         final = self.state.rung == last_rung(self.config.halving)
         seeds = [self.state.heads[number, seed] for seed in config.seeds]
         result: Result = {"dev_loss": None, "epoch": None, **self._spent(number)}
