@@ -57,6 +57,22 @@ def everyday_option(name: str, override: str, **extra: Any) -> Callable[[F], F]:
     return click.option(name, cls=EverydayOption, override=override, **extra)
 
 
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+_EVERYDAY: list[tuple[str, str, click.ParamType[Any], str]] = [
+    ("--epochs", "epochs={}", click.IntRange(min=1), "Passes over the training pairs."),
+    ("--batch-size", "batch_size={}", click.IntRange(min=2), "Pairs in one batch."),
+    ("--learning-rate", "learning_rate={}", _ABOVE_0, "Adam's learning rate."),
+    ("--temperature", "temperature={}", _ABOVE_0, "Of the similarities, at the start."),
+]
+
+
+def everyday_training_options(main: F) -> F:
+    """The settings that most trainings change, as options."""
+    for name, override, kind, text in reversed(_EVERYDAY):
+        main = everyday_option(name, override, type=kind, help=text)(main)
+    return main
+
+
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """The command `name` with -h, --version, --json, -q and -v, whose errors are one line and an exit code.
 

@@ -18,6 +18,7 @@ from pipeline.commands.completion import FOLDER, presets, values
 @click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@common.everyday_training_options
 @common.overrides_option("pipeline.core.config:TrainConfig")
 @common.overrides_option(
     "pipeline.core.config:EvaluateConfig", "-e", "evaluation", metavar="A=VALUE", of=" of the evaluation"

@@ -11,8 +11,6 @@ from cache.errors import UsageError
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
 
-_ABOVE_0 = click.FloatRange(min=0, min_open=True)
-
 
 @common.command("train-heads")
 @click.argument("stores", type=FOLDER, metavar="STORES...")
@@ -21,10 +19,7 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 @common.training_option
 @click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
 @common.everyday_option("--seed", "seeds=[{}]", type=click.IntRange(min=0), help="Train this one seed.  [default: 0]")
-@common.everyday_option("--epochs", "epochs={}", type=click.IntRange(min=1), help="Passes over the training pairs.")
-@common.everyday_option("--batch-size", "batch_size={}", type=click.IntRange(min=2), help="Pairs in one batch.")
-@common.everyday_option("--learning-rate", "learning_rate={}", type=_ABOVE_0, help="Adam's learning rate.")
-@common.everyday_option("--temperature", "temperature={}", type=_ABOVE_0, help="Of the similarities, at the start.")
+@common.everyday_training_options
 @common.overrides_option("pipeline.core.config:TrainConfig")
 @common.device_option
 @common.fresh_option

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from cache.layers import WEIGHTED
 from cache.stores import Stores
+from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import Tree, load_config, validate
 from pipeline.core.errors import UsageError
 from pipeline.core.fields import Model, Seed, Whole
@@ -162,6 +163,15 @@ class SweepConfig(Model):
         "ordinality", description="on the development split: the mean of AOC and VOC, or the loss"
     )
     space: dict[str, Any] = Field(min_length=1, description="setting -> [value, ...] or {low, high, log, step}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_the_sweeps(cls, given: Any) -> Any:
+        theirs = [each for each in given if each not in cls.model_fields] if isinstance(given, Mapping) else []
+        for name in theirs:
+            if name in TrainConfig.model_fields:
+                raise ValueError(f"{name} is a setting of each training: write fixed.{name}=, or list values in space")
+        return given
 
     @field_validator("space", mode="before")
     @classmethod
