@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 
@@ -86,3 +87,15 @@ class Interrupted(EmotionRankError):
             "to run to the end",
             "What is finished is safe; run it again to resume.",
         )
+
+
+def required_library(name: str, extra: str, subject: object, otherwise: str = "") -> Any:
+    """The module `name`. Raises UsageError that names the `extra` which brings it, and what else can be done."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
+            raise  # it is there, and something that it needs is not
+        found = f"{name.partition('.')[0]} is not installed"
+        action = f"pip install 'emotionrankclap[{extra}]'{otherwise and f', {otherwise}'}"
+        raise UsageError(subject, found, f"the extra {extra}", f"{action}.") from None

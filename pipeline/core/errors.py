@@ -14,6 +14,7 @@ from cache.errors import (
     StoreMismatch,
     UsageError,
     one_line,
+    required_library,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "StoreMismatch",
     "UsageError",
     "broken_package",
+    "required_library",
 ]
 
 

@@ -30,6 +30,11 @@ class Column:
     digits: int
     full_name: str = ""
 
+    @property
+    def name_in_full(self) -> str:
+        """`AOC (arousal ordinal consistency)`, or the header alone."""
+        return f"{self.header} ({self.full_name})" if self.full_name else self.header
+
     def conventions(self, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
         """A note a convention that the measure was taken with; with the names of rows where methods' differ."""
         names: dict[str, list[str]] = {}
@@ -37,9 +42,10 @@ class Column:
             if self.key in row:
                 names.setdefault(row[self.key].convention or "convention not given", []).append(name)
         methods = [convention for convention, of in names.items() if not set(of) <= set(BOUNDS)]
-        legend = f"{self.header} ({self.full_name})" if self.full_name else self.header
         return [
-            f"{legend}: {convention}" if methods == [convention] else f"{legend} of {', '.join(of)}: {convention}"
+            f"{self.name_in_full}: {convention}"
+            if methods == [convention]
+            else f"{self.name_in_full} of {', '.join(of)}: {convention}"
             for convention, of in names.items()
         ]
 
@@ -185,9 +191,13 @@ class MethodTable(Generic[_Cells, _Tests]):
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """`{"title", "rows": {method: {measure: {...}}}, "tests": {measure: {unit: [...]}}, "notes"}`."""
+        """`{"title", "measures", "rows": {method: {measure: {...}}}, "tests": {measure: {unit: [...]}}, "notes"}`.
+
+        `measures` has the name in full and the better direction of each.
+        """
         return {
             "title": self.title,
+            "measures": {column.key: {"name": column.name_in_full, "better": column.better} for column in self.columns},
             "rows": {name: {key: cell.as_json() for key, cell in row.items()} for name, row in self.rows.items()},
             "tests": {
                 key: {unit: [asdict(test) for test in tests] for unit, tests in vars(column).items()}

@@ -27,6 +27,7 @@ from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.evaluation.alignment import alignment
+from pipeline.evaluation.data_frames import EvaluationResult
 from pipeline.evaluation.nearest import NearestUtterances
 from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
 from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds, over_speakers
@@ -111,7 +112,7 @@ def evaluate(
     stores: Stores | str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Alignment and ordinality of every seed of `run` on its stores' test split; written to RUN/evaluation.json.
 
         evaluate("runs/erc", overrides=["trials=5"])["ordinality"]["aoc"]["mean"]    # Kendall's tau, -1 to 1
@@ -122,8 +123,9 @@ def evaluate(
     `convention`, and of aoc and voc `speakers`, an interval over resamples of the test speakers, where five or more are
     known. `retrieval` and `readout`, as far as the stores are labelled, have what `figures_over_seeds` makes of the
     measures that `pipeline.evaluation.retrieval` and `.readout` name. `seeds` holds each seed's own, with every list
-    and trial. Raises UsageError, StoreMismatch when the stores' encoders are not those of the heads, StoreCorrupt for a
-    corrupt run, StoreLocked while another process writes to it.
+    and trial. The result is a dict; its `table()` is a pandas DataFrame. Raises UsageError, StoreMismatch when the
+    stores' encoders are not those of the heads, StoreCorrupt for a corrupt run, StoreLocked while another process
+    writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
@@ -158,7 +160,7 @@ def evaluate(
             "seeds": seeds,
         }
         run.write_evaluation(result)
-    return result
+    return EvaluationResult(result)
 
 
 class OrderTests:
@@ -248,7 +250,7 @@ def pooled(
     return tests
 
 
-def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
+def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> EvaluationResult | None:
     """What an earlier `evaluate` of the same heads, data and settings returned; None where there is no such result.
 
     Nor where the file is corrupt or of an earlier release, which is said.
@@ -266,7 +268,8 @@ def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> dic
         return None
     data = tested_data(stores, split_of(stores, config.split), config.style)
     now = config.model_dump(mode="json"), run.about["seeds"], str(stores), data
-    return result if tuple(result.get(name) for name in ("settings", "trained", "stores", "data")) == now else None
+    same = tuple(result.get(name) for name in ("settings", "trained", "stores", "data")) == now
+    return EvaluationResult(result) if same else None
 
 
 def tested_data(stores: Stores, split: str, style: str) -> str:

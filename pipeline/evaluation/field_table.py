@@ -41,6 +41,11 @@ def _rows() -> Iterator[_Row]:
     yield _Row("readout", "category_uar", "category by a linear probe, mean recall of the classes, %", 1, 100)
 
 
+def measure_names() -> dict[str, str]:
+    """The measures of the table by key, spelt out; those in per cent without it, as evaluation.json has them."""
+    return {row.key: row.text.removesuffix(", %") for row in _rows()}
+
+
 @dataclass(frozen=True)
 class FieldTable:
     """Evaluations by name, as `evaluate` returns them, and the reference rows; a `table_formats.Listing`.

@@ -24,6 +24,7 @@ from pipeline.core.config_files import load_config, preset_names
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
+from pipeline.evaluation.data_frames import ComparisonResult
 from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import reference_results
@@ -39,7 +40,7 @@ def compare(
     training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
     encoders: Sequence[str | Path] = (), zero_shot_on: Sequence[str | Path] = (), device: str = "auto",
     fresh: bool = False, tensorboard: bool = False,
-) -> tuple[dict[str, Any], str]:  # fmt: skip
+) -> tuple[ComparisonResult, str]:  # fmt: skip
     """Train and evaluate `methods` (all that the stores can serve) and write their tables to `out`.
 
         summary, text = compare("stores/mine", methods=["emotionrankclap", "supcon"], out="runs/comparison")
@@ -48,8 +49,9 @@ def compare(
     of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the same encoders,
     `encoders` of the same utterances by others: a row is then METHOD@FOLDER, without a ceiling, which each encoder has
     its own of. Returns `tables` (docs/reports.md), `methods`, every result by name, and `references`, those of the
-    bounds; and the tables as Markdown. `out` gets comparison.{json,md,tex,csv}. Raises UsageError when a named method
-    cannot be served or a corpus has no class prompts, StoreLocked while another process writes to `out`.
+    bounds, a dict whose `table()` and `pairs()` are pandas DataFrames; and the tables as Markdown. `out` gets
+    comparison.{json,md,tex,csv}. Raises UsageError when a named method cannot be served or a corpus has no class
+    prompts, StoreLocked while another process writes to `out`.
     """
     stores, out = stores_named(stores), Path(out)
     by_encoder = _by_encoder([stores, *map(open_stores, encoders)], zero_shot_on)
@@ -77,7 +79,8 @@ def compare(
         write_text(out / "comparison.md", f"{text}\n{paper_tables().markdown()}")
         write_text(out / "comparison.tex", comparison.latex())
         write_text(out / "comparison.csv", comparison.csv())
-        summary = {"tables": comparison.as_json(), "methods": results, "references": references}
+        tables = comparison.as_json()
+        summary = ComparisonResult(tables=tables, methods=results, references=references)
         write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary, text
 

@@ -26,6 +26,7 @@ from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.folds import captions_for_splits
+from pipeline.evaluation.data_frames import ComparisonResult
 from pipeline.evaluation.evaluate import evaluate, evaluated
 from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
 from pipeline.evaluation.fold_statistics import resampling_ratio
@@ -52,7 +53,7 @@ def cross_validate(
     training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
     zero_shot_on: Sequence[str | Path] = (), template: str = CLASS_TEMPLATE, device: str = "auto",
     fresh: bool = False, tensorboard: bool = False,
-) -> tuple[dict[str, Any], str]:  # fmt: skip
+) -> tuple[ComparisonResult, str]:  # fmt: skip
     """Train and evaluate `methods` (all that the stores can serve) in `folds`; what holds on other speech.
 
         summary, text = cross_validate("stores/mine", folds="speaker", methods=["supcon"], out="runs/folds")
@@ -102,7 +103,7 @@ def cross_validate(
         text = _markdown(summary, tables)
         write_text(out / "cross_validation.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
         write_text(out / "cross_validation.md", text + "\n")
-    return summary, text
+    return ComparisonResult(summary), text
 
 
 @dataclass(frozen=True)

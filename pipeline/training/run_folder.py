@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, StringConstraints, ValidationError
 
@@ -28,9 +28,12 @@ from cache.joint import stores_named
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump, validate_file
-from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
+from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError, required_library
 from pipeline.core.files import check_digest, deeper_than, json_with_digest
 from pipeline.training.heads import Heads, load_heads, one_line_reason
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +123,17 @@ class Run:
             raise StoreMismatch(folder, *mismatch, TRAIN_AGAIN)
         return heads
 
-    def metrics(self, seed: int) -> str:
+    @property
+    def metrics(self) -> DataFrame:
+        """The curves of all seeds, a row an epoch: seed, epoch, train_loss, dev_loss, temperature, threads.
+
+        Raises StoreCorrupt, and UsageError without pandas.
+        """
+        pandas = required_library("pandas", "pandas", "run.metrics")
+        lines = [line for seed in self.seeds for line in self.metrics_text(seed).splitlines()]
+        return pandas.DataFrame(map(json.loads, lines))
+
+    def metrics_text(self, seed: int) -> str:
         """metrics.jsonl of a seed that has ended, a line an epoch. Raises StoreCorrupt."""
         path = self.seed_folder(seed) / _METRICS
         try:
@@ -153,7 +166,7 @@ class Run:
         try:
             self.digests.check(*_seed_files(seed))
             self.heads(seed)
-            self.metrics(seed)
+            self.metrics_text(seed)
         except StoreCorrupt as error:
             return f"{error.subject}: {error.found}"
         return ""
@@ -190,7 +203,7 @@ class Run:
         files, listed = {}, [_CONFIG, _ABOUT]
         if seeds:
             best = about["best_seed"] = int(min(about["seeds"], key=lambda name: float(seeds[name]["dev_loss"])))
-            files[_METRICS] = "".join(self.metrics(int(name)) for name in about["seeds"]).encode()
+            files[_METRICS] = "".join(self.metrics_text(int(name)) for name in about["seeds"]).encode()
             files[_HEADS] = (self.seed_folder(best) / _HEADS).read_bytes()
             listed += [_METRICS, _HEADS, *(name for seed in about["seeds"] for name in _seed_files(int(seed)))]
         files[_ABOUT] = (json.dumps(about, indent=2) + "\n").encode()  # last: it names the others

@@ -174,7 +174,7 @@ def _train_seeds(run: Run, shared: SharedTraining, check: Callable[[], None], *,
             if seed in left:
                 run.finish(seed, next(results))
             elif tensorboard and not list(folder.glob(EVENT_FILES)):
-                with tensorboard_curves(folder, map(json.loads, run.metrics(seed).splitlines())):
+                with tensorboard_curves(folder, map(json.loads, run.metrics_text(seed).splitlines())):
                     pass
             remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
 

@@ -92,7 +92,7 @@ def test_the_fast_preset_takes_its_steps_on_a_small_corpus_and_says_so(
     quick = ["width=4", "threads=1"]
     run = train(small, training="fast", overrides=quick, out=tmp_path / "run")
     assert "for min_steps=175" in capsys.readouterr().err
-    assert len(run.metrics(0).splitlines()) == run.config.epochs > 1
+    assert len(run.metrics_text(0).splitlines()) == run.config.epochs > 1
     train(small, training="fast", overrides=quick, out=tmp_path / "run")  # resumes: the settings are the same
     asked = train(small, training="fast", overrides=[*quick, "epochs=2"], out=tmp_path / "asked")
     assert (asked.config.epochs, asked.config.batch_size) == (2, 512)

@@ -303,7 +303,7 @@ def test_seeds_train_a_core_each_to_the_bits_of_one_alone(stores: Path, tmp_path
     for seed in range(3):
         alone = train(stores, out=tmp_path / f"{seed}", seeds=[seed], overrides=overrides, device="cpu")
         assert equal(together.heads(seed).state_dict(), alone.heads(seed).state_dict())
-        assert together.metrics(seed) == alone.metrics(seed)
+        assert together.metrics_text(seed) == alone.metrics_text(seed)
     assert together.seeds == [0, 1, 2]
 
 

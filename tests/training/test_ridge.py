@@ -97,7 +97,7 @@ def test_a_ridge_run_is_one_epoch_the_same_for_every_seed_and_used_as_any_other(
 ) -> None:
     run = train(planted, method="ridge", seeds=2, training="small_corpus", out=tmp_path / "ridge")
     assert run.heads(0).audio.weight.equal(run.heads(1).audio.weight)
-    assert [json.loads(line)["epoch"] for line in run.metrics(1).splitlines()] == [1]
+    assert [json.loads(line)["epoch"] for line in run.metrics_text(1).splitlines()] == [1]
     assert run.corruption(0) == ""
     again = train(planted, method="ridge", seeds=3, training="small_corpus", out=tmp_path / "ridge")
     assert again.seeds == [0, 1, 2]

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from pipeline.core.errors import ManyProblems, UsageError
+from pipeline.core.errors import ManyProblems, UsageError, required_library
 from pipeline.core.files import NotJson, open_regular, parse_json
 from pipeline.data.corpora.tables import read_any_columns, read_json_lines
 
 Record = dict[str, str]
+AS_CSV = "or save it as CSV"
 _UNREAD = (".xls", ".ods", ".numbers")
 _LABEL_MAPS = ("label_map.json", "label_dict.json")  # the second is EMOVO's
 _DEV_SHARE = 0.2  # of a fold's training set, where it has no development set; EmoBox draws as many
@@ -51,17 +50,6 @@ def read_label_table(path: Path, notes: list[str], seed: int = 0) -> tuple[list[
     return found
 
 
-def required_library(name: str, extra: str, subject: object) -> Any:
-    """The module `name`. Raises UsageError that names the `extra` which brings it."""
-    try:
-        return import_module(name)
-    except ImportError:
-        found = f"{name.partition('.')[0]} is not installed"
-        raise UsageError(
-            subject, found, f"the extra {extra}", f"pip install 'emotionrankclap[{extra}]', or save it as CSV."
-        ) from None
-
-
 def as_text(value: object) -> str:
     """A cell as a table of text has it; nothing for a list or an object."""
     if value is None or isinstance(value, list | dict | bytes):
@@ -77,7 +65,7 @@ def _of(records: Iterable[Record]) -> tuple[list[str], list[Record]]:
 
 
 def _spreadsheet(path: Path, notes: list[str]) -> tuple[list[str], list[Record]]:
-    openpyxl = required_library("openpyxl", "tables", path)
+    openpyxl = required_library("openpyxl", "tables", path, AS_CSV)
     try:
         with open_regular(path, "rb") as file:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)

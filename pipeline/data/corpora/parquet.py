@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cache.disk import make_folder, write_atomic
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, required_library
 from pipeline.core.files import open_regular
 from pipeline.data.corpora.audio_files import ENDINGS
 from pipeline.data.corpora.label_names import canonical_split
-from pipeline.data.corpora.label_tables import Record, as_text, required_library
+from pipeline.data.corpora.label_tables import AS_CSV, Record, as_text
 
 _BATCH_ROWS = 64  # with their audio in memory at once
 _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3", b"FORM": ".aiff"}
@@ -70,8 +70,8 @@ def unpack_audio(files: list[Path], into: Path, notes: list[str]) -> tuple[list[
 
 def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Each row of a file, its classes by name."""
-    pyarrow = required_library("pyarrow", "tables", path)
-    parquet, ipc = required_library("pyarrow.parquet", "tables", path), required_library("pyarrow.ipc", "tables", path)
+    modules = ("pyarrow", "pyarrow.parquet", "pyarrow.ipc")
+    pyarrow, parquet, ipc = (required_library(name, "tables", path, AS_CSV) for name in modules)
     with open_regular(path, "rb") as file:
         try:
             if path.suffix == ".parquet":

@@ -24,7 +24,7 @@ def curves(run: Run, trained: Mapping[str, Mapping[str, Any]]) -> Figure:
     epochs = {}
     for seed in trained:
         try:
-            epochs[seed] = checked([json.loads(line) for line in run.metrics(int(seed)).splitlines()])
+            epochs[seed] = checked([json.loads(line) for line in run.metrics_text(int(seed)).splitlines()])
         except (KeyError, TypeError, ValueError, OverflowError):
             found = f"a line without {', '.join(MEASURES)}"
             raise StoreCorrupt(

@@ -25,6 +25,7 @@ from pipeline.core.config_files import dump
 from pipeline.core.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_threads, pick_device, threads_restored, use_threads
+from pipeline.evaluation.data_frames import SweepResult
 from pipeline.experiments.sweeps.bracket import (
     FOLDER,
     Bracket,
@@ -64,7 +65,7 @@ def sweep(
     device: str = "auto",
     fresh: bool = False,
     report: bool = True,
-) -> tuple[dict[str, Any], str]:
+) -> tuple[SweepResult, str]:
     """Train the trials of a sweep that are left and write `out`; returns them as data, and the best as Markdown.
 
         result, text = sweep("stores/mine", "methods", trials=27, out="sweeps/methods")
@@ -228,7 +229,7 @@ class _Worker:
         halving.run(log_rung)
 
 
-def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> tuple[dict[str, Any], str]:
+def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> tuple[SweepResult, str]:
     """Write the tables of all workers' trials as they are now, best.yaml, and the report; returns data and Markdown.
 
     The caller holds `out` for writing. Raises EmotionRankError where every trial failed.
@@ -252,7 +253,7 @@ def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> t
                 f"\n\nTie: trials {', '.join(map(str, tied))} have the score of trial {best['number']}, the earliest."
             )
         text += f"\n\nbest: trial {best['number']}; {train_best_command(stores, out)}"
-    return {**about, "out": str(out), "best": best, "trials": rows}, text
+    return SweepResult(about, out=str(out), best=best, trials=rows), text
 
 
 def _config_of(row: Row, out: Path, space: Space) -> TrainConfig:
