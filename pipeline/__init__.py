@@ -19,10 +19,10 @@ Every command is a function here, and every option of it an argument (docs/pytho
     search-speech       search, describe; for repeated queries SpeechIndex, CaptionIndex, Filter; serve (--serve)
     run-demo            run_demo
 
-Custom encoders and objectives: register_audio_encoder, register_text_encoder, register_objective, and load_plugins
-(--plugin). `EmotionRankCLAP` is a trained model with its encoders, `MtebEncoder` the same for mteb's tasks. Errors that
-a user can act on are `cache.EmotionRankError`, one line with its `exit_code`. Names are imported when they are used:
-`--help` needs no torch.
+`plot` draws the reports' figures, each by a function of its own. Custom encoders and objectives:
+register_audio_encoder, register_text_encoder, register_objective, and load_plugins (--plugin). `EmotionRankCLAP` is a
+trained model with its encoders, `MtebEncoder` the same for mteb's tasks. Errors that a user can act on are
+`cache.EmotionRankError`, one line with its `exit_code`. Names are imported when they are used: `--help` needs no torch.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.evaluation.report.comparison_report import comparison_report as comparison_report
     from pipeline.evaluation.report.comparison_report import folds_report as folds_report
     from pipeline.evaluation.report.evaluation_report import evaluation_report as evaluation_report
+    from pipeline.experiments import plot as plot
     from pipeline.experiments.compare import compare as compare
     from pipeline.experiments.cross_validation import cross_validate as cross_validate
     from pipeline.experiments.demo.demo import run_demo as run_demo
@@ -71,6 +72,7 @@ _NAMES = {
     "pipeline.evaluation.evaluate": "evaluate",
     "pipeline.evaluation.report.comparison_report": "comparison_report folds_report",
     "pipeline.evaluation.report.evaluation_report": "evaluation_report",
+    "pipeline.experiments": "plot",
     "pipeline.experiments.compare": "compare",
     "pipeline.experiments.cross_validation": "cross_validate",
     "pipeline.experiments.demo.demo": "run_demo",
@@ -92,7 +94,8 @@ __all__ = sorted(_MODULE_OF)
 
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+        module = import_module(_MODULE_OF[name])
+        return getattr(module, name) if hasattr(module, name) else import_module(f"{module.__name__}.{name}")
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
 from pipeline.evaluation.fold_statistics import fold_tests
 from pipeline.evaluation.fold_tables import FoldTable, fold_tables
-from pipeline.evaluation.report.figures import measures
+from pipeline.evaluation.report.figures import measures_figure
 from pipeline.evaluation.significance import holm
 from pipeline.evaluation.table_formats import table_latex, table_markdown
 
@@ -211,7 +211,7 @@ def test_a_table_goes_into_markdown_latex_and_a_figure() -> None:
     table = tables_of(summary_of(three(), references=reference_rows()))["ordinality"]
     assert "| far | " in table_markdown(table)
     assert r"$^\dagger$$^\ddagger$" in table_latex(table)
-    figure = measures(table)
+    figure = measures_figure(table)
     assert figure.name == "measures_ordinality"
     rows = [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
     row = next(row for row in rows if (row["method"], row["measure"]) == ("far", "aoc"))

@@ -17,7 +17,7 @@ from cache.stores import Stores, open_stores
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.drawing import Figure
-from pipeline.evaluation.report.figures import confusion, measures
+from pipeline.evaluation.report.figures import confusion_figure, measures_figure
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, write_page
 from pipeline.evaluation.tables import Results
 from pipeline.training.run_folder import open_run
@@ -58,7 +58,7 @@ def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
     """A table, its figure, and the confusions where it is of recognition; then the paper's figures, and the foot."""
     rows = {**summary["methods"], **summary["references"]}
     for table in comparison_tables(rows).tables:
-        figures = [measures(table)]
+        figures = [measures_figure(table)]
         if table.name == "recognition":
             of_split = {name: result[table.name] for name, result in rows.items() if table.name in result}
             figures += _confusions("confusion_0", "Confusions on the split", of_split)
@@ -75,7 +75,7 @@ def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
 def _confusions(name: str, title: str, results: Results) -> list[Figure]:
     """Of those that have one: chance has none."""
     confused = {method: result for method, result in results.items() if "confusion" in result}
-    return [confusion(name, title, confused)] if confused else []
+    return [confusion_figure(name, title, confused)] if confused else []
 
 
 def _facts(results: Results, stores: Stores) -> Facts:
@@ -96,12 +96,13 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
     path, results = Path(out) / "report.html", summary["methods"]
     opened = stores if isinstance(stores, Stores) else open_stores(stores)
     sections = [
-        Section(table.title.partition(":")[0], table_html(table), [measures(table)]) for table in fold_tables(summary)
+        Section(table.title.partition(":")[0], table_html(table), [measures_figure(table)])
+        for table in fold_tables(summary)
     ]
     recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
     if recognised:
         pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in recognised.items()}
-        matrices = confusion("confusion", "Recognition of every utterance by its fold", pooled)
+        matrices = confusion_figure("confusion", "Recognition of every utterance by its fold", pooled)
         sections.append(Section("Confusions", figures=[matrices]))
     foot = notes_list(summary["notes"]) + facts_html(_facts_of_folds(path.parent, summary, opened))
     sections.append(Section("Conventions and fingerprints", foot))

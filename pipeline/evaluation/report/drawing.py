@@ -6,7 +6,8 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,17 @@ _STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.09,  # inches; labels at an edge are cut with less
     "figure.constrained_layout.h_pad": 0.09,
 }
+
+
+@contextmanager
+def report_style() -> Iterator[None]:
+    """Figures made within look as in a report, whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
 
 
 def write_figures(figures: Iterable[Figure], folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -120,16 +132,14 @@ def _without_namespace(name: str) -> str:
 def _render(figures: Iterable[Figure]) -> dict[str, tuple[bytes, bytes]]:
     """(SVG, PNG) of each, in our style whatever the user's matplotlibrc says; empty where there is no matplotlib."""
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
     except ImportError:
         log.info(WITHOUT_MATPLOTLIB)
         return {}
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with report_style(), warnings.catch_warnings():
         # letters that the font lacks, and scripts in the PNG: browsers have fonts for them
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
         return {figure.name: _picture(figure) for figure in figures}
 
 

@@ -28,7 +28,13 @@ from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.report import curves
 from pipeline.evaluation.report.drawing import Figure
-from pipeline.evaluation.report.figures import KENDALL_TAU, RETRIEVAL, confusion, kendall_tau_histograms, retrieval
+from pipeline.evaluation.report.figures import (
+    KENDALL_TAU,
+    RETRIEVAL,
+    confusion_figure,
+    kendall_tau_figure,
+    retrieval_figure,
+)
 from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, unless_damaged, write_page
 from pipeline.evaluation.report.projections import (
     GAP,
@@ -112,14 +118,14 @@ def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     field = FieldTable({evaluation.result["method"]: evaluation.result, **evaluation.references})
     yield Section("Retrieval and read-out", table_html(field))
     yield Section("Spreads", table_html(_Spreads(evaluation.result)))
-    yield unless_damaged("Training", lambda: curves.curves(evaluation.run, evaluation.result["trained"]))
+    yield unless_damaged("Training", lambda: curves.curves_figure(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)
     prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
     with torch.no_grad():
         asked = evaluation.best.embed_text(vectors).cpu()
     labels = evaluation.pairs.labels[:, :2].cpu()
-    yield Section("Retrieval", figures=[retrieval(evaluation.speech.cpu(), labels, prompts, asked)])
-    yield Section("Ordinality", figures=[kendall_tau_histograms(seeds)])
+    yield Section("Retrieval", figures=[retrieval_figure(evaluation.speech.cpu(), labels, prompts, asked)])
+    yield Section("Ordinality", figures=[kendall_tau_figure(seeds)])
     if evaluation.stores.captions.classes and any(evaluation.stores.manifest.emotion):
         yield unless_damaged("Recognition", lambda: _recognition(evaluation))
     yield Section("Conventions and fingerprints", _conventions(evaluation) + facts_html(_facts(evaluation)))
@@ -189,7 +195,7 @@ def _shared_space(evaluation: _Evaluation) -> Section:
 def _recognition(evaluation: _Evaluation) -> Figure:
     split, method = evaluation.result["split"], evaluation.result["method"]
     found = zero_shot(evaluation.run, evaluation.stores, split=split, bootstrap=0, device=str(evaluation.device))
-    return confusion(CONFUSION, "Zero-shot recognition", {method: found})
+    return confusion_figure(CONFUSION, "Zero-shot recognition", {method: found})
 
 
 def _conventions(evaluation: _Evaluation) -> str:

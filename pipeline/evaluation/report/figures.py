@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cache.captions import Prompt
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Table
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, Table
 from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
@@ -21,9 +21,8 @@ PANELS_ABREAST = 4
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
 
 
-def measures(table: Table | FoldTable) -> Figure:
+def measures_figure(table: Table | FoldTable) -> Figure:
     """A panel for each measure of `table`: a dot for each method, with its intervals over seeds and on other speech."""
-    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
     across = min(PANELS_ABREAST, len(table.columns))
     down = ceil(len(table.columns) / across)
 
@@ -32,14 +31,10 @@ def measures(table: Table | FoldTable) -> Figure:
         for axes in grid.flat[len(table.columns) :]:
             axes.set_visible(False)
         for axes, column in zip(grid.flat, table.columns, strict=False):
-            for y, (name, row) in enumerate(rows.items()):
-                if column.key in row:
-                    _dot(axes, y, row[column.key], is_bound=name in BOUNDS)
-            axes.set_title(column.header)
-            axes.set_xlabel(_SIDES[column.better])
-        grid[0, 0].set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
-        grid[0, 0].set_ylim(len(table.rows) - 0.5, -0.5)  # the table's order, downwards
+            draw_measure(axes, table, column)
+        draw_methods(grid[0, 0], table)
 
+    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
     cells = [(method, key, cell) for method, row in rows.items() for key, cell in row.items()]
     elsewhere = (
         "are 95 % intervals of the mean over folds (corrected resampled t): of other speech, other trainings"
@@ -70,6 +65,22 @@ def measures(table: Table | FoldTable) -> Figure:
     )
 
 
+def draw_measure(axes: Any, table: Table | FoldTable, column: Column) -> None:
+    """A dot for each method at its place in the table, with its intervals."""
+    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
+    for y, (name, row) in enumerate(rows.items()):
+        if column.key in row:
+            _dot(axes, y, row[column.key], is_bound=name in BOUNDS)
+    axes.set_title(column.header)
+    axes.set_xlabel(_SIDES[column.better])
+
+
+def draw_methods(axes: Any, table: Table | FoldTable) -> None:
+    """The names of the methods beside their dots, in the table's order, downwards."""
+    axes.set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
+    axes.set_ylim(len(table.rows) - 0.5, -0.5)
+
+
 def _dot(axes: Any, y: int, cell: Cell | FoldCell, *, is_bound: bool) -> None:
     mean = drawable(cell.mean)
     if cell.elsewhere:
@@ -98,7 +109,7 @@ MAX_MATRIX_LABEL = 20  # characters of a name: a matrix is two inches wide
 MAX_NUMBERED = 8  # classes up to which a cell has room for its number
 
 
-def confusion(name: str, title: str, results: Mapping[str, Mapping[str, Any]]) -> Figure:
+def confusion_figure(name: str, title: str, results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A confusion matrix for each method in `results`: what `zero_shot` returned, the same classes for all."""
     first = next(iter(results.values()))
     classes = list(map(str, first["classes"]))
@@ -112,8 +123,7 @@ def confusion(name: str, title: str, results: Mapping[str, Mapping[str, Any]]) -
             axes.set_visible(number < len(results))
             axes.tick_params(labelleft=number % across == 0, labelbottom=number + across >= len(results))
         for axes, (method, result) in zip(grid.flat, results.items(), strict=False):
-            _matrix(axes, np.asarray(result["confusion"], dtype=np.float64), classes)
-            axes.set_title(f"{label(method, MAX_MATRIX_LABEL)}\nUAR {result['uar']['mean']:.3f}", fontsize=9)
+            draw_confusion(axes, method, result)
 
     return Figure(
         name,
@@ -132,7 +142,9 @@ def confusion(name: str, title: str, results: Mapping[str, Mapping[str, Any]]) -
     )
 
 
-def _matrix(axes: Any, counts: Any, classes: Sequence[str]) -> None:
+def draw_confusion(axes: Any, method: str, result: Mapping[str, Any]) -> None:
+    """The share of each label's utterances (a row) that were taken for each class (a column), in per cent."""
+    classes, counts = list(map(str, result["classes"])), np.asarray(result["confusion"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     edges = np.arange(len(classes) + 1) - 0.5
     axes.pcolormesh(edges, edges, shares, cmap="Greys", vmin=0, vmax=1)
@@ -146,6 +158,7 @@ def _matrix(axes: Any, counts: Any, classes: Sequence[str]) -> None:
             colour = "white" if share > 0.65 else "black"
             text = axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
             text.set_in_layout(False)  # inside already; looking at each takes seconds
+    axes.set_title(f"{label(method, MAX_MATRIX_LABEL)}\nUAR {result['uar']['mean']:.3f}", fontsize=9)
 
 
 RETRIEVAL, TOP = "retrieval", 10
@@ -154,7 +167,7 @@ PROMPTS_AT_ONCE = 256  # against all utterances; a product with a few rows at a 
 RetrievalRow = tuple[float, float, float, float, int]
 
 
-def retrieval(speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], vectors: Tensor) -> Figure:
+def retrieval_figure(speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], vectors: Tensor) -> Figure:
     """Prompts at whole numbers of the scale against the mean label of their `TOP` nearest labelled utterances.
 
     The arguments are those of `mean_labels_retrieved`.
@@ -162,19 +175,7 @@ def retrieval(speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], vectors
     rows = mean_labels_retrieved(speech, labels, prompts, vectors)
 
     def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
-        prompted, retrieved = [row[:2] for row in rows], [row[2:4] for row in rows]
-        for start, end in zip(prompted, retrieved, strict=True):
-            axes.plot(*zip(start, end, strict=True), color="0.6", linewidth=0.7, zorder=1)
-        for points, marker, colour, fill, name in (
-            (prompted, "s", ORANGE, "none", "prompt"),
-            (retrieved, "o", BLUE, BLUE, f"mean of the {TOP} nearest"),
-        ):
-            axes.scatter(
-                *zip(*points, strict=True), marker=marker, s=24, edgecolors=colour, facecolors=fill, label=name
-            )
-        axes.set(xlabel="valence (1 negative - 7 positive)", ylabel="arousal (1 calm - 7 active)", aspect="equal")
-        axes.set(xlim=(0.6, 7.4), ylim=(0.6, 7.4))
+        draw_retrieval(figure.add_subplot(), rows)
         figure.legend(loc="outside upper center", ncols=2, fontsize=8)
 
     return Figure(
@@ -188,6 +189,20 @@ def retrieval(speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], vectors
         draw,
         (6.4, 6.0),
     )
+
+
+def draw_retrieval(axes: Any, rows: Sequence[RetrievalRow]) -> None:
+    """A line from the point of each prompt to the mean labels that it retrieves."""
+    prompted, retrieved = [row[:2] for row in rows], [row[2:4] for row in rows]
+    for start, end in zip(prompted, retrieved, strict=True):
+        axes.plot(*zip(start, end, strict=True), color="0.6", linewidth=0.7, zorder=1)
+    for points, marker, colour, fill, name in (
+        (prompted, "s", ORANGE, "none", "prompt"),
+        (retrieved, "o", BLUE, BLUE, f"mean of the {TOP} nearest"),
+    ):
+        axes.scatter(*zip(*points, strict=True), marker=marker, s=24, edgecolors=colour, facecolors=fill, label=name)
+    axes.set(xlabel="valence (1 negative - 7 positive)", ylabel="arousal (1 calm - 7 active)", aspect="equal")
+    axes.set(xlim=(0.6, 7.4), ylim=(0.6, 7.4))
 
 
 def mean_labels_retrieved(
@@ -218,7 +233,7 @@ KENDALL_TAU = "kendall_tau"
 _TAU_LOOK = {"aoc": ("AOC", BLUE, "//"), "voc": ("VOC", ORANGE, "..")}
 
 
-def kendall_tau_histograms(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
+def kendall_tau_figure(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Histograms of AOC and VOC over the lists of all `seeds` (`evaluation.json`'s)."""
     rows = [
         (test, seed, number, value)
@@ -230,17 +245,8 @@ def kendall_tau_histograms(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, 2, sharey=True)
         panels[0].set_ylabel("lists")
-        for axes, (test, (header, colour, hatch)) in zip(panels, _TAU_LOOK.items(), strict=True):
-            values = [row[3] for row in rows if row[0] == test]
-            mean = float(np.mean(values))
-            look = {"facecolor": "white", "edgecolor": colour, "hatch": hatch, "linewidth": 1.2}
-            axes.axvspan(-NULL_STD, NULL_STD, color="0.85", label="chance")
-            axes.hist(values, bins=np.linspace(-1, 1, 21), zorder=2, **look)
-            axes.axvline(mean, color="black", linewidth=1.5, label=f"mean {mean:.3f}", zorder=3)
-            axes.set(title=f"{header}, {len(values)} lists", xlabel="tau", xlim=(-1.03, 1.03))
-            axes.set_xticks((-1, -0.5, 0, 0.5, 1))
-            axes.yaxis.get_major_locator().set_params(integer=True)
-            axes.legend(fontsize=8, loc="upper left")
+        for axes, test in zip(panels, _TAU_LOOK, strict=True):
+            draw_kendall_tau(axes, test, [row[3] for row in rows if row[0] == test])
 
     return Figure(
         KENDALL_TAU,
@@ -252,3 +258,17 @@ def kendall_tau_histograms(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
         draw,
         (10.0, 3.4),
     )
+
+
+def draw_kendall_tau(axes: Any, test: str, values: Sequence[float]) -> None:
+    """A histogram of the lists' tau of `test`, aoc or voc, their mean, and chance."""
+    header, colour, hatch = _TAU_LOOK[test]
+    mean = float(np.mean(values))
+    look = {"facecolor": "white", "edgecolor": colour, "hatch": hatch, "linewidth": 1.2}
+    axes.axvspan(-NULL_STD, NULL_STD, color="0.85", label="chance")
+    axes.hist(values, bins=np.linspace(-1, 1, 21), zorder=2, **look)
+    axes.axvline(mean, color="black", linewidth=1.5, label=f"mean {mean:.3f}", zorder=3)
+    axes.set(title=f"{header}, {len(values)} lists", xlabel="tau", xlim=(-1.03, 1.03))
+    axes.set_xticks((-1, -0.5, 0, 0.5, 1))
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8, loc="upper left")

@@ -31,6 +31,7 @@ GAP = (
     "(ReLU heads) √2 is the largest"
 )
 _MARKERS = {"speech": "o", "text": "^"}
+_COLOURS = {"valence": "viridis", "arousal": "plasma"}
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,25 @@ def panel_vectors(heads: Heads, pairs: CachedPairs, rows: Tensor) -> dict[str, T
 
 def pca_figure(heads: Heads, pairs: CachedPairs) -> Figure:
     """Each modality on components of its own before the heads, and both on shared ones after them."""
-    fitted, rows = _sample(pairs, MAX_FITTED), _sample(pairs, MAX_POINTS)
-    drawn = torch.searchsorted(fitted, rows)
-    found = {panel: principal_components(vectors) for panel, vectors in panel_vectors(heads, pairs, fitted).items()}
+    scatters = pca_scatters(heads, pairs)
     caption = (
         "Principal components of the test split. Before the heads the modalities have spaces of their own, so each has "
         "its own components (standardised encoder vectors); after them both are in one space, on shared components. "
-        f"Circles are speech, triangles text; {len(rows)} of {len(pairs)} utterances are drawn, and components and "
-        f"shares are those of {len(fitted)}."
+        f"Circles are speech, triangles text; {len(scatters.rows)} of {len(pairs)} utterances are drawn, and "
+        f"components and shares are those of {min(len(pairs), MAX_FITTED)}."
     )
+    return _figure(PROJECTION, "Speech and text in two dimensions", caption, scatters)
+
+
+def pca_scatters(heads: Heads, pairs: CachedPairs) -> Scatters:
+    """The points of `pca_figure`."""
+    fitted, rows = _sample(pairs, MAX_FITTED), _sample(pairs, MAX_POINTS)
+    drawn = torch.searchsorted(fitted, rows)
+    found = {panel: principal_components(vectors) for panel, vectors in panel_vectors(heads, pairs, fitted).items()}
     axes = {
         panel: (f"first component ({of.shares[0]:.0%})", f"second ({of.shares[1]:.0%})") for panel, of in found.items()
     }
-    points = {panel: _take(of.points, drawn, len(fitted)) for panel, of in found.items()}
-    return _figure(PROJECTION, "Speech and text in two dimensions", caption, _Scatters(pairs, rows, points, axes))
+    return Scatters(pairs, rows, {panel: _take(of.points, drawn, len(fitted)) for panel, of in found.items()}, axes)
 
 
 def umap_figure(heads: Heads, pairs: CachedPairs) -> Figure | None:
@@ -115,7 +121,7 @@ def umap_figure(heads: Heads, pairs: CachedPairs) -> Figure | None:
         f"{len(fitted)} of {len(pairs)} utterances are laid out, {len(rows)} of them drawn."
     )
     axes = dict.fromkeys(points, ("first coordinate (no unit)", "second (no unit)"))
-    return _figure(UMAP, "The same by UMAP", caption, _Scatters(pairs, rows, points, axes))
+    return _figure(UMAP, "The same by UMAP", caption, Scatters(pairs, rows, points, axes))
 
 
 def _sample(pairs: CachedPairs, most: int) -> Tensor:
@@ -143,7 +149,7 @@ def _import_umap() -> Any:
 
 
 @dataclass(frozen=True)
-class _Scatters:
+class Scatters:
     """The drawn `points` of each panel, (r, 2) or (2r, 2), of `rows` (r,) of `pairs`; `axes` names a panel's two."""
 
     pairs: CachedPairs
@@ -170,21 +176,32 @@ class _Scatters:
 
     def draw(self, figure: Any) -> None:
         """A row of panels coloured by valence, and one by arousal."""
-        grid, labels = figure.subplots(2, len(self.points)), self.pairs.labels.cpu()[self.rows]
-        for modality, marker in _MARKERS.items():
-            grid[0, 0].scatter([], [], facecolor="0.7", edgecolors="black", marker=marker, label=modality)
+        grid = figure.subplots(2, len(self.points))
+        self.draw_legend(grid[0, 0])
         figure.legend(loc="outside upper center", ncols=2, fontsize=8)
-        for line, (name, colours) in enumerate((("valence", "viridis"), ("arousal", "plasma"))):
-            colour = {"c": labels[:, line].numpy(), "cmap": colours, "vmin": 1, "vmax": 7, "plotnonfinite": True}
+        for line, name in enumerate(_COLOURS):
             for axes, panel in zip(grid[line], self.points, strict=True):
-                for modality, points in self.modalities(panel):
-                    look = {"marker": _MARKERS[modality], "s": 18, "edgecolors": "black", "linewidths": 0.3}
-                    scatter = axes.scatter(*points.T.numpy(), **colour, **look)
-                across, up = self.axes[panel]
-                axes.set(xlabel=across, ylabel=up, title=panel if line == 0 else "")
+                scatter = self.draw_panel(axes, panel, name)
+                axes.set_title(panel if line == 0 else "")
             figure.colorbar(scatter, ax=list(grid[line]), label=f"{name} (1-7)", pad=0.01)
 
+    def draw_panel(self, axes: Any, panel: str, name: str) -> Any:
+        """The points of `panel` in the colours of valence or arousal; returns what a colour bar is made of."""
+        values = self.pairs.labels.cpu()[self.rows, list(_COLOURS).index(name)].numpy()
+        colour = {"c": values, "cmap": _COLOURS[name], "vmin": 1, "vmax": 7, "plotnonfinite": True}
+        for modality, points in self.modalities(panel):
+            look = {"marker": _MARKERS[modality], "s": 18, "edgecolors": "black", "linewidths": 0.3}
+            scatter = axes.scatter(*points.T.numpy(), **colour, **look)
+        across, up = self.axes[panel]
+        axes.set(xlabel=across, ylabel=up)
+        return scatter
 
-def _figure(name: str, title: str, caption: str, scatters: _Scatters) -> Figure:
+    def draw_legend(self, axes: Any) -> None:
+        """The markers of the modalities, without any point, for a legend."""
+        for modality, marker in _MARKERS.items():
+            axes.scatter([], [], facecolor="0.7", edgecolors="black", marker=marker, label=modality)
+
+
+def _figure(name: str, title: str, caption: str, scatters: Scatters) -> Figure:
     columns = ("row", "panel", "modality", "first", "second", "valence", "arousal")
     return Figure(name, title, caption, columns, scatters.data(), scatters.draw, (10.5, 7.0))

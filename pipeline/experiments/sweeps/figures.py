@@ -2,7 +2,7 @@
 
 Drawn by hand: Optuna's own plots (5.0, all experimental) open pyplot figures of their own, set texts over each other
 from six dimensions on, fail at scores of 1e308, and draw the scores of different rungs on one axis. Importance is
-computed by Optuna (study.importances).
+computed by Optuna (report.importances).
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def scored(rows: Sequence[Row]) -> list[tuple[Row, float]]:
 def score_name(space: Space) -> str:
     """That score, in words."""
     return f"{space.config.score} on dev" + (" at rung 1" if space.config.halving else " at the end")
+
+
+def score_label(space: Space) -> str:
+    """The same, and where it is better."""
+    return f"{score_name(space)} ({'higher is better →' if space.config.maximise else '← lower is better'})"
 
 
 def best_trial(rows: Sequence[Row]) -> int | None:
@@ -137,16 +142,9 @@ def draw_upright_axes(axes: Any, names: Sequence[str], marks: Sequence[Sequence[
     axes.tick_params(axis="x", length=0, pad=8)
 
 
-def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> Figure:
+def halving_figure(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> Figure:
     """The scores of every trial at every rung; `brackets` are the first trial of each one's bracket."""
-    lines = []
-    for row in sorted(rows, key=lambda row: int(row["number"])):
-        scores = {int(rung): score for rung, score in row["rungs"].items()}
-        if row["state"] == "complete":
-            scores[last_rung(space.config.halving)] = row["score"]
-        for rung, score in sorted(scores.items()):
-            outcome = OUTCOMES[row["state"]] if rung == max(scores) else PROMOTED
-            lines.append((brackets.get(row["number"]), row["number"], rung, score, outcome))
+    lines = scores_by_rung(space, rows)
     return Figure(
         HALVING,
         "Scores rung by rung",
@@ -155,14 +153,28 @@ def halving(space: Space, rows: Sequence[Row], brackets: Mapping[int, int]) -> F
         "were stopped; the star is the best trial. Trials are ranked within their bracket, so a ring may stand above "
         "a dot of another one.",
         ("bracket", "trial", "rung", space.config.score, "what came of it"),
-        lines,
-        lambda figure: _draw_halving(figure, space, [line[1:] for line in lines], best_trial(rows)),
+        [(brackets.get(line[0]), *line) for line in lines],
+        lambda figure: draw_halving(figure.add_subplot(), space, lines, best_trial(rows)),
         (10.0, 4.4),
     )
 
 
-def _draw_halving(figure: Any, space: Space, lines: Sequence[tuple[int, int, float, str]], best: int | None) -> None:
-    axes, config, draw = figure.add_subplot(), space.config.halving or Halving(rungs=3), random.Random(0)
+def scores_by_rung(space: Space, rows: Sequence[Row]) -> list[tuple[int, int, float, str]]:
+    """Trial, rung, score and what came of it, of every score on the way."""
+    lines = []
+    for row in sorted(rows, key=lambda row: int(row["number"])):
+        scores = {int(rung): score for rung, score in row["rungs"].items()}
+        if row["state"] == "complete":
+            scores[last_rung(space.config.halving)] = row["score"]
+        for rung, score in sorted(scores.items()):
+            outcome = OUTCOMES[row["state"]] if rung == max(scores) else PROMOTED
+            lines.append((row["number"], rung, score, outcome))
+    return lines
+
+
+def draw_halving(axes: Any, space: Space, lines: Sequence[tuple[int, int, float, str]], best: int | None) -> None:
+    """Of each line a trial, a rung, its score and what came of it."""
+    config, draw = space.config.halving or Halving(rungs=3), random.Random(0)
     rungs = range(1, last_rung(config) + 1)
     by_rung = {rung: [line[2] for line in lines if line[1] == rung] for rung in rungs}
     scales = {rung: ScoreAxis(scores, maximise=space.config.maximise) for rung, scores in by_rung.items()}
@@ -188,7 +200,7 @@ def _draw_halving(figure: Any, space: Space, lines: Sequence[tuple[int, int, flo
     draw_upright_axes(axes, names, [scales[rung].ticks() if by_rung[rung] else [] for rung in rungs])
 
 
-def parallel_coordinates(space: Space, rows: Sequence[Row]) -> Figure:
+def parallel_coordinates_figure(space: Space, rows: Sequence[Row]) -> Figure:
     """A line a trial with a score."""
     trials, names = scored(rows), list(space.dimensions)
     thick = "; thicker lines got further" if space.config.halving else ""
@@ -206,23 +218,29 @@ def parallel_coordinates(space: Space, rows: Sequence[Row]) -> Figure:
 
 
 def _draw_parallel(figure: Any, space: Space, trials: Sequence[tuple[Row, float]]) -> None:
+    names = list(space.dimensions)
+    panels = figure.subplots(ceil(len(names) / DIMENSIONS_IN_A_ROW), 1, squeeze=False)[:, 0]
+    each = ceil(len(names) / len(panels))
+    for place, axes in enumerate(panels):
+        colours = draw_parallel(axes, space, trials, names[place * each : (place + 1) * each])
+    figure.colorbar(colours, ax=list(panels), label=score_name(space), pad=0.01)
+
+
+def draw_parallel(axes: Any, space: Space, trials: Sequence[tuple[Row, float]], names: Sequence[str]) -> Any:
+    """A line a trial through the dimensions of `names` to its score; returns what a colour bar is made of."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    names, maximise = list(space.dimensions), space.config.maximise
+    maximise = space.config.maximise
     scale = ScoreAxis([score for _, score in trials], maximise=maximise)
     shades = [colormaps["viridis"](VIRIDIS_END * k / 255) for k in range(256)]
     colours = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(shades[::-1] if maximise else shades))
-    panels = figure.subplots(ceil(len(names) / DIMENSIONS_IN_A_ROW), 1, squeeze=False)[:, 0]
-    each = ceil(len(names) / len(panels))
-    for place, axes in enumerate(panels):
-        here = names[place * each : (place + 1) * each]
-        _draw_lines(axes, {name: space.dimensions[name] for name in here}, trials, scale, colours)
-        texts = [*(axis_name(space, name) for name in here), score_name(space)]
-        marks = [*(ticks(space.dimensions[name]) for name in here), scale.ticks()]
-        draw_upright_axes(axes, [text.replace(" (", "\n(").replace(" on", "\non") for text in texts], marks)
-    figure.colorbar(colours, ax=list(panels), label=score_name(space), pad=0.01)
+    _draw_lines(axes, {name: space.dimensions[name] for name in names}, trials, scale, colours)
+    texts = [*(axis_name(space, name) for name in names), score_name(space)]
+    marks = [*(ticks(space.dimensions[name]) for name in names), scale.ticks()]
+    draw_upright_axes(axes, [text.replace(" (", "\n(").replace(" on", "\non") for text in texts], marks)
+    return colours
 
 
 def _draw_lines(
@@ -246,14 +264,9 @@ def _draw_lines(
         axes.plot(*zip(*points, strict=True), color=colours.to_rgba(score), zorder=2, **look)
 
 
-def dimensions(space: Space, rows: Sequence[Row]) -> Figure:
+def dimensions_figure(space: Space, rows: Sequence[Row]) -> Figure:
     """A panel for each dimension, a dot for each trial that has it and a score."""
-    points = [
-        (name, row["number"], row["params"][name], score, row["state"] == "complete" or len(row["rungs"]) > 1)
-        for name in space.dimensions
-        for row, score in scored(rows)
-        if name in row["params"]
-    ]
+    points = [(name, *point) for name in space.dimensions for point in points_of(name, rows)]
     across = min(PANELS_IN_A_ROW, len(space.dimensions))
     values = across * max(len(each.values) if isinstance(each, Choices) else 0 for each in space.dimensions.values())
     down = ceil(len(space.dimensions) / across)
@@ -270,17 +283,26 @@ def dimensions(space: Space, rows: Sequence[Row]) -> Figure:
     )
 
 
+def points_of(name: str, rows: Sequence[Row]) -> list[tuple[int, Any, float, bool]]:
+    """Trial, value of dimension `name`, score and whether it was promoted, of each trial that has both."""
+    return [
+        (row["number"], row["params"][name], score, row["state"] == "complete" or len(row["rungs"]) > 1)
+        for row, score in scored(rows)
+        if name in row["params"]
+    ]
+
+
 def _draw_dimensions(panels: Any, space: Space, points: Sequence[Any], rows: Sequence[Row]) -> None:
-    better = "higher is better →" if space.config.maximise else "← lower is better"
-    panels[0, 0].figure.supylabel(f"{score_name(space)} ({better})", fontsize=9)
+    panels[0, 0].figure.supylabel(score_label(space), fontsize=9)
     for spare in panels.flat[len(space.dimensions) :]:
         spare.set_visible(False)
     for axes, name in zip(panels.flat, space.dimensions, strict=False):
-        _draw_dimension(axes, space.dimensions[name], [p[1:] for p in points if p[0] == name], best_trial(rows))
+        draw_dimension(axes, space.dimensions[name], [p[1:] for p in points if p[0] == name], best_trial(rows))
         axes.set_title(axis_name(space, name), fontsize=9)
 
 
-def _draw_dimension(axes: Any, dimension: Dimension, points: Sequence[Any], best: int | None) -> None:
+def draw_dimension(axes: Any, dimension: Dimension, points: Sequence[Any], best: int | None) -> None:
+    """The score against one setting; `points` are those of `points_of`."""
     marks, draw = ticks(dimension), random.Random(0)
     at_value: dict[float, list[float]] = {}
     dots: dict[str, list[tuple[float, float]]] = {"stopped": [], "promoted": [], "best": []}
@@ -302,7 +324,7 @@ def _draw_dimension(axes: Any, dimension: Dimension, points: Sequence[Any], best
     axes.set(xlim=(-0.06, 1.06))
 
 
-def importance(space: Space, weights: Mapping[str, float], trials: int) -> Figure:
+def importance_figure(space: Space, weights: Mapping[str, float], trials: int) -> Figure:
     """A bar for each dimension of `weights`, which are `importances` of so many trials."""
     shares = sorted(weights.items(), key=lambda each: (-each[1], each[0]))
     return Figure(
@@ -312,12 +334,13 @@ def importance(space: Space, weights: Mapping[str, float], trials: int) -> Figur
         "(PED-ANOVA; the shares sum to 1). Of few trials it is a hint, and no more.",
         ("dimension", "importance"),
         shares,
-        lambda figure: _draw_importance(figure.add_subplot(), shares),
+        lambda figure: draw_importance(figure.add_subplot(), shares),
         (8.0, 0.9 + 0.32 * len(shares)),
     )
 
 
-def _draw_importance(axes: Any, shares: Sequence[tuple[str, float]]) -> None:
+def draw_importance(axes: Any, shares: Sequence[tuple[str, float]]) -> None:
+    """A bar for each."""
     bars = axes.barh([label(name) for name, _ in shares], [share for _, share in shares], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.set(xlabel="share of the importance", xlim=(0, max(share for _, share in shares) * 1.15 or 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from pipeline.evaluation.report.page import (
 )
 from pipeline.experiments.sweeps import figures
 from pipeline.experiments.sweeps.bracket import PLAN, bracket_folders, read_bracket, read_history
-from pipeline.experiments.sweeps.study import Study, importances
+from pipeline.experiments.sweeps.study import Study
 from pipeline.experiments.sweeps.tables import Leaderboard, Row, format_cell, tally
 
 log = logging.getLogger(__name__)
@@ -80,17 +81,35 @@ def _figures(out: Path, study: Study, rows: Sequence[Row]) -> Iterator[Section]:
     if space.config.halving:
         brackets = [list(read_bracket(folder).trials) for folder in bracket_folders(out)]
         first = {number: min(numbers) for numbers in brackets for number in numbers}
-        yield Section("How halving went", "", [figures.halving(space, rows, first)])
-    drawn, note = [figures.parallel_coordinates(space, rows), figures.dimensions(space, rows)], ""
+        yield Section("How halving went", "", [figures.halving_figure(space, rows, first)])
+    drawn, note = [figures.parallel_coordinates_figure(space, rows), figures.dimensions_figure(space, rows)], ""
     scores = {row["number"]: score for row, score in figures.scored(rows)}
     if weights := importances(study, scores) if len(scores) >= figures.MIN_TRIALS else {}:
-        drawn.append(figures.importance(space, weights, len(scores)))
+        drawn.append(figures.importance_figure(space, weights, len(scores)))
     else:
         few = f"fewer than {figures.MIN_TRIALS} trials with a score; no figure"
         log.info(f"importance: {few}")
         note = notes_list([f"Importance: {few}."])
     yield Section(f"Settings and {figures.score_name(space)}", note, drawn)
     yield unless_damaged("Training of the best trials", lambda: _curves(out, rows))
+
+
+def importances(study: Study, scores: Mapping[int, float]) -> dict[str, float]:
+    """Each dimension's share in what sets the best quarter of the trials apart (PED-ANOVA, 2304.10255).
+
+    `scores` are by trial number.
+    """
+    import optuna  # where it is missing, `study` says so in a line
+
+    compared = optuna.create_study(direction="maximize" if study.space.config.maximise else "minimize")
+    for trial in study.trials():
+        if trial.number in scores:
+            value = scores[trial.number]
+            compared.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where few trials have a setting, a share of it is a guess: docs/sweeps.md
+        return dict(optuna.importance.get_param_importances(compared, evaluator=evaluator))
 
 
 def _curves(out: Path, rows: Sequence[Row]) -> Figure | None:

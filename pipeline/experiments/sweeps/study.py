@@ -222,22 +222,6 @@ def result_of(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.user_attrs.get(_RESULT, {}))
 
 
-def importances(study: Study, scores: Mapping[int, float]) -> dict[str, float]:
-    """Each dimension's share in what sets the best quarter of the trials apart (PED-ANOVA, 2304.10255).
-
-    `scores` are by trial number.
-    """
-    compared = optuna.create_study(direction=_direction(study.space.config))
-    for trial in study.trials():
-        if trial.number in scores:
-            value = scores[trial.number]
-            compared.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where few trials have a setting, a share of it is a guess: docs/sweeps.md
-        return dict(optuna.importance.get_param_importances(compared, evaluator=evaluator))
-
-
 def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str, Any], *, fresh: bool) -> Study:
     """The study of `space` in `storage` (a URL, or a journal in `out`), made where there is none.
 
@@ -278,6 +262,19 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     if then is None:
         study.set_user_attr(_SWEEP, now)
     return Study(study, space, out)
+
+
+def load_study(space: Space, out: Path, storage: str | None) -> Study:
+    """The study of a sweep as it is, to be read. Raises UsageError where there is none."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not storage and not (out / JOURNAL).is_file():
+        raise UsageError(out, f"no {JOURNAL}", "the sweep's storage", "Name it: storage=URL.")
+    try:
+        opened = _database(storage) if storage else open_journal(out / JOURNAL)
+        return Study(optuna.load_study(study_name=space.config.name, storage=opened), space, out)
+    except (KeyError, ImportError, SQLAlchemyError, OptunaError) as error:
+        found = f"no study of this name ({one_line_reason(error)})"
+        raise UsageError(storage or out, found, "the sweep's storage", "Name it: storage=URL.") from None
 
 
 def _database(url: str) -> BaseStorage:

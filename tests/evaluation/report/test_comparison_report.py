@@ -14,7 +14,7 @@ from cache.stores import Stores
 from pipeline.evaluation.cells import BOUNDS, OF_TRANSCRIPTS, Cell, Column, SpeakerSpread, Table
 from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.report.comparison_report import comparison_report, folds_report
-from pipeline.evaluation.report.figures import confusion, measures
+from pipeline.evaluation.report.figures import confusion_figure, measures_figure
 from pipeline.evaluation.report.page import Section, write_page
 from pipeline.experiments.cross_validation import cross_validate
 from tests.evaluation.report.conftest import HOSTILE, SETTINGS, SHORT, STYLES, Page, rows_of
@@ -79,7 +79,7 @@ def test_a_comparison_of_less_leaves_no_figure_of_the_one_before(compared: Path,
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     found = {"classes": [HOSTILE, "sad"], "confusion": [[1, 0], [2, 3]], "uar": {"mean": 0.5}, "convention": HOSTILE}
-    figure = confusion("confusion", HOSTILE, {HOSTILE: found})
+    figure = confusion_figure("confusion", HOSTILE, {HOSTILE: found})
     write_page("x", "x", [Section("x", figures=[figure])], tmp_path / "report.html", ["confusion"])
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("script") == 1
@@ -91,7 +91,7 @@ def test_numbers_of_any_size_are_drawn_or_left_out(tmp_path: Path, number: float
     spread = SpeakerSpread(5, number, number, number, [number])
     cells = {"edited": {"mmd": Cell(number, number, speakers=spread, best=True)}, "other": {"mmd": Cell(0.5, 0.1)}}
     table = Table("alignment", "x", (Column("mmd", "MMD", "lower", 4),), cells, ())
-    write_page("x", "x", [Section("x", figures=[measures(table)])], tmp_path / "report.html", [])
+    write_page("x", "x", [Section("x", figures=[measures_figure(table)])], tmp_path / "report.html", [])
     assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 1
     assert [float(row["mean"]) for row in rows_of(tmp_path, "measures_alignment")] == [number, 0.5]
 
@@ -146,7 +146,7 @@ def test_folds_without_recognition_have_a_report_and_leave_no_figure_of_before(u
 
 def test_a_figure_says_what_its_lines_are_over_and_draws_bounds_apart(tmp_path: Path) -> None:
     rows = {"a": result(0.5, 0.1, 1), "b": result(0.2, 0.3, 2), "ceiling": bound(0.7, "the true point asked")}
-    order, _, apart = map(measures, comparison_tables(rows).tables)
+    order, _, apart = map(measures_figure, comparison_tables(rows).tables)
     for part in (
         "95 % intervals of the mean over seeds",
         "95 % of the resamples of speakers",

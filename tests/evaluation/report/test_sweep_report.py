@@ -22,11 +22,11 @@ from pipeline.experiments.sweeps.config import Choices, Range
 from pipeline.experiments.sweeps.figures import (
     ScoreAxis,
     axis_position,
-    dimensions,
-    halving,
-    importance,
+    dimensions_figure,
+    halving_figure,
+    importance_figure,
     in_order,
-    parallel_coordinates,
+    parallel_coordinates_figure,
     scored,
     ticks,
 )
@@ -274,8 +274,12 @@ def made(space: Space, scores: list[float], values: list[Row]) -> list[Row]:
 
 
 def drawn(space: Space, rows: list[Row], out: Path) -> Page:
-    figures = [parallel_coordinates(space, rows), dimensions(space, rows), halving(space, rows, {})]
-    figures.append(importance(space, dict.fromkeys(space.dimensions, 0.5), len(rows)))
+    figures = [
+        parallel_coordinates_figure(space, rows),
+        dimensions_figure(space, rows),
+        halving_figure(space, rows, {}),
+    ]
+    figures.append(importance_figure(space, dict.fromkeys(space.dimensions, 0.5), len(rows)))
     board = Section("x", table_html(Leaderboard(space, rows)), figures)
     write_page(space.config.name, "x", [board], out / "report.html", [])
     return page_of(out)
@@ -310,7 +314,10 @@ def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, u
     whole = ("width", "batch_size", "epochs")
     space = Space(a_sweep(sampler="random", space={name: [2, 3] if name in whole else [0.1, 0.2] for name in names}))
     rows = made(space, [0.5] * 30, [{name: each.encoded[0] for name, each in space.dimensions.items()}] * 30)
-    assert parallel_coordinates(space, rows).size[1] == 2 * parallel_coordinates(Space(a_sweep()), []).size[1]
+    assert (
+        parallel_coordinates_figure(space, rows).size[1]
+        == 2 * parallel_coordinates_figure(Space(a_sweep()), []).size[1]
+    )
     board = Leaderboard(space, rows)
     assert len(board.cells(str)) == SHOWN == 20
     assert board.title == "The best 20 of 30 trials"
