@@ -1,28 +1,37 @@
-"""docs/first_hour.ipynb: its cells compile and know their names; run by a real kernel, they end well (`-m docs`)."""
+"""docs/first_hour.ipynb: its cells compile, know their names and show what they print; they run (`-m docs`)."""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import os
-import warnings
 from importlib import import_module
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.docs.notebook import MACHINE, MAX_BYTES, PATH, executed, outputs, texts
 
-PATH = ROOT / "docs/first_hour.ipynb"
 BOOK = nbformat.read(PATH, as_version=4)
 CODE = [cell for cell in BOOK.cells if cell.cell_type == "code"]
 
 
-def test_the_notebook_is_committed_without_outputs() -> None:
+def test_the_notebook_holds_the_outputs_of_one_run_and_nothing_of_the_machine() -> None:
     nbformat.validate(BOOK)
+    assert [cell.execution_count for cell in CODE] == list(range(1, len(CODE) + 1))
     assert len(CODE) >= 10
-    assert not [cell.id for cell in CODE if cell.outputs or cell.execution_count is not None]
+    shown = outputs(BOOK)
+    kinds = [kind for output in shown for kind in output.get("data", {})]
+    assert kinds.count("image/png") == 2
+    assert {output.output_type for output in shown} <= {"stream", "display_data", "execute_result"}  # no traceback
+    assert {output.name for output in shown if output.output_type == "stream"} == {"stdout"}  # and no warning
+    said = texts(BOOK)
+    assert sum(map(len, said)) > 2_000
+    assert not [text for text in said if MACHINE.search(text)]
+    assert "AOC (arousal ordinal consistency)" in "".join(said)
+    assert PATH.stat().st_size < MAX_BYTES
+    assert BOOK.metadata.language_info == {"name": "python"}
 
 
 def test_every_cell_compiles_and_uses_names_that_an_earlier_line_made() -> None:
@@ -46,18 +55,10 @@ def test_every_cell_compiles_and_uses_names_that_an_earlier_line_made() -> None:
 
 @pytest.mark.docs
 def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the kernel's machinery, not of ours
-        from nbclient import NotebookClient
-
-        book = nbformat.read(PATH, as_version=4)
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-        NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
-    kinds = {kind for output in shown for kind in output.get("data", {})}
-    assert {"image/png", "text/html"} <= kinds, "the plane and a player"
-    assert "error" not in {output.output_type for output in shown}
+    for name in ("PYTHONPATH", "IPYTHONDIR", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "")
+    book = executed(tmp_path)
+    kinds = {kind for output in outputs(book) for kind in output.get("data", {})}
+    assert {"image/png", "text/html"} <= kinds, "the curves and the plane, a table and a player"
+    assert len(outputs(book)) == len(outputs(BOOK))
     assert os.listdir(tmp_path / "first-hour/runs")
-    if keep := os.environ.get("KEEP_NOTEBOOK"):
-        nbformat.write(book, keep)
