@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +159,16 @@ class Manifest:
         ratings = self.ratings and self.ratings.take(rows)
         words = self.transcript and [self.transcript[row] for row in chosen]
         return replace(self, **texts, **labels, ratings=ratings, transcript=words)  # type: ignore[arg-type]
+
+    def columns(self) -> dict[str, list[str] | NDArray[Any]]:
+        """Every column by its name in the CSV; of raters and words where there are any."""
+        found: dict[str, list[str] | NDArray[Any]] = {
+            name: getattr(self, name) for name in (*TEXT_COLUMNS, *LABEL_COLUMNS)
+        }
+        if self.ratings is not None:
+            values = (self.ratings.count, *self.ratings.std.T, self.ratings.votes)
+            found |= dict(zip(RATING_COLUMNS, values, strict=True))
+        return found if self.transcript is None else found | {TRANSCRIPT: self.transcript}
 
     def head(self, count: int) -> Manifest:
         """The first `count` utterances."""

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.captions import Captions, read_captions
 from cache.digests import FileDigests
-from cache.errors import StoreCorrupt, UsageError
+from cache.errors import StoreCorrupt, UsageError, required_library
 from cache.layers import DEFAULT, LayersChoice, speech_fingerprint
 from cache.manifest import Manifest, RowNames, read_manifest
 from cache.reader import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MANIFEST, CAPTIONS, CONFIG = "manifest.csv", "captions.jsonl", "config.yaml"
 LISTED = (MANIFEST, CAPTIONS, CONFIG, "audio.h5", "acoustic.h5", "text.h5", "words.h5")  # in the folder's digests.json
@@ -85,6 +88,18 @@ class Stores:
         rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
         values, done = self.audio.read(rows)
         return values[done]
+
+    def table(self, *splits: str) -> DataFrame:
+        """A pandas DataFrame of the utterances of `speech(*splits)`, a row each, in the same order.
+
+            table = open_stores("stores/mine").table("test")    # row, id, audio, split, emotion, ..., valence, ...
+
+        `row` is that of the manifest. Raises UsageError without pandas.
+        """
+        pandas = required_library("pandas", "pandas", "a table of the stores")
+        rows = self.manifest.rows(*splits) if splits else np.arange(len(self.manifest))
+        rows = rows[self.audio.done(rows)]
+        return pandas.DataFrame({"row": rows, **self.manifest.take(rows).columns()})
 
     def with_splits(self, split: Sequence[str], captions: Captions | None = None) -> Stores:
         """The same stores, opened once, with other splits: `split` is (N,), one of `SPLITS` for each manifest row.

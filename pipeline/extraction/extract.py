@@ -32,6 +32,7 @@ from pipeline.core.plugins import BUILT_IN
 from pipeline.core.progress import Stop, clock, interruptible
 from pipeline.core.resources import pick_device, torch_defaults
 from pipeline.data.captions import Acoustics
+from pipeline.data.corpora.data_tables import DataTable
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio
 from pipeline.extraction.audio.praat import NAMES, load_praat
 from pipeline.extraction.batching import (
@@ -51,7 +52,14 @@ from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder
 from pipeline.extraction.encoders.probe import refuse_equal_vectors
 from pipeline.extraction.encoders.speech import deviation, with_precision
 from pipeline.extraction.engines.threads import Threads
-from pipeline.extraction.settings import ACOUSTIC, plan_captions, read_labels, resolve_extraction, with_layers
+from pipeline.extraction.settings import (
+    ACOUSTIC,
+    plan_captions,
+    read_labels,
+    resolve_extraction,
+    with_layers,
+    with_table_written,
+)
 from pipeline.extraction.status import digest_of_path, sources_of, status_of, transcripts_of
 from pipeline.extraction.text_cache import TextVectorCache
 
@@ -101,7 +109,7 @@ def wants_acoustic(config: ExtractConfig, out: Path | None) -> bool:
 
 @torch_defaults()
 def extract(
-    config: str | Path | ExtractConfig,
+    config: str | Path | ExtractConfig | DataTable,
     *,
     out: str | Path,
     audio_root: str | Path | None = None,
@@ -119,14 +127,15 @@ def extract(
 
         extract("my/manifest.csv", out="stores/mine", overrides=["audio.max_seconds=8"])
 
-    `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; `audio_root` is the corpus folder, `encoders` a
-    preset of configs/encoders, each of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1.
-    `limit` bounds the utterances encoded in this call (spread over the corpus; the rest stay pending), `fresh` starts
-    over, `retry_failed` tries failed rows again, `engine` is threads or ray (docs/clusters.md), `num_workers` how
-    many threads, one a core where it is None, and `strict` refuses leaks between the splits.
-    Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
+    `config` is a preset, a YAML file, a manifest or an `ExtractConfig`; or a pandas DataFrame or a `datasets.Dataset`,
+    which is written as OUT/table.csv. `audio_root` is the corpus folder, `encoders` a preset of configs/encoders, each
+    of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1. `limit` bounds the utterances encoded in this
+    call (spread over the corpus; the rest stay pending), `fresh` starts over, `retry_failed` tries failed rows again,
+    `engine` is threads or ray (docs/clusters.md), `num_workers` how many threads, one a core where it is None, and
+    `strict` refuses leaks between the splits. Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
+    config, audio_root = with_table_written(config, out, audio_root)
     config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
     config = with_layers(config, out, fresh=fresh)
     engines = _engine(engine, config, device, out, strict, num_workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from cache.manifest import LABEL_COLUMNS, Manifest
 from pipeline.core.config import ExtractConfig
 from pipeline.core.errors import MissingEncoder
 from pipeline.core.resources import pick_device, torch_defaults
+from pipeline.data.corpora.data_tables import DataTable
 from pipeline.extraction.audio.decoding import Decoding
 from pipeline.extraction.audio.praat import load_praat
 from pipeline.extraction.encoders import load_encoder
@@ -26,7 +28,7 @@ from pipeline.extraction.extract import (
     audio_plan,
     wants_acoustic,
 )
-from pipeline.extraction.settings import read_labels, resolve_extraction, with_layers
+from pipeline.extraction.settings import read_labels, resolve_extraction, with_layers, with_table_written
 from pipeline.extraction.status import sources_of
 
 SAMPLES = 3  # captions
@@ -36,7 +38,7 @@ T = TypeVar("T")
 
 @torch_defaults()
 def plan_extraction(
-    config: str | Path | ExtractConfig,
+    config: str | Path | ExtractConfig | DataTable,
     *,
     out: str | Path,
     audio_root: str | Path | None = None,
@@ -52,7 +54,13 @@ def plan_extraction(
     Encoders that are not on this machine are named in `missing_encoders`; what needs both encoders is
     None then. Raises what `extract` would raise over the config, the corpus and the encoders that are there.
     """
-    config, out = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides), Path(out)
+    with TemporaryDirectory() as folder:  # of a table in memory, which `extract` writes into `out`
+        config, audio_root = with_table_written(config, Path(folder), audio_root)
+        config = resolve_extraction(config, audio_root=audio_root, encoders=encoders, overrides=overrides)
+        return _planned(config, Path(out), device, strict=strict)
+
+
+def _planned(config: ExtractConfig, out: Path, device: str, *, strict: bool) -> dict[str, Any]:
     config = with_layers(config, out)
     manifest, captions = read_labels(config, strict=strict)
     missing: list[str] = []

@@ -17,10 +17,19 @@ from pipeline.core.errors import EmotionRankError, ManyProblems, UsageError
 from pipeline.data.captions import Acoustics, CaptionSource, assign_captions
 from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.data.corpora import read_corpus
+from pipeline.data.corpora.data_tables import DataTable, is_table
+from pipeline.data.corpora.make_manifest import table_manifest
 
 log = logging.getLogger(__name__)
 
 ACOUSTIC = "acoustic"  # the caption style that is written from acoustic features
+
+
+def with_table_written(
+    config: str | Path | ExtractConfig | DataTable, folder: Path, audio_root: str | Path | None
+) -> tuple[Any, str | Path | None]:
+    """`config` and `audio_root`; of a table in memory the manifest in `folder` that it is written as, and its root."""
+    return table_manifest(config, folder, audio_root) if is_table(config) else (config, audio_root)
 
 
 def resolve_extraction(

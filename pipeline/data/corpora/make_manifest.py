@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 import random
 import re
@@ -23,8 +24,11 @@ from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora import read_corpus
 from pipeline.data.corpora.acted import acted_labels
 from pipeline.data.corpora.audio_files import ENDINGS
+from pipeline.data.corpora.data_tables import DataTable, table_name, table_records
 from pipeline.data.corpora.label_tables import Record, read_label_table
 from pipeline.data.corpora.parquet import arrow_files, unpack_audio
+
+log = logging.getLogger(__name__)
 
 COLUMNS: tuple[str, ...] = ("id", "audio", "split", "valence", "arousal", "dominance", "emotion", "speaker", "gender")
 COLUMNS += ("intensity", "caption", "sentence", *RATING_COLUMNS, TRANSCRIPT)
@@ -32,6 +36,7 @@ SHARES = {"train": 0.7, "dev": 0.15, "test": 0.15}  # of the utterances, by whol
 SHOWN_ROWS = 3
 _SCALE = re.compile(r"-o corpus\.scale=(?!\[1,7\])(?:'[^']*'|\S*\])")
 UNPACKED = "audio"  # the folder beside the manifest of what a dataset held in a column
+TABLE = "table.csv"  # in the folder of the stores, where they are of a table in memory
 Row = dict[str, str]
 
 
@@ -65,13 +70,7 @@ def make_manifest(
         rows, guessed = _rows_of_names(clips, notes)
     _fill_speakers(rows, guessed, notes)
     _fill_splits(rows, guessed, seed, notes)
-    make_folder(path.parent)
-    columns = [name for name in COLUMNS if any(row.get(name) for row in rows)]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [columns, *([row.get(name, "") for name in columns] for row in rows)]
-    )
-    write_text(path, text.getvalue())
+    columns = _write(rows, path)
     options = [] if path.parent.resolve() == root.resolve() else [f"--audio-root {root}"]
     try:
         manifest = read_corpus(CorpusConfig(manifest=path, root=root))
@@ -88,6 +87,52 @@ def make_manifest(
         "rows": [{name: row.get(name, "") for name in columns} for row in rows[:SHOWN_ROWS]],
         "next": " ".join(["extract-features", str(path), *options, f"--out stores/{name}"]),
     }
+
+
+def table_manifest(table: DataTable, folder: Path, audio_root: str | Path | None = None) -> tuple[Path, Path]:
+    """Write a DataFrame or a Dataset as FOLDER/table.csv, a manifest; returns it and the root of its audio.
+
+    Columns are recognised as those of a table of labels are, and logged; line n + 2 of the file is row n. Paths are
+    relative to `audio_root`, else to the current folder; where all are absolute, to the folder that holds them. Raises
+    UsageError.
+    """
+    notes: list[str] = []
+    header, records = table_records(table, folder / UNPACKED, notes)
+    guessed = _guess_columns(header)
+    if "audio" not in guessed:
+        expected = "a column of paths, such as audio, path or file"
+        raise UsageError(table_name(table), f"columns {', '.join(header)[:200]}", expected, "Name one of them so.")
+    paths = [record[guessed["audio"]].strip() for record in records]
+    root = Path(audio_root or "")
+    if notes:  # that its audio was unpacked
+        root = folder / UNPACKED
+    elif audio_root is None and all(map(os.path.isabs, paths)):
+        root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+    rows = []
+    for record, path in zip(records, paths, strict=True):
+        row = {name: record[column].strip() for name, column in guessed.items()}
+        clip = os.path.relpath(path, root) if os.path.isabs(path) and Path(path).is_relative_to(root) else path
+        rows.append(row | {"id": row.get("id") or _id(clip), "audio": clip})
+    _fill_speakers(rows, guessed, notes)
+    _fill_splits(rows, guessed, 0, notes)
+    _write(rows, folder / TABLE)
+    log.info(f"{table_name(table)}: " + ", ".join(f"{name} is {column!r}" for name, column in guessed.items()))
+    unused = [name for name in header if name not in guessed.values()]
+    for note in [*notes, *([f"columns that are not used: {', '.join(unused)[:200]}"] if unused else [])]:
+        log.log(logging.WARNING if note.startswith("WARNING") else logging.INFO, note)
+    return folder / TABLE, root
+
+
+def _write(rows: Sequence[Row], path: Path) -> list[str]:
+    """Write the columns that any row has, as CSV; returns their names."""
+    make_folder(path.parent)
+    columns = [name for name in COLUMNS if any(row.get(name) for row in rows)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    )
+    write_text(path, text.getvalue())
+    return columns
 
 
 def _clips(root: Path) -> list[str]:

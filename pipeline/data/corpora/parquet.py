@@ -10,7 +10,7 @@ schema's metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,28 +44,38 @@ def unpack_audio(files: list[Path], into: Path, notes: list[str]) -> tuple[list[
 
     Raises UsageError for a row without bytes, or a file that is not of Arrow.
     """
-    make_folder(into)
-    records: list[Record] = []
-    used: set[str] = set()
     splits = {path: _split_of(path) for path in files}
     named = len(set(splits.values())) > 1 and None not in splits.values()
-    for path in files:
-        for number, row in enumerate(_rows(path, notes)):
-            column = next((name for name, value in row.items() if isinstance(value, dict) and "bytes" in value), None)
-            if column is None or not row[column]["bytes"]:
-                action = "Name the folder of the audio, and this file with --labels."
-                raise UsageError(f"{path}: row {number}", "no bytes of audio", "a column of {bytes, path}", action)
-            data: bytes = row[column]["bytes"]
-            name = _file_name(row[column].get("path") or "", data)
-            if name in used:
-                name = f"{len(records):06}-{name}"
-            used.add(name)
-            if not (into / name).is_file() or (into / name).read_bytes() != data:
-                write_atomic(into / name, [data])
-            record = {key: as_text(value) for key, value in row.items() if key != column}
-            records.append(record | {"audio": name} | ({"split": splits[path] or ""} if named else {}))
+    rows = (
+        (f"{path}: row {number}", row | ({"split": splits[path] or ""} if named else {}))
+        for path in files
+        for number, row in enumerate(_rows(path, notes))
+    )
+    records = list(unpacked(rows, into))
     notes.append(f"the audio of {len(records):,} rows is in {into}")
     return (list(records[0]) if records else []), records
+
+
+def unpacked(rows: Iterable[tuple[str, Mapping[str, Any]]], into: Path) -> Iterator[Record]:
+    """Each row, of which the first column of {bytes, path} becomes a file in the folder `into`, as text with `audio`.
+
+    `rows` say where each of them stands. Raises UsageError for a row without bytes.
+    """
+    make_folder(into)
+    used: set[str] = set()
+    for place, (where, row) in enumerate(rows):
+        column = next((name for name, value in row.items() if isinstance(value, dict) and "bytes" in value), None)
+        if column is None or not row[column]["bytes"]:
+            action = "Name the folder of the audio, and this file with --labels."
+            raise UsageError(where, "no bytes of audio", "a column of {bytes, path}", action)
+        data: bytes = row[column]["bytes"]
+        name = _file_name(row[column].get("path") or "", data)
+        if name in used:
+            name = f"{place:06}-{name}"
+        used.add(name)
+        if not (into / name).is_file() or (into / name).read_bytes() != data:
+            write_atomic(into / name, [data])
+        yield {key: as_text(value) for key, value in row.items() if key != column} | {"audio": name}
 
 
 def _rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
