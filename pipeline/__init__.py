@@ -62,6 +62,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.inference.search import describe as describe
     from pipeline.inference.search import search as search
     from pipeline.inference.web.server import serve as serve
+    from pipeline.training.callbacks import Callback as Callback
     from pipeline.training.train import train as train
 
 # what Python reads: module -> names
@@ -86,6 +87,7 @@ _NAMES = {
     "pipeline.inference.filters": "Filter",
     "pipeline.inference.search": "CaptionIndex SpeechIndex describe search",
     "pipeline.inference.web.server": "serve",
+    "pipeline.training.callbacks": "Callback",
     "pipeline.training.train": "train",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

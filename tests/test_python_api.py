@@ -88,6 +88,8 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "device": ["train.device"],
         "fresh": ["train.fresh"],
         "tensorboard": ["train.tensorboard"],
+        "wandb": ["train.wandb"],
+        "trackio": ["train.trackio"],
         "plugins": ["load_plugins.files"],
         "then": OTHER,
         "as_json": RETURNED,
@@ -154,6 +156,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
     },
 }
 PYTHON_ONLY = {
+    "train.callbacks": "code of one's own",
     "cross_validate.template": "the class prompts' wording",
     "run_demo.utterances": "a smaller corpus for tests",
     "serve.ready": "who is told the page's address",

@@ -40,6 +40,8 @@ plugin_option = click.option("--plugin", "plugins", multiple=True, metavar="FILE
 tensorboard_option = click.option(
     "--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard)."
 )
+wandb_option = click.option("--wandb", is_flag=True, help="Log to Weights & Biases while it trains (extra wandb).")
+trackio_option = click.option("--trackio", is_flag=True, help="Log to trackio while it trains (extra trackio).")
 _training_help = "A preset of configs/training: paper, small_corpus, fast."
 _trainings = presets("training", or_file=False)
 training_option = click.option("--training", help=_training_help, shell_complete=_trainings)

@@ -24,6 +24,8 @@ from pipeline.commands.completion import FOLDER, presets
 @common.device_option
 @common.fresh_option
 @common.tensorboard_option
+@common.wandb_option
+@common.trackio_option
 @common.plugin_option
 @click.option("--then", type=click.Choice(["evaluate"]), help="Then do what evaluate-heads does, without a new start.")
 def main(

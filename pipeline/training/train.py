@@ -13,9 +13,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +42,25 @@ from pipeline.core.resources import (
     torch_defaults,
     use_threads,
 )
-from pipeline.objectives.base import objective_of, sees_raters, where_to_look
+from pipeline.objectives.base import objective_of, where_to_look
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
+from pipeline.training.callbacks import Callback, RunCallbacks
 from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with_min_steps
 from pipeline.training.fused_step import FusedHeads, fused_heads
 from pipeline.training.heads import load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import heads_config
 from pipeline.training.ridge import Planes, fit_planes, save_closed_form, start_from_planes
 from pipeline.training.run_folder import Run, begin_run, first_wrong
-from pipeline.training.tensorboard import EVENT_FILES, require_tensorboard, tensorboard_curves
-from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng, load_training_data, needs_grid
+from pipeline.training.trackers import chosen_callbacks
+from pipeline.training.training_data import (
+    TrainingData,
+    data_digest,
+    epoch_batches,
+    epoch_rng,
+    load_training_data,
+    needs_grid,
+)
 
 log = logging.getLogger(__name__)
 TRAINING_CHECKPOINT = "checkpoint.safetensors"
@@ -109,6 +116,9 @@ def train(
     device: str = "auto",
     fresh: bool = False,
     tensorboard: bool = False,
+    wandb: bool = False,
+    trackio: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train heads from `stores` for every seed; `seeds=5` means 0 to 4. Finished seeds are not trained again.
 
@@ -116,12 +126,11 @@ def train(
         run.about["seeds"]["0"]["dev_loss"], run.heads()    # the best seed's
 
     `stores` may be several folders of the same encoders (docs/layers.md). `method` is a preset, a YAML file or a
-    `TrainConfig`, `training` a preset of configs/training, each of `overrides` an `a.b=value`. `tensorboard` writes
-    every seed's curves to an event file beside its heads, epoch by epoch.
+    `TrainConfig`, `training` a preset of configs/training, each of `overrides` an `a.b=value`. `tensorboard`, `wandb`
+    and `trackio` show every seed's curves there while it trains; `callbacks` are told of them too.
     Returns the RUN in `out`. Raises UsageError, StoreMismatch, StoreLocked, Interrupted.
     """
-    if tensorboard:
-        require_tensorboard()
+    everyone = [*chosen_callbacks(tensorboard=tensorboard, wandb=wandb, trackio=trackio), *callbacks]
     stores = stores_named(stores)
     config = resolve_training(method, training=training, seeds=seeds, overrides=overrides)
     chosen, out = pick_device(device), Path(out)
@@ -156,16 +165,16 @@ def train(
             log.info(f"batches of {config.batch_size:,} and {config.epochs} epochs, for min_steps={config.min_steps}")
         if warning := few_steps_warning(config, data):
             log.warning(warning)
-        _train_seeds(run, shared, check, tensorboard=tensorboard)
+        _train_seeds(run, shared, check, RunCallbacks(everyone, config.model_dump(mode="json"), out))
     return run
 
 
-def _train_seeds(run: Run, shared: SharedTraining, check: Callable[[], None], *, tensorboard: bool) -> None:
+def _train_seeds(run: Run, shared: SharedTraining, check: Callable[[], None], callbacks: RunCallbacks) -> None:
     """Train every seed that has not ended, in turn or a core each."""
     left = [seed for seed in run.config.seeds if seed not in run.seeds]
 
     def train_seed(seed: int) -> dict[str, Any]:
-        return Trainer(shared, run.seed_folder(seed), seed, tensorboard=tensorboard).train(check)
+        return Trainer(shared, run.seed_folder(seed), seed, callbacks).train(check)
 
     with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(train_seed, left) if shared.side_by_side else map(train_seed, left)
@@ -173,9 +182,9 @@ def _train_seeds(run: Run, shared: SharedTraining, check: Callable[[], None], *,
             folder = run.seed_folder(seed)
             if seed in left:
                 run.finish(seed, next(results))
-            elif tensorboard and not list(folder.glob(EVENT_FILES)):
-                with tensorboard_curves(folder, map(json.loads, run.metrics_text(seed).splitlines())):
-                    pass
+            elif callbacks.callbacks:
+                metrics = list(map(json.loads, run.metrics_text(seed).splitlines()))
+                callbacks.tell_ended(seed, folder, metrics, run.about["seeds"][str(seed)])
             remove(folder / TRAINING_CHECKPOINT)  # not before run.json names the seed
 
 
@@ -238,9 +247,9 @@ class Progress(BaseModel, strict=True, extra="forbid"):
 class Trainer:
     """Trains one seed of a run in `folder`."""
 
-    def __init__(self, shared: SharedTraining, folder: Path, seed: int, *, tensorboard: bool = False) -> None:
+    def __init__(self, shared: SharedTraining, folder: Path, seed: int, callbacks: RunCallbacks) -> None:
         self.shared, self.config, self.data = shared, shared.config, shared.data
-        self.folder, self.seed, self.tensorboard = folder, seed, tensorboard
+        self.folder, self.seed, self.callbacks = folder, seed, callbacks
         self.heads = shared.heads(seed)
         self.best: dict[str, Tensor] = {}  # the heads of the epoch with the lowest development loss
         self.checkpoint = folder / TRAINING_CHECKPOINT
@@ -255,21 +264,23 @@ class Trainer:
             progress.threads = use_threads(progress.threads or self.shared.threads())
         self.started = self.checkpointed = time.perf_counter()
         batch_seed = self.seed if self.config.shuffle_seed is None else self.config.shuffle_seed
-        with tensorboard_curves(self.folder, progress.metrics) if self.tensorboard else nullcontext() as add_to_curves:
+        with self.callbacks.of_seed(self.seed, self.folder, progress.metrics) as callbacks:
             while progress.epoch < self.config.epochs:
                 train_loss = float(self.data.train(self.heads, batch_seed, progress.epoch, check))
                 (dev_loss,) = self.data.dev_losses(self.heads, self.shared.dev_batches)
                 self._end_epoch(progress, train_loss, dev_loss)
                 if time.perf_counter() - self.checkpointed >= CHECKPOINT_SECONDS:
                     self._checkpoint(progress)
-                if add_to_curves:
-                    add_to_curves(progress.metrics[-1])
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in progress.metrics))
-        heads = copy.deepcopy(self.data.standard)  # with the standardisation
-        heads.load_state_dict(self.best, strict=False)
-        about = {"method": self.config.method, "seed": self.seed, "epoch": progress.best_epoch}
-        save_heads(heads, self.folder / "heads.safetensors", about | {"dev_loss": progress.best_loss})
-        return {"epoch": progress.best_epoch, "dev_loss": progress.best_loss, "threads": progress.threads}
+                    callbacks.tell(progress.metrics)  # of epochs that are never trained again
+            text = "".join(json.dumps(line) + "\n" for line in progress.metrics)
+            write_text(self.folder / "metrics.jsonl", text)
+            heads = copy.deepcopy(self.data.standard)  # with the standardisation
+            heads.load_state_dict(self.best, strict=False)
+            kept = {"epoch": progress.best_epoch, "dev_loss": progress.best_loss}
+            about = {"method": self.config.method, "seed": self.seed, **kept}
+            save_heads(heads, self.folder / "heads.safetensors", about)
+            callbacks.finish(progress.metrics, kept)
+        return {**kept, "threads": progress.threads}
 
     def _end_epoch(self, progress: Progress, train_loss: float, dev_loss: float) -> None:
         """Keep the heads where they are the best yet, and record the epoch. Raises EmotionRankError without any."""
@@ -334,17 +345,3 @@ def _memory(config: TrainConfig, stores: Stores, device: torch.device, out: Path
     if not fresh and (out / "run.json").is_file():
         return str(Run(out).about.get("memory", "resident"))
     return choose_memory(stores, device)
-
-
-def data_digest(stores: Stores, data: TrainingData, configs: Iterable[TrainConfig]) -> str:
-    """Identifies the data of `configs`: which rows, which labels, which vectors (of speech by their checksums)."""
-    digest = hashlib.blake2b(digest_size=16)
-    checksums = stores.audio.column("crc")
-    raters = any(map(sees_raters, configs))
-    for part in (data.pairs, data.dev):
-        digest.update(checksums[part.rows].data)
-        tensors = [part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text]
-        tensors += [each for each in (part.label_error, part.votes) if raters and each is not None]
-        for tensor in tensors:
-            digest.update(tensor.cpu().numpy().data)
-    return digest.hexdigest()

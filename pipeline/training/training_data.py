@@ -22,7 +22,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.objective_config import NoHeadsConfig, RidgeConfig
 from pipeline.core.resources import one_thread
-from pipeline.objectives.base import required_labels
+from pipeline.objectives.base import required_labels, sees_raters
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import Batch, BatchedHeads
 from pipeline.training.enough_data import refuse_too_little, with_min_steps
@@ -293,3 +293,17 @@ def epoch_batches(
     steps = max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))
     for chunk, drawn in zip(torch.split(rows[part], steps), torch.split(captions[part], steps), strict=True):
         yield TrainingBatches(chunk, drawn, [objective.prepare(pairs, chunk, drawn) for objective in objectives])
+
+
+def data_digest(stores: Stores, data: TrainingData, configs: Iterable[TrainConfig]) -> str:
+    """Identifies the data of `configs`: which rows, which labels, which vectors (of speech by their checksums)."""
+    digest = hashlib.blake2b(digest_size=16)
+    checksums = stores.audio.column("crc")
+    raters = any(map(sees_raters, configs))
+    for part in (data.pairs, data.dev):
+        digest.update(checksums[part.rows].data)
+        tensors = [part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text]
+        tensors += [each for each in (part.label_error, part.votes) if raters and each is not None]
+        for tensor in tensors:
+            digest.update(tensor.cpu().numpy().data)
+    return digest.hexdigest()

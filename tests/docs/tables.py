@@ -60,6 +60,7 @@ NOT_RUN_WITH = {
     "postgresql": "needs a database server",
     "postgresql+psycopg2": "needs a database server",
     "--device cuda": "needs a GPU",
+    "--wandb": "needs the extra wandb; tests/training/test_callbacks.py",
     "labels.xlsx": "needs the extra tables; tests/data/corpora/test_label_tables.py",
     "my/dataset": "likewise",
     "EmoBox/data": "needs EmoBox; tests/data/corpora/test_label_tables.py has its form",

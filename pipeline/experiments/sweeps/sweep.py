@@ -44,8 +44,8 @@ from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, op
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
 from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of, tied_with
 from pipeline.training.enough_data import with_min_steps
-from pipeline.training.train import data_digest, missing_inputs
-from pipeline.training.training_data import epoch_batches, epoch_rng
+from pipeline.training.train import missing_inputs
+from pipeline.training.training_data import data_digest, epoch_batches, epoch_rng
 
 log = logging.getLogger(__name__)
 

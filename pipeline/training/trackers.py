@@ -1,0 +1,114 @@
+"""Weights & Biases and trackio: a run a seed, grouped by RUN (the extras `wandb` and `trackio`).
+
+    WANDB_MODE=offline train-heads stores/msp --seeds 5 --wandb --out runs/erc
+    train-heads stores/msp --seeds 5 --trackio --out runs/erc
+
+The project is $WANDB_PROJECT or $TRACKIO_PROJECT, else emotionrankclap. A seed that resumes goes on in its run, whose
+name is kept beside its heads, and no epoch is logged twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from cache.disk import write_text
+from pipeline.core.errors import required_library
+from pipeline.training.callbacks import Callback, Metrics
+from pipeline.training.tensorboard import TensorBoard
+
+PROJECT = "emotionrankclap"
+
+
+def chosen_callbacks(*, tensorboard: bool, wandb: bool, trackio: bool) -> list[Callback]:
+    """Those that are asked for. Raises UsageError where one of their packages is not installed."""
+    asked = {TensorBoard: tensorboard, WeightsAndBiases: wandb, Trackio: trackio}
+    return [callback() for callback, wanted in asked.items() if wanted]
+
+
+class _Tracker(Callback):
+    """What the two have in common; what they print is on stderr, since stdout is for results."""
+
+    package = ""
+
+    def __init__(self) -> None:
+        self.library = required_library(self.package, self.package, f"--{self.package}")
+        self._runs: dict[int, Any] = {}
+
+    def knows(self, folder: Path) -> bool:
+        """Whether the folder has the name of its run."""
+        return self._named(folder).is_file()
+
+    def on_start(self, config: Mapping[str, Any], history: Sequence[Metrics]) -> None:
+        """Begin a run; that of before is gone on with after `history`."""
+        path = self._named(Path(config["folder"]))
+        resumes = bool(history) and path.is_file()
+        name = json.loads(path.read_text(encoding="utf-8"))["run"] if resumes else secrets.token_hex(4)
+        write_text(path, json.dumps({"run": name}) + "\n")
+        with redirect_stdout(sys.stderr):
+            self._runs[config["seed"]] = self.begin(config, str(name), resumes=resumes)
+
+    def on_epoch(self, metrics: Metrics) -> None:
+        """Log an epoch at its own step."""
+        logged = {name: metrics[name] for name in ("train_loss", "dev_loss", "temperature")}
+        with redirect_stdout(sys.stderr):
+            self._runs[metrics["seed"]].log(logged, step=metrics["epoch"])
+
+    def on_end(self, metrics: Metrics) -> None:
+        """Finish the run."""
+        run = self._runs.pop(metrics["seed"])
+        with redirect_stdout(sys.stderr):
+            self.end(run, metrics)
+
+    def begin(self, config: Mapping[str, Any], name: str, *, resumes: bool) -> Any:
+        raise NotImplementedError
+
+    def end(self, run: Any, metrics: Metrics) -> None:
+        raise NotImplementedError
+
+    def _named(self, folder: Path) -> Path:
+        return folder / f"{self.package}.json"
+
+    def _shared(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        project = os.environ.get(f"{self.package.upper()}_PROJECT") or PROJECT
+        return {"project": project, "group": Path(config["run"]).name, "config": dict(config)}
+
+
+class WeightsAndBiases(_Tracker):
+    """Runs in Weights & Biases; offline where WANDB_MODE says so."""
+
+    package = "wandb"
+
+    def begin(self, config: Mapping[str, Any], name: str, *, resumes: bool) -> Any:
+        shared = self._shared(config)
+        return self.library.init(
+            **shared, id=name, name=f"{shared['group']}-seed{config['seed']}", resume="allow" if resumes else None,
+            reinit="create_new", settings={"console": "off"},
+        )  # fmt: skip
+
+    def end(self, run: Any, metrics: Metrics) -> None:
+        if "epoch" in metrics:
+            run.summary.update({"best_epoch": metrics["epoch"], "best_dev_loss": metrics["dev_loss"]})
+        run.finish(exit_code=int("epoch" not in metrics))
+
+
+class Trackio(_Tracker):
+    """Runs in trackio's local store, or where its own variables point to."""
+
+    package = "trackio"
+
+    def begin(self, config: Mapping[str, Any], name: str, *, resumes: bool) -> Any:
+        shared = self._shared(config)
+        named = f"{shared['group']}-seed{config['seed']}-{name}"
+        return self.library.init(**shared, name=named, resume="allow" if resumes else "never", embed=False)
+
+    def end(self, run: Any, metrics: Metrics) -> None:
+        if "epoch" in metrics:
+            run.log({"best_epoch": metrics["epoch"], "best_dev_loss": metrics["dev_loss"]})
+        run.finish()
