@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
+import pytest
+
+from pipeline.experiments.demo import demo
 from pipeline.experiments.demo.demo import run_demo
+from tests.speech import QUICK
 
 
-def test_the_demo_goes_the_whole_way_and_says_where_everything_lies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", [QUICK, pytest.param((), marks=pytest.mark.slow, id="every sentence")])
+def test_the_demo_goes_the_whole_way_and_says_where_everything_lies(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "extract", partial(demo.extract, overrides=overrides))  # 3,000 sentences take long
     result, text = run_demo(tmp_path, seeds=1, utterances=120)
     for place in ("corpus/manifest.csv", "stores/audio.h5", "run/heads.safetensors", "run/evaluation.json"):
         assert (tmp_path / place).is_file()
