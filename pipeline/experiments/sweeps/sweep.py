@@ -24,7 +24,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump
 from pipeline.core.errors import EmotionRankError, StoreLocked, StoreMismatch, UsageError
 from pipeline.core.progress import interruptible
-from pipeline.core.resources import choose_threads, pick_device, threads_restored, use_threads
+from pipeline.core.resources import choose_threads, cores, pick_device, threads_restored, use_threads
 from pipeline.evaluation.data_frames import SweepResult
 from pipeline.experiments.sweeps.bracket import (
     FOLDER,
@@ -44,6 +44,7 @@ from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, op
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
 from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of, tied_with
 from pipeline.training.enough_data import with_min_steps
+from pipeline.training.fused_step import FusedStack
 from pipeline.training.train import missing_inputs
 from pipeline.training.training_data import data_digest, epoch_batches, epoch_rng
 
@@ -193,7 +194,7 @@ class _Worker:
                 raise StoreMismatch(bracket.folder, found, "this sweep's", "Restore bracket.json, or use --fresh.")
 
     def _choose_threads(self) -> int:
-        """The config's thread count, else the fastest for a full stack, measured once; 0 on a GPU."""
+        """The config's thread count, else every core for fused steps, else the fastest, measured once; 0 on a GPU."""
         if not self.cpu:
             return 0
         if self.reference.threads != "auto":
@@ -203,7 +204,9 @@ class _Worker:
             count = min(self.slots, bracket_size(self.config.halving, self.slots), self.space.trials)
             batched = self.pool.batched_heads(data, [(self.reference, seed) for seed in range(count)])
             batches = next(epoch_batches(data.pairs, data.batch_size, epoch_rng(-1, 0), batched.objectives))
-            self._threads = choose_threads(lambda: data.step(batched, batches, 0))
+            # configurations that each have a core wait for no other: a busy neighbour slows one of them, not all
+            fused = isinstance(batched, FusedStack)
+            self._threads = cores() if fused else choose_threads(lambda: data.step(batched, batches, 0))
         return self._threads
 
     def train(self, bracket: Bracket, study: Study) -> None:
