@@ -100,6 +100,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "overrides": ["evaluate.overrides"],
         "device": ["evaluate.device", "evaluation_report.device"],
         "no_report": OTHER,
+        "conventions": RETURNED,
         "as_json": RETURNED,
     },
     "compare-methods": {
@@ -117,6 +118,7 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "encoders": ["compare.encoders"],
         "others": ["compare.zero_shot_on", "cross_validate.zero_shot_on"],
         "folds": ["cross_validate.folds"],
+        "conventions": ["compare.conventions", "cross_validate.conventions"],
         "device": ["compare.device", "cross_validate.device"],
         "fresh": ["compare.fresh", "cross_validate.fresh"],
         "no_report": OTHER,

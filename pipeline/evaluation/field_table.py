@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pipeline.evaluation.cells import BOUNDS
@@ -16,6 +17,7 @@ class _Row(NamedTuple):
     text: str
     digits: int
     scale: float = 1.0
+    arrow: str = "↑"
 
     def number(self, value: float | None) -> str:
         return "-" if value is None else f"{self.scale * value:.{self.digits}f}"
@@ -32,7 +34,7 @@ def _rows() -> Iterator[_Row]:
         for k in KS:
             found = "hit in the first place" if k == 1 else f"hit among the first {k}"
             yield _Row("retrieval", f"{key}_r{k}", f"{direction}, {found}, %", 1, 100)
-        yield _Row("retrieval", f"{key}_median_rank", f"{direction}, rank of the first hit, median", 0)
+        yield _Row("retrieval", f"{key}_median_rank", f"{direction}, rank of the first hit, median", 0, arrow="↓")
         yield _Row("retrieval", f"{key}_map", f"{direction}, mean average precision, %", 1, 100)
         near = f"{direction}, of the first {KS[-1]} within {TOLERANCE} of the label, %"
         yield _Row("retrieval", f"{key}_near_p{KS[-1]}", near, 1, 100)
@@ -50,7 +52,7 @@ def measure_names() -> dict[str, str]:
 class FieldTable:
     """Evaluations by name, as `evaluate` returns them, and the reference rows; a `table_formats.Listing`.
 
-    A cell is the mean over seeds, with the std of several.
+    A cell is the mean over seeds, with the std of several; the conventions are those of the first evaluation.
     """
 
     results: Mapping[str, Mapping[str, Any]]
@@ -72,15 +74,25 @@ class FieldTable:
 
     def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
         """A row a measure that an evaluation has, the evaluations' own figures in `bold`; `-` where there is none."""
-        rows = []
+        rows, numbers = [], {text: number for number, text in enumerate(self.conventions, 1)}
         for row in _rows():
-            entries = [self.results[name].get(row.test, {}).get(row.key, {}) for name in self.methods]
+            entries = self._entries(row)
             if any(entries):
+                mark = numbers[next(filter(None, entries))["convention"]]
                 frozen = [row.measured(self._frozen.get(row.key, {}))] if self._frozen else []
                 chance = next((entry["chance"] for entry in entries if "chance" in entry), None)
                 own = [bold(row.measured(entry)) for entry in entries]
-                rows.append([row.text, *own, *frozen, row.number(chance)])
+                rows.append([f"{row.text} {row.arrow} [{mark}]", *own, *frozen, row.number(chance)])
         return rows
+
+    def _entries(self, row: _Row) -> list[Mapping[str, Any]]:
+        return [self.results[name].get(row.test, {}).get(row.key, {}) for name in self.methods]
+
+    @cached_property
+    def conventions(self) -> tuple[str, ...]:
+        """Each once, in the order of the rows."""
+        found = [next(filter(None, entries), None) for entries in map(self._entries, _rows())]
+        return tuple(dict.fromkeys(entry["convention"] for entry in found if entry))
 
     @property
     def notes(self) -> list[str]:
@@ -88,7 +100,9 @@ class FieldTable:
         notes = [
             "a hit: a caption of this utterance; of a text, any utterance that it describes; of equally similar ones "
             "hits come last",
-            "chance: candidates in random order; evaluation.json has the whole convention of every figure",
+            "↑: higher is better; ↓: lower is better",
+            "figures are means over seeds, ± their std where there are several",
+            "chance: the mean of candidates in random order, or of a blind guess of the category",
         ]
         if any(self.results[name].get("readout") for name in self.methods):
             notes.append(

@@ -33,7 +33,7 @@ from pipeline.evaluation.nearest import NearestUtterances
 from pipeline.evaluation.ordinality import OrdinalityTest
 from pipeline.evaluation.pooling import figures_over_seeds
 from pipeline.evaluation.readout import ReadOut
-from pipeline.evaluation.recognition import recognised, recognition_over_seeds
+from pipeline.evaluation.recognition import blind_guess, recognised, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
 from pipeline.training.ridge import CENTRE, PENALTIES, Plane, fit_plane
@@ -101,7 +101,7 @@ def reference_results(
     trained = all((part.emotion >= 0).any() for part in (data.pairs, data.dev))
     if stores.captions.classes and tested and trained:
         results["ceiling"]["recognition"] = _recognition(stores, name, data, config, classes)
-        results["chance"]["recognition"] = _blind_guess(results["ceiling"]["recognition"])
+        results["chance"]["recognition"] = _guessed(results["ceiling"]["recognition"])
     about = {"split": name, "utterances": len(pairs)}
     return {bound: {"method": bound, **about, **results[bound]} for bound in BOUNDS if bound in results}
 
@@ -263,10 +263,8 @@ def _categories(data: TrainingData, pairs: CachedPairs, count: int) -> Iterator[
         yield vectors[codes >= 0], one_hot(codes[codes >= 0], count).double()
 
 
-def _blind_guess(ceiling: Result) -> Result:
-    """WAR and UAR of a guess that every class is as likely to be."""
-    guess = ceiling["chance"]
-    convention = f"a blind guess among {len(ceiling['classes'])} classes"
-    measure = {"mean": guess, "std": 0.0, "seed_values": [guess], "convention": convention}
+def _guessed(ceiling: Result) -> Result:
+    """The blind guess of what the ceiling is asked, in the form of a recognition without a confusion."""
+    guess = blind_guess(ceiling)
     shared = {key: ceiling[key] for key in ("chance", "majority", "classes", "template", "n", "left_out")}
-    return {"war": measure, "uar": measure, **shared, "convention": convention}
+    return {**guess, **shared, "convention": guess["war"]["convention"]}

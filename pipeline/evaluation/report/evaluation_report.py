@@ -137,9 +137,12 @@ def _tables(result: Mapping[str, Any], references: Mapping[str, Mapping[str, Any
     rows = {together: result}
     if len(result["seeds"]) > 1:
         rows |= {f"seed {seed}": found for seed, found in result["seeds"].items()}
-    notes = {table.name: table.notes for table in evaluation_tables({together: result, **references})}
+    of_all = {table.name: table for table in evaluation_tables({together: result, **references})}
     tables = evaluation_tables({**rows, **references})
-    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in tables)
+    return "\n".join(
+        table_html(replace(table, notes=of_all[table.name].notes, conventions=of_all[table.name].conventions))
+        for table in tables
+    )
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ class _Spreads:
     result: Mapping[str, Any]
     name: str = "spreads"
     title: str = "Every measure, and how far it moves with the seed, the list or trial, and the test speakers"
+    conventions: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
