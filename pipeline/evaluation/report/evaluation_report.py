@@ -40,8 +40,7 @@ from pipeline.evaluation.report.projections import (
     GAP,
     PROJECTION,
     UMAP,
-    first_captions,
-    modality_gap,
+    gap_of,
     pca_figure,
     umap_figure,
 )
@@ -181,13 +180,9 @@ class _Spreads:
 
 
 def _shared_space(evaluation: _Evaluation) -> Section:
-    gaps, pairs, best_seed = {}, evaluation.pairs, evaluation.run.about["best_seed"]
-    captions = first_captions(pairs)
-    for seed in evaluation.result["seeds"]:
-        heads = evaluation.run.heads_for(evaluation.stores, int(seed)).to(evaluation.device)
-        with torch.no_grad():
-            speech = evaluation.speech if int(seed) == best_seed else heads.embed_speech(pairs.speech)
-            gaps[seed] = modality_gap(speech, heads.embed_text(pairs.text)[captions])
+    pairs, run = evaluation.pairs, evaluation.run
+    heads = {seed: run.heads_for(evaluation.stores, int(seed)) for seed in evaluation.result["seeds"]}
+    gaps = {seed: gap_of(of_seed.to(evaluation.device), pairs) for seed, of_seed in heads.items()}
     values = list(gaps.values())
     mean = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f} over seeds" if len(values) > 1 else "")
     each = ", ".join(f"seed {seed}: {gap:.3f}" for seed, gap in gaps.items())
