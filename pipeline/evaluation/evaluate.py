@@ -34,6 +34,7 @@ from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_s
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.retrieval import RetrievalTest
 from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
+from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 # of each measure's list, one value a list or trial
 VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "alignment": "values"}
+FIGURES = ("retrieval", "readout", "speech_ordinality")  # tests that give each seed a number a measure
 Result = dict[str, Any]
 Draws = dict[tuple[str, str], NDArray[np.float64]]  # by test and measure, (B,)
 
@@ -89,6 +91,7 @@ class _SeedTests(BaseModel):
     alignment: dict[str, _SeedMeasure | int]  # int: trials, pairs
     retrieval: dict[str, FiniteFloat] = Field(min_length=1)
     readout: dict[str, FiniteFloat]
+    speech_ordinality: dict[str, FiniteFloat]
 
 
 class _Evaluation(BaseModel):
@@ -103,6 +106,7 @@ class _Evaluation(BaseModel):
     alignment: dict[str, _Measure | int]
     retrieval: dict[str, _Figure] = Field(min_length=1)
     readout: dict[str, _Figure]
+    speech_ordinality: dict[str, _Figure]
     seeds: dict[str, _SeedTests] = Field(min_length=1)
 
 
@@ -121,9 +125,9 @@ def evaluate(
     `alignment` (each distance that `pipeline.evaluation.alignment` names), every measure as
     `pipeline.evaluation.pooling.over_seeds` has it: `mean` and `std` over seeds, `seed_values`, `list_std`, its
     `convention`, and of aoc and voc `speakers`, an interval over resamples of the test speakers, where five or more are
-    known. `retrieval` and `readout`, as far as the stores are labelled, have what `figures_over_seeds` makes of the
-    measures that `pipeline.evaluation.retrieval` and `.readout` name. `seeds` holds each seed's own, with every list
-    and trial. The result is a dict; its `table()` is a pandas DataFrame. Raises UsageError, StoreMismatch when the
+    known. `FIGURES`, as far as the stores are labelled, have what `figures_over_seeds` makes of the measures that
+    `pipeline.evaluation.retrieval`, `.readout` and `.speech_ordinality` name. `seeds` holds each seed's own, with every
+    list and trial. The result is a dict; its `table()` is a pandas DataFrame. Raises UsageError, StoreMismatch when the
     stores' encoders are not those of the heads, StoreCorrupt for a corrupt run, StoreLocked while another process
     writes to it.
     """
@@ -134,8 +138,9 @@ def evaluate(
         split = split_of(opened, config.split)
         pairs = cached_pairs(opened, split, style=config.style, device=chosen)
         order = OrderTests(opened, pairs, config, chosen)
-        tests = _Tests(order, RetrievalTest(pairs), ReadOut(opened, split, chosen))
-        for note in pairs.notes + tests.readout.notes:
+        alone = SpeechOrdinalityTest(pairs.labels.cpu().numpy(), config.seed)
+        tests = _Tests(order, RetrievalTest(pairs), ReadOut(opened, split, chosen), alone)
+        for note in pairs.notes + tests.readout.notes + alone.notes:
             log.info(note)
         seeds: dict[str, Result] = {}
         draws: list[Draws] = []
@@ -155,8 +160,10 @@ def evaluate(
             "data": tested_data(opened, split, config.style),
             "utterances": len(pairs),
             **pooled(seeds, order.intervals(draws)),
-            "retrieval": figures_over_seeds(tests.retrieval, [found["retrieval"] for found in seeds.values()]),
-            "readout": figures_over_seeds(tests.readout, [found["readout"] for found in seeds.values()]),
+            **{
+                name: figures_over_seeds(getattr(tests, name), [found[name] for found in seeds.values()])
+                for name in FIGURES
+            },
             "seeds": seeds,
         }
         run.write_evaluation(result)
@@ -209,6 +216,7 @@ class _Tests(NamedTuple):
     order: OrderTests
     retrieval: RetrievalTest
     readout: ReadOut
+    speech_ordinality: SpeechOrdinalityTest
 
 
 def _measure(
@@ -224,6 +232,8 @@ def _measure(
     found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
     found["retrieval"] = tests.retrieval.measure(speech, text)
     found["readout"] = tests.readout.measure(heads.embed_speech)
+    alone = tests.speech_ordinality
+    found["speech_ordinality"] = alone.measure(speech[torch.from_numpy(alone.utterances)])
     return found, draws
 
 

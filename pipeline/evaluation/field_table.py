@@ -1,4 +1,4 @@
-"""Retrieval and read-out as one table: the figures that other work on speech and text reports, a row a measure."""
+"""Retrieval, read-outs and order of speech alone as one table, a row a measure, as other work reports them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ def _rows() -> Iterator[_Row]:
     for name in ("valence", "arousal", "dominance"):
         yield _Row("readout", f"{name}_ccc", f"{name} by a linear read-out, concordance", 3)
     yield _Row("readout", "category_uar", "category by a linear probe, mean recall of the classes, %", 1, 100)
+    for name in ("valence", "arousal", "dominance", "plane"):
+        by = "valence and arousal" if name == "plane" else name
+        yield _Row("speech_ordinality", f"{name}_tau", f"speech by itself ordered by {by}, Kendall's tau", 3)
 
 
 def measure_names() -> dict[str, str]:
@@ -57,7 +60,7 @@ class FieldTable:
 
     results: Mapping[str, Mapping[str, Any]]
     name: str = "field"
-    title: str = "Retrieval and linear read-out, as other work reports them"
+    title: str = "Retrieval, linear read-out and order of speech alone, as other work reports them"
 
     @property
     def methods(self) -> list[str]:
@@ -68,9 +71,10 @@ class FieldTable:
         return ["measure", *self.methods, *(["frozen vectors"] if self._frozen else []), "chance"]
 
     @property
-    def _frozen(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.results.get("ceiling", {}).get("readout", {})
-        return found
+    def _frozen(self) -> dict[str, Any]:
+        """Of the speech encoder's vectors, by measure."""
+        ceiling = self.results.get("ceiling", {})
+        return {**ceiling.get("readout", {}), **ceiling.get("speech_ordinality", {})}
 
     def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
         """A row a measure that an evaluation has, the evaluations' own figures in `bold`; `-` where there is none."""
@@ -108,5 +112,10 @@ class FieldTable:
             notes.append(
                 "read-out: ridge regression fitted on the training split, its penalty chosen on the development split; "
                 "frozen vectors: the same from the speech encoder's vectors"
+            )
+        if any(self.results[name].get("speech_ordinality") for name in self.methods):
+            notes.append(
+                "speech by itself: Kendall's tau-b of the distances of labels and of speech from an utterance, mean "
+                "over utterances, 1 where the nearer label is the nearer vector throughout; frozen vectors standardised"
             )
         return notes

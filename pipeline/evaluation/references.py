@@ -36,6 +36,7 @@ from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.recognition import blind_guess, recognised, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
+from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
 from pipeline.training.ridge import CENTRE, PENALTIES, Plane, fit_plane
 from pipeline.training.train import resolve_training
 from pipeline.training.training_data import TrainingData, load_training_data, std_and_mean_on_disk
@@ -70,9 +71,9 @@ def reference_results(
     Returns:
         For each of `BOUNDS` (words and voice where the stores have transcripts) a result with `method`, `split`,
         `utterances`, `ordinality`, `word_norms` where the stores have rated words, of the ceiling `readout` of the
-        frozen vectors, and, of ceiling and chance, `recognition` where they have class prompts and emotions in all
-        three splits. Measures are as `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is
-        drawn; those of chance have
+        frozen vectors and `speech_ordinality` of the same, standardised by those drawn, and, of ceiling and chance,
+        `recognition` where they have class prompts and emotions in all three splits. Measures are as
+        `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is drawn; those of chance have
         their std over shuffled labels and no interval. There is no alignment.
 
     Raises:
@@ -97,6 +98,12 @@ def reference_results(
             results["chance"] |= {test: _shuffled(asked, nearest[test], config) for test, asked in order.tests.items()}
     frozen = ReadOut(stores, name, chosen)
     results["ceiling"]["readout"] = figures_over_seeds(frozen, [frozen.measure(lambda vectors: vectors)])
+    alone = SpeechOrdinalityTest(pairs.labels.cpu().numpy(), config.seed)
+    if alone.utterances.size:
+        vectors = pairs.speech[torch.from_numpy(alone.utterances)].double()
+        std, mean = torch.std_mean(vectors, dim=0, correction=0)
+        measured = alone.measure((vectors - mean) / std.clamp_min(1e-6))
+        results["ceiling"]["speech_ordinality"] = figures_over_seeds(alone, [measured])
     tested = {stores.manifest.emotion[row] for row in stores.manifest.rows(name).tolist()} - {""}
     trained = all((part.emotion >= 0).any() for part in (data.pairs, data.dev))
     if stores.captions.classes and tested and trained:

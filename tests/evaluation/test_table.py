@@ -168,7 +168,7 @@ def test_retrieval_and_read_out_are_one_table_in_plain_words():
     ceiling = bound(0.7, "asked") | {"readout": frozen}
     lines = evaluation_table({"a": found, "ceiling": ceiling}).split("\n\n")[-1].splitlines()
     assert lines[:6] == [
-        "Retrieval and linear read-out, as other work reports them",
+        "Retrieval, linear read-out and order of speech alone, as other work reports them",
         "measure                                                          a  frozen vectors  chance",
         "speech to text, hit in the first place, % ↑ [1]          3.1 ± 1.0               -     2.0",
         "text to speech, hit among the first 10, % ↑ [1]         25.0 ± 1.0               -     2.0",
