@@ -95,12 +95,13 @@ SAME: dict[str, dict[str, list[str] | str]] = {
         "as_json": RETURNED,
     },
     "evaluate-heads": {
-        "stores": ["evaluate.stores", "evaluation_report.stores"],
-        "run": ["evaluate.run", "evaluation_report.run"],
+        "stores": ["evaluate.stores", "evaluation_report.stores", "write_challenge.stores"],
+        "run": ["evaluate.run", "evaluation_report.run", "write_challenge.run"],
         "overrides": ["evaluate.overrides"],
-        "device": ["evaluate.device", "evaluation_report.device"],
+        "device": ["evaluate.device", "evaluation_report.device", "write_challenge.device"],
         "no_report": OTHER,
         "conventions": RETURNED,
+        "challenge": ["write_challenge.out"],
         "as_json": RETURNED,
     },
     "compare-methods": {

@@ -18,18 +18,36 @@ from pipeline.commands.completion import FOLDER
 @common.device_option
 @common.no_report_option
 @common.conventions_option
+@click.option(
+    "--challenge",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write what is predicted of MSP-Podcast's Test3 there first, in the form of the Interspeech 2025 challenge.",
+)
 def main(
-    stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, conventions: bool, as_json: bool
+    stores: Path,
+    run: Path,
+    overrides: tuple[str, ...],
+    device: str,
+    no_report: bool,
+    conventions: bool,
+    challenge: Path | None,
+    as_json: bool,
 ) -> None:
     """Ordinality (AOC, VOC) and alignment (MMD, Wasserstein) on the test split, as in the paper's two tables.
 
     \b
     evaluate-heads stores/msp runs/erc
     evaluate-heads stores/msp runs/erc -o mmd_gamma=median -o trials=5 --json
+    evaluate-heads stores/msp runs/erc --challenge submission
 
     The tables say what each measure is; more on them: docs/reports.md.
     Writes RUN/evaluation.json, and the page RUN/report.html with its figures in RUN/report.
     """
+    if challenge is not None:
+        from pipeline.evaluation.challenge import write_challenge
+
+        write_challenge(run, challenge, stores=stores, device=device)
     asked = {"report": not no_report, "conventions": conventions, "as_json": as_json}
     evaluate_and_print(stores, run, overrides=overrides, device=device, **asked)
 
