@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.retrieval import KS, TOLERANCE
 
+FIELD_TESTS = ("retrieval", "readout", "speech_ordinality")  # that give each seed one number a measure
+
 
 class _Row(NamedTuple):
     test: str

@@ -13,7 +13,7 @@ from pipeline.evaluation.recognition import blind_guess, pooled_recognition
 from pipeline.evaluation.significance import mean_and_std
 
 Result = Mapping[str, Any]
-TESTS = ("ordinality", "word_norms", "alignment")
+TESTS = ("ordinality", "word_norms", "dominance", "alignment")
 RECOGNITION = ("war", "uar")
 _FACTS = ("chance", "majority", "classes", "template", "n", "left_out", "convention")  # of a recognition
 _LOSS = "Kendall's tau asked by the grammar's prompts less that by rated words, seed by seed in each fold"
@@ -29,10 +29,11 @@ def method_over_folds(measured: Mapping[str, Result], seeds: Sequence[int], *, r
         ratio: `resampling_ratio` of the folds.
 
     Returns:
-        `{"seeds", "ordinality", "word_norms", "alignment", "recognition", "zero_shot", "folds"}`, each where it was
-        measured. A measure is what `over_folds` returns, with its `convention`; on other corpora, which are the same
-        speech in every fold, without an interval. `recognition` has the folds' confusions summed (`confusion` over
-        seeds too) and of them `pooled` WAR and UAR. `folds` has each fold's `mean`, `std` and `seed_values`.
+        `{"seeds", "ordinality", "word_norms", "dominance", "alignment", "recognition", "zero_shot", "folds"}`, each
+        where it was measured. A measure is what `over_folds` returns, with its `convention`; on other corpora, which
+        are the same speech in every fold, without an interval. `recognition` has the folds' confusions summed
+        (`confusion` over seeds too) and of them `pooled` WAR and UAR. `folds` has each fold's `mean`, `std` and
+        `seed_values`.
     """
     names = [str(seed) for seed in seeds]
     result: dict[str, Any] = {"seeds": list(seeds)}

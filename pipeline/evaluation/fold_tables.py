@@ -111,6 +111,7 @@ _TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         f"{TABLES['ordinality'][0]}; asked by the grammar's prompts, then by rated words",
         (*TABLES["ordinality"][1], *_columns("word_norms", "word_norms_{}", "{}, rated words")),
     ),
+    "dominance": TABLES["dominance"],
     "alignment": TABLES["alignment"],
     "recognition": (
         f"{TABLES['recognition'][0]}: mean over folds, then of the folds' summed confusions",

@@ -37,6 +37,10 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         "Ordinality by prompts of other hands (words that people rated): Kendall's tau, higher is better",
         (*_ORDER, *_LOSSES),
     ),
+    "dominance": (
+        "Order of dominance by rated words of one valence and arousal: Kendall's tau, higher is better",
+        (Column("doc", "DOC", "higher", 3, "dominance ordinal consistency", _TAU),),
+    ),
     "alignment": (
         "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
         (
@@ -94,6 +98,7 @@ _ORDER_BOUNDS = {
 MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
     "ordinality": _ORDER_BOUNDS,
     "word_norms": _ORDER_BOUNDS,
+    "dominance": _ORDER_BOUNDS,
     "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
 }
 
@@ -265,8 +270,8 @@ def with_chance(results: Results) -> Results:
     """`results` with a row for chance in every test: lists in random order, and a blind guess of a class."""
     order = {"mean": 0.0, "convention": "lists in random order"}
     chance: dict[str, Any] = {}
-    for name in ("ordinality", "word_norms"):
-        keys = [column.key for column in _ORDER if any(column.key in of.get(name, {}) for of in results.values())]
+    for name in ("ordinality", "word_norms", "dominance"):
+        keys = [key for key in ("aoc", "voc", "doc") if any(key in of.get(name, {}) for of in results.values())]
         chance |= {name: dict.fromkeys(keys, order)} if keys else {}
     for recognised in [result["recognition"] for result in results.values() if "recognition" in result][:1]:
         chance["recognition"] = blind_guess(recognised)

@@ -52,7 +52,7 @@ def ridge(
 ) -> Ridge:
     """Of the penalty with the least error on the development part; alpha is of summed squares, a penalty of means."""
     fits = [Ridge(alpha=len(x) * penalty).fit(x, y) for penalty in penalties]
-    return min(fits, key=lambda fit: float(((fit.predict(dev_x) - dev_y) ** 2).mean()))
+    return min(fits, key=lambda fit: float(((fit.predict(dev_x).reshape(dev_y.shape) - dev_y) ** 2).mean()))
 
 
 def retrieved_by_hand(asked: np.ndarray, points: np.ndarray) -> list[int]:

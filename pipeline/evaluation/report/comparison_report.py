@@ -28,6 +28,7 @@ Facts = Iterator[tuple[str, object]]
 _HEADINGS = {
     "ordinality": "Ordinality",
     "word_norms": "Ordinality by prompts of other hands",
+    "dominance": "Order of dominance",
     "alignment": "Alignment",
     "recognition": "Recognition of the split",
 }

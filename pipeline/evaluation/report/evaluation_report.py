@@ -22,8 +22,8 @@ from cache.fingerprint import leaves
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.resources import pick_device
-from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.field_table import FieldTable
+from pipeline.evaluation.order_tests import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.report import curves
@@ -52,7 +52,12 @@ log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
 EVALUATION_FIGURES = (curves.CURVES, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
-_KINDS = {"ordinality": ", the caption grammar's prompts", "word_norms": ", rated words", "alignment": ""}
+_KINDS = {
+    "ordinality": ", the caption grammar's prompts",
+    "word_norms": ", rated words",
+    "dominance": ", rated words",
+    "alignment": "",
+}
 _FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 
