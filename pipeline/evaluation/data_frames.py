@@ -37,7 +37,9 @@ class EvaluationResult(dict[str, Any]):
 
         `speakers_low` and `speakers_high` hold 95 % of the resamples of speakers. Raises UsageError without pandas.
         """
-        tables = measured_tables(with_chance({self["method"]: self}))
+        tables = [
+            table for table in measured_tables(with_chance({self["method"]: self})) if table.name not in FIELD_TESTS
+        ]
         rows = [row for row in _rows({table.name: table.as_json() for table in tables}) if row["method"] != "chance"]
         rows += [row for test in FIELD_TESTS for row in _field_rows(self["method"], test, self[test])]
         return data_frame(rows, [*_HEAD, *_OF_A_CELL, *_OF_SPEAKERS, "chance", "better"])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
-from pipeline.evaluation.field_table import FieldTable
+from pipeline.evaluation.field_table import FIELD_TESTS, FieldTable
 from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.table_formats import Listing, table_text
@@ -31,6 +31,7 @@ _LOSSES = (
 )
 _SQUARED = "in squared median distances"
 _OF_THE_SPACE = "in units of the space"
+_SHARE = "from 0 to 1"
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "ordinality": ("Ordinality (Table 2 of the paper): Kendall's tau, higher is better", _ORDER),
     "word_norms": (
@@ -84,6 +85,39 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ),
         ),
     ),
+    "retrieval": (
+        "Retrieval between speech and text, higher is better",
+        (
+            Column("speech_to_text_r10", "R@10 of texts", "higher", 3, "recall at 10, asked by speech", _SHARE),
+            Column("text_to_speech_r10", "R@10 of speech", "higher", 3, "recall at 10, asked by texts", _SHARE),
+            Column(
+                "speech_to_text_map", "mAP of texts", "higher", 3, "mean average precision, asked by speech", _SHARE
+            ),
+            Column(
+                "text_to_speech_map", "mAP of speech", "higher", 3, "mean average precision, asked by texts", _SHARE
+            ),
+        ),
+    ),
+    "readout": (
+        "Linear read-outs of speech, higher is better",
+        (
+            Column("valence_ccc", "CCC valence", "higher", 3, "concordance correlation of valence", "from -1 to 1"),
+            Column("arousal_ccc", "CCC arousal", "higher", 3, "concordance correlation of arousal", "from -1 to 1"),
+            Column(
+                "dominance_ccc", "CCC dominance", "higher", 3, "concordance correlation of dominance", "from -1 to 1"
+            ),
+            Column("category_uar", "UAR, probe", "higher", 3, "unweighted average recall of a linear probe", _SHARE),
+        ),
+    ),
+    "speech_ordinality": (
+        "Order of speech alone: Kendall's tau, higher is better",
+        (
+            Column("valence_tau", "valence", "higher", 3, "order by valence", _TAU),
+            Column("arousal_tau", "arousal", "higher", 3, "order by arousal", _TAU),
+            Column("dominance_tau", "dominance", "higher", 3, "order by dominance", _TAU),
+            Column("plane_tau", "plane", "higher", 3, "order by distance in the valence-arousal plane", _TAU),
+        ),
+    ),
 }
 
 
@@ -100,6 +134,9 @@ MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
     "word_norms": _ORDER_BOUNDS,
     "dominance": _ORDER_BOUNDS,
     "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
+    "retrieval": {"chance": "candidates in random order"},
+    "readout": {"ceiling": "the same of the frozen vectors", "chance": "no concordance; a blind guess of a category"},
+    "speech_ordinality": {"ceiling": "the same of the frozen vectors, standardised", "chance": "no order"},
 }
 
 
@@ -275,16 +312,23 @@ def with_chance(results: Results) -> Results:
         chance |= {name: dict.fromkeys(keys, order)} if keys else {}
     for recognised in [result["recognition"] for result in results.values() if "recognition" in result][:1]:
         chance["recognition"] = blind_guess(recognised)
+    for name in FIELD_TESTS:
+        measured: Mapping[str, Any] = next((result[name] for result in results.values() if result.get(name)), {})
+        entries = {key: entry for key, entry in measured.items() if isinstance(entry, Mapping) and "chance" in entry}
+        known = {
+            key: {"mean": entry["chance"], "convention": MEANINGS[name]["chance"]} for key, entry in entries.items()
+        }
+        chance |= {name: known} if known else {}
     for others in [result["zero_shot"] for result in results.values() if result.get("zero_shot")][:1]:
         where = [{name: corpus[name] for name in ("stores", "split")} for corpus in others]
         chance["zero_shot"] = [blind_guess(of) | named for of, named in zip(others, where, strict=True)]
-    known = {**chance, **results.get("chance", {})}
-    return {**results, "chance": known} if known else results
+    chance |= results.get("chance", {})
+    return {**results, "chance": chance} if chance else results
 
 
 def evaluation_tables(results: Results) -> list[Table]:
-    """`measured_tables` with a row for chance; nothing is compared."""
-    return measured_tables(with_chance(results))
+    """`measured_tables` with a row for chance, but those of `FieldTable`; nothing is compared."""
+    return [table for table in measured_tables(with_chance(results)) if table.name not in FIELD_TESTS]
 
 
 def evaluation_table(result: Mapping[str, Any], *, conventions: bool = False) -> str:

@@ -31,6 +31,9 @@ _HEADINGS = {
     "dominance": "Order of dominance",
     "alignment": "Alignment",
     "recognition": "Recognition of the split",
+    "retrieval": "Retrieval",
+    "readout": "Linear read-outs",
+    "speech_ordinality": "Order of speech alone",
 }
 
 
