@@ -34,13 +34,17 @@ class Caption(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """One text that asks for a point of the valence-arousal plane; `variant` counts its paraphrases."""
+    """One text that asks for a point of the valence-arousal plane; `variant` counts its paraphrases.
+
+    `dominance` is known of rated words alone, and of none in stores of before.
+    """
 
     style: str
     text: str
     valence: float
     arousal: float
     variant: int
+    dominance: float | None = None
 
 
 class ClassPrompt(NamedTuple):
@@ -73,8 +77,13 @@ class Columns(Sequence[_Record], Generic[_Record]):
 
     @classmethod
     def of(cls, record: type[_Record], *columns: list[Any]) -> Columns[_Record]:
-        """From the columns in the order of the record's fields; without any it is empty."""
-        return cls(record, dict(zip(record._fields, columns or [[] for _ in record._fields], strict=True)))
+        """From the columns in the order of the record's fields, the last of which may have defaults; or empty."""
+        given, count = dict(zip(record._fields, columns, strict=False)), len(columns[0]) if columns else 0
+        defaults = {name: [default] * count for name, default in record._field_defaults.items()}
+        return cls(
+            record,
+            {name: given[name] if columns and name in given else defaults.get(name, []) for name in record._fields},
+        )
 
     def of_style(self, style: str) -> Columns[_Record]:
         """Only the items of `style`."""
@@ -183,7 +192,8 @@ def write_captions_file(captions: Captions, path: Path) -> None:
     """Write `captions` as JSONL, whole or not at all."""
     encode = json.JSONEncoder(ensure_ascii=False, default=list).encode  # `list` for the array of rows
     lines = (
-        encode({"use": use, **dict(zip(columns, values, strict=True))}) + "\n"
+        encode({"use": use, **{name: value for name, value in zip(columns, values, strict=True) if value is not None}})
+        + "\n"
         for use, columns in _columns_by_use(captions).items()
         for values in zip(*columns.values(), strict=True)
     )
@@ -220,7 +230,8 @@ class _Invalid(ValueError):
     """Why a line is not a caption or a prompt."""
 
 
-_NUMBERS = {"valence": ((int, float), 7), "arousal": ((int, float), 7), "variant": ((int,), 2**31 - 1)}  # and from 0
+_RATING = ((int, float), 7)  # types, highest; from 0
+_NUMBERS = {"valence": _RATING, "arousal": _RATING, "dominance": _RATING, "variant": ((int,), 2**31 - 1)}
 
 
 def _check(entry: Any, by_use: dict[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
@@ -231,12 +242,14 @@ def _check(entry: Any, by_use: dict[str, dict[str, list[Any]]]) -> dict[str, lis
     if not isinstance(use, str) or use not in by_use:
         raise _Invalid(f"use {_quoted(use)}")
     columns = by_use[use]
+    if use == "prompt":
+        entry.setdefault("dominance", None)
     if entry.keys() != columns.keys():
         raise _Invalid(f"fields {_quoted(', '.join(entry))}; expected {', '.join(columns)}")
     for name, value in entry.items():
         if name in _NUMBERS:
             types, top = _NUMBERS[name]
-            valid = type(value) in types and 0 <= value <= top
+            valid = (value is None and name == "dominance") or (type(value) in types and 0 <= value <= top)
         elif name == "rows":  # whole numbers from 0, none twice: a row given twice would count twice
             whole = type(value) is list and set(map(type, value)) <= {int}
             valid = whole and min(value, default=0) >= 0 and len(set(value)) == len(value)

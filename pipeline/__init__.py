@@ -13,7 +13,7 @@ Every command is a function here, and every option of it an argument (docs/pytho
     write-captions      write_captions, plan_write_captions (--dry-run)
     extract-features    extract, plan_extraction (--dry-run), status_of, verify, verify_sources (--verify=deep), digest
     train-heads         train
-    evaluate-heads      evaluate, evaluation_report
+    evaluate-heads      evaluate, evaluation_report, write_challenge (--challenge)
     compare-methods     compare, comparison_report; with --folds cross_validate, folds_report
     sweep-heads         sweep
     search-speech       search, describe; for repeated queries SpeechIndex, CaptionIndex, Filter; serve (--serve)
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from pipeline.data.captions.llm.write import plan_write_captions as plan_write_captions
     from pipeline.data.captions.llm.write import write_captions as write_captions
     from pipeline.data.corpora.make_manifest import make_manifest as make_manifest
+    from pipeline.evaluation.challenge import write_challenge as write_challenge
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.evaluation.report.comparison_report import comparison_report as comparison_report
     from pipeline.evaluation.report.comparison_report import folds_report as folds_report
@@ -70,6 +71,7 @@ _NAMES = {
     "pipeline.core.plugins": "load_plugins register_audio_encoder register_objective register_text_encoder",
     "pipeline.data.captions.llm.write": "plan_write_captions write_captions",
     "pipeline.data.corpora.make_manifest": "make_manifest",
+    "pipeline.evaluation.challenge": "write_challenge",
     "pipeline.evaluation.evaluate": "evaluate",
     "pipeline.evaluation.report.comparison_report": "comparison_report folds_report",
     "pipeline.evaluation.report.evaluation_report": "evaluation_report",

@@ -45,8 +45,18 @@ def test_msp_podcast_passes_through_both_stages(tmp_path: Path) -> None:
     assert about["seeds"].keys() == {"0", "1"}
     quick = ["-o", "trials=2", "-o", "lists=14", "--json"]
     run(evaluate_heads, stores, out, *quick, code=2)  # its test1 has fewer utterances than a list has prompts
-    result = json.loads(run(evaluate_heads, stores, out, *quick, "-o", "split=train"))
+    sent = ["--challenge", tmp_path / "sent"]
+    result = json.loads(run(evaluate_heads, stores, out, *quick, "-o", "split=train", *sent))
     assert open_run(out).evaluation() == result
+    hidden = sorted(row["FileName"] for row in rows if row["Split_Set"] == "Test3")
+    categories, attributes = (
+        [line.split(",") for line in (tmp_path / "sent" / f"test3_{task}.csv").read_text().splitlines()]
+        for task in ("categories", "attributes")
+    )
+    assert (categories[0], attributes[0]) == (["FileName", "EmoClass"], ["FileName", "EmoAct", "EmoVal", "EmoDom"])
+    assert [line[0] for line in categories[1:]] == [line[0] for line in attributes[1:]] == hidden
+    assert {line[1] for line in categories[1:]} <= set("ASHUFDCN")
+    assert all(1 <= float(value) <= 7 for line in attributes[1:] for value in line[1:])
     for test, names in {
         "ordinality": ("aoc", "voc"),
         "alignment": ("mmd", "wasserstein", "sliced_wasserstein"),

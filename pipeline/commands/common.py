@@ -34,6 +34,10 @@ device_option = click.option(
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
 _list_help = "List every setting, its type and its default, and exit."
 _json_help = "Print one JSON object on stdout."
+conventions_option = click.option(
+    "--conventions", is_flag=True, help="Print how each measure is taken, as numbered footnotes."
+)
+CONVENTIONS_HINT = "[1], [2] ...: how each measure is taken, by --conventions or in report.html."
 no_report_option = click.option("--no-report", is_flag=True, help="Write no report.html.")
 _plugin_help = "Run this Python file first: it registers a custom encoder or loss. Repeatable."
 plugin_option = click.option("--plugin", "plugins", multiple=True, metavar="FILE", help=_plugin_help)
@@ -183,6 +187,11 @@ def more_stores(first: Path, words: Sequence[str]) -> tuple[list[Path], list[str
 def joint_name(stores: Sequence[Path]) -> str:
     """What a folder of runs on `stores` is named after."""
     return "+".join(Path(folder).name for named in stores for folder in str(named).split(","))
+
+
+def print_tables(result: Any, tables: str, *, conventions: bool, as_json: bool) -> None:
+    """`print_result` of tables with footnotes, or with a line that says how to see them."""
+    print_result(result, tables if conventions else f"{tables.rstrip()}\n\n{CONVENTIONS_HINT}", as_json)
 
 
 def print_result(result: Any, text: str, as_json: bool) -> None:

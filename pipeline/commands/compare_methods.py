@@ -38,10 +38,11 @@ from pipeline.commands.completion import FOLDER, presets, values
 @common.fresh_option
 @common.tensorboard_option
 @common.no_report_option
+@common.conventions_option
 @common.plugin_option
 def main(
     stores: Path, methods: tuple[str, ...], out: Path | None, evaluation: tuple[str, ...], encoders: tuple[Path, ...],
-    others: tuple[Path, ...], folds: str | None, no_report: bool, as_json: bool, **options: Any,
+    others: tuple[Path, ...], folds: str | None, no_report: bool, conventions: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
 
@@ -62,6 +63,7 @@ def main(
     named, asked = common.more_stores(stores, methods)
     folder = out or Path("runs") / f"{common.joint_name(named)}-{f'folds-{scheme}' if scheme else 'comparison'}"
     options |= {"methods": asked, "out": folder, "evaluation": evaluation, "zero_shot_on": others}
+    options["conventions"] = conventions
     opened = stores_named(named)
     if scheme:
         if encoders:
@@ -77,7 +79,7 @@ def main(
         from pipeline.evaluation.report.comparison_report import comparison_report, folds_report
 
         (folds_report if scheme else comparison_report)(folder, result, opened)
-    common.print_result(result, text, as_json)
+    common.print_tables(result, text, conventions=conventions, as_json=as_json)
 
 
 def _fold_scheme(folds: str | None) -> int | Literal["session", "speaker"] | None:

@@ -17,22 +17,45 @@ from pipeline.commands.completion import FOLDER
 @common.overrides_option("pipeline.core.config:EvaluateConfig")
 @common.device_option
 @common.no_report_option
-def main(stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, as_json: bool) -> None:
+@common.conventions_option
+@click.option(
+    "--challenge",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write what is predicted of MSP-Podcast's Test3 there first, in the form of the Interspeech 2025 challenge.",
+)
+def main(
+    stores: Path,
+    run: Path,
+    overrides: tuple[str, ...],
+    device: str,
+    no_report: bool,
+    conventions: bool,
+    challenge: Path | None,
+    as_json: bool,
+) -> None:
     """Ordinality (AOC, VOC) and alignment (MMD, Wasserstein) on the test split, as in the paper's two tables.
 
     \b
     evaluate-heads stores/msp runs/erc
     evaluate-heads stores/msp runs/erc -o mmd_gamma=median -o trials=5 --json
+    evaluate-heads stores/msp runs/erc --challenge submission
 
-    MMD is the maximum mean discrepancy; AOC and VOC are Kendall's tau of arousal and of valence (docs/reports.md).
+    The tables say what each measure is; more on them: docs/reports.md.
     Writes RUN/evaluation.json, and the page RUN/report.html with its figures in RUN/report.
     """
-    evaluate_and_print(stores, run, overrides=overrides, device=device, report=not no_report, as_json=as_json)
+    if challenge is not None:
+        from pipeline.evaluation.challenge import write_challenge
+
+        write_challenge(run, challenge, stores=stores, device=device)
+    asked = {"report": not no_report, "conventions": conventions, "as_json": as_json}
+    evaluate_and_print(stores, run, overrides=overrides, device=device, **asked)
 
 
 def evaluate_and_print(
-    stores: Path, run: Path, *, overrides: Sequence[str] = (), device: str, report: bool = True, as_json: bool
-) -> None:
+    stores: Path, run: Path, *, overrides: Sequence[str] = (), device: str, report: bool = True,
+    conventions: bool = False, as_json: bool,
+) -> None:  # fmt: skip
     """What the command does; `train-heads --then evaluate` as well."""
     from cache.stores import open_stores
     from pipeline.evaluation.evaluate import evaluate
@@ -46,4 +69,5 @@ def evaluate_and_print(
         from pipeline.evaluation.report.evaluation_report import evaluation_report
 
         evaluation_report(run, result, stores=opened, references=references, device=device)
-    common.print_result(result, evaluation_table({result["method"]: result, **references}), as_json)
+    tables = evaluation_table({result["method"]: result, **references}, conventions=conventions)
+    common.print_tables(result, tables, conventions=conventions, as_json=as_json)

@@ -89,7 +89,7 @@ class CaptionsConfig(Model):
     )
     lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one here")
     word_norms: Path | None = Field(
-        None, description="a CSV of rated words (word, valence, arousal), for prompts by other hands; none makes none"
+        None, description="a CSV of rated words (word, valence, arousal, perhaps dominance), for prompts by other hands"
     )
     word_norms_scale: tuple[_Point, _Point] = Field((1, 9), description="lowest and highest rating, mapped to 1-7")
     quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")

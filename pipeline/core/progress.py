@@ -22,10 +22,22 @@ log = logging.getLogger(__name__)
 LOG_SECONDS = 30.0  # between two lines of progress where stderr is not a terminal
 
 
+ONCE = {"once": True}  # `extra` of a message that a command shows once, however often it is logged
+
+
 class _StderrHandler(logging.Handler):
     """Prints messages as they are to the current stderr; rich puts them above its live bar."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: set[str] = set()  # of the messages that are shown once
+
     def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message in self.shown:
+            return
+        if getattr(record, "once", False):
+            self.shown.add(message)
         print(self.format(record), file=sys.stderr, flush=True)
 
 
@@ -37,7 +49,10 @@ def narration(level: int = logging.INFO) -> Iterator[None]:
     handler = _StderrHandler()
     for logger in loggers:
         logger.setLevel(level)
-        if not any(isinstance(each, _StderrHandler) for each in logger.handlers):
+        there = [each for each in logger.handlers if isinstance(each, _StderrHandler)]
+        for each in there:  # a command within a longer narration says again what it says once
+            each.shown.clear()
+        if not there:
             logger.addHandler(handler)
     try:
         yield

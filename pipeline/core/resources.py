@@ -14,6 +14,7 @@ import torch
 
 from cache.errors import UsageError
 from cache.stores import Stores
+from pipeline.core.progress import ONCE
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ def pick_device(wanted: str = "auto") -> torch.device:
     """The device named by `wanted`; `auto` takes CUDA where there is one. Raises UsageError for an absent one."""
     if wanted == "auto":
         cuda = torch.cuda.is_available()
-        log.info(f"device=cuda ({torch.cuda.get_device_name()})" if cuda else "device=cpu (no CUDA)")
+        reason = f"device=cuda ({torch.cuda.get_device_name()})" if cuda else "device=cpu (no CUDA)"
+        log.info(reason, extra=ONCE)
         return torch.device("cuda" if cuda else "cpu")
     try:
         device = torch.device(wanted)

@@ -19,7 +19,7 @@ _ARROWS: dict[Better | None, str] = {"higher": " ↑", "lower": " ↓", None: ""
 
 @dataclass(frozen=True)
 class Column:
-    """One measure: its key in a result, its header, which direction is better, its decimals, and its name in full.
+    """One measure: its key in a result, its header, which direction is better, its decimals, its name and unit in full.
 
     Without a better direction nothing of it is bold or tested.
     """
@@ -28,26 +28,19 @@ class Column:
     header: str
     better: Better | None
     digits: int
-    full_name: str = ""
+    full_name: str
+    unit: str
 
     @property
     def name_in_full(self) -> str:
-        """`AOC (arousal ordinal consistency)`, or the header alone."""
-        return f"{self.header} ({self.full_name})" if self.full_name else self.header
+        """`AOC (arousal ordinal consistency)`."""
+        return f"{self.header} ({self.full_name})"
 
-    def conventions(self, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-        """A note a convention that the measure was taken with; with the names of rows where methods' differ."""
-        names: dict[str, list[str]] = {}
-        for name, row in rows.items():
-            if self.key in row:
-                names.setdefault(row[self.key].convention or "convention not given", []).append(name)
-        methods = [convention for convention, of in names.items() if not set(of) <= set(BOUNDS)]
-        return [
-            f"{self.name_in_full}: {convention}"
-            if methods == [convention]
-            else f"{self.name_in_full} of {', '.join(of)}: {convention}"
-            for convention, of in names.items()
-        ]
+    @property
+    def legend(self) -> str:
+        """`AOC: arousal ordinal consistency, Kendall's tau from -1 to 1; higher is better`."""
+        direction = f"; {self.better} is better" if self.better else ""
+        return f"{self.header}: {self.full_name}, {self.unit}{direction}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,8 @@ class Cell:
     """One measure of one method: mean ± std over seeds, what else is known of its spread, and how it stands.
 
     `std` is None where there is one seed. `list_std` is over the lists or trials within a seed: no error of the mean.
-    The tests are of this method less the best one: over seeds, and over seeds and speakers.
+    `chance_range`, of chance alone, holds 95 % of what a seed's figure would be. The tests are of this method less the
+    best one: over seeds, and over seeds and speakers.
     """
 
     mean: float
@@ -76,6 +70,7 @@ class Cell:
     list_std: float | None = None
     speakers: SpeakerSpread | None = None
     convention: str = ""
+    chance_range: tuple[float, float] | None = None
     best: bool = False
     seed_test: MethodDifference | None = None
     speaker_test: MethodDifference | None = None
@@ -83,7 +78,9 @@ class Cell:
     worse_on_other_speech: bool = False
 
     def text(self, digits: int) -> str:
-        """`0.552 ± 0.012` and the marks."""
+        """`0.552 ± 0.012` and the marks; of chance `-0.180 to 0.180`."""
+        if self.chance_range:
+            return range_text(self.chance_range, digits)
         std = f" ± {self.std:.{digits}f}" if self.std is not None else ""
         return f"{self.mean:.{digits}f}{std} {self.marks}".rstrip()
 
@@ -105,10 +102,10 @@ class Cell:
     def as_json(self) -> dict[str, Any]:
         """The cell in full precision, the tests against the best with it (None where there is none).
 
-        `low` and `high` are `interval`, `speakers_low` and `speakers_high` 95 % of the draws; the intervals of the
-        difference from the best are of its tests over seeds and over speakers.
+        `low` and `high` are `interval`, of chance `chance_range`; `speakers_low` and `speakers_high` 95 % of the draws;
+        the intervals of the difference from the best are of its tests over seeds and over speakers.
         """
-        low, high = self.interval or (None, None)
+        low, high = self.interval or self.chance_range or (None, None)
         speakers = self.speakers
         test = self.seed_test or self.speaker_test
         return {
@@ -130,6 +127,11 @@ class Cell:
             **difference_fields("seeds", self.seed_test),
             **difference_fields("speakers", self.speaker_test),
         }
+
+
+def range_text(limits: tuple[float, float], digits: int) -> str:
+    """`-0.180 to 0.180`."""
+    return " to ".join(f"{limit:.{digits}f}" for limit in limits)
 
 
 def difference_fields(unit: str, test: MethodDifference | None) -> dict[str, float | None]:
@@ -165,7 +167,10 @@ _Tests = TypeVar("_Tests")  # a dataclass of sequences of `MethodDifference`, by
 
 @dataclass(frozen=True)
 class MethodTable(Generic[_Cells, _Tests]):
-    """One test of all methods: `rows[method][column.key]`, absent where it was not run; `BOUNDS` come last."""
+    """One test of all methods: `rows[method][column.key]`, absent where it was not run; `BOUNDS` come last.
+
+    `conventions` are the footnotes [1], [2] ... that `notes` refer to.
+    """
 
     name: str
     title: str
@@ -173,6 +178,7 @@ class MethodTable(Generic[_Cells, _Tests]):
     rows: Mapping[str, Mapping[str, _Cells]]
     notes: tuple[str, ...]
     tests: Mapping[str, _Tests] = field(default_factory=dict)  # by key of a column
+    conventions: tuple[str, ...] = ()
 
     def headers(self) -> list[str]:
         """`method` and each measure with an arrow to its better side."""
@@ -191,9 +197,9 @@ class MethodTable(Generic[_Cells, _Tests]):
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """`{"title", "measures", "rows": {method: {measure: {...}}}, "tests": {measure: {unit: [...]}}, "notes"}`.
+        """`{"title", "measures", "rows": {method: {measure: {...}}}, "tests": {measure: {unit: [...]}}, ...}`.
 
-        `measures` has the name in full and the better direction of each.
+        `measures` has the name in full and the better direction of each; the notes and the conventions come last.
         """
         return {
             "title": self.title,
@@ -204,6 +210,7 @@ class MethodTable(Generic[_Cells, _Tests]):
                 for key, column in self.tests.items()
             },
             "notes": list(self.notes),
+            "conventions": list(self.conventions),
         }
 
 
@@ -217,9 +224,9 @@ class Comparison:
 
     tables: tuple[Table, ...]
 
-    def markdown(self) -> str:
-        """GitHub's tables, the notes as a list below each."""
-        return "\n\n".join(map(table_markdown, self.tables)) + "\n"
+    def markdown(self, *, conventions: bool = True) -> str:
+        """GitHub's tables, the notes and, where asked, the conventions as a list below each."""
+        return "\n\n".join(table_markdown(table, conventions=conventions) for table in self.tables) + "\n"
 
     def latex(self) -> str:
         """A `table` float for each; needs `\\usepackage{booktabs}`."""

@@ -76,7 +76,7 @@ def _compared(table: Table, alpha: float) -> Table:
         for reason, headers in untested.items()
     ]
     notes = [*table.notes, *notes, *_legend(tests, rows, alpha)]
-    return Table(table.name, table.title, table.columns, rows, tuple(notes), tests)
+    return Table(table.name, table.title, table.columns, rows, tuple(notes), tests, table.conventions)
 
 
 def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import required_library
-from pipeline.evaluation.field_table import measure_names
+from pipeline.evaluation.field_table import FIELD_TESTS, measure_names
 from pipeline.evaluation.significance import mean_interval
 from pipeline.evaluation.tables import measured_tables, with_chance
 
@@ -37,9 +37,11 @@ class EvaluationResult(dict[str, Any]):
 
         `speakers_low` and `speakers_high` hold 95 % of the resamples of speakers. Raises UsageError without pandas.
         """
-        tables = measured_tables(with_chance({self["method"]: self}))
+        tables = [
+            table for table in measured_tables(with_chance({self["method"]: self})) if table.name not in FIELD_TESTS
+        ]
         rows = [row for row in _rows({table.name: table.as_json() for table in tables}) if row["method"] != "chance"]
-        rows += [row for test in ("retrieval", "readout") for row in _field_rows(self["method"], test, self[test])]
+        rows += [row for test in FIELD_TESTS for row in _field_rows(self["method"], test, self[test])]
         return data_frame(rows, [*_HEAD, *_OF_A_CELL, *_OF_SPEAKERS, "chance", "better"])
 
 
@@ -96,7 +98,7 @@ def _rows(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _field_rows(method: str, test: str, measures: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of retrieval or the read-out of an evaluation."""
+    """Of one of `FIELD_TESTS` of an evaluation."""
     names = measure_names()
     for measure, entry in measures.items():
         values = entry["seed_values"]

@@ -13,10 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from cache.captions import Links, Prompt
+from cache.captions import Links
 from cache.disk import translate_os_errors, writer_lock
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
@@ -25,24 +24,21 @@ from pipeline.core.config_files import load_config
 from pipeline.core.errors import StoreCorrupt, UsageError
 from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
-from pipeline.data.captions.word_norms import WORD_NORMS
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.data_frames import EvaluationResult
-from pipeline.evaluation.nearest import NearestUtterances
-from pipeline.evaluation.ordinality import STEPS, OrdinalityTest
-from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds, over_speakers
+from pipeline.evaluation.field_table import FIELD_TESTS
+from pipeline.evaluation.order_tests import Draws, OrderTests, Result
+from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.retrieval import RetrievalTest
-from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
+from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
 
 # of each measure's list, one value a list or trial
-VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "alignment": "values"}
-Result = dict[str, Any]
-Draws = dict[tuple[str, str], NDArray[np.float64]]  # by test and measure, (B,)
+VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "dominance": "taus", "alignment": "values"}
 
 
 class _Strict(BaseModel):
@@ -86,9 +82,11 @@ class _SeedTests(BaseModel):
     model_config = ConfigDict(strict=True)
     ordinality: dict[_Axes, _SeedMeasure] = Field(min_length=2)
     word_norms: dict[_Axes, _SeedMeasure] | None = Field(None, min_length=2)
+    dominance: dict[Literal["doc"], _SeedMeasure] | None = Field(None, min_length=1)
     alignment: dict[str, _SeedMeasure | int]  # int: trials, pairs
     retrieval: dict[str, FiniteFloat] = Field(min_length=1)
     readout: dict[str, FiniteFloat]
+    speech_ordinality: dict[str, FiniteFloat]
 
 
 class _Evaluation(BaseModel):
@@ -100,9 +98,11 @@ class _Evaluation(BaseModel):
     utterances: int
     ordinality: dict[_Axes, _Measure] = Field(min_length=2)
     word_norms: dict[_Axes, _Measure] | None = Field(None, min_length=2)
+    dominance: dict[Literal["doc"], _Measure] | None = Field(None, min_length=1)
     alignment: dict[str, _Measure | int]
     retrieval: dict[str, _Figure] = Field(min_length=1)
     readout: dict[str, _Figure]
+    speech_ordinality: dict[str, _Figure]
     seeds: dict[str, _SeedTests] = Field(min_length=1)
 
 
@@ -117,15 +117,15 @@ def evaluate(
 
         evaluate("runs/erc", overrides=["trials=5"])["ordinality"]["aoc"]["mean"]    # Kendall's tau, -1 to 1
 
-    The result holds `ordinality.{aoc,voc}`, the same as `word_norms` where the stores have prompts of rated words, and
-    `alignment` (each distance that `pipeline.evaluation.alignment` names), every measure as
-    `pipeline.evaluation.pooling.over_seeds` has it: `mean` and `std` over seeds, `seed_values`, `list_std`, its
-    `convention`, and of aoc and voc `speakers`, an interval over resamples of the test speakers, where five or more are
-    known. `retrieval` and `readout`, as far as the stores are labelled, have what `figures_over_seeds` makes of the
-    measures that `pipeline.evaluation.retrieval` and `.readout` name. `seeds` holds each seed's own, with every list
-    and trial. The result is a dict; its `table()` is a pandas DataFrame. Raises UsageError, StoreMismatch when the
-    stores' encoders are not those of the heads, StoreCorrupt for a corrupt run, StoreLocked while another process
-    writes to it.
+    The result holds `ordinality.{aoc,voc}`, the same as `word_norms` where the stores have prompts of rated words,
+    `dominance.doc` where these words' dominance and that of the utterances is known, and `alignment` (each distance
+    that `pipeline.evaluation.alignment` names), every measure as `pipeline.evaluation.pooling.over_seeds` has it:
+    `mean` and `std` over seeds, `seed_values`, `list_std`, its `convention`, and of aoc, voc and doc `speakers`, an
+    interval over resamples of the test speakers, where five or more are known. `FIELD_TESTS`, as far as the stores are
+    labelled, have what `figures_over_seeds` makes of the measures that `pipeline.evaluation.retrieval`, `.readout` and
+    `.speech_ordinality` name. `seeds` holds each seed's own, with every list and trial. The result is a dict; its
+    `table()` is a pandas DataFrame. Raises UsageError, StoreMismatch when the stores' encoders are not those of the
+    heads, StoreCorrupt for a corrupt run, StoreLocked while another process writes to it.
     """
     run = run if isinstance(run, Run) else open_run(run)
     config = load_config(EvaluateConfig, None, overrides, kind="evaluations")
@@ -134,8 +134,9 @@ def evaluate(
         split = split_of(opened, config.split)
         pairs = cached_pairs(opened, split, style=config.style, device=chosen)
         order = OrderTests(opened, pairs, config, chosen)
-        tests = _Tests(order, RetrievalTest(pairs), ReadOut(opened, split, chosen))
-        for note in pairs.notes + tests.readout.notes:
+        alone = SpeechOrdinalityTest(pairs.labels.cpu().numpy(), config.seed)
+        tests = _Tests(order, RetrievalTest(pairs), ReadOut(opened, split, chosen), alone)
+        for note in pairs.notes + order.notes + tests.readout.notes + alone.notes:
             log.info(note)
         seeds: dict[str, Result] = {}
         draws: list[Draws] = []
@@ -155,52 +156,14 @@ def evaluate(
             "data": tested_data(opened, split, config.style),
             "utterances": len(pairs),
             **pooled(seeds, order.intervals(draws)),
-            "retrieval": figures_over_seeds(tests.retrieval, [found["retrieval"] for found in seeds.values()]),
-            "readout": figures_over_seeds(tests.readout, [found["readout"] for found in seeds.values()]),
+            **{
+                name: figures_over_seeds(getattr(tests, name), [found[name] for found in seeds.values()])
+                for name in FIELD_TESTS
+            },
             "seeds": seeds,
         }
         run.write_evaluation(result)
     return EvaluationResult(result)
-
-
-class OrderTests:
-    """Both prompt sets, asked of the utterances of one split and of resamples of its speakers."""
-
-    def __init__(self, stores: Stores, pairs: CachedPairs, config: EvaluateConfig, device: torch.device) -> None:
-        """The prompts of `config.style` are "ordinality", rated words, where the stores have them, "word_norms".
-
-        Raises UsageError as `ordinality_prompts` and `OrdinalityTest` do.
-        """
-        styles = {"ordinality": config.style}
-        if WORD_NORMS in stores.captions.prompts.columns["style"]:
-            styles["word_norms"] = WORD_NORMS
-        self.tests: dict[str, OrdinalityTest] = {}
-        self.vectors: dict[str, torch.Tensor] = {}  # (P, Dt) of the text encoder
-        labels = pairs.labels[:, :2].cpu().numpy()
-        for name, style in styles.items():
-            prompts, self.vectors[name] = ordinality_prompts(stores, style, device)
-            self.tests[name] = OrdinalityTest(labels, prompts, config.lists)
-        labelled = pairs.rows[self.tests["ordinality"].labelled].tolist()
-        speakers = [stores.manifest.speaker[row] for row in labelled]
-        self.resamples = resample_speakers(speakers, draws=config.bootstrap, seed=config.seed, at_least=STEPS)
-
-    def measure(self, nearest: Mapping[str, NearestUtterances]) -> tuple[Result, Draws]:
-        """What each test measures of the utterances nearest to its prompts, and the same on every resample."""
-        found: Result = {}
-        draws: Draws = {}
-        for name, test in self.tests.items():
-            found[name] = test.measure(nearest[name])
-            if self.resamples is not None:
-                drawn = ordinality_draws(test, nearest[name], self.resamples)
-                draws |= {(name, axis): values for axis, values in drawn.items()}
-        return found, draws
-
-    def intervals(self, draws: Sequence[Draws]) -> dict[tuple[str, str], Result]:
-        """The interval of each measure, from the draws of all seeds; none where the speakers were not resampled."""
-        if self.resamples is None:
-            return {}
-        counts = {"count": self.resamples.speakers, "left_out": self.resamples.left_out}
-        return {key: over_speakers(np.mean([of[key] for of in draws], axis=0), **counts) for key in draws[0]}
 
 
 class _Tests(NamedTuple):
@@ -209,6 +172,7 @@ class _Tests(NamedTuple):
     order: OrderTests
     retrieval: RetrievalTest
     readout: ReadOut
+    speech_ordinality: SpeechOrdinalityTest
 
 
 def _measure(
@@ -224,6 +188,8 @@ def _measure(
     found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
     found["retrieval"] = tests.retrieval.measure(speech, text)
     found["readout"] = tests.readout.measure(heads.embed_speech)
+    alone = tests.speech_ordinality
+    found["speech_ordinality"] = alone.measure(speech[torch.from_numpy(alone.utterances)])
     return found, draws
 
 
@@ -291,17 +257,6 @@ def tested_data(stores: Stores, split: str, style: str) -> str:
     texts += captions.prompts.columns["text"]
     digest.update("\n".join(texts).encode(errors="surrogatepass"))
     return digest.hexdigest()
-
-
-def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:
-    """The prompts of `style` and their (P, Dt) vectors."""
-    prompts = [prompt for prompt in stores.captions.prompts if prompt.style == style]
-    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
-    vectors, done = stores.text.read(np.array([row_of[prompt.text] for prompt in prompts], dtype=np.int64))
-    if not prompts or not done.all():
-        found = f"{int((~done).sum())} prompts not encoded" if prompts else f"no prompts of style {style}"
-        raise UsageError(stores.folder, found, "all of them", "Run extract-features again.")
-    return prompts, torch.tensor(vectors, dtype=torch.float32, device=device)
 
 
 def split_of(stores: Stores, named: str | None) -> str:

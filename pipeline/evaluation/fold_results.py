@@ -9,11 +9,11 @@ import numpy as np
 
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.fold_statistics import over_folds
-from pipeline.evaluation.recognition import pooled_recognition
+from pipeline.evaluation.recognition import blind_guess, pooled_recognition
 from pipeline.evaluation.significance import mean_and_std
 
 Result = Mapping[str, Any]
-TESTS = ("ordinality", "word_norms", "alignment")
+TESTS = ("ordinality", "word_norms", "dominance", "alignment")
 RECOGNITION = ("war", "uar")
 _FACTS = ("chance", "majority", "classes", "template", "n", "left_out", "convention")  # of a recognition
 _LOSS = "Kendall's tau asked by the grammar's prompts less that by rated words, seed by seed in each fold"
@@ -29,10 +29,11 @@ def method_over_folds(measured: Mapping[str, Result], seeds: Sequence[int], *, r
         ratio: `resampling_ratio` of the folds.
 
     Returns:
-        `{"seeds", "ordinality", "word_norms", "alignment", "recognition", "zero_shot", "folds"}`, each where it was
-        measured. A measure is what `over_folds` returns, with its `convention`; on other corpora, which are the same
-        speech in every fold, without an interval. `recognition` has the folds' confusions summed (`confusion` over
-        seeds too) and of them `pooled` WAR and UAR. `folds` has each fold's `mean`, `std` and `seed_values`.
+        `{"seeds", "ordinality", "word_norms", "dominance", "alignment", "recognition", "zero_shot", "folds"}`, each
+        where it was measured. A measure is what `over_folds` returns, with its `convention`; on other corpora, which
+        are the same speech in every fold, without an interval. `recognition` has the folds' confusions summed
+        (`confusion` over seeds too) and of them `pooled` WAR and UAR. `folds` has each fold's `mean`, `std` and
+        `seed_values`.
     """
     names = [str(seed) for seed in seeds]
     result: dict[str, Any] = {"seeds": list(seeds)}
@@ -67,8 +68,9 @@ def bounds_over_folds(
 ) -> dict[str, dict[str, Any]]:
     """The reference rows of the folds (`by_fold`: fold -> what `reference_results` returned), as of methods.
 
-    Of chance there is no interval; its `fold_std` is what a fold's mean scatters by where labels are shuffled. Without
-    any fold's rows there is chance alone, of what `method_over_folds` returned for any `method`.
+    Of chance there is no interval; its `fold_std` is what a fold's mean scatters by where labels are shuffled, or
+    every class is guessed. Without any fold's rows there is chance alone, of what `method_over_folds` returned for any
+    `method`.
     """
     bounds: dict[str, dict[str, Any]] = {}
     for bound in BOUNDS[:-1]:  # chance is of all folds
@@ -81,31 +83,36 @@ def bounds_over_folds(
         bounds[bound] = method_over_folds(measured, (0,), ratio=ratio)
     chance = _chance_of_order([found["chance"] for found in by_fold.values()])
     if "recognition" in method:
-        guess = _blind_guess(method["recognition"])
-        chance["recognition"] = {**guess, "pooled": guess}
+        recognised = method["recognition"]
+        guesses = [blind_guess({**recognised, **of["recognition"]}) for of in method["folds"].values()]
+        guessed = {key: _chance([guess[key] for guess in guesses]) for key in RECOGNITION}
+        chance["recognition"] = {**guessed, "pooled": blind_guess(recognised)}
     if method["zero_shot"]:
-        chance["zero_shot"] = [_blind_guess(recognised) for recognised in method["zero_shot"]]
+        chance["zero_shot"] = [blind_guess(recognised) for recognised in method["zero_shot"]]
     return bounds | {"chance": chance}
 
 
 def _chance_of_order(folds: Sequence[Result]) -> dict[str, Any]:
-    """The mean is 0 in every fold; the std is the root of the folds' mean variance."""
-    chance: dict[str, Any] = {}
-    for test in TESTS:
-        if not folds or test not in folds[0]:
-            continue
-        chance[test] = {}
-        for key, entry in folds[0][test].items():
-            std = float(np.sqrt(np.mean([fold[test][key]["std"] ** 2 for fold in folds])))
-            measure = {"mean": 0.0, "fold_std": std, "seed_values": [0.0], "convention": entry["convention"]}
-            chance[test][key] = measure
-    return chance
+    return {
+        test: {key: _chance([fold[test][key] for fold in folds]) for key in folds[0][test]}
+        for test in TESTS
+        if folds and test in folds[0]
+    }
 
 
-def _blind_guess(recognised: Result) -> dict[str, Any]:
-    guess = recognised["chance"]
-    convention = f"a blind guess of {len(recognised['classes'])} classes"
-    return {key: {"mean": guess, "seed_values": [guess], "convention": convention} for key in RECOGNITION}
+def _chance(folds: Sequence[Result]) -> dict[str, Any]:
+    """One measure: the mean is the same in every fold, `fold_std` the root of the folds' mean variance.
+
+    `std` is that of the mean over the folds, which test different utterances.
+    """
+    first, deviations = folds[0], np.array([fold["std"] for fold in folds])
+    return {
+        "mean": first["mean"],
+        "fold_std": float(np.sqrt(np.square(deviations).mean())),
+        "std": float(np.sqrt(np.square(deviations).sum()) / len(folds)),
+        "seed_values": [first["mean"]],
+        "convention": first["convention"],
+    }
 
 
 def _seeds(found: Result, names: Sequence[str]) -> list[Result]:

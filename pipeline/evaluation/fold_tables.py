@@ -10,10 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, MethodTable, difference_fields
+from pipeline.evaluation.cells import (
+    BOUNDS,
+    MARK,
+    SPEECH_MARK,
+    Cell,
+    Column,
+    MethodTable,
+    difference_fields,
+    range_text,
+)
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
-from pipeline.evaluation.tables import MEANINGS, TABLES, Results, convention_notes, measured_cell
+from pipeline.evaluation.tables import TABLES, Results, bound_meanings, chance_range, measure_notes, measured_cell
 
 Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
 
@@ -22,8 +31,9 @@ Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_fol
 class FoldCell:
     """One measure of one method over folds and seeds, and how it stands to the best.
 
-    Without `fold_std` it is of all folds together (summed confusions); `seed_std` is None where there is one seed. The
-    tests are of this method less the best one.
+    Without `fold_std` it is of all folds together (summed confusions); `seed_std` is None where there is one seed.
+    `chance_range`, of chance alone, holds 95 % of what this figure would be. The tests are of this method less the best
+    one.
     """
 
     mean: float
@@ -31,6 +41,7 @@ class FoldCell:
     seed_std: float | None = None
     elsewhere: tuple[float, float] | None = None  # the 95 % interval of the mean on other speech
     interval: tuple[float, float] | None = None  # and of other trainings on these folds, Student's over seeds
+    chance_range: tuple[float, float] | None = None
     best: bool = False
     seed_test: MethodDifference | None = None
     fold_test: MethodDifference | None = None
@@ -38,7 +49,9 @@ class FoldCell:
     worse_on_other_speech: bool = False
 
     def text(self, digits: int) -> str:
-        """`0.552 ± 0.031 (0.007)` or what is there of it, and the marks."""
+        """`0.552 ± 0.031 (0.007)` or what is there of it, and the marks; of chance `-0.090 to 0.090`."""
+        if self.chance_range:
+            return range_text(self.chance_range, digits)
         folds = "" if self.fold_std is None else f" ± {self.fold_std:.{digits}f}"
         seeds = "" if self.seed_std is None else f" ({self.seed_std:.{digits}f})"
         return f"{self.mean:.{digits}f}{folds}{seeds} {self.marks}".rstrip()
@@ -51,10 +64,10 @@ class FoldCell:
     def as_json(self) -> dict[str, Any]:
         """The cell in full precision, the tests against the best with it (None where there is none).
 
-        `low` and `high` are `elsewhere`, `seeds_low` and `seeds_high` are `interval`; the intervals of the difference
-        from the best are of its tests over seeds and over folds.
+        `low` and `high` are `elsewhere`, of chance `chance_range`; `seeds_low` and `seeds_high` are `interval`; the
+        intervals of the difference from the best are of its tests over seeds and over folds.
         """
-        low, high = self.elsewhere or (None, None)
+        low, high = self.elsewhere or self.chance_range or (None, None)
         seeds_low, seeds_high = self.interval or (None, None)
         test = self.seed_test or self.fold_test
         return {
@@ -98,6 +111,7 @@ _TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         f"{TABLES['ordinality'][0]}; asked by the grammar's prompts, then by rated words",
         (*TABLES["ordinality"][1], *_columns("word_norms", "word_norms_{}", "{}, rated words")),
     ),
+    "dominance": TABLES["dominance"],
     "alignment": TABLES["alignment"],
     "recognition": (
         f"{TABLES['recognition'][0]}: mean over folds, then of the folds' summed confusions",
@@ -153,14 +167,18 @@ def _table(
         tests[column.key], reasons = _tests(column, measured, summary["resampling_ratio"])
         for reason in reasons:
             untested.setdefault(reason, []).append(column.header)
-        for method, cell in _cells(column, measured, tests[column.key], alpha).items():
+        found = _cells(column, measured, tests[column.key], alpha)
+        if "chance" in found:
+            found["chance"] = replace(found["chance"], chance_range=chance_range(measured["chance"]))
+        for method, cell in found.items():
             rows.setdefault(method, {})[column.key] = cell
             cells.setdefault(method, {})[column.key] = measured_cell(measured[method])
     reasons = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
     in_order = {method: rows[method] for method in entries if method in rows}
-    notes = convention_notes(present, cells) + _spread_notes(name, summary) + reasons + _legend(tests, alpha)
-    notes += _bound_notes(name, in_order)
-    return FoldTable(name, title, present, in_order, tuple(notes), tests)
+    legends, conventions = measure_notes(present, cells)
+    notes = legends + _spread_notes(name, summary) + reasons + _legend(tests, alpha)
+    notes += bound_meanings(name, in_order, "one seed's mean over folds")
+    return FoldTable(name, title, present, in_order, tuple(notes), tests, conventions)
 
 
 def _tests(column: Column, entries: Entries, ratio: float) -> tuple[FoldTests, list[str]]:
@@ -232,15 +250,6 @@ def _spread_notes(name: str, summary: Mapping[str, Any]) -> list[str]:
         notes.append(f"always the most frequent class: WAR {majority:.3f} of all folds, UAR {chance:.3f}")
     else:
         notes.append(f"numbers of utterances in a convention are those of {next(iter(folds))}")
-    return notes
-
-
-def _bound_notes(name: str, rows: Mapping[str, Mapping[str, FoldCell]]) -> list[str]:
-    """What the bounds are."""
-    meanings = MEANINGS.get(name, MEANINGS["recognition"])
-    notes = [f"{bound}: {meanings[bound]}" for bound in BOUNDS if bound in rows]
-    if any(cell.fold_std is not None for cell in rows.get("chance", {}).values()):
-        notes[-1] += ", and a fold's mean what stands behind its ±, over shuffled labels"
     return notes
 
 

@@ -6,12 +6,15 @@ ordinal consistency) runs valence at a fixed arousal, AOC runs arousal at a fixe
 
 The prompts are the caption grammar's, or words that people rated near those points (style `word_norms`), whose own
 ratings are then compared. What a method loses from the first to the second is what it owed to the grammar.
+
+Rated words ask for dominance too, which captions do not speak of: DOC (dominance ordinal consistency) runs it through
+14 words of nearly the same valence and arousal, so that the order of the plane alone gives next to none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,8 +25,9 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from cache.captions import Prompt
+from cache.manifest import LABEL_COLUMNS
 from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.data.captions.word_norms import WORD_NORMS, word_lists
+from pipeline.data.captions.word_norms import DOMINANCE_POINTS, WORD_NORMS, dominance_lists, word_lists
 from pipeline.evaluation.nearest import DEPTH, NearestUtterances, Similarity
 from pipeline.evaluation.significance import mean_and_std
 
@@ -44,11 +48,11 @@ def kendall_tau(prompted: NDArray[np.float64], retrieved: NDArray[np.float64]) -
 
 @dataclass(frozen=True)
 class AxisLists:
-    """The lists of one of the two tests, AOC or VOC."""
+    """The lists of one of the tests, AOC, VOC or DOC."""
 
-    column: int  # of the labels: 0 valence, 1 arousal
+    column: int  # of the labels: 0 valence, 1 arousal, 2 dominance
     rows: NDArray[np.int64]  # (lists, 14) of the prompts
-    asked: NDArray[np.float64]  # (lists, 14) valence or arousal of these prompts
+    asked: NDArray[np.float64]  # (lists, 14) what these prompts have of it
     convention: str
 
 
@@ -73,11 +77,30 @@ def axis_lists(prompts: Sequence[Prompt], lists: int) -> dict[str, AxisLists]:
     return found
 
 
+def dominance_axis(prompts: Sequence[Prompt], lists: int) -> dict[str, AxisLists]:
+    """The lists of "doc", of prompts of rated words. Raises UsageError where too few have a dominance."""
+    rows = dominance_lists(prompts, lists)
+    dominance = np.array([prompt.dominance for prompt in prompts], dtype=np.float64)
+    convention = (
+        f"Kendall's tau-b of dominance of words as people rated them and of what they retrieved, {lists} lists of "
+        f"{STEPS} different rated words near one of {len(DOMINANCE_POINTS)} points of valence and arousal, in order of "
+        "dominance, no utterance twice in a list, undefined tau counts 0; within a seed std is over lists"
+    )
+    return {"doc": AxisLists(2, rows, dominance[rows], convention)}
+
+
 class OrdinalityTest:
     """The lists of one prompt set, asked of one set of utterances: chosen once, for any number of heads."""
 
-    def __init__(self, labels: ArrayLike, prompts: Sequence[Prompt], lists: int) -> None:
-        """`labels` is (n, 2), valence and arousal; utterances where either is NaN take no part.
+    def __init__(
+        self,
+        labels: ArrayLike,
+        prompts: Sequence[Prompt],
+        lists: int,
+        *,
+        axes: Callable[[Sequence[Prompt], int], dict[str, AxisLists]] = axis_lists,
+    ) -> None:
+        """`labels` is (n, 2), valence and arousal, with `dominance_axis` (n, 3); where one is NaN it takes no part.
 
         Raises UsageError for fewer than 14 labelled utterances, or where a prompt is missing.
         """
@@ -86,14 +109,15 @@ class OrdinalityTest:
         if len(self.labelled) < STEPS:
             raise UsageError(
                 "ordinality",
-                f"{len(self.labelled)} utterances with valence and arousal",
+                f"{len(self.labelled)} utterances with {' and '.join(LABEL_COLUMNS[: points.shape[1]])}",
                 f"at least {STEPS} in the split (a list retrieves {STEPS}, none twice)",
                 "Evaluate another split.",
             )
-        self.points = points[self.labelled]  # (m, 2)
-        whole = axis_lists(prompts, lists)
+        self.points = points[self.labelled]  # (m, 2) or (m, 3)
+        whole = axes(prompts, lists)
         self.prompts = np.unique([axis.rows for axis in whole.values()])  # (P,) that a list asks
-        self.prompt_points = np.array([prompts[row][2:4] for row in self.prompts.tolist()], dtype=np.float64)  # (P, 2)
+        asked = [[getattr(prompts[row], name) for name in LABEL_COLUMNS] for row in self.prompts.tolist()]
+        self.prompt_points = np.array(asked, dtype=np.float64)[:, : points.shape[1]]  # (P, 2) or (P, 3)
         self.lists = {  # with `rows` of `self.prompts`
             name: AxisLists(axis.column, np.searchsorted(self.prompts, axis.rows), axis.asked, axis.convention)
             for name, axis in whole.items()

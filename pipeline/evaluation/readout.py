@@ -91,16 +91,22 @@ class ReadOut:
     def __init__(self, stores: Stores, split: str, device: torch.device) -> None:
         """`labels` are, by name, what is known in all three splits, (n,) each, NaN where unknown.
 
-        `notes` say what is left out.
+        `categories` are those of the whole manifest, one an output of the probe. `notes` say what is left out.
         """
         self.store, self.device, self.splits = stores.audio, device, ("train", "dev", split)
         self.rows = [rows[self.store.done(rows)] for rows in map(stores.manifest.rows, self.splits)]
         known = {name: [getattr(stores.manifest, name)[rows] for rows in self.rows] for name in LABEL_COLUMNS}
-        known[CATEGORY] = [_codes(stores.manifest.emotion, rows) for rows in self.rows]
+        self.categories = sorted(set(stores.manifest.emotion) - {""})
+        known[CATEGORY] = [self._codes(stores.manifest.emotion, rows) for rows in self.rows]
         self.labels = {name: of_splits for name, of_splits in known.items() if _is_labelled(of_splits)}
         missing = ", ".join(name for name in known if name not in self.labels)
         self.notes = [f"no read-out of {missing}: not labelled in each of {', '.join(self.splits)}"] if missing else []
         self.targets = [self._targets(part) for part in range(3)]
+
+    def _codes(self, emotions: Sequence[str], rows: NDArray[np.int64]) -> Floats:
+        """(n,) the place among `categories`; NaN where there is none."""
+        code_of = {name: float(code) for code, name in enumerate(self.categories)}
+        return np.array([code_of.get(emotions[row], np.nan) for row in rows.tolist()])
 
     def _targets(self, part: int) -> list[Target]:
         """Those of one split; dimensions that are known of the same utterances of all splits are one target."""
@@ -116,42 +122,55 @@ class ReadOut:
         if names == [CATEGORY]:
             codes = np.where(weights > 0, values[:, 0], 0).astype(np.int64)
             weights /= np.maximum(np.bincount(codes, weights), 1)[codes]
-            highest = max(np.nanmax(of_split) for of_split in self.labels[CATEGORY])
-            values = (values == np.arange(highest + 1)).astype(np.float64)
+            values = (values == np.arange(len(self.categories))).astype(np.float64)
         return Target(names, *(torch.from_numpy(of).to(self.device) for of in (np.nan_to_num(values), weights)))
 
-    @torch.no_grad()
     def measure(self, embed: Embed) -> dict[str, float]:
         """CCC of each dimension and UAR of the category, by the names of `conventions`."""
+        found: dict[str, float] = {}
+        for target, outputs in zip(self.targets[2], self.predict(embed, self.rows[2]), strict=True):
+            found |= self._scores(target, outputs)
+        return found
+
+    @torch.no_grad()
+    def predict(self, embed: Embed, rows: NDArray[np.int64]) -> list[Floats]:
+        """Of each target its (n, k) outputs for `rows` (n,) of the manifest, which are done."""
+        fits = self._fit(embed)
+        outputs: list[list[Tensor]] = [[] for _ in fits]
+        for _, vectors in self._blocks(rows, embed) if fits else ():
+            for of_target, fit in zip(outputs, fits, strict=True):
+                of_target.append(fit(vectors)[0])
+        return [torch.cat(of_target).cpu().numpy() for of_target in outputs]
+
+    def _fit(self, embed: Embed) -> list[Ridge]:
+        """The regressions of each target, P of 1."""
         moments = [Moments() for _ in self.targets[0]]
-        for number, vectors, target in self._blocks(0, embed):
+        for number, vectors, target in self._targets_of(0, embed):
             moments[number].add(vectors, target.values, target.weights)
         fits = list(map(fit_ridge, moments))
         errors = [torch.zeros_like(fit.bias[:, 0]) for fit in fits]  # (P, k)
-        for number, vectors, target in self._blocks(1, embed):
+        for number, vectors, target in self._targets_of(1, embed):
             squared = (fits[number](vectors) - target.values).square()
             errors[number] += (squared * target.weights[:, None]).sum(1)
         for number, target in enumerate(self.targets[0]):
             if target.names == [CATEGORY]:  # outputs are compared, so one penalty for all
                 errors[number] = errors[number].sum(1, keepdim=True).expand_as(errors[number])
             fits[number] = fits[number].least(errors[number])
-        outputs: list[list[Tensor]] = [[] for _ in fits]
-        for number, vectors, _ in self._blocks(2, embed):
-            outputs[number].append(fits[number](vectors)[0])
-        found: dict[str, float] = {}
-        for target, blocks in zip(self.targets[2], outputs, strict=True):
-            found |= self._scores(target, torch.cat(blocks).cpu().numpy())
-        return found
+        return fits
 
-    def _blocks(self, part: int, embed: Embed) -> Iterator[tuple[int, Tensor, Target]]:
-        """Each target's number, a block of vectors (n, d) float64, and what is known of it."""
-        rows, targets = self.rows[part], self.targets[part]
-        for start in range(0, len(rows) if targets else 0, _BLOCK_ROWS):
-            block = slice(start, start + _BLOCK_ROWS)
-            frozen, _ = self.store.read(rows[block])
-            vectors = embed(torch.tensor(frozen, dtype=torch.float32, device=self.device)).double()
+    def _targets_of(self, part: int, embed: Embed) -> Iterator[tuple[int, Tensor, Target]]:
+        """Each target's number, a block of vectors (n, d) of a split, and what is known of it."""
+        targets = self.targets[part]
+        for block, vectors in self._blocks(self.rows[part], embed) if targets else ():
             for number, target in enumerate(targets):
                 yield number, vectors, Target(target.names, target.values[block], target.weights[block])
+
+    def _blocks(self, rows: NDArray[np.int64], embed: Embed) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of `rows` (n,) and their vectors (b, d) float64."""
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            frozen, _ = self.store.read(rows[block])
+            yield block, embed(torch.tensor(frozen, dtype=torch.float32, device=self.device)).double()
 
     def _scores(self, target: Target, outputs: Floats) -> dict[str, float]:
         """Of the (n, k) outputs for a target of the test split."""
@@ -187,12 +206,6 @@ class ReadOut:
 
 _REGRESSION = "Lin's concordance correlation coefficient (moments over n) of labels and a ridge regression from speech"
 _PROBE = "mean recall of the classes present by ridge regression from speech to one-hot categories of equal weight"
-
-
-def _codes(emotions: Sequence[str], rows: NDArray[np.int64]) -> Floats:
-    """(n,) a number for each category of the whole manifest; NaN where there is none."""
-    code_of = {name: float(code) for code, name in enumerate(sorted(set(emotions) - {""}))}
-    return np.array([code_of.get(emotions[row], np.nan) for row in rows.tolist()])
 
 
 def _is_labelled(of_splits: Sequence[Floats]) -> bool:

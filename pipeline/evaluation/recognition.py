@@ -154,6 +154,27 @@ def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return _summary(confusion, first["classes"], first["template"], left_out=left_out, convention=convention)
 
 
+def blind_guess(recognised: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """WAR and UAR of a guess that every class is as likely to be, of the utterances that `recognised` is of.
+
+    `std` is what one such guess of every utterance scatters by: of independent draws, sqrt(p (1 - p) / n) a class.
+    """
+    guess, confusion = recognised["chance"], np.asarray(recognised["confusion"])  # summed over seeds, or folds too
+    counts = confusion.sum(1)[confusion.sum(1) > 0] * recognised["n"] / confusion.sum()
+    variances = guess * (1 - guess) / counts  # of each class's recall
+    shares = {"war": counts / counts.sum(), "uar": np.full(len(counts), 1 / len(counts))}
+    convention = f"a blind guess among {len(recognised['classes'])} classes"
+    return {
+        name: {
+            "mean": guess,
+            "std": float(np.sqrt(np.square(share) @ variances)),
+            "seed_values": [guess],
+            "convention": convention,
+        }
+        for name, share in shares.items()
+    }
+
+
 def _prompt_rows(prompts: Sequence[ClassPrompt], classes: Sequence[str], template: str) -> list[int]:
     """The rows of `prompts` that are of `template` and of `classes`; UsageError where a class has none."""
     rows = [i for i, prompt in enumerate(prompts) if prompt.template == template and prompt.emotion in classes]

@@ -28,14 +28,16 @@ from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.cells import BOUNDS
-from pipeline.evaluation.evaluate import OrderTests, Result, pooled, split_of
+from pipeline.evaluation.evaluate import pooled, split_of
 from pipeline.evaluation.nearest import NearestUtterances
+from pipeline.evaluation.order_tests import OrderTests, Result
 from pipeline.evaluation.ordinality import OrdinalityTest
 from pipeline.evaluation.pooling import figures_over_seeds
 from pipeline.evaluation.readout import ReadOut
-from pipeline.evaluation.recognition import recognised, recognition_over_seeds
+from pipeline.evaluation.recognition import blind_guess, recognised, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
+from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
 from pipeline.training.ridge import CENTRE, PENALTIES, Plane, fit_plane
 from pipeline.training.train import resolve_training
 from pipeline.training.training_data import TrainingData, load_training_data, std_and_mean_on_disk
@@ -70,9 +72,9 @@ def reference_results(
     Returns:
         For each of `BOUNDS` (words and voice where the stores have transcripts) a result with `method`, `split`,
         `utterances`, `ordinality`, `word_norms` where the stores have rated words, of the ceiling `readout` of the
-        frozen vectors, and, of ceiling and chance, `recognition` where they have class prompts and emotions in all
-        three splits. Measures are as `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is
-        drawn; those of chance have
+        frozen vectors and `speech_ordinality` of the same, standardised by those drawn, and, of ceiling and chance,
+        `recognition` where they have class prompts and emotions in all three splits. Measures are as
+        `pipeline.evaluation.pooling.over_seeds` has them, of one seed, since nothing is drawn; those of chance have
         their std over shuffled labels and no interval. There is no alignment.
 
     Raises:
@@ -86,22 +88,31 @@ def reference_results(
     data = load_training_data(stores, ridge, chosen, resident=False)  # as quick, and no vectors in memory
     plane = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
     log.info(f"ceiling: penalty {plane.penalty:g}, dev {plane.error:.4f}")
-    points = {"ceiling": CENTRE + _predicted(plane, data, pairs.speech), "labels": pairs.labels[:, :2].cpu().numpy()}
+    points = {"ceiling": CENTRE + _predicted(plane, data, pairs.speech), "labels": pairs.labels.cpu().numpy()}
+    if "dominance" in order.tests:
+        points["ceiling"] = _with_dominance(points["ceiling"], data, pairs)
     points |= _words_and_voice(stores, data, pairs)
     results: dict[str, Result] = {"chance": {}}
     for bound, speech in points.items():
-        nearest = {test: _nearest(asked, speech) for test, asked in order.tests.items()}
+        asked = {of: test for of, test in order.tests.items() if test.prompt_points.shape[1] <= speech.shape[1]}
+        nearest = {of: _nearest(test, speech) for of, test in asked.items()}
         found, draws = order.measure(nearest)
         results[bound] = {**pooled({"0": found}, order.intervals([draws])), "seeds": {"0": found}}
         if bound == "ceiling":
-            results["chance"] |= {test: _shuffled(asked, nearest[test], config) for test, asked in order.tests.items()}
+            results["chance"] |= {of: _shuffled(test, nearest[of], config) for of, test in asked.items()}
     frozen = ReadOut(stores, name, chosen)
     results["ceiling"]["readout"] = figures_over_seeds(frozen, [frozen.measure(lambda vectors: vectors)])
+    alone = SpeechOrdinalityTest(pairs.labels.cpu().numpy(), config.seed)
+    if alone.utterances.size:
+        vectors = pairs.speech[torch.from_numpy(alone.utterances)].double()
+        std, mean = torch.std_mean(vectors, dim=0, correction=0)
+        measured = alone.measure((vectors - mean) / std.clamp_min(1e-6))
+        results["ceiling"]["speech_ordinality"] = figures_over_seeds(alone, [measured])
     tested = {stores.manifest.emotion[row] for row in stores.manifest.rows(name).tolist()} - {""}
     trained = all((part.emotion >= 0).any() for part in (data.pairs, data.dev))
     if stores.captions.classes and tested and trained:
         results["ceiling"]["recognition"] = _recognition(stores, name, data, config, classes)
-        results["chance"]["recognition"] = _blind_guess(results["ceiling"]["recognition"])
+        results["chance"]["recognition"] = _guessed(results["ceiling"]["recognition"])
     about = {"split": name, "utterances": len(pairs)}
     return {bound: {"method": bound, **about, **results[bound]} for bound in BOUNDS if bound in results}
 
@@ -117,6 +128,28 @@ def references_beside(result: Result, stores: Stores, *, device: str = "auto") -
     except UsageError as error:
         log.warning(f"no reference rows: {error}")
         return {}
+
+
+def _with_dominance(points: NDArray[np.float64], data: TrainingData, pairs: CachedPairs) -> NDArray[np.float64]:
+    """(n, 3) the `points` (n, 2) of `pairs`, and their dominance by a ridge regression from speech.
+
+    It is fitted on the utterances whose dominance is known; where the training or the development split has none, the
+    points are as they were.
+    """
+    if not all(part.labels[:, 2].isfinite().any() for part in (data.pairs, data.dev)):
+        return points
+    fitted = fit_plane(*(_dominance(data, part) for part in (data.pairs, data.dev)))
+    return np.hstack([points, CENTRE + _predicted(fitted, data, pairs.speech)])
+
+
+def _dominance(data: TrainingData, pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Standardised speech of `pairs` whose dominance is known, and it (n, 1)."""
+    first = 0
+    for vectors, _ in data.speech_chunks(pairs):
+        dominance = pairs.labels[first : first + len(vectors), 2:]
+        first += len(vectors)
+        known = dominance[:, 0].isfinite()
+        yield vectors[known], dominance[known]
 
 
 class _Spoken(NamedTuple):
@@ -193,11 +226,11 @@ def _predicted(plane: Plane, data: TrainingData, speech: Tensor) -> NDArray[np.f
 
 
 def _nearest(test: OrdinalityTest, speech: NDArray[np.float64]) -> NearestUtterances:
-    """The labelled utterances by the squared distance of their points, of (n, 2), to each prompt's true point.
+    """The labelled utterances by the squared distance of their points, of (n, 2 or 3), to each prompt's true point.
 
-    It is rounded, so that equal distances of labels on a grid tie (F6).
+    It is rounded, so that equal distances of labels on a grid tie (F6). Dominance counts where it is asked for.
     """
-    points = speech[test.labelled]
+    points = speech[test.labelled, : test.prompt_points.shape[1]]
 
     def nearness(prompts: slice) -> NDArray[np.float32]:
         apart = points - test.prompt_points[prompts, None]  # (k, m, 2)
@@ -263,10 +296,8 @@ def _categories(data: TrainingData, pairs: CachedPairs, count: int) -> Iterator[
         yield vectors[codes >= 0], one_hot(codes[codes >= 0], count).double()
 
 
-def _blind_guess(ceiling: Result) -> Result:
-    """WAR and UAR of a guess that every class is as likely to be."""
-    guess = ceiling["chance"]
-    convention = f"a blind guess among {len(ceiling['classes'])} classes"
-    measure = {"mean": guess, "std": 0.0, "seed_values": [guess], "convention": convention}
+def _guessed(ceiling: Result) -> Result:
+    """The blind guess of what the ceiling is asked, in the form of a recognition without a confusion."""
+    guess = blind_guess(ceiling)
     shared = {key: ceiling[key] for key in ("chance", "majority", "classes", "template", "n", "left_out")}
-    return {"war": measure, "uar": measure, **shared, "convention": convention}
+    return {**guess, **shared, "convention": guess["war"]["convention"]}

@@ -7,47 +7,115 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
-from pipeline.evaluation.field_table import FieldTable
-from pipeline.evaluation.ordinality import NULL_STD
+from pipeline.evaluation.field_table import FIELD_TESTS, FieldTable
+from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.table_formats import Listing, table_text
 
 Results = Mapping[str, Mapping[str, Any]]  # by name of a method or seed: what `evaluate` returns
 
+_TAU = "Kendall's tau from -1 to 1"
 _ORDER = (
-    Column("aoc", "AOC", "higher", 3, "arousal ordinal consistency"),
-    Column("voc", "VOC", "higher", 3, "valence ordinal consistency"),
+    Column("aoc", "AOC", "higher", 3, "arousal ordinal consistency", _TAU),
+    Column("voc", "VOC", "higher", 3, "valence ordinal consistency", _TAU),
 )
-_LOSSES = (Column("aoc_loss", "AOC lost", None, 3), Column("voc_loss", "VOC lost", None, 3))
+_LOST = "by the caption grammar's prompts less that by rated words"
+_LOSSES = (
+    Column("aoc_loss", "AOC lost", None, 3, f"AOC {_LOST}", "Kendall's tau"),
+    Column("voc_loss", "VOC lost", None, 3, f"VOC {_LOST}", "Kendall's tau"),
+)
+_SQUARED = "in squared median distances"
+_OF_THE_SPACE = "in units of the space"
+_SHARE = "from 0 to 1"
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "ordinality": ("Ordinality (Table 2 of the paper): Kendall's tau, higher is better", _ORDER),
     "word_norms": (
         "Ordinality by prompts of other hands (words that people rated): Kendall's tau, higher is better",
         (*_ORDER, *_LOSSES),
     ),
+    "dominance": (
+        "Order of dominance by rated words of one valence and arousal: Kendall's tau, higher is better",
+        (Column("doc", "DOC", "higher", 3, "dominance ordinal consistency", _TAU),),
+    ),
     "alignment": (
         "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
         (
-            Column("mmd_median", "MMD median", "lower", 3, "maximum mean discrepancy at the median width"),
-            Column("wasserstein_relative", "W / median", "lower", 3, "Wasserstein over the median distance"),
-            Column("gap_centroid", "gap centroid", "lower", 3),
-            Column("gap_covariance", "gap covariance", "lower", 3),
-            Column("gap_rest", "gap rest", "lower", 3),
-            Column("mmd", "MMD", "lower", 4, "maximum mean discrepancy"),
-            Column("wasserstein", "Wasserstein", "lower", 4),
-            Column("sliced_wasserstein", "sliced Wasserstein", "lower", 4),
+            Column(
+                "mmd_median",
+                "MMD median",
+                "lower",
+                3,
+                "maximum mean discrepancy, kernel as wide as the median distance",
+                "from 0 to √2",
+            ),
+            Column(
+                "wasserstein_relative", "W / median", "lower", 3, "exact Wasserstein distance", "in median distances"
+            ),
+            Column("gap_centroid", "gap centroid", "lower", 3, "squared distance of the centroids", _SQUARED),
+            Column("gap_covariance", "gap covariance", "lower", 3, "Bures distance of the covariances", _SQUARED),
+            Column("gap_rest", "gap rest", "lower", 3, "what both leave of the squared 2-Wasserstein", _SQUARED),
+            Column("mmd", "MMD", "lower", 4, "maximum mean discrepancy, kernel of fixed width", "from 0 to √2"),
+            Column("wasserstein", "Wasserstein", "lower", 4, "exact Wasserstein distance", _OF_THE_SPACE),
+            Column(
+                "sliced_wasserstein",
+                "sliced Wasserstein",
+                "lower",
+                4,
+                "mean Wasserstein distance of random projections",
+                _OF_THE_SPACE,
+            ),
         ),
     ),
     "recognition": (
         "Zero-shot recognition, higher is better",
         (
-            Column("war", "WAR", "higher", 3, "weighted average recall"),
-            Column("uar", "UAR", "higher", 3, "unweighted average recall"),
+            Column("war", "WAR", "higher", 3, "weighted average recall", "a share of the utterances, from 0 to 1"),
+            Column(
+                "uar",
+                "UAR",
+                "higher",
+                3,
+                "unweighted average recall",
+                "the mean of the categories' recalls, from 0 to 1",
+            ),
+        ),
+    ),
+    "retrieval": (
+        "Retrieval between speech and text, higher is better",
+        (
+            Column("speech_to_text_r10", "R@10 of texts", "higher", 3, "recall at 10, asked by speech", _SHARE),
+            Column("text_to_speech_r10", "R@10 of speech", "higher", 3, "recall at 10, asked by texts", _SHARE),
+            Column(
+                "speech_to_text_map", "mAP of texts", "higher", 3, "mean average precision, asked by speech", _SHARE
+            ),
+            Column(
+                "text_to_speech_map", "mAP of speech", "higher", 3, "mean average precision, asked by texts", _SHARE
+            ),
+        ),
+    ),
+    "readout": (
+        "Linear read-outs of speech, higher is better",
+        (
+            Column("valence_ccc", "CCC valence", "higher", 3, "concordance correlation of valence", "from -1 to 1"),
+            Column("arousal_ccc", "CCC arousal", "higher", 3, "concordance correlation of arousal", "from -1 to 1"),
+            Column(
+                "dominance_ccc", "CCC dominance", "higher", 3, "concordance correlation of dominance", "from -1 to 1"
+            ),
+            Column("category_uar", "UAR, probe", "higher", 3, "unweighted average recall of a linear probe", _SHARE),
+        ),
+    ),
+    "speech_ordinality": (
+        "Order of speech alone: Kendall's tau, higher is better",
+        (
+            Column("valence_tau", "valence", "higher", 3, "order by valence", _TAU),
+            Column("arousal_tau", "arousal", "higher", 3, "order by arousal", _TAU),
+            Column("dominance_tau", "dominance", "higher", 3, "order by dominance", _TAU),
+            Column("plane_tau", "plane", "higher", 3, "order by distance in the valence-arousal plane", _TAU),
         ),
     ),
 }
@@ -59,16 +127,26 @@ _ORDER_BOUNDS = {
     "voice": "how it was said, the ceiling of speech vectors less what a ridge regression from the words gives; "
     "of an utterance without a transcript both know the mean point",
     "labels": "what the utterances hold, their own labels asked likewise",
-    "chance": f"lists in random order, one of which has a std of {NULL_STD:.4f}",
+    "chance": "no order",
 }
 MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
     "ordinality": _ORDER_BOUNDS,
     "word_norms": _ORDER_BOUNDS,
+    "dominance": _ORDER_BOUNDS,
     "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
+    "retrieval": {"chance": "candidates in random order"},
+    "readout": {"ceiling": "the same of the frozen vectors", "chance": "no concordance; a blind guess of a category"},
+    "speech_ordinality": {"ceiling": "the same of the frozen vectors, standardised", "chance": "no order"},
 }
 
 
+CHANCE_STDS = 1.96  # of the normal distribution: 95 %
 _SCALE_FREE = ("mmd_median", "wasserstein_relative", "gap_centroid", "gap_covariance", "gap_rest")
+
+
+class _ChanceCell(Protocol):
+    @property
+    def chance_range(self) -> tuple[float, float] | None: ...
 
 
 class _Test(NamedTuple):
@@ -89,15 +167,20 @@ def measured_cell(entry: Mapping[str, Any] | float, convention: str = "") -> Cel
         return Cell(entry["mean"], list_std=entry["std"], convention=convention)
     values = tuple(entry.get("seed_values", ()))
     speakers = SpeakerSpread(**entry["speakers"]) if entry.get("speakers") else None
-    std = entry.get("std")
-    std = None if len(values) == 1 and not std else std  # one seed has none; that of chance is over shuffled labels
+    std = None if len(values) == 1 else entry.get("std")
     return Cell(entry["mean"], std, values, entry.get("list_std"), speakers, convention)
+
+
+def chance_range(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """What 95 % of seeds would measure by chance, by the `std` of one; None where that is not known."""
+    mean, margin = entry["mean"], CHANCE_STDS * entry.get("std", 0.0)
+    return (mean - margin, mean + margin) if margin else None
 
 
 def measured_tables(results: Results) -> list[Table]:
     """A table for each test in `results` and each other corpus in `zero_shot`: no cell marked, `BOUNDS` last.
 
-    Notes give every convention.
+    The names in full, and what rows and spreads are, stand in the notes.
     """
     names = [name for name in results if name not in BOUNDS] + [name for name in BOUNDS if name in results]
     tables = []
@@ -110,9 +193,12 @@ def measured_tables(results: Results) -> list[Table]:
             }
             for method, entry in test.entries.items()
         }
+        for key, cell in rows.get("chance", {}).items():
+            rows["chance"][key] = replace(cell, chance_range=chance_range(test.entries["chance"][key]))
         present = tuple(column for column in test.columns if any(column.key in row for row in rows.values()))
-        notes = [*convention_notes(present, rows), *_spread_notes(rows), *_bound_notes(test, rows)]
-        tables.append(Table(test.name, test.title, present, rows, tuple(notes)))
+        legends, conventions = measure_notes(present, rows)
+        notes = [*legends, *_spread_notes(rows), *_bound_notes(test, rows)]
+        tables.append(Table(test.name, test.title, present, rows, tuple(notes), conventions=conventions))
     return tables
 
 
@@ -159,14 +245,27 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
     return losses
 
 
-def convention_notes(columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The conventions that measures were taken with, of which methods where these differ; which are scale-free."""
-    methods = {name: row for name, row in rows.items() if name not in BOUNDS}
-    notes = [note for column in columns for note in column.conventions(methods)]
+def measure_notes(
+    columns: Sequence[Column], rows: Mapping[str, Mapping[str, Cell]]
+) -> tuple[list[str], tuple[str, ...]]:
+    """What each measure is, with the numbers of its conventions; which are scale-free; and the conventions.
+
+    A measure that methods took in different ways has the number of each, and their names.
+    """
+    conventions: dict[str, int] = {}
+    notes = []
+    for column in columns:
+        methods: dict[str, list[str]] = {}
+        for name, row in rows.items():
+            if column.key in row and name not in BOUNDS:
+                methods.setdefault(row[column.key].convention or "convention not given", []).append(name)
+        numbers = {conventions.setdefault(text, len(conventions) + 1): names for text, names in methods.items()}
+        marks = [f"{number} of {', '.join(of)}" if len(numbers) > 1 else str(number) for number, of in numbers.items()]
+        notes.append(f"{column.legend} [{'; '.join(marks)}]" if marks else column.legend)
     if scale_free := [column.header for column in columns if column.key in _SCALE_FREE]:
         others = "one constant appended to all vectors shrinks the other distances and leaves every order as it is"
         notes.append(f"scale-free: {', '.join(scale_free)}; {others}")
-    return notes
+    return notes, tuple(conventions)
 
 
 def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
@@ -187,13 +286,20 @@ def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
 
 def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     """What the bounds are, and what always naming the most frequent class would give."""
-    meanings = MEANINGS.get(test.name, MEANINGS["recognition"])
-    notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in test.entries]
-    if any(cell.std is not None for cell in rows.get("chance", {}).values()):
-        notes[-1] += ", a seed's mean that behind ±, over shuffled labels"
+    notes = bound_meanings(test.name, rows, "one seed's figure")
     for entry in test.entries.values():
         if "majority" in entry:
             return [*notes, f"always the most frequent class: WAR {entry['majority']:.3f}, UAR {entry['chance']:.3f}"]
+    return notes
+
+
+def bound_meanings(test: str, rows: Mapping[str, Mapping[str, _ChanceCell]], figure: str) -> list[str]:
+    """A note on each of `BOUNDS` in `rows`; the range of chance is of `figure`."""
+    meanings = MEANINGS.get(test, MEANINGS["recognition"])
+    notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in rows]
+    if any(cell.chance_range for cell in rows.get("chance", {}).values()):
+        how = "the labels shuffled among the utterances" if meanings is _ORDER_BOUNDS else "every label guessed"
+        notes[-1] += f"; 95 % of what {figure} would be with {how}"
     return notes
 
 
@@ -201,47 +307,38 @@ def with_chance(results: Results) -> Results:
     """`results` with a row for chance in every test: lists in random order, and a blind guess of a class."""
     order = {"mean": 0.0, "convention": "lists in random order"}
     chance: dict[str, Any] = {}
-    for name in ("ordinality", "word_norms"):
-        keys = [column.key for column in _ORDER if any(column.key in of.get(name, {}) for of in results.values())]
+    for name in ("ordinality", "word_norms", "dominance"):
+        keys = [key for key in ("aoc", "voc", "doc") if any(key in of.get(name, {}) for of in results.values())]
         chance |= {name: dict.fromkeys(keys, order)} if keys else {}
     for recognised in [result["recognition"] for result in results.values() if "recognition" in result][:1]:
-        chance["recognition"] = _blind_guess(recognised)
+        chance["recognition"] = blind_guess(recognised)
+    for name in FIELD_TESTS:
+        measured: Mapping[str, Any] = next((result[name] for result in results.values() if result.get(name)), {})
+        entries = {key: entry for key, entry in measured.items() if isinstance(entry, Mapping) and "chance" in entry}
+        known = {
+            key: {"mean": entry["chance"], "convention": MEANINGS[name]["chance"]} for key, entry in entries.items()
+        }
+        chance |= {name: known} if known else {}
     for others in [result["zero_shot"] for result in results.values() if result.get("zero_shot")][:1]:
-        chance["zero_shot"] = [_blind_guess(recognised) for recognised in others]
-    known = {**chance, **results.get("chance", {})}
-    return {**results, "chance": known} if known else results
-
-
-def _blind_guess(recognised: Mapping[str, Any]) -> dict[str, Any]:
-    guess = {"mean": recognised["chance"], "convention": f"a blind guess of {len(recognised['classes'])} classes"}
-    where = {name: recognised[name] for name in ("stores", "split") if name in recognised}
-    return {"war": guess, "uar": guess, **where}
+        where = [{name: corpus[name] for name in ("stores", "split")} for corpus in others]
+        chance["zero_shot"] = [blind_guess(of) | named for of, named in zip(others, where, strict=True)]
+    chance |= results.get("chance", {})
+    return {**results, "chance": chance} if chance else results
 
 
 def evaluation_tables(results: Results) -> list[Table]:
-    """`measured_tables` with a row for chance; nothing is compared."""
-    return [
-        replace(table, notes=(*table.notes, *_list_notes(table))) for table in measured_tables(with_chance(results))
-    ]
+    """`measured_tables` with a row for chance, but those of `FieldTable`; nothing is compared."""
+    return [table for table in measured_tables(with_chance(results)) if table.name not in FIELD_TESTS]
 
 
-def _list_notes(table: Table) -> list[str]:
-    """The std over lists or trials of the first row, which is no error of its mean."""
-    name, row = next(iter(table.rows.items()))
-    stds = [
-        f"{column.header} {cell.list_std:.{column.digits}f}"
-        for column in table.columns
-        if (cell := row.get(column.key)) and cell.list_std is not None
-    ]
-    over = "trials" if table.name == "alignment" else "lists"
-    return [f"std over the {over} of one seed of {name} (no error of the mean): {', '.join(stds)}"] if stds else []
+def evaluation_table(result: Mapping[str, Any], *, conventions: bool = False) -> str:
+    """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods).
 
-
-def evaluation_table(result: Mapping[str, Any]) -> str:
-    """Plain text of one evaluation (`{"ordinality": ..., "alignment": ...}`) or of several by name (seeds, methods)."""
+    `conventions` stand as numbered footnotes below each table where they are asked for.
+    """
     results = {"evaluation": result} if TABLES.keys() & result.keys() else result
     tables: list[Listing] = [*evaluation_tables(results)]
     field = FieldTable(results)
     if field.methods:
         tables.append(field)
-    return "\n\n".join(map(table_text, tables))
+    return "\n\n".join(table_text(table, conventions=conventions) for table in tables)

@@ -39,7 +39,7 @@ def compare(
     stores: Stores | str | Path | Sequence[str | Path], *, out: str | Path, methods: Sequence[str] = (), seeds: int = 5,
     training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
     encoders: Sequence[str | Path] = (), zero_shot_on: Sequence[str | Path] = (), device: str = "auto",
-    fresh: bool = False, tensorboard: bool = False,
+    fresh: bool = False, tensorboard: bool = False, conventions: bool = False,
 ) -> tuple[ComparisonResult, str]:  # fmt: skip
     """Train and evaluate `methods` (all that the stores can serve) and write their tables to `out`.
 
@@ -49,9 +49,9 @@ def compare(
     of the training, `evaluation` of the evaluation; `zero_shot_on` are stores of other corpora by the same encoders,
     `encoders` of the same utterances by others: a row is then METHOD@FOLDER, without a ceiling, which each encoder has
     its own of. Returns `tables` (docs/reports.md), `methods`, every result by name, and `references`, those of the
-    bounds, a dict whose `table()` and `pairs()` are pandas DataFrames; and the tables as Markdown. `out` gets
-    comparison.{json,md,tex,csv}. Raises UsageError when a named method cannot be served or a corpus has no class
-    prompts, StoreLocked while another process writes to `out`.
+    bounds, a dict whose `table()` and `pairs()` are pandas DataFrames; and the tables as Markdown, with the conventions
+    as footnotes where `conventions` is true. `out` gets comparison.{json,md,tex,csv}. Raises UsageError when a named
+    method cannot be served or a corpus has no class prompts, StoreLocked while another process writes to `out`.
     """
     stores, out = stores_named(stores), Path(out)
     by_encoder = _by_encoder([stores, *map(open_stores, encoders)], zero_shot_on)
@@ -75,14 +75,13 @@ def compare(
         rows = with_chance({**results, **bounds})  # of other corpora as well
         references = {name: rows[name] for name in BOUNDS if name in rows}
         comparison = comparison_tables(rows)
-        text = comparison.markdown()
-        write_text(out / "comparison.md", f"{text}\n{paper_tables().markdown()}")
+        write_text(out / "comparison.md", f"{comparison.markdown()}\n{paper_tables().markdown()}")
         write_text(out / "comparison.tex", comparison.latex())
         write_text(out / "comparison.csv", comparison.csv())
         tables = comparison.as_json()
         summary = ComparisonResult(tables=tables, methods=results, references=references)
         write_text(out / "comparison.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    return summary, text
+    return summary, comparison.markdown(conventions=conventions)
 
 
 def _by_encoder(stores: Sequence[Stores], zero_shot_on: Sequence[object]) -> dict[str, Stores]:

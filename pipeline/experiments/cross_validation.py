@@ -52,7 +52,7 @@ def cross_validate(
     stores: Stores | str | Path, *, out: str | Path, folds: Scheme, methods: Sequence[str] = (), seeds: int = 5,
     training: str | None = None, overrides: Sequence[str] = (), evaluation: Sequence[str] = (),
     zero_shot_on: Sequence[str | Path] = (), template: str = CLASS_TEMPLATE, device: str = "auto",
-    fresh: bool = False, tensorboard: bool = False,
+    fresh: bool = False, tensorboard: bool = False, conventions: bool = False,
 ) -> tuple[ComparisonResult, str]:  # fmt: skip
     """Train and evaluate `methods` (all that the stores can serve) in `folds`; what holds on other speech.
 
@@ -61,10 +61,11 @@ def cross_validate(
 
     `folds` is "session" (leave one of IEMOCAP's out), "speaker" (leave one speaker out) or a number of folds by
     speaker. `overrides` are of the training, `evaluation` of the evaluation, `zero_shot_on` stores of other corpora.
-    Returns the results and the tables as Markdown; `out` gets cross_validation.{json,md}. A method has, as far as the
-    stores allow, `ordinality`, `word_norms`, `alignment`, `recognition` and a `zero_shot` for each other corpus, their
-    measures as `over_folds` gives them, and `folds` with each fold's own. Recognition is of all emotions of the
-    manifest; its `pooled` are WAR and UAR of the folds' summed confusions.
+    Returns the results and the tables as Markdown, with the conventions as footnotes where `conventions` is true;
+    `out` gets cross_validation.{json,md}. A method has, as far as the stores allow, `ordinality`, `word_norms`,
+    `alignment`, `recognition` and a `zero_shot` for each other corpus, their measures as `over_folds` gives them, and
+    `folds` with each fold's own. Recognition is of all emotions of the manifest; its `pooled` are WAR and UAR of the
+    folds' summed confusions.
 
     Stores whose captions cannot be planned anew give recognition alone, with a warning. Raises UsageError when there
     are no such folds, nothing to measure, an emotion has no prompt of `template` or a named method cannot be served,
@@ -100,10 +101,9 @@ def cross_validate(
         }
         tables = fold_tables(summary)
         summary["tables"] = {table.name: table.as_json() for table in tables}
-        text = _markdown(summary, tables)
         write_text(out / "cross_validation.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
-        write_text(out / "cross_validation.md", text + "\n")
-    return ComparisonResult(summary), text
+        write_text(out / "cross_validation.md", _markdown(summary, tables, conventions=True) + "\n")
+    return ComparisonResult(summary), _markdown(summary, tables, conventions=conventions)
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,7 @@ class _Grid:
     head: list[str]
     body: list[list[str]]
     notes: Sequence[str] = ()
+    conventions: Sequence[str] = ()
 
     def headers(self) -> list[str]:
         return self.head
@@ -247,7 +248,7 @@ class _Grid:
         return [[bold(row[0]), *row[1:]] for row in self.body]
 
 
-def _markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable]) -> str:
+def _markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable], *, conventions: bool) -> str:
     """The tables of methods; the folds; then for each method its folds, and its confusions where it has recognition."""
     body = []
     for name, about in summary["folds"].items():
@@ -263,7 +264,7 @@ def _markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable]) -> str:
             title = f"{method}, confusions summed over folds and seeds (a row is a label, a column the nearest prompt)"
             rows = [[name, *map(str, row)] for name, row in zip(classes, confusion, strict=True)]
             grids.append(_Grid("confusion", title, ["", *classes], rows))
-    return "\n\n".join(table_markdown(grid).rstrip() for grid in grids)
+    return "\n\n".join(table_markdown(grid, conventions=conventions).rstrip() for grid in grids)
 
 
 def _fold_by_fold(method: str, folds: Mapping[str, Any]) -> _Grid:

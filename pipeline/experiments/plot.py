@@ -26,8 +26,9 @@ from cache.stores import Stores
 from pipeline.core.config_files import validate_file
 from pipeline.core.errors import UsageError, required_library
 from pipeline.evaluation.comparison import comparison_tables
-from pipeline.evaluation.evaluate import ordinality_prompts, split_of
+from pipeline.evaluation.evaluate import split_of
 from pipeline.evaluation.fold_tables import fold_tables
+from pipeline.evaluation.order_tests import ordinality_prompts
 from pipeline.evaluation.report.curves import curves_of, draw_losses, draw_temperatures
 from pipeline.evaluation.report.drawing import report_style
 from pipeline.evaluation.report.figures import (

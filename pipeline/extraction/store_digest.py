@@ -162,7 +162,11 @@ def _texts(stores: Stores) -> dict[str, Any]:
     names = stores.text.names.take(np.arange(len(stores.text)))
     ids, rows = [_sha256(name) for name in names], sorted(range(len(names)), key=names.__getitem__)
     captions, vectors = stores.captions, _Vectors(stores.text)
-    asked = [(use, *record) for use in ("prompts", "classes", "grid") for record in getattr(captions, use)]
+    asked = [
+        (use, *(value for value in record if value is not None))
+        for use in ("prompts", "classes", "grid")
+        for record in getattr(captions, use)
+    ]
     prompts = _sha256(*sorted(_hashed(asked))).hex()
     parts = {"texts": _combined(rows, ids, [NOTHING] * len(ids)), "prompts": prompts}
     return {

@@ -27,7 +27,8 @@ from scipy import stats
 
 from cache.pairs import cached_pairs
 from pipeline.core.config import EvaluateConfig
-from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
+from pipeline.evaluation.evaluate import evaluate, evaluated
+from pipeline.evaluation.order_tests import OrderTests
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.significance import ALPHA, SpeakerDraws, seed_tests, speaker_tests
 from pipeline.evaluation.speakers import ordinality_draws
@@ -109,17 +110,19 @@ def speaker_draws(run: Run, result: Mapping[str, Any]) -> tuple[dict[tuple[str, 
     pairs = cached_pairs(stores, result["split"], style=config.style)
     order = OrderTests(stores, pairs, config, torch.device("cpu"))
     found: dict[tuple[str, str], list[Values]] = {}
-    if order.resamples is None:
+    resamples = order.resamples.get("ordinality")
+    if resamples is None:
         return {}, 0
     for seed in run.seeds:
         heads = run.heads_for(stores, seed)
         with torch.no_grad():
             speech = heads.embed_speech(pairs.speech)
             prompts = {name: heads.embed_text(vectors) for name, vectors in order.vectors.items()}
-        for name, test in order.tests.items():
-            for measure, draws in ordinality_draws(test, test.nearest(speech, prompts[name]), order.resamples).items():
+        for name, resampled in order.resamples.items():
+            nearest = order.tests[name].nearest(speech, prompts[name])
+            for measure, draws in ordinality_draws(order.tests[name], nearest, resampled).items():
                 found.setdefault((name, measure), []).append(draws)
-    return {key: np.array(draws) for key, draws in found.items()}, order.resamples.speakers
+    return {key: np.array(draws) for key, draws in found.items()}, resamples.speakers
 
 
 if __name__ == "__main__":

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
 from pipeline.core.errors import UsageError
+from pipeline.core.progress import narration
 from pipeline.core.resources import pick_device
+
+
+def test_a_command_names_its_device_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with narration():
+            pick_device()
+            logging.getLogger("pipeline").info("twice")
+            pick_device()
+            logging.getLogger("pipeline").info("twice")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("=")[0] for line in lines] == ["device", "twice", "twice"] * 2
 
 
 def test_a_cpu_is_taken_where_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

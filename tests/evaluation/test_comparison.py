@@ -32,7 +32,8 @@ def tables_of(results: dict[str, Any], **options: Any) -> dict[str, Table]:
 
 
 def row_of(text: str, method: str) -> list[str]:
-    return next(line for line in text.splitlines() if line.startswith(f"| {method} |")).strip("| ").split(" | ")
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    return next(row for row in rows if row[0] == method)
 
 
 def test_the_best_is_bold_and_the_clearly_worse_are_marked() -> None:
@@ -97,9 +98,12 @@ def test_other_speech_is_not_claimed_where_another_training_is_not() -> None:
 
 def test_markdown_shows_mean_and_std_over_seeds_bold_and_marks() -> None:
     text = comparison_tables({"far": result(0.2, 0.3, 1), "erc": result(0.55, 0.1, 2)}).markdown()
-    assert "| method | AOC ↑ | VOC ↑ |" in text
-    assert "| method | AOC ↑ | VOC ↑ | AOC lost | VOC lost |" in text
-    assert "| method | MMD median ↓ | W / median ↓ | MMD ↓ | Wasserstein ↓ |" in text
+    assert [row_of(part, "method")[1:] for part in text.split("\n**")] == [
+        ["AOC ↑", "VOC ↑"],
+        ["AOC ↑", "VOC ↑", "AOC lost", "VOC lost"],
+        ["MMD median ↓", "W / median ↓", "MMD ↓", "Wasserstein ↓"],
+    ]
+    assert len({len(line) for line in text.split("\n\n")[1].splitlines()}) == 1  # aligned
     far, best = result(0.2, 0.3, 1), result(0.55, 0.1, 2)["ordinality"]["aoc"]
     values = far["ordinality"]["aoc"]["seed_values"]
     assert row_of(text, "far")[1] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} †‡"
@@ -113,8 +117,10 @@ def test_markdown_shows_mean_and_std_over_seeds_bold_and_marks() -> None:
 def test_every_convention_and_the_tests_are_written_underneath() -> None:
     text = comparison_tables(three()).markdown()
     for note in (
-        "- MMD (maximum mean discrepancy): MMD, k = exp(-gamma |x - y|^2)",
-        "- AOC (arousal ordinal consistency): tau-b of arousal",
+        "- MMD: maximum mean discrepancy, kernel of fixed width, from 0 to √2; lower is better [3]",
+        "- [3] MMD, k = exp(-gamma |x - y|^2)",
+        "- AOC: arousal ordinal consistency, Kendall's tau from -1 to 1; higher is better [1]",
+        "- [1] tau-b of arousal",
         "- mean ± std over 6 seeds",
         "- bold: best mean of the methods",
         "- †: other trainings of the best are better too, on this test set; p < 0.05 two-tailed, Holm-corrected over "
@@ -124,6 +130,7 @@ def test_every_convention_and_the_tests_are_written_underneath() -> None:
         "- not tested on other speech, no resamples of speakers",
     ):
         assert note in text
+    assert "tau-b of arousal" not in comparison_tables(three()).markdown(conventions=False)
 
 
 def test_few_seeds_are_not_tested_and_the_note_says_so() -> None:
@@ -149,8 +156,8 @@ def test_what_has_other_conventions_or_speakers_is_not_tested_and_says_so() -> N
     other["ordinality"]["voc"]["speakers"]["n"] = 11
     table = tables_of({"a": result(0.5, 0.1, 1), "b": other})["ordinality"]
     assert "AOC: not tested, the conventions differ" in table.notes
-    assert "AOC (arousal ordinal consistency) of a: tau-b of arousal" in table.notes
-    assert "AOC (arousal ordinal consistency) of b: tau-a" in table.notes
+    assert table.notes[0].endswith("higher is better [1 of a; 2 of b]")
+    assert table.conventions == ("tau-b of arousal", "tau-a", "tau-b of valence")
     assert table.rows["b"]["aoc"].marks == ""
     assert "VOC: not tested on other speech, the resamples of speakers differ" in table.notes
     assert table.rows["b"]["voc"].marks == "†"
@@ -169,13 +176,13 @@ def test_bounds_stand_last_and_are_never_bold_marked_or_tested() -> None:
         assert "not methods, and not tested: ceiling, chance" in table.notes
     table = tables_of(rows)["ordinality"]
     assert sum(row["aoc"].best for row in table.rows.values()) == 1
-    assert "AOC (arousal ordinal consistency): tau-b of arousal" in table.notes
+    assert table.conventions == ("tau-b of arousal", "tau-b of valence")  # of methods alone
     assert any(note.startswith("ceiling: what the speech vectors hold") for note in table.notes)
     assert table.cells(str)[-1] == ["chance", "0.000", "0.000"]
     rows["chance"]["ordinality"]["aoc"]["std"] = 0.03  # over shuffled labels: a seed's mean would scatter by it
     table = tables_of(rows)["ordinality"]
-    assert table.cells(str)[-1] == ["chance", "0.000 ± 0.030", "0.000 ± 0.030"]
-    assert any(note.startswith("chance: ") and note.endswith("over shuffled labels") for note in table.notes)
+    assert table.cells(str)[-1] == ["chance", "-0.059 to 0.059", "-0.059 to 0.059"]
+    assert any(note.startswith("chance: ") and "the labels shuffled" in note for note in table.notes)
     assert not any("not tested," in note or "not tested below" in note for note in table.notes)
 
 
@@ -240,7 +247,7 @@ def test_recognition_has_tables_of_its_own_for_the_split_and_for_each_other_corp
         assert table.rows["a"]["uar"].best
         assert table.rows["b"]["uar"].marks == "†‡"
         assert "always the most frequent class: WAR 0.200, UAR 0.125" in table.notes
-    assert "WAR (weighted average recall): zero-shot" in other.notes
+    assert other.conventions == ("zero-shot",)
     assert row_of(comparison_tables(results).markdown().split("stores/emodb")[1], "a")[2].startswith("**0.29")
 
 

@@ -16,7 +16,8 @@ from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
-from pipeline.evaluation.evaluate import OrderTests, evaluate, evaluated
+from pipeline.evaluation.evaluate import evaluate, evaluated
+from pipeline.evaluation.order_tests import OrderTests
 from pipeline.evaluation.retrieval import RetrievalTest
 from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
@@ -105,14 +106,13 @@ def test_a_draw_is_the_mean_over_seeds_of_the_same_resample(spoken: Run) -> None
     config, opened = EvaluateConfig(bootstrap=6, lists=28), spoken.stores()
     pairs = cached_pairs(opened, "test", style="dimensional")
     order = OrderTests(opened, pairs, config, torch.device("cpu"))
-    assert order.resamples is not None
     expected = []
     for seed in spoken.seeds:
         heads, test = spoken.heads(seed), order.tests["word_norms"]
         with torch.no_grad():
             speech, prompts = heads.embed_speech(pairs.speech), heads.embed_text(order.vectors["word_norms"])
         similarity = (prompts[test.prompts] @ speech[test.labelled].T).numpy()
-        expected.append(reference_draws(test, similarity, order.resamples)["voc"])
+        expected.append(reference_draws(test, similarity, order.resamples["word_norms"])["voc"])
     found = evaluate(spoken, overrides=[*QUICK, "bootstrap=6"])
     assert found["word_norms"]["voc"]["speakers"]["draws"] == pytest.approx(np.mean(expected, axis=0), abs=1e-12)
 

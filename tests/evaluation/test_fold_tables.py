@@ -174,18 +174,22 @@ def test_bounds_come_last_and_are_neither_best_nor_marked_nor_tested() -> None:
     ceiling, chance = (table.rows[name]["aoc"] for name in ("ceiling", "chance"))
     assert ceiling.text(3) == f"{0.9 + HARD.mean():.3f} ± {HARD.std(ddof=1):.3f}"  # one seed
     assert ceiling.elsewhere is not None
-    assert chance.text(3) == f"0.000 ± {np.sqrt(np.mean((0.1 + HARD) ** 2)):.3f}"
+    draws = np.random.default_rng(0).normal(0, 0.1 + HARD, (50_000, len(FOLDS))).mean(axis=1)  # of one seed's mean
+    assert chance.chance_range == pytest.approx(np.percentile(draws, (2.5, 97.5)), abs=0.003)
+    assert chance.text(3) == f"{chance.chance_range[0]:.3f} to {chance.chance_range[1]:.3f}"
     assert chance.elsewhere is None
     notes = "\n".join(table.notes)
     assert "ceiling: what the speech vectors hold" in notes
-    assert "a fold's mean what stands behind its ±, over shuffled labels" in notes
+    assert "chance: no order; 95 % of what one seed's mean over folds would be with the labels shuffled" in notes
 
 
 def test_recognition_is_a_mean_over_folds_and_pooled_and_may_be_lacking() -> None:
     summary = summary_of({"b": measured(0.3, 2, uar=0.8), "c": measured(0.3, 3, uar=0.3), "a": measured(0.3, 1)})
     table = tables_of(summary)["recognition"]
     assert list(table.rows) == ["b", "c", "chance"]
-    assert [table.rows["chance"][key].text(3) for key in ("war", "pooled_uar")] == ["0.500", "0.500"]
+    margin = 1.96 * np.sqrt(0.5 * 0.5 / 160)  # every label of the four folds guessed
+    for key in ("war", "uar", "pooled_war", "pooled_uar"):
+        assert table.rows["chance"][key].chance_range == pytest.approx((0.5 - margin, 0.5 + margin))
     assert table.headers() == ["method", "WAR ↑", "UAR ↑", "WAR, pooled ↑", "UAR, pooled ↑"]
     found = summary["methods"]["b"]["recognition"]
     assert table.rows["b"]["pooled_uar"].text(3) == (
@@ -209,7 +213,7 @@ def test_the_measures_of_other_conventions_are_not_compared() -> None:
 
 def test_a_table_goes_into_markdown_latex_and_a_figure() -> None:
     table = tables_of(summary_of(three(), references=reference_rows()))["ordinality"]
-    assert "| far | " in table_markdown(table)
+    assert "\n| far " in table_markdown(table)
     assert r"$^\dagger$$^\ddagger$" in table_latex(table)
     figure = measures_figure(table)
     assert figure.name == "measures_ordinality"

@@ -52,7 +52,7 @@ def ridge(
 ) -> Ridge:
     """Of the penalty with the least error on the development part; alpha is of summed squares, a penalty of means."""
     fits = [Ridge(alpha=len(x) * penalty).fit(x, y) for penalty in penalties]
-    return min(fits, key=lambda fit: float(((fit.predict(dev_x) - dev_y) ** 2).mean()))
+    return min(fits, key=lambda fit: float(((fit.predict(dev_x).reshape(dev_y.shape) - dev_y) ** 2).mean()))
 
 
 def retrieved_by_hand(asked: np.ndarray, points: np.ndarray) -> list[int]:
@@ -261,7 +261,8 @@ def test_tables_say_what_words_and_voice_are_and_test_neither(spoken: Stores) ->
 
 def test_folds_have_words_and_voice_where_every_fold_has(spoken: Stores) -> None:
     rows = reference_results(spoken, config=CONFIG)
-    method = {"recognition": rows["ceiling"]["recognition"], "zero_shot": []}
+    recognised = {"recognition": rows["ceiling"]["recognition"]}
+    method = {**recognised, "zero_shot": [], "folds": {"one": recognised, "two": recognised}}
     both = bounds_over_folds({"one": rows, "two": rows}, method, ratio=0.5)
     assert tuple(both) == ALL_BOUNDS
     assert both["words"]["ordinality"]["aoc"]["mean"] == pytest.approx(rows["words"]["ordinality"]["aoc"]["mean"])

@@ -49,7 +49,7 @@ def test_all_ten_methods_are_compared_in_both_tables_and_on_another_corpus(all_s
     assert set(preset_names("methods")) == TEN | {"ridge", "ridge_own_captions", "plane_clap"}
     assert result["methods"].keys() == TEN | {"ridge_own_captions"}  # these stores have no whole-grammar texts
     for name in TEN:
-        assert f"| {name} |" in text
+        assert f"| {name} " in text
         found = result["methods"][name]
         assert found["settings"]["style"] == "dimensional"  # all are asked with the same captions and prompts
         assert found["recognition"]["split"] == "test"
@@ -57,7 +57,16 @@ def test_all_ten_methods_are_compared_in_both_tables_and_on_another_corpus(all_s
     for suffix in ("md", "tex", "csv", "json"):
         assert (tmp_path / f"comparison.{suffix}").stat().st_size > 500
     tables = result["tables"]
-    assert list(tables) == ["ordinality", "alignment", "recognition", "recognition_1"]  # no prompts of other hands here
+    field = ["retrieval", "readout", "speech_ordinality"]
+    assert list(tables) == ["ordinality", "alignment", "recognition", *field, "recognition_1"]  # no rated words here
+    supcon = result["methods"]["supcon"]
+    for test, measure in (("readout", "arousal_ccc"), ("speech_ordinality", "plane_tau")):
+        rows = tables[test]["rows"]
+        assert rows["supcon"][measure]["mean"] == supcon[test][measure]["mean"]
+        assert rows["ceiling"][measure]["mean"] == result["references"]["ceiling"][test][measure]["mean"]
+    found, chance = (tables["retrieval"]["rows"][row]["text_to_speech_map"]["mean"] for row in ("supcon", "chance"))
+    assert found == supcon["retrieval"]["text_to_speech_map"]["mean"]
+    assert chance == supcon["retrieval"]["text_to_speech_map"]["chance"]
     for name, table in tables.items():
         bounds = [row for row in table["rows"] if row in BOUNDS]
         assert list(table["rows"])[-len(bounds) :] == bounds or not bounds

@@ -28,8 +28,12 @@ Facts = Iterator[tuple[str, object]]
 _HEADINGS = {
     "ordinality": "Ordinality",
     "word_norms": "Ordinality by prompts of other hands",
+    "dominance": "Order of dominance",
     "alignment": "Alignment",
     "recognition": "Recognition of the split",
+    "retrieval": "Retrieval",
+    "readout": "Linear read-outs",
+    "speech_ordinality": "Order of speech alone",
 }
 
 

@@ -47,6 +47,7 @@ MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
 WITHOUT_MATPLOTLIB = "matplotlib is not installed: the report has no figures (pip install 'emotionrankclap[report]')"
 _MAX_DRAWN = 1e9
+PNG_DPI = 130
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "emotionrankclap",  # equal data give equal bytes
@@ -151,7 +152,12 @@ def _picture(figure: Figure) -> tuple[bytes, bytes]:
     canvas = Canvas(figsize=figure.size)
     figure.draw(canvas)
     svg, png = io.BytesIO(), io.BytesIO()
-    FigureCanvasSVG(canvas).print_figure(svg, format="svg", metadata={"Date": None})
-    canvas.set_layout_engine("none")  # the PNG's is the same
-    FigureCanvasAgg(canvas).print_figure(png, format="png", dpi=130)
+    vector: Any = FigureCanvasSVG(canvas)
+    if layout := canvas.get_layout_engine():  # once for both pictures; print_figure would draw each of them twice
+        layout.execute(canvas)
+        canvas.set_layout_engine("none")
+    vector.print_svg(svg, metadata={"Date": None})
+    canvas.set_dpi(PNG_DPI)
+    raster: Any = FigureCanvasAgg(canvas)
+    raster.print_png(png)
     return svg.getvalue(), png.getvalue()

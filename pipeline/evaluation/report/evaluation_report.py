@@ -22,8 +22,8 @@ from cache.fingerprint import leaves
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.resources import pick_device
-from pipeline.evaluation.evaluate import ordinality_prompts
 from pipeline.evaluation.field_table import FieldTable
+from pipeline.evaluation.order_tests import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import references_beside
 from pipeline.evaluation.report import curves
@@ -40,8 +40,7 @@ from pipeline.evaluation.report.projections import (
     GAP,
     PROJECTION,
     UMAP,
-    first_captions,
-    modality_gap,
+    gap_of,
     pca_figure,
     umap_figure,
 )
@@ -53,7 +52,12 @@ log = logging.getLogger(__name__)
 
 CONFUSION = "confusion"
 EVALUATION_FIGURES = (curves.CURVES, PROJECTION, UMAP, RETRIEVAL, KENDALL_TAU, CONFUSION)
-_KINDS = {"ordinality": ", the caption grammar's prompts", "word_norms": ", rated words", "alignment": ""}
+_KINDS = {
+    "ordinality": ", the caption grammar's prompts",
+    "word_norms": ", rated words",
+    "dominance": ", rated words",
+    "alignment": "",
+}
 _FORMER_FIGURES = ("planes", "taus")  # figures of reports written before
 
 
@@ -137,9 +141,12 @@ def _tables(result: Mapping[str, Any], references: Mapping[str, Mapping[str, Any
     rows = {together: result}
     if len(result["seeds"]) > 1:
         rows |= {f"seed {seed}": found for seed, found in result["seeds"].items()}
-    notes = {table.name: table.notes for table in evaluation_tables({together: result, **references})}
+    of_all = {table.name: table for table in evaluation_tables({together: result, **references})}
     tables = evaluation_tables({**rows, **references})
-    return "\n".join(table_html(replace(table, notes=notes[table.name])) for table in tables)
+    return "\n".join(
+        table_html(replace(table, notes=of_all[table.name].notes, conventions=of_all[table.name].conventions))
+        for table in tables
+    )
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,7 @@ class _Spreads:
     result: Mapping[str, Any]
     name: str = "spreads"
     title: str = "Every measure, and how far it moves with the seed, the list or trial, and the test speakers"
+    conventions: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
@@ -177,13 +185,9 @@ class _Spreads:
 
 
 def _shared_space(evaluation: _Evaluation) -> Section:
-    gaps, pairs, best_seed = {}, evaluation.pairs, evaluation.run.about["best_seed"]
-    captions = first_captions(pairs)
-    for seed in evaluation.result["seeds"]:
-        heads = evaluation.run.heads_for(evaluation.stores, int(seed)).to(evaluation.device)
-        with torch.no_grad():
-            speech = evaluation.speech if int(seed) == best_seed else heads.embed_speech(pairs.speech)
-            gaps[seed] = modality_gap(speech, heads.embed_text(pairs.text)[captions])
+    pairs, run = evaluation.pairs, evaluation.run
+    heads = {seed: run.heads_for(evaluation.stores, int(seed)) for seed in evaluation.result["seeds"]}
+    gaps = {seed: gap_of(of_seed.to(evaluation.device), pairs) for seed, of_seed in heads.items()}
     values = list(gaps.values())
     mean = f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f} over seeds" if len(values) > 1 else "")
     each = ", ".join(f"seed {seed}: {gap:.3f}" for seed, gap in gaps.items())

@@ -16,6 +16,7 @@ from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
 from pipeline.evaluation.report.page import label
+from pipeline.evaluation.tables import CHANCE_STDS
 
 PANELS_ABREAST = 4
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
@@ -53,6 +54,7 @@ def measures_figure(table: Table | FoldTable) -> Figure:
         if any(cell.marks for _, _, cell in cells)
         else "",
         "Grey diamonds are bounds, not methods." if table.rows.keys() & set(BOUNDS) else "",
+        "The broad line of chance is its range (95 %)." if any(cell.chance_range for _, _, cell in cells) else "",
     ]
     return Figure(
         f"measures_{table.name}",
@@ -83,9 +85,9 @@ def draw_methods(axes: Any, table: Table | FoldTable) -> None:
 
 def _dot(axes: Any, y: int, cell: Cell | FoldCell, *, is_bound: bool) -> None:
     mean = drawable(cell.mean)
-    if cell.elsewhere:
+    if broad := cell.elsewhere or cell.chance_range:
         axes.plot(
-            [*map(drawable, cell.elsewhere)],
+            [*map(drawable, broad)],
             [y, y],
             color="0.8" if is_bound else SKY,
             linewidth=5,
@@ -251,8 +253,8 @@ def kendall_tau_figure(seeds: Mapping[str, Mapping[str, Any]]) -> Figure:
     return Figure(
         KENDALL_TAU,
         "Kendall's tau per list",
-        f"Every list of every seed. The line is the mean; the grey band is chance, 0 ± {NULL_STD:.3f}, the standard "
-        "deviation of one list in random order. An undefined tau counts as 0.",
+        "Every list of every seed. The line is the mean; the grey band holds 95 % of lists in random order, whose "
+        f"standard deviation is {NULL_STD:.3f}: of lists, not of their mean. An undefined tau counts as 0.",
         ("test", "seed", "list", "tau"),
         rows,
         draw,
@@ -265,7 +267,7 @@ def draw_kendall_tau(axes: Any, test: str, values: Sequence[float]) -> None:
     header, colour, hatch = _TAU_LOOK[test]
     mean = float(np.mean(values))
     look = {"facecolor": "white", "edgecolor": colour, "hatch": hatch, "linewidth": 1.2}
-    axes.axvspan(-NULL_STD, NULL_STD, color="0.85", label="chance")
+    axes.axvspan(-CHANCE_STDS * NULL_STD, CHANCE_STDS * NULL_STD, color="0.85", label="chance")
     axes.hist(values, bins=np.linspace(-1, 1, 21), zorder=2, **look)
     axes.axvline(mean, color="black", linewidth=1.5, label=f"mean {mean:.3f}", zorder=3)
     axes.set(title=f"{header}, {len(values)} lists", xlabel="tau", xlim=(-1.03, 1.03))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from cache.pairs import CachedPairs
@@ -20,15 +21,16 @@ from pipeline.training.heads import Heads
 log = logging.getLogger(__name__)
 
 PROJECTION, UMAP = "projection", "umap"  # names of the figures
-MAX_POINTS = 400  # utterances drawn; gaps are of all
-MAX_FITTED = 4_096  # utterances that components and shares are of
+MAX_POINTS = 400  # utterances drawn
+MAX_FITTED = 4_096  # utterances that components, shares and gaps are of
 MAX_UMAP = 1_000  # utterances that UMAP lays out: 2,000 take seconds, and no approximation of the neighbours
 NEIGHBOURS, MIN_DISTANCE = 15, 0.1  # UMAP's own defaults
 PANELS = ("speech before", "text before", "both after")
 GAP = (
     "distance between the centroids of the L2-normalised embeddings of speech and of text (Liang et al. 2022, Mind the "
-    "gap), over utterances with the first caption of each; 0 is none, and for embeddings without negative entries "
-    "(ReLU heads) √2 is the largest"
+    "gap), over utterances with the first caption of each, "
+    f"{MAX_FITTED:,} drawn with a fixed seed where there are more; 0 is none, and for embeddings without negative "
+    "entries (ReLU heads) √2 is the largest"
 )
 _MARKERS = {"speech": "o", "text": "^"}
 _COLOURS = {"valence": "viridis", "arousal": "plasma"}
@@ -47,6 +49,14 @@ def modality_gap(speech: Tensor, text: Tensor) -> float:
     return float(torch.linalg.vector_norm(speech.double().mean(0) - text.double().mean(0)))
 
 
+def gap_of(heads: Heads, pairs: CachedPairs) -> float:
+    """`modality_gap` of up to `MAX_FITTED` utterances and the first caption of each."""
+    rows = _sample(pairs, MAX_FITTED).to(pairs.speech.device)
+    with torch.no_grad():
+        speech = heads.embed_speech(pairs.speech[rows])
+        return modality_gap(speech, heads.embed_text(pairs.text[first_captions(pairs)[rows]]))
+
+
 def first_captions(pairs: CachedPairs) -> Tensor:
     """(n,) the row of `pairs.text` of each utterance's first caption."""
     return pairs.caption[pairs.offsets[:-1]]
@@ -55,11 +65,13 @@ def first_captions(pairs: CachedPairs) -> Tensor:
 def principal_components(vectors: Tensor) -> Projection:
     """The first two of (n, d). The entry of a component that is largest by size is positive."""
     centred = vectors - vectors.mean(0)
-    variances, axes = torch.linalg.eigh((centred.T @ centred).double().cpu())  # d x d: n may be thousands
-    chosen = axes[:, -2:].flip(1)
+    products = (centred.T @ centred).double().cpu()  # d x d: n may be thousands
+    largest = max(0, len(products) - 2), len(products) - 1
+    variances, axes = map(torch.from_numpy, eigh(products.numpy(), subset_by_index=largest))
+    chosen = axes.flip(1)
     chosen = chosen * chosen.gather(0, chosen.abs().argmax(0, keepdim=True)).sign()
     points = centred.double().cpu() @ chosen
-    shares = (variances.clamp(min=0) / variances.clamp(min=0).sum().clamp(min=1e-30)).flip(0)[:2].tolist()
+    shares = (variances.clamp(min=0) / products.trace().clamp(min=1e-30)).flip(0).tolist()
     if len(shares) == 1:  # heads of one dimension
         return Projection(torch.nn.functional.pad(points, (0, 1)), (shares[0], 0.0))
     return Projection(points, (shares[0], shares[1]))

@@ -77,7 +77,7 @@ def _places(out: Path) -> str:
             f"corpus  {out / 'corpus'}",
             f"stores  {out / 'stores'}",
             f"heads   {out / 'run' / 'heads.safetensors'}",
-            f"tables  {out / 'run' / 'evaluation.json'}",
+            f"tables  {out / 'run' / 'evaluation.json'}, with how each measure is taken ([1], [2] ...)",
             f"figure  {out / 'embeddings.png'}",
         ]
     )

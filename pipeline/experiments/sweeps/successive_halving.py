@@ -23,7 +23,7 @@ from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.errors import EmotionRankError, StoreCorrupt, UsageError
 from pipeline.core.resources import threads_restored, use_threads
-from pipeline.evaluation.evaluate import ordinality_prompts
+from pipeline.evaluation.order_tests import ordinality_prompts
 from pipeline.evaluation.ordinality import STEPS, ordinality
 from pipeline.experiments.sweeps.bracket import (
     CHECKPOINT,

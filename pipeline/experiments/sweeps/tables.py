@@ -121,6 +121,7 @@ class Leaderboard:
     space: Space
     rows: Sequence[Row]
     name: str = "leaderboard"
+    conventions: Sequence[str] = ()
 
     @property
     def title(self) -> str:

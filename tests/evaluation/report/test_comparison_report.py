@@ -90,7 +90,7 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
 def test_numbers_of_any_size_are_drawn_or_left_out(tmp_path: Path, number: float) -> None:
     spread = SpeakerSpread(5, number, number, number, [number])
     cells = {"edited": {"mmd": Cell(number, number, speakers=spread, best=True)}, "other": {"mmd": Cell(0.5, 0.1)}}
-    table = Table("alignment", "x", (Column("mmd", "MMD", "lower", 4),), cells, ())
+    table = Table("alignment", "x", (Column("mmd", "MMD", "lower", 4, "discrepancy", "no unit"),), cells, ())
     write_page("x", "x", [Section("x", figures=[measures_figure(table)])], tmp_path / "report.html", [])
     assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 1
     assert [float(row["mean"]) for row in rows_of(tmp_path, "measures_alignment")] == [number, 0.5]

@@ -60,11 +60,13 @@ def test_every_measure_stands_with_each_of_its_spreads(run: Path) -> None:
 def test_retrieval_and_read_out_stand_beside_the_frozen_vectors_and_chance(run: Path) -> None:
     words = [words.strip() for words in Page((run / "report.html").read_text(encoding="utf-8")).words if words.strip()]
     entry = result_of(run)["retrieval"]["speech_to_text_r10"]
-    place = words.index("speech to text, hit among the first 10, %")
+    place = words.index("speech to text, hit among the first 10, % ↑ [3]")
     figures = [100 * entry[key] for key in ("mean", "std", "chance")]
     assert words[place + 1 : place + 4] == [f"{figures[0]:.1f} ± {figures[1]:.1f}", "-", f"{figures[2]:.1f}"]
     frozen = ReadOut(open_run(run).stores(), "test", torch.device("cpu")).measure(lambda vectors: vectors)
-    place = words.index("category by a linear probe, mean recall of the classes, %")
+    [place] = [
+        number for number, text in enumerate(words) if text.startswith("category by a linear probe, mean recall")
+    ]
     assert words[place + 2] == f"{100 * frozen['category_uar']:.1f}"
 
 

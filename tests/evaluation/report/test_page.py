@@ -96,5 +96,5 @@ def test_each_table_stands_beside_what_its_buttons_copy(compared: Path) -> None:
     assert len(blocks) == len(buttons)
     for block in (words for words in page.words if words.startswith("**Alignment")):
         assert block.strip() in markdown
-    assert sum(words.strip() in latex for words in page.words if words.startswith(r"\begin{table}")) == 4
+    assert sum(words.strip() in latex for words in page.words if words.startswith(r"\begin{table}")) == 7
     assert paper_tables().tables[0].name == "paper_alignment"
