@@ -77,14 +77,14 @@ class Recognised:
     template: str
     merge: Mapping[str, str]
     left_out: int
-    rule: str = "zero-shot: nearest of {count} prompts {template!r} by cosine"
+    rule: str = "zero-shot: nearest of {count} prompts “{template}” by cosine"
 
     def summary(self) -> dict[str, Any]:
         """What `recognition` returns."""
         confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         np.add.at(confusion, (self.truth, self.predicted), 1)
         merged = "".join(f", {old} counted as {new}" for old, new in self.merge.items())
-        rule = self.rule.format(count=len(self.classes), template=self.template)
+        rule = self.rule.format(count=len(self.classes), template=self.template.replace("{emotion}", "EMOTION"))
         convention = (
             f"{rule} ({', '.join(self.classes)}{merged}); WAR is accuracy, UAR the mean recall of the classes present"
         )

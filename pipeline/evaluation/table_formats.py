@@ -88,6 +88,8 @@ _LATEX = str.maketrans(
         '"': r"\textquotedbl{}",
         "±": r"$\pm$",
         "√": r"$\surd$",
+        "“": "``",
+        "”": "''",
         "↑": r"$\uparrow$",
         "↓": r"$\downarrow$",
         "†": r"$^\dagger$",

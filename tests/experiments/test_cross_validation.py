@@ -154,7 +154,7 @@ def test_the_report_names_every_convention(crossed: tuple[Path, dict[str, Any]])
         "UAR 0.250",
         "5 folds, one session left out at a time",
         "the fold after it (after the last the first), its development set",
-        "this person is feeling {emotion}.",
+        "this person is feeling EMOTION.",
         "confusions of 5 summed",
         "mean ± std over 5 folds of each fold's mean over seeds (std over 2 seeds of each seed's mean over folds)",
         "not tested over seeds below 5" if len(result["methods"]) > 1 else "bold: best mean",

@@ -18,7 +18,7 @@ from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.figures import confusion_figure, measures_figure
-from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, write_page
+from pipeline.evaluation.report.page import Section, notes_list, settings_html, table_html, write_page
 from pipeline.evaluation.tables import Results
 from pipeline.training.run_folder import open_run
 
@@ -73,7 +73,7 @@ def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
             figures += _confusions(f"confusion_{number}", f"Confusions on another corpus, number {number}", of_corpus)
         yield Section(_HEADINGS.get(table.name, table.title), table_html(table), figures)
     yield Section("The paper's figures", "\n".join(map(table_html, paper_tables().tables)))
-    yield Section("Conventions and fingerprints", facts_html(_facts(summary["methods"], stores)))
+    yield Section("Conventions and fingerprints", settings_html(_facts(summary["methods"], stores)))
 
 
 def _confusions(name: str, title: str, results: Results) -> list[Figure]:
@@ -87,7 +87,8 @@ def _facts(results: Results, stores: Stores) -> Facts:
     yield from leaves(stores.fingerprint(), "fingerprint.")
     for method, result in results.items():
         yield from leaves(result["settings"], f"{method}: evaluation.")
-        yield from leaves(result["trained"], f"{method}: trained.")
+        for seed, trained in result["trained"].items():
+            yield from leaves(trained, f"{method}, seed {seed}: ")
 
 
 def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | str | Path) -> Path:
@@ -108,7 +109,7 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
         pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in recognised.items()}
         matrices = confusion_figure("confusion", "Recognition of every utterance by its fold", pooled)
         sections.append(Section("Confusions", figures=[matrices]))
-    foot = notes_list(summary["notes"]) + facts_html(_facts_of_folds(path.parent, summary, opened))
+    foot = notes_list(summary["notes"]) + settings_html(_facts_of_folds(path.parent, summary, opened))
     sections.append(Section("Conventions and fingerprints", foot))
     subtitle = f"{len(results)} methods, {summary['utterances']} utterances, {len(summary['folds'])} folds"
     with translate_os_errors(path.parent), writer_lock(path.parent):

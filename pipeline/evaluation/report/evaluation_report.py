@@ -35,7 +35,7 @@ from pipeline.evaluation.report.figures import (
     kendall_tau_figure,
     retrieval_figure,
 )
-from pipeline.evaluation.report.page import Section, facts_html, notes_list, table_html, unless_damaged, write_page
+from pipeline.evaluation.report.page import Section, notes_list, settings_html, table_html, unless_damaged, write_page
 from pipeline.evaluation.report.projections import (
     GAP,
     PROJECTION,
@@ -44,7 +44,7 @@ from pipeline.evaluation.report.projections import (
     pca_figure,
     umap_figure,
 )
-from pipeline.evaluation.tables import evaluation_tables
+from pipeline.evaluation.tables import TABLES, evaluation_tables
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
@@ -118,7 +118,7 @@ def evaluation_report(
 
 def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     seeds = evaluation.result["seeds"]
-    yield Section("Figures", _tables(evaluation.result, evaluation.references))
+    yield Section("Measures", _tables(evaluation.result, evaluation.references))
     field = FieldTable({evaluation.result["method"]: evaluation.result, **evaluation.references})
     yield Section("Retrieval and read-out", table_html(field))
     yield Section("Spreads", table_html(_Spreads(evaluation.result)))
@@ -132,7 +132,7 @@ def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     yield Section("Ordinality", figures=[kendall_tau_figure(seeds)])
     if evaluation.stores.captions.classes and any(evaluation.stores.manifest.emotion):
         yield unless_damaged("Recognition", lambda: _recognition(evaluation))
-    yield Section("Conventions and fingerprints", _conventions(evaluation) + facts_html(_facts(evaluation)))
+    yield Section("Conventions and fingerprints", _conventions(evaluation) + settings_html(_facts(evaluation)))
 
 
 def _tables(result: Mapping[str, Any], references: Mapping[str, Mapping[str, Any]]) -> str:
@@ -174,13 +174,14 @@ class _Spreads:
     def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
         """A row a measure, its mean in `bold`; `-` where there is no interval."""
         rows = []
+        headers = {column.key: column.header for _, columns in TABLES.values() for column in columns}
         for test, kind in _KINDS.items():
             for name, entry in self.result.get(test, {}).items():
                 if isinstance(entry, Mapping):
                     mean, *stds = (f"{entry[key]:.4f}" for key in ("mean", "std", "list_std"))
                     found = entry.get("speakers")
                     interval = [f"{found['low']:.4f} to {found['high']:.4f}", str(found["n"])] if found else ["-", "-"]
-                    rows.append([f"{name.replace('_', ' ')}{kind}", bold(mean), *stds, *interval])
+                    rows.append([f"{headers[name]}{kind}", bold(mean), *stds, *interval])
         return rows
 
 
@@ -205,7 +206,7 @@ def _recognition(evaluation: _Evaluation) -> Figure:
 def _conventions(evaluation: _Evaluation) -> str:
     best = evaluation.run.about["best_seed"]
     notes = [
-        "all seeds: mean ± std over seeds; a seed's row: mean ± std over its own lists or trials",
+        "all seeds: mean ± std over seeds; a seed's row: its own mean over lists or trials",
         f"projection and retrieval: the heads of seed {best}, of the lowest development loss",
     ]
     return notes_list([*notes, *evaluation.pairs.notes])
@@ -217,5 +218,6 @@ def _facts(evaluation: _Evaluation) -> Iterator[tuple[str, object]]:
     yield "training data", evaluation.run.about["data"]
     yield from leaves(evaluation.result["settings"], "evaluation.")
     yield from leaves(evaluation.run.config.model_dump(mode="json"), "training.")
-    yield from leaves(evaluation.result["trained"], "trained.")
+    for seed, trained in evaluation.result["trained"].items():
+        yield from leaves(trained, f"seed {seed}: ")
     yield from leaves(evaluation.stores.fingerprint(), "fingerprint.")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from cache.captions import Prompt
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, Table
+from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, Table, range_text
 from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
+from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
 from pipeline.evaluation.report.page import label
-from pipeline.evaluation.tables import CHANCE_STDS
+from pipeline.evaluation.tables import CHANCE_STDS, chance_range
 
 PANELS_ABREAST = 4
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
@@ -106,9 +107,9 @@ def _dot(axes: Any, y: int, cell: Cell | FoldCell, *, is_bound: bool) -> None:
         axes.annotate(cell.marks, (mean, y), (0, 5), textcoords="offset points", ha="center", fontsize=8)
 
 
-MATRICES_ABREAST = 4
-MAX_MATRIX_LABEL = 20  # characters of a name: a matrix is two inches wide
-MAX_NUMBERED = 8  # classes up to which a cell has room for its number
+MATRICES_ABREAST = 2
+MAX_MATRIX_LABEL = 20  # characters of a name
+MAX_NUMBERED = 12  # classes up to which a cell has room for its number
 
 
 def confusion_figure(name: str, title: str, results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -117,7 +118,6 @@ def confusion_figure(name: str, title: str, results: Mapping[str, Mapping[str, A
     classes = list(map(str, first["classes"]))
     across = min(MATRICES_ABREAST, len(results))
     down = ceil(len(results) / across)
-    cell = 3.4 if across < 3 else 2.9
 
     def draw(figure: Any) -> None:
         grid = figure.subplots(down, across, squeeze=False)
@@ -126,12 +126,16 @@ def confusion_figure(name: str, title: str, results: Mapping[str, Mapping[str, A
             axes.tick_params(labelleft=number % across == 0, labelbottom=number + across >= len(results))
         for axes, (method, result) in zip(grid.flat, results.items(), strict=False):
             draw_confusion(axes, method, result)
+        bar = figure.colorbar(grid[0, 0].collections[0], ax=list(grid.flat), label="per cent of a row", aspect=40)
+        bar.ax.axhline(100 / len(classes), color=ORANGE, linewidth=2)
 
     return Figure(
         name,
         title,
         "Rows are the labels, columns the nearest prompt; a cell is the share of its row in per cent, summed over "
-        f"seeds. Darker is more. Recognition is {first['convention']}.",
+        "seeds. Darker is more; a good method is dark on the diagonal. By chance every cell would be at the line of "
+        f"the colour bar ({100 / len(classes):.3g} %), and the mean of the diagonal (UAR, unweighted average recall) "
+        f"of one seed within the range above, in 95 % of cases. Recognition is {first['convention']}.",
         ("method", "label", "predicted", "utterances"),
         [
             (method, truth, predicted, count)
@@ -140,27 +144,29 @@ def confusion_figure(name: str, title: str, results: Mapping[str, Mapping[str, A
             for predicted, count in zip(classes, counts, strict=True)
         ],
         draw,
-        (1.2 + cell * across, 0.4 + cell * down),
+        (11.0, 0.4 + (1.3 + 0.4 * len(classes)) * down),
     )
 
 
 def draw_confusion(axes: Any, method: str, result: Mapping[str, Any]) -> None:
     """The share of each label's utterances (a row) that were taken for each class (a column), in per cent."""
+    guess = blind_guess(result)["uar"]
+    chance = range_text(chance_range(guess) or (guess["mean"], guess["mean"]), 3)
     classes, counts = list(map(str, result["classes"])), np.asarray(result["confusion"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     edges = np.arange(len(classes) + 1) - 0.5
-    axes.pcolormesh(edges, edges, shares, cmap="Greys", vmin=0, vmax=1)
-    axes.set(aspect="equal", ylim=(edges[-1], edges[0]))
+    axes.pcolormesh(edges, edges, 100 * shares, cmap="Greys", vmin=0, vmax=100)
+    axes.set(ylim=(edges[-1], edges[0]))
     names = [label(name, MAX_MATRIX_LABEL) for name in classes]
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > MAX_NUMBERED // 2 else 0, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.grid(visible=False)
     if len(names) <= MAX_NUMBERED:
         for (row, column), share in np.ndenumerate(shares):
             colour = "white" if share > 0.65 else "black"
-            text = axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+            text = axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=colour)
             text.set_in_layout(False)  # inside already; looking at each takes seconds
-    axes.set_title(f"{label(method, MAX_MATRIX_LABEL)}\nUAR {result['uar']['mean']:.3f}", fontsize=9)
+    axes.set_title(f"{label(method)}\nUAR {result['uar']['mean']:.3f} (chance {chance})", fontsize=9)
 
 
 RETRIEVAL, TOP = "retrieval", 10
@@ -184,8 +190,9 @@ def retrieval_figure(speech: Tensor, labels: Tensor, prompts: Sequence[Prompt], 
         RETRIEVAL,
         "What the prompts retrieve",
         f"From the point that a prompt describes (square) to the mean valence and arousal of its {TOP} nearest "
-        "utterances of the test split by cosine (dot), mean over its paraphrases. A perfect order keeps the grid's "
-        "shape; the mean of several utterances lies nearer to the centre than the prompt's point in any case.",
+        "utterances of the test split by cosine (dot), mean over its paraphrases. Good: the dots form the squares' "
+        "grid, only smaller, since the mean of several utterances lies nearer to the centre in any case. Bad: lines "
+        "that cross turn the order round, and dots in one heap say that different prompts find the same speech.",
         ("prompt valence", "prompt arousal", "retrieved valence", "retrieved arousal", "paraphrases"),
         rows,
         draw,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,32 @@ def notes_list(notes: Iterable[object]) -> Markup:
 
 def facts_html(facts: Iterable[tuple[str, object]]) -> Markup:
     """Names and their values, one a line."""
-    return Markup(_PARTS.facts(facts))
+    return Markup(_PARTS.facts([(name, value_text(value)) for name, value in facts]))
+
+
+def settings_html(facts: Iterable[tuple[str, object]]) -> Markup:
+    """`facts_html`, folded until it is asked for."""
+    return Markup(_PARTS.folded("Settings and fingerprints", facts_html(facts)))
+
+
+_HASH_TEXT = re.compile("[0-9a-f]{24,}")
+SHORT_HASH = 12  # characters: enough to tell two apart by eye; the JSON has the whole
+
+
+def value_text(value: object) -> str:
+    """A value of a config or a fingerprint in words, with no sign of Python; hashes by their first characters."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case list() | tuple():
+            return ", ".join(map(value_text, value)) or "none"
+        case dict():
+            return ", ".join(f"{name} {value_text(of)}" for name, of in value.items()) or "none"
+    return _HASH_TEXT.sub(lambda found: f"{found[0][:SHORT_HASH]}…", str(value))
 
 
 def command_html(name: str, command: str) -> Markup:

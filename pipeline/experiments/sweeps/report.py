@@ -22,6 +22,7 @@ from pipeline.evaluation.report.page import (
     command_html,
     facts_html,
     notes_list,
+    settings_html,
     table_html,
     unless_damaged,
     write_page,
@@ -177,4 +178,4 @@ def _settings(study: Study, rows: Sequence[Row], stores: Stores, best: TrainConf
         *(leaves(best.model_dump(mode="json"), "best trial: training.") if best else ()),
         *leaves(origin["stores"], "fingerprint."),
     ]
-    return notes_list(conventions) + facts_html(facts)
+    return notes_list(conventions) + settings_html(facts)

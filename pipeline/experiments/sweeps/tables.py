@@ -104,6 +104,8 @@ def best_lines(scores: Mapping[int, float], trials: Mapping[int, TrialRequest], 
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as -o takes it
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

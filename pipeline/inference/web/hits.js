@@ -11,22 +11,25 @@ function made(name, kind, text = "") {
   return element;
 }
 
-// Fills `list`; `onHit(rank, chosen)` is told what is pointed at.
-export function show(list, hits, onHit) {
-  list.replaceChildren(...hits.map((hit, place) => item(hit, place + 1, onHit)));
+// Fills `list`; `heard` are the seconds that the encoder heard of a recording at most, `onHit(rank, chosen)` is told
+// what is pointed at.
+export function show(list, hits, heard, onHit) {
+  list.replaceChildren(...hits.map((hit, place) => item(hit, place + 1, heard, onHit)));
 }
 
 export function light(list, rank) {
   for (const [place, hit] of [...list.children].entries()) hit.classList.toggle("lit", place + 1 === rank);
 }
 
-function item(hit, rank, onHit) {
+function item(hit, rank, heard, onHit) {
   const element = made("li", "hit");
   element.id = `hit-${rank}`;
   element.tabIndex = -1;
   const words = made("div", "words");
-  words.append(made("div", "id", hit.id), facts(hit), made("div", "path", hit.path));
-  element.append(made("div", "rank", rank), words, player(hit, rank));
+  words.append(made("span", "id", hit.id), " ");
+  if (hit.trained_on) words.append(made("span", "trained", "trained on"));
+  words.append(facts(hit), made("div", "path", hit.path));
+  element.append(made("div", "rank", rank), words, player(hit, rank, heard));
   for (const kind of ["mouseenter", "focusin", "click"]) element.addEventListener(kind, () => onHit(rank, false));
   return element;
 }
@@ -43,12 +46,16 @@ function facts(hit) {
   for (const name of ["emotion", "speaker", "split"]) {
     if (hit[name]) line.append(made("span", hit[name].length > 30 ? `${name} long` : name, hit[name]));
   }
-  if (hit.trained_on) line.append(made("span", "trained", "trained on"));
   return line;
 }
 
-function player(hit, rank) {
+// The length stands beside it, since nothing is fetched, and on the server nothing decoded, before it plays.
+function player(hit, rank, heard) {
   const holder = made("div", "player");
+  if (hit.seconds !== null) {
+    const length = hit.seconds < heard ? `${hit.seconds.toFixed(1)} s` : `${heard} s or more`;
+    holder.append(made("span", "length", length));
+  }
   const audio = document.createElement("audio");
   audio.controls = true;
   audio.preload = "none";

@@ -77,7 +77,7 @@ async function ask(signal, remember = true) {
   plane.asked(point);
   const answer = await get(`ask?${asked}`, signal);
   if (signal.aborted) return;
-  show(by("hits"), answer.hits, point_out);
+  show(by("hits"), answer.hits, about.heard, point_out);
   plane.hits(answer.hits);
   by("status").textContent = said(answer);
 }
@@ -194,6 +194,7 @@ by("point").addEventListener("submit", (event) => {
   askPoint(Number(by("valence").value), Number(by("arousal").value));
 });
 document.addEventListener("play", (event) => { // one at a time
+  event.target.classList.add("played");
   for (const audio of document.querySelectorAll("audio")) if (audio !== event.target) audio.pause();
 }, true);
 window.addEventListener("popstate", restore);

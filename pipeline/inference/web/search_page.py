@@ -21,7 +21,7 @@ from pipeline.core.errors import UsageError
 from pipeline.data.captions.dimensional import LEVELS, describe_point, level
 from pipeline.inference.filters import FIELDS, Filter
 from pipeline.inference.search import AnyStores, Folder, SpeechIndex, Vectors
-from pipeline.inference.web.audio_clips import MAX_SECONDS, Clips
+from pipeline.inference.web.audio_clips import DEFAULT_RATE, MAX_SECONDS, Clips
 from pipeline.training.run_folder import Run, open_run
 
 MAX_SENTENCE = 2000  # characters of a sentence; encoders read 512 tokens
@@ -96,6 +96,7 @@ class SearchPage:
     index: SpeechIndex
     clips: Clips
     facts: Mapping[str, Any]
+    seconds: NDArray[np.float64] | None = None  # (N,) what was heard of each row of the manifest; 0 where not known
 
     @classmethod
     def open(
@@ -112,7 +113,8 @@ class SearchPage:
             index.manifest, index.neighbours.rows, digests, root, config.corpus.outside_root, config.corpus.channel
         )
         facts = _facts(opened, run, config) | {"top": top} | _among(index, among or Filter())
-        return cls(_thread_safe(index), clips, facts)
+        rate = opened.audio.fingerprint.get("decoding", {}).get("sample_rate", DEFAULT_RATE)
+        return cls(_thread_safe(index), clips, facts, opened.audio.column("length") / rate)
 
     def answer(self, query: SearchQuery) -> dict[str, Any]:
         """What `SpeechIndex.ask` finds, each hit with its row, and how many fit the filter. Raises UsageError."""
@@ -169,7 +171,8 @@ class SearchPage:
     def _hit(self, hit: Mapping[str, Any]) -> dict[str, Any]:
         row = self._row_of[hit["id"]]
         shown = {name: one_line(value) if isinstance(value, str) else value for name, value in hit.items()}
-        return {"row": row, "path": one_line(self.index.manifest.audio[row]), **shown}
+        length = None if self.seconds is None else round(float(self.seconds[row]), 1) or None  # no file is opened
+        return {"row": row, "path": one_line(self.index.manifest.audio[row]), "seconds": length, **shown}
 
 
 def _thread_safe(index: SpeechIndex) -> SpeechIndex:

@@ -79,6 +79,7 @@ def test_a_comparison_of_less_leaves_no_figure_of_the_one_before(compared: Path,
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     found = {"classes": [HOSTILE, "sad"], "confusion": [[1, 0], [2, 3]], "uar": {"mean": 0.5}, "convention": HOSTILE}
+    found |= {"chance": 0.5, "n": 6}
     figure = confusion_figure("confusion", HOSTILE, {HOSTILE: found})
     write_page("x", "x", [Section("x", figures=[figure])], tmp_path / "report.html", ["confusion"])
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))

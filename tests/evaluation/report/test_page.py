@@ -16,6 +16,7 @@ from pipeline.evaluation.report.page import (
     label,
     notes_list,
     table_html,
+    value_text,
     write_page,
 )
 from pipeline.evaluation.tables import evaluation_tables
@@ -81,6 +82,37 @@ def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
     assert page.values("aria-label") == [escaped]
     assert not any(ord(letter) < 32 and letter != "\n" for letter in page.text)
     assert escaped in (tmp_path / "report/hostile.csv").read_text(encoding="utf-8").replace('""', '"')
+
+
+@pytest.mark.parametrize("kind", ["run", "compared", "swept"])
+def test_no_python_stands_in_a_report_and_its_settings_fold(kind: str, request: pytest.FixtureRequest) -> None:
+    text = (request.getfixturevalue(kind) / "report.html").read_text(encoding="utf-8")
+    text = re.sub("<(script|style)>.*?</\\1>|<svg.*?</svg>", "", text, flags=re.DOTALL)
+    words = "\n".join(Page(text).words)
+    assert not re.search(r"\b(None|True|False)\b|\['|\[\d+, |\{'|[0-9a-f]{24}", words)
+    (foot,) = re.findall('<details class="settings">(.*?)</details>', text, re.DOTALL)
+    assert foot.count("<tr>") > 20
+    assert (kind == "run") == bool(re.search("training data</th><td>[0-9a-f]{12}…<", foot))
+    if kind != "swept":
+        assert "seed 1: epoch" in foot
+        assert "trained." not in foot
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "none"),
+        (True, "yes"),
+        ([], "none"),
+        ([0, 1.0, None], "0, 1, none"),
+        ({"low": 1e-5, "high": [2]}, "low 1e-05, high 2"),
+        ("0123456789ab" * 3, "0123456789ab…"),
+        (f"sha256:{'ab' * 32}", f"sha256:{'ab' * 6}…"),
+        ("decade", "decade"),
+    ],
+)
+def test_a_setting_is_said_in_words(value: object, words: str) -> None:
+    assert value_text(value) == words
 
 
 def test_each_table_stands_beside_what_its_buttons_copy(compared: Path) -> None:

@@ -99,10 +99,17 @@ def test_a_measure_shows_every_method_and_bound_of_a_comparison_at_its_mean() ->
 
 
 def test_a_confusion_shows_the_shares_of_each_label() -> None:
-    found = {"classes": ["calm", "$\\frac{$"], "confusion": [[3, 1], [0, 2]], "uar": {"mean": 0.875}}
+    found = {
+        "classes": ["calm", "$\\frac{$"],
+        "confusion": [[3, 1], [0, 2]],
+        "uar": {"mean": 0.875},
+        "chance": 0.5,
+        "n": 6,
+    }
     axes = plot.confusion(found, title="mine")
     assert [text.get_text() for text in axes.texts] == ["75", "25", "0", "100"]
-    assert axes.get_title() == "mine\nUAR 0.875"
+    margin = 1.96 * np.sqrt(0.25 / 4 + 0.25 / 2) / 2  # of a guess of four and of two utterances
+    assert axes.get_title() == f"mine\nUAR 0.875 (chance {0.5 - margin:.3f} to {0.5 + margin:.3f})"
     axes.figure.canvas.draw()
 
 
@@ -145,7 +152,7 @@ def test_without_matplotlib_a_line_names_the_extra(run: Path, monkeypatch: pytes
 
 def test_the_module_is_loaded_when_it_is_used_and_draws_in_the_reports_style_alone() -> None:
     assert pipeline.plot is plot
-    found = {"classes": ["a", "b"], "confusion": [[3, 1], [0, 2]], "uar": {"mean": 0.875}}
+    found = {"classes": ["a", "b"], "confusion": [[3, 1], [0, 2]], "uar": {"mean": 0.875}, "chance": 0.5, "n": 6}
     before = dict(matplotlib.rcParams)
     alone = plot.confusion(found)
     assert matplotlib.rcParams == before
@@ -167,7 +174,7 @@ def pdf_text(path: Path) -> bytes:
 
 @pytest.mark.parametrize(("kind", "inches"), [("column", 3.35), ("page", 7.0), ("slide", 20 / 3)])
 def test_a_file_is_as_wide_as_its_place_and_its_text_stays_text(kind: Any, inches: float, tmp_path: Path) -> None:
-    found = {"classes": ["calm", "angry"], "confusion": [[3, 1], [0, 2]], "uar": {"mean": 0.875}}
+    found = {"classes": ["calm", "angry"], "confusion": [[3, 1], [0, 2]], "uar": {"mean": 0.875}, "chance": 0.5, "n": 6}
     axes = plot.confusion(found)
     size = axes.figure.get_size_inches().tolist()
     pdf, svg = plot.save(axes, tmp_path / "new/figure", for_=kind)

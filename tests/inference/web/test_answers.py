@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from cache.errors import one_line
 from cache.manifest import Manifest
@@ -28,7 +29,7 @@ SENTENCES = ["The person is speaking quietly.", "loud and angry", "café & <b>?q
 
 
 def _hits(hits: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{name: value for name, value in hit.items() if name not in ("row", "path")} for hit in hits]
+    return [{name: value for name, value in hit.items() if name not in ("row", "path", "seconds")} for hit in hits]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,9 @@ def test_hits_are_those_of_the_index_to_the_last_bit(
         for hit in answer["hits"]:
             assert index.manifest.id[hit["row"]] == hit["id"]
             assert index.manifest.audio[hit["row"]] == hit["path"]
+            assert hit["seconds"] == round(
+                min(site.page.facts["heard"], soundfile.info(index.root / hit["path"]).duration), 1
+            )
 
 
 def test_many_at_once_are_each_answered_as_alone(site: Site, index: SpeechIndex) -> None:

@@ -314,6 +314,15 @@ def test_nothing_is_wider_than_the_window(width: int, tab: Tab, odd: Site) -> No
     tab.open(odd, "?q=calm&top=50")
     assert tab.page.locator(".hit").count() == 23
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert width == 1280 or tab.middle(".hit")[1] < tab.middle("#plane")[1]  # hits first where one stands below
+
+
+def test_a_player_says_its_length_before_anything_is_fetched(tab: Tab, site: Site) -> None:
+    tab.open(site, "?q=calm&top=5&split=train")
+    hits = site.ask("calm", 5, split=["train"]).json["hits"]
+    assert tab.page.locator(".player .length").all_text_contents() == [f"{hit['seconds']:.1f} s" for hit in hits]
+    assert tab.page.locator(".hit .trained").count() == 5
+    assert not [url for url in tab.requested if "/audio/" in url]
 
 
 def test_an_answer_that_comes_late_does_not_replace_the_last(tab: Tab, site: Site, index: SpeechIndex) -> None:
