@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_float16_store_is_filled_and_keeps_nothing(folder: Path, tmp_path: Pat
 def test_a_vector_that_was_damaged_is_encoded_anew(folder: Path, tmp_path: Path, encoded: list[str]) -> None:
     first = extracted(tmp_path, "first")
     (path,) = databases(folder)
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         text, vector = database.execute("SELECT text, vector FROM vectors LIMIT 1").fetchone()
         damaged = bytes([vector[0] ^ 1]) + vector[1:]
         database.execute("UPDATE vectors SET vector = ? WHERE text = ?", (damaged, text))
@@ -115,7 +116,7 @@ def test_a_vector_that_was_damaged_is_encoded_anew(folder: Path, tmp_path: Path,
     assert text in encoded
     rows = np.arange(len(first.text))
     np.testing.assert_allclose(first.text.read(rows)[0], second.text.read(rows)[0], atol=1e-6)
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         mended = database.execute("SELECT vector FROM vectors WHERE text = ?", (text,)).fetchone()[0]
     assert mended != damaged
 
@@ -129,7 +130,7 @@ def test_a_file_that_is_no_database_is_replaced(content: bytes, folder: Path, tm
     second = extracted(tmp_path, "second")
     assert second.text.scan().all()
     extracted(tmp_path, "third")
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         assert database.execute("SELECT count(*) FROM vectors").fetchone()[0] > 150
 
 

@@ -147,7 +147,7 @@ UNPLAYABLE = {
     6: "cannot be read (No such file or directory)",
     7: "cannot be decoded",
     8: "truncated",
-    9: "cannot be read (embedded null byte)",
+    9: "cannot be read (",
     17: "cannot be read (Too many levels of symbolic links)",
 }
 

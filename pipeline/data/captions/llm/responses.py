@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
@@ -35,8 +35,9 @@ class ResponseCache:
         Raises StoreCorrupt, EmotionRankError for what the disk refuses.
         """
         self._path = folder / RESPONSES
-        with _translate_errors(self._path):
+        with _translate_errors(self._path), ExitStack() as opened:
             self._connection = sqlite3.connect(self._path, isolation_level=None)  # a statement is a transaction
+            opened.callback(self._connection.close)
             # EXTRA: a commit outlives power loss. FULL lacks the sync of the folder after its journal is deleted.
             self._connection.execute("PRAGMA synchronous = EXTRA")
             pairs = _read_all(self._connection)
@@ -49,6 +50,7 @@ class ResponseCache:
                 self._connection.execute("COMMIT")
                 pairs = [(entry["key"], entry["text"]) for entry in entries]
             self.pairs = pairs
+            opened.pop_all()
 
     def append(self, key: str, request: CaptionRequest, text: str, *, model: str | None) -> None:
         """Put a response on the disk, for good. Raises EmotionRankError on a full disk."""
