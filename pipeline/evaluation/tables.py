@@ -57,7 +57,9 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
                 "wasserstein_relative", "W / median", "lower", 3, "exact Wasserstein distance", "in median distances"
             ),
             Column("gap_centroid", "gap centroid", "lower", 3, "squared distance of the centroids", _SQUARED),
-            Column("gap_covariance", "gap covariance", "lower", 3, "Bures distance of the covariances", _SQUARED),
+            Column(
+                "gap_covariance", "gap covariance", "lower", 3, "squared Bures distance of the covariances", _SQUARED
+            ),
             Column("gap_rest", "gap rest", "lower", 3, "what both leave of the squared 2-Wasserstein", _SQUARED),
             Column("mmd", "MMD", "lower", 4, "maximum mean discrepancy, kernel of fixed width", "from 0 to √2"),
             Column("wasserstein", "Wasserstein", "lower", 4, "exact Wasserstein distance", _OF_THE_SPACE),
