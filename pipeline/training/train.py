@@ -160,7 +160,7 @@ def train(
             return run
         shared = SharedTraining(config, data, objective_of(config, data.pairs), origin, planes)
         counts = f"{len(data.pairs):,} training and {len(data.dev):,} development pairs"
-        log.info(f"{counts}; {config.epochs} epochs, seeds {config.seeds}")
+        log.info(f"{counts}; {config.epochs} epochs, seeds {', '.join(map(str, config.seeds))}")
         if config != asked:
             log.info(f"batches of {config.batch_size:,} and {config.epochs} epochs, for min_steps={config.min_steps}")
         if warning := few_steps_warning(config, data):
