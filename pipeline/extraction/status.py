@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.header import DONE, FAILED, PENDING
+from cache.joint import SideBySide
 from cache.manifest import Manifest, RowNames
 from cache.reader import Store
 from cache.stores import CONFIG, Stores, open_stores
 from cache.writer import StoreRows
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate_file
-from pipeline.core.errors import StoreCorrupt, StoreMismatch
+from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.resources import cores
 from pipeline.data.corpora.leaks import shared_speakers
 from pipeline.extraction.audio.decoding import Decoding, digest_of, digest_of_file, open_audio, stamp_of
@@ -106,6 +107,14 @@ def _known_lengths(path: Path, ids: list[str], stamps: NDArray[np.int64]) -> NDA
     return lengths
 
 
+def open_alone(folder: str | Path) -> Stores:
+    """`open_stores` of one folder. Raises UsageError for several, side by side."""
+    stores = open_stores(folder)
+    if isinstance(stores.audio, SideBySide):
+        raise UsageError(folder, "stores of several speech encoders side by side", "one folder", "Name each alone.")
+    return stores
+
+
 def status_of(folder: str | Path) -> dict[str, Any]:
     """Rows, done, failed, pending and width of every store, every failed row with its reason, the ids that share
     the same audio, and the speakers that are in more than one split.
@@ -114,7 +123,7 @@ def status_of(folder: str | Path) -> dict[str, Any]:
 
     Raises UsageError where there are no stores, StoreCorrupt.
     """
-    stores = open_stores(folder)
+    stores = open_alone(folder)
     failures: list[dict[str, str]] = []
     result: dict[str, Any] = {"stores": str(folder)}
     for name, store in _by_name(stores).items():
@@ -195,7 +204,7 @@ def verify(folder: str | Path) -> int:
     Raises StoreCorrupt naming the file and the rows whose bytes are not what was committed.
     """
     checked = 0
-    for store in _by_name(open_stores(folder)).values():
+    for store in _by_name(open_alone(folder)).values():
         if not store.checksum_matches():
             found, expected = "names, times or metadata were changed", "the bytes that were allocated"
             raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
@@ -216,7 +225,7 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
     `audio_root` is where the audio lies now, when it moved. Raises StoreMismatch, naming the files that changed.
     """
     folder = Path(folder)
-    stores = open_stores(folder)
+    stores = open_alone(folder)
     config = validate_file(ExtractConfig, folder / CONFIG)
     root = Path(audio_root or config.corpus.root or folder)
     changed, checked = [], 0

@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 
 from cache.captions import Captions
 from cache.fingerprint import canonical, leaves
-from cache.joint import SideBySide
 from cache.layers import DEFAULT, chosen_numbers
 from cache.manifest import LABEL_COLUMNS, SPLITS, Manifest
 from cache.reader import Store
-from cache.stores import Stores, open_stores
-from pipeline.core.errors import UsageError
+from cache.stores import Stores
+from pipeline.extraction.status import open_alone
 
 DIGEST_FORMAT = "emotionrankclap-digest/1"  # it is hashed into the signs of the projection
 UTTERANCE_STORES = ("audio", "acoustic", "words")
@@ -44,9 +43,7 @@ def digest(folder: str | Path) -> dict[str, Any]:
     Every row is read, and checked against its CRC. Raises UsageError where there are no stores, or several folders;
     StoreCorrupt.
     """
-    stores = open_stores(folder)
-    if isinstance(stores.audio, SideBySide):
-        raise UsageError(folder, "stores of several speech encoders side by side", "one folder", "Digest each alone.")
+    stores = open_alone(folder)
     manifest = stores.manifest
     names = stores.audio.names.take(np.arange(len(manifest)))
     ids = [_sha256(name) for name in names]

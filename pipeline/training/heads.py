@@ -56,7 +56,7 @@ class LayerSum(nn.Module):
 
 def by_layer(vectors: Tensor, layers: int) -> Tensor:
     """(..., L * D) -> (..., L, D)."""
-    return vectors.reshape(*vectors.shape[:-1], layers, -1)
+    return vectors.reshape(*vectors.shape[:-1], layers, vectors.shape[-1] // layers)  # -1 has no meaning for no rows
 
 
 class Heads(nn.Module):

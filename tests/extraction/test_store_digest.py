@@ -17,7 +17,7 @@ from cache.layers import Axes
 from cache.manifest import Manifest, Ratings, write_manifest
 from cache.stores import LISTED, stores_digests
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
-from pipeline import digest
+from pipeline import digest, status_of, verify, verify_sources
 from pipeline.commands.extract_features import main
 from pipeline.core.errors import UsageError
 from pipeline.extraction.store_digest import digest_table
@@ -308,11 +308,12 @@ def test_the_command_prints_what_the_function_returns(whole: dict[str, Any], tmp
     assert json.loads(run_command(main, *words, "--verify", "--json").stdout)["verified"] > 48
 
 
-def test_several_folders_are_digested_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inspect", [digest, status_of, verify, verify_sources])
+def test_several_folders_are_looked_at_one_by_one(inspect: Callable[[str], Any], tmp_path: Path) -> None:
     one = Corpus().write(tmp_path / "one")
     other = Corpus(vectors={"audio u02é": np.ones(6, np.float32)}).write(tmp_path / "other")
     with pytest.raises(UsageError, match="several speech encoders side by side; expected one folder"):
-        digest(f"{one},{other}")
+        inspect(f"{one},{other}")
 
 
 def test_stores_whose_texts_are_not_their_captions_have_no_digest(tmp_path: Path) -> None:

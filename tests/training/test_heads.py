@@ -32,6 +32,11 @@ def test_embeddings_are_unit_vectors_and_relu_keeps_cosines_in_0_1() -> None:
     assert cosines.max() <= 1 + 1e-6
 
 
+def test_no_rows_give_no_embeddings_of_weighted_layers_too() -> None:
+    heads = Heads(6, 5, dim=4, audio_layers=3)
+    assert heads.embed_speech(torch.empty(0, 6)).shape == (0, 4)
+
+
 def test_a_row_that_relu_zeroes_gives_zeros_and_finite_gradients() -> None:
     heads = Heads(3, 3, dim=4)
     with torch.no_grad():
