@@ -105,6 +105,7 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
         from pipeline.core.progress import narration
 
         level = click.get_current_context().meta.get("log_level", logging.INFO)
+        before = set(threading.enumerate())
         try:
             with _exit_on_sigterm(), narration(level):
                 if files := kwargs.pop("plugins", ()):
@@ -116,7 +117,7 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
             with narration(level):
                 log.debug("where it was raised:", exc_info=True)
             click.echo(f"error: {error}", err=True)
-            _exit(error.exit_code)
+            _exit(error.exit_code, before)
         except BrokenPipeError:
             sys.exit(1)
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
@@ -126,7 +127,7 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
             with narration(level):
                 log.debug("where it was raised:", exc_info=True)
             click.echo(f"error: {line}", err=True)
-            _exit(1)
+            _exit(1, before)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)
@@ -167,9 +168,12 @@ def _exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _exit(code: int) -> None:
-    """Exit; at once where a thread still encodes a batch that nobody waits for, because Python would join it."""
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
+def _exit(code: int, before: set[threading.Thread]) -> None:
+    """Exit; at once where a thread still encodes a batch that nobody waits for, because Python would join it.
+
+    Threads of `before` the command are a program's that called it, which is not ended.
+    """
+    if any(not thread.daemon for thread in threading.enumerate() if thread not in before):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

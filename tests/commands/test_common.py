@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import subprocess
+import sys
 from importlib import import_module
 
 import click
@@ -162,3 +164,31 @@ def test_another_error_of_python_is_no_lack_of_memory() -> None:
         raise RuntimeError("a bug")
 
     assert isinstance(CliRunner().invoke(fail, []).exception, RuntimeError)
+
+
+@pytest.mark.parametrize(("begun", "ends"), [("before", True), ("by the command", False)])
+def test_a_thread_of_the_program_that_calls_a_command_does_not_end_it(begun: str, ends: bool) -> None:
+    program = f"""
+import threading, click
+from click.testing import CliRunner
+from pipeline.commands.common import handle_errors
+from pipeline.core.errors import UsageError
+
+done = threading.Event()
+thread = threading.Thread(target=done.wait)
+
+@click.command()
+@handle_errors
+def refuse():
+    if {begun == "by the command"}:
+        thread.start()
+    raise UsageError("a", "b", "c", "D.")
+
+if {begun == "before"}:
+    thread.start()
+assert CliRunner().invoke(refuse).exit_code == 2
+print("goes on")
+done.set()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == ((0, "goes on\n") if ends else (2, "")), ended.stderr
