@@ -38,7 +38,7 @@ class _Tracker(Callback):
     package = ""
 
     def __init__(self) -> None:
-        self.library = required_library(self.package, self.package, f"--{self.package}")
+        self.module = required_library(self.package, self.package, f"--{self.package}")
         self._runs: dict[int, Any] = {}
 
     def knows(self, folder: Path) -> bool:
@@ -87,7 +87,7 @@ class WeightsAndBiases(_Tracker):
 
     def begin(self, config: Mapping[str, Any], name: str, *, resumes: bool) -> Any:
         shared = self._shared(config)
-        return self.library.init(
+        return self.module.init(
             **shared, id=name, name=f"{shared['group']}-seed{config['seed']}", resume="allow" if resumes else None,
             reinit="create_new", settings={"console": "off"},
         )  # fmt: skip
@@ -106,7 +106,7 @@ class Trackio(_Tracker):
     def begin(self, config: Mapping[str, Any], name: str, *, resumes: bool) -> Any:
         shared = self._shared(config)
         named = f"{shared['group']}-seed{config['seed']}-{name}"
-        return self.library.init(**shared, name=named, resume="allow" if resumes else "never", embed=False)
+        return self.module.init(**shared, name=named, resume="allow" if resumes else "never", embed=False)
 
     def end(self, run: Any, metrics: Metrics) -> None:
         if "epoch" in metrics:

@@ -10,6 +10,7 @@ of the Hugging Face hub does, files are made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def table_records(table: DataTable, into: Path, notes: list[str]) -> tuple[list[
     if first is None:
         raise UsageError(table_name(table), "no rows", "at least one", "Pass a table with utterances.")
     sounds = [name for name, value in first[1].items() if isinstance(value, Mapping)]
-    every = _again(first, numbered)
+    every = chain([first], numbered)
     if any(first[1][name].get("bytes") for name in sounds):
         records = list(unpacked(every, into))
         notes.append(f"the audio of {len(records):,} rows is in {into}")
@@ -80,11 +81,6 @@ def _rows(table: DataTable) -> Iterator[dict[str, Any]]:
     present = table.astype(object).where(table.notna(), None)
     for values in present.itertuples(index=False, name=None):
         yield dict(zip(header, values, strict=True))
-
-
-def _again(first: tuple[str, Any], rest: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    yield first
-    yield from rest
 
 
 def _with_paths(where: str, row: Mapping[str, Any], sounds: list[str]) -> Record:

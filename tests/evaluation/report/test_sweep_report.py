@@ -314,10 +314,9 @@ def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, u
     whole = ("width", "batch_size", "epochs")
     space = Space(a_sweep(sampler="random", space={name: [2, 3] if name in whole else [0.1, 0.2] for name in names}))
     rows = made(space, [0.5] * 30, [{name: each.encoded[0] for name, each in space.dimensions.items()}] * 30)
-    assert (
-        parallel_coordinates_figure(space, rows).size[1]
-        == 2 * parallel_coordinates_figure(Space(a_sweep()), []).size[1]
-    )
+    drawn = (parallel_coordinates_figure(*each) for each in ((space, rows), (Space(a_sweep()), [])))
+    many, one = (figure.size[1] for figure in drawn)
+    assert many == 2 * one
     board = Leaderboard(space, rows)
     assert len(board.cells(str)) == SHOWN == 20
     assert board.title == "The best 20 of 30 trials"
@@ -326,12 +325,7 @@ def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, u
 def test_a_value_stands_where_it_should() -> None:
     log, even, listed = Range(low=1e-4, high=1e-2, log=True), Range(low=10, high=20), Choices((0.3, 0.1, 1.0))
     assert axis_position(log, 1e-3) == pytest.approx(0.5)
-    assert (axis_position(even, 10), axis_position(even, 15), axis_position(even, 20), axis_position(even, None)) == (
-        0,
-        0.5,
-        1,
-        None,
-    )
+    assert [axis_position(even, value) for value in (10, 15, 20, None)] == [0, 0.5, 1, None]
     assert in_order(listed) == [0.1, 0.3, 1.0]
     assert [axis_position(listed, value) for value in (0.1, 0.3, 1.0, 7)] == [
         *(pytest.approx(k / 6) for k in (1, 3, 5)),
