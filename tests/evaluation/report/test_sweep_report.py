@@ -314,8 +314,7 @@ def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, u
     whole = ("width", "batch_size", "epochs")
     space = Space(a_sweep(sampler="random", space={name: [2, 3] if name in whole else [0.1, 0.2] for name in names}))
     rows = made(space, [0.5] * 30, [{name: each.encoded[0] for name, each in space.dimensions.items()}] * 30)
-    drawn = (parallel_coordinates_figure(*each) for each in ((space, rows), (Space(a_sweep()), [])))
-    many, one = (figure.size[1] for figure in drawn)
+    many, one = (parallel_coordinates_figure(*each).size[1] for each in ((space, rows), (Space(a_sweep()), [])))
     assert many == 2 * one
     board = Leaderboard(space, rows)
     assert len(board.cells(str)) == SHOWN == 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,21 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from cache.pairs import cached_pairs
+from cache.stores import open_stores
 from pipeline.commands.sweep_heads import main
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.sweeps.bracket import HeadsProgress
+from pipeline.experiments.sweeps.successive_halving import DevOrdinality
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
-from pipeline.training.training_data import TrainingData
+from pipeline.training.training_data import TrainingData, load_training_data
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
+from tests.stage_two import small_stores
 from tests.unseen import with_rubbish_in_the_test_splits
 
 MIXED = {
@@ -237,3 +242,26 @@ def test_exit_codes_and_json_of_the_command(planted: Path, tmp_path: Path) -> No
 def test_optuna_is_needed_when_a_sweep_begins_and_not_before(program: str, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import sys\n{program}"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == said
+
+
+def test_order_is_scored_on_the_development_utterances_that_have_its_captions(tmp_path: Path) -> None:
+    """Not on those that are trained with: the vectors of these are shared where both are the same utterances."""
+    stores = open_stores(small_stores(tmp_path / "stores"))
+    score, config = DevOrdinality(stores, torch.device("cpu")), TrainConfig(**FIXED)
+    data = load_training_data(stores, config, torch.device("cpu"))
+    parameters = {name: tensor.clone() for name, tensor in data.standard.named_parameters()}
+    shared = score(data, config, parameters, final=False)
+    assert score._speech is data.dev.speech
+    other = replace(data, dev=cached_pairs(stores, "test", style="dimensional"))
+    alone = DevOrdinality(stores, torch.device("cpu"))
+    assert alone(other, config, parameters, final=False) == shared
+    assert torch.equal(alone._speech, data.dev.speech)
+
+
+def test_fused_trials_take_every_core_however_busy(planted: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(f"{sweep.__module__}.cores", lambda: 3)
+    monkeypatch.setattr(f"{sweep.__module__}.choose_threads", lambda _step: 1)
+    for step, threads in (("fused", 3), ("auto", 1)):
+        sweep(planted, a_sweep(fixed=FIXED | {"step": step, "threads": "auto"}, halving=None), out=tmp_path / step)
+        [bracket] = [json.loads(path.read_text()) for path in (tmp_path / step).glob("brackets/*/bracket.json")]
+        assert bracket["threads"] == threads
