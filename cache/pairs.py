@@ -16,17 +16,10 @@ from cache.manifest import LABEL_COLUMNS, Manifest, votes_of
 from cache.reader import Store
 from cache.stores import Stores
 
-BLOCK_ROWS = 256  # consecutive rows of a store that are read together
-WINDOW_BLOCKS = 256  # that are shuffled among each other
-
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Vectors (n, dim) that stay in their store, for a training set larger than memory.
-
-    They are shuffled block by block, and row by row within a window of blocks, so that the next reads are in few places
-    of the file; the operating system's page cache holds the window.
-    """
+    """Vectors (n, dim) that stay in their store, for a training set larger than memory."""
 
     store: Store
     rows: NDArray[np.int64]  # (n,) rows of the store, ascending
@@ -43,15 +36,6 @@ class OnDisk:
         vectors = torch.empty(values.shape, dtype=torch.float32)
         vectors[torch.from_numpy(order)] = torch.from_numpy(values.astype(np.float32, copy=False))
         return vectors.to(self.device)
-
-    def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every index once: blocks in random order, and within `WINDOW_BLOCKS` of them rows in random order."""
-        places = torch.arange(len(self.rows))
-        blocks = torch.split(places, BLOCK_ROWS)
-        mixed = [blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()]
-        starts = range(0, len(mixed), WINDOW_BLOCKS)
-        windows = [torch.cat(mixed[start : start + WINDOW_BLOCKS]) for start in starts]
-        return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
 
 @dataclass(frozen=True)
@@ -82,23 +66,6 @@ class CachedPairs:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def shuffled(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) every index once, in an order drawn from `generator`; with `corpus`, as many of each corpus, in turn."""
-        if self.corpus is not None:
-            return self._of_each_corpus(generator)
-        return self.disk.shuffled(generator) if self.disk else torch.randperm(len(self), generator=generator)
-
-    def _of_each_corpus(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) an index of each corpus, then another of each: a smaller corpus begins anew, a larger one is cut."""
-        assert self.corpus is not None
-        each = [torch.nonzero(self.corpus == number)[:, 0] for number in sorted(set(self.corpus.tolist()))]
-        rounds = -(-len(self) // len(each))
-        drawn = []
-        for places in each:
-            passes = [torch.randperm(len(places), generator=generator) for _ in range(-(-rounds // len(places)))]
-            drawn.append(places[torch.cat(passes)[:rounds]])
-        return torch.stack(drawn, 1).flatten()[: len(self)]
-
     def with_extra(self, grid: GridTexts, classes: ClassTexts | None = None) -> CachedPairs:
         """The same pairs, with texts after their own that describe points or categories and no utterance."""
         texts, points = [self.text, grid.text], [grid.points]
@@ -115,23 +82,6 @@ class CachedPairs:
         assert self.extra_emotion is not None
         places = captions - (len(self.text) - len(self.extra_points))
         return self.extra_points[places], self.extra_emotion[places]
-
-    def draw_extra(self, grid: int, steps: int, generator: torch.Generator) -> torch.Tensor:
-        """(steps, M) rows of `text`: `grid` of the grid texts, none twice in a step, then every class text.
-
-        Drawn from `generator` (on the CPU).
-        """
-        emotion = torch.empty(0) if self.extra_emotion is None else self.extra_emotion.cpu()
-        first, of_grid = len(self.text) - len(emotion), int((emotion == -1).sum())
-        drawn = torch.rand(steps, of_grid, generator=generator).topk(min(grid, of_grid), dim=1).indices
-        of_class = torch.arange(of_grid, len(emotion)).expand(steps, -1)
-        return (torch.cat([drawn, of_class], 1) + first).to(self.text.device)
-
-    def draw_captions(self, generator: torch.Generator) -> torch.Tensor:
-        """(n,) one row of `text` for each utterance, drawn from `generator` (on the CPU)."""
-        counts = self.offsets.diff()
-        draws = torch.rand(len(self), generator=generator, dtype=torch.float64).to(counts.device)
-        return self.caption[self.offsets[:-1] + (draws * counts).long()]
 
 
 def cached_pairs(

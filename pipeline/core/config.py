@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +10,19 @@ from pydantic import Field, field_validator, model_validator
 
 from cache.layers import LayersChoice
 from pipeline.core.fields import Model, Number, Seed, Whole, encoder_name
-from pipeline.core.objective_config import CLOSED_FORMS, GapConfig, GridConfig, ObjectiveConfig, RankingConfig
-from pipeline.core.plugins import BUILT_IN
+from pipeline.core.objective_config import (
+    CLOSED_FORMS,
+    CustomObjectiveConfig,
+    GapConfig,
+    GridConfig,
+    ObjectiveConfig,
+    RankingConfig,
+    RidgeConfig,
+    SoftTargetsConfig,
+)
+from pipeline.core.plugins import BUILT_IN, find
+
+SMALL_BATCH = 8  # pairs: a larger configured batch may be cut to what there is, but not to less than two of these
 
 _Point = Annotated[Number, Field(ge=-1e6, le=1e6)]
 _Share = Annotated[Number, Field(ge=0, le=1)]
@@ -266,6 +278,40 @@ class TrainConfig(Model):
     def last_epoch(self) -> int:
         """Of the training; a closed form has one."""
         return 1 if isinstance(self.objective, CLOSED_FORMS) else self.epochs
+
+    @property
+    def required_labels(self) -> tuple[str, ...]:
+        """The numeric labels without which a row cannot be trained on. Categories may be unknown (soft_targets)."""
+        objective = self.objective
+        own: Sequence[str] = ()
+        if isinstance(objective, CustomObjectiveConfig):
+            own = find("objective", objective.name).labels
+        elif isinstance(objective, RankingConfig):
+            own = objective.labels
+        kernel = isinstance(objective, SoftTargetsConfig) and objective.targets == "kernel"
+        in_plane = kernel or isinstance(objective, RidgeConfig) or self.start == "ridge" or self.grid.texts > 0
+        return tuple(dict.fromkeys((*own, *(("valence", "arousal") if in_plane else ()))))
+
+    @property
+    def sees_raters(self) -> bool:
+        """Whether more of the raters than their mean decides on the loss."""
+        votes = isinstance(self.objective, SoftTargetsConfig) and self.objective.votes
+        return votes or isinstance(self.objective, CustomObjectiveConfig)
+
+    @property
+    def needs_grid(self) -> bool:
+        """Whether it trains on the whole-grammar texts (captions.grid)."""
+        objective = self.objective
+        of_plane = objective.texts == "grid" if isinstance(objective, RidgeConfig) else self.start == "ridge"
+        return of_plane or self.grid.texts > 0
+
+    def with_min_steps(self, pairs: int) -> TrainConfig:
+        """The same, with smaller batches and more epochs where `pairs` give fewer steps than `min_steps`."""
+        if max(1, pairs // self.batch_size) * self.epochs >= self.min_steps:
+            return self
+        size = min(self.batch_size, max(SMALL_BATCH, pairs // 8))
+        epochs = max(self.epochs, -(-self.min_steps // max(1, pairs // size)))
+        return self.model_copy(update={"batch_size": size, "epochs": epochs})
 
 
 class EvaluateConfig(Model):

@@ -39,8 +39,9 @@ from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
 from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
 from pipeline.training.ridge import CENTRE, PENALTIES, Plane, fit_plane
+from pipeline.training.standardisation import std_and_mean_on_disk
 from pipeline.training.train import resolve_training
-from pipeline.training.training_data import TrainingData, load_training_data, std_and_mean_on_disk
+from pipeline.training.training_data import TrainingData, load_training_data
 
 log = logging.getLogger(__name__)
 

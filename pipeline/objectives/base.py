@@ -17,8 +17,6 @@ from pipeline.core.objective_config import (
     AnyObjective,
     CustomObjectiveConfig,
     RankingConfig,
-    RidgeConfig,
-    SoftTargetsConfig,
 )
 from pipeline.core.plugins import Plugin, find, translate_errors
 from pipeline.objectives.gap import WithGap
@@ -175,26 +173,6 @@ class CustomLoss(Objective):
                 raise EmotionRankError(self.plugin, found, "tensors, which a checkpoint can hold", "Keep a tensor.")
             state[name] = kept.detach()
         return loss.reshape(())
-
-
-def required_labels(config: TrainConfig) -> Sequence[str]:
-    """The numeric labels without which a row cannot be trained on. Categories may be unknown (soft_targets)."""
-    objective = config.objective
-    own: Sequence[str] = ()
-    if isinstance(objective, CustomObjectiveConfig):
-        own = find("objective", objective.name).labels
-    elif isinstance(objective, RankingConfig):
-        own = objective.labels
-    kernel = isinstance(objective, SoftTargetsConfig) and objective.targets == "kernel"
-    in_plane = kernel or isinstance(objective, RidgeConfig) or config.start == "ridge" or config.grid.texts > 0
-    return tuple(dict.fromkeys((*own, *(("valence", "arousal") if in_plane else ()))))
-
-
-def sees_raters(config: TrainConfig) -> bool:
-    """Whether more of the raters than their mean decides on the loss."""
-    objective = config.objective
-    own = isinstance(objective, CustomObjectiveConfig)
-    return own or (isinstance(objective, SoftTargetsConfig) and objective.votes)
 
 
 def objective_of(config: TrainConfig, train: CachedPairs) -> Objective:

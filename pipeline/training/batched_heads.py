@@ -1,8 +1,8 @@
-"""The training step, fast, for the heads of C configurations side by side; `reference_step` is its readable form.
+"""The training step, fast, for the heads of C configurations side by side; reference_step.py is its readable form.
 
 `BatchedHeads` stacks the parameters of C configurations (a single training is C = 1). One product projects a batch for
 all of them and one makes all gradients of a weight; the loss's gradient comes out of its forward pass; the optimiser is
-the fused Adam under torch.optim.Adam (adam.py).
+the fused Adam under torch.optim.Adam.
 
 On a CPU each of torch's threads keeps to some rows of the weights, forward, backward and in Adam (which cuts a tensor
 into as many pieces). Products cut otherwise pass megabytes from core to core each step: on two cores that share no
@@ -11,10 +11,9 @@ cache a step took 5.3 ms and takes 3.4.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -22,15 +21,22 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from pipeline.objectives.space import EPSILON, Objective, SharedSpace, Slopes, State
-from pipeline.training.adam import adam_step
 from pipeline.training.heads import MAX_SCALE, Heads, by_layer
-from pipeline.training.reference_step import NORM_EPSILON, HeadsConfig, Schedule, reference_step
+from pipeline.training.heads_config import NORM_EPSILON, HeadsConfig, Schedule
+
+# torch does not promise to keep the function under its optimiser; without it the optimiser itself makes each step
+_adam: Any
+try:
+    from torch.optim.adam import adam as _adam
+except ImportError:
+    _adam = None
 
 MAX_EXPONENT = 709.0  # of e in a float64; the scale of a training that diverges gets beyond
 TRAINED = ("audio.weight", "audio.bias", "text.weight", "text.bias", "log_scale")  # and the sums of layers
 
 Step = Callable[[Tensor, Tensor, Sequence[Any]], Tensor]
 Batch = tuple[Tensor, Tensor, Sequence[Any]]  # what a step takes
+AdamTensors = Mapping[str, list[Tensor]]  # params, grads, exp_avgs, exp_avg_sqs of one shape; state_steps: () each
 
 
 @dataclass(frozen=True)
@@ -319,27 +325,23 @@ class BatchedHeads:
         self._gradients[f"{side}_sum.logits"].copy_(logits.flatten())
 
 
-class ReferenceHeads(BatchedHeads):
-    """One configuration trained by `reference_step`; parameters and moments are views of the stacked ones."""
+def adam_step(tensors: AdamTensors, rate: Tensor, weight_decay: float) -> None:
+    """A step of Adam (Kingma and Ba, 2015), in place, of tensors of the caller's; `rate` () lies on their device."""
+    if _adam is None:
+        adam_step_by_optimiser(tensors, rate, weight_decay)
+        return
+    _adam(
+        **tensors, max_exp_avg_sqs=[], lr=rate, weight_decay=weight_decay, fused=True, capturable=rate.is_cuda,
+        amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8,
+    )  # fmt: skip
 
-    def __init__(self, configs: Sequence[HeadsConfig]) -> None:
-        super().__init__(configs)
-        (config,) = configs
-        self.chosen_step = self.step
-        self._config = replace(config, heads=copy.deepcopy(config.heads))
-        self._adam = torch.optim.Adam(self._config.heads.parameters(), weight_decay=config.weight_decay, foreach=False)
-        for name, parameter in self._config.heads.named_parameters():
-            parameter.data = self.stacked[name].view(parameter.shape)
-            self._adam.state[parameter] = {
-                "step": self._adam_steps[0, self.trained.index(name)],
-                "exp_avg": self._first_moments[name].view(parameter.shape),
-                "exp_avg_sq": self._second_moments[name].view(parameter.shape),
-            }
 
-    def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
-        (group,) = self._adam.param_groups
-        group["lr"] = self._config.learning_rate * self._config.schedule.factor(self.steps_done)
-        batch = {"speech": speech, "text": text, "prepared": prepared[0]}
-        loss = reference_step(self._config, self._adam, **batch, step=self.steps_done, state=self.states[0])
-        self.steps_done += 1
-        return loss[None]
+def adam_step_by_optimiser(tensors: AdamTensors, rate: Tensor, weight_decay: float) -> None:
+    """`adam_step` by what torch documents alone: the same kernel, so the same bits, and slower."""
+    params = tensors["params"]
+    optimiser = torch.optim.Adam(params, lr=rate, weight_decay=weight_decay, fused=True, capturable=rate.is_cuda)
+    names = ("grads", "state_steps", "exp_avgs", "exp_avg_sqs")
+    for param, grad, step, first, second in zip(params, *(tensors[name] for name in names), strict=True):
+        param.grad = grad
+        optimiser.state[param] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+    optimiser.step()

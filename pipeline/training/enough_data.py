@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
 from cache.pairs import CachedPairs
-from pipeline.core.config import TrainConfig
+from pipeline.core.config import SMALL_BATCH, TrainConfig
 from pipeline.core.errors import UsageError
-from pipeline.objectives.base import required_labels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pipeline.training.training_data import TrainingData
-
-SMALL_BATCH = (
-    8  # pairs: a configured batch that is larger may be cut to what there is, but not to less than two of these
-)
 FEW_STEPS = 100
 _COLUMNS = ("valence", "arousal", "dominance")
 
@@ -33,7 +24,7 @@ def refuse_too_little(pairs: CachedPairs, config: TrainConfig, stores: Path) -> 
     if len(pairs) < least:
         found = f"{len(pairs):,} training pairs, of batches of {config.batch_size:,}"
         raise UsageError(stores, found, f"at least {least:,}, two batches", "Add training utterances or captions.")
-    required = required_labels(config)
+    required = config.required_labels
     if required:
         labels = pairs.labels[:, [_COLUMNS.index(name) for name in required]]
         distinct = len(np.unique(labels.cpu().numpy(), axis=0))
@@ -51,26 +42,13 @@ def kept_as_asked(overrides: Sequence[str]) -> list[str]:
     return [*(["min_steps=0"] if asked else []), *overrides]
 
 
-def with_min_steps(config: TrainConfig, pairs: int) -> TrainConfig:
-    """`config`, with smaller batches and more epochs where `pairs` give fewer steps than its `min_steps`."""
-
-    def steps(size: int) -> int:
-        return max(1, pairs // size)
-
-    if steps(config.batch_size) * config.epochs >= config.min_steps:
-        return config
-    size = min(config.batch_size, max(SMALL_BATCH, pairs // 8))
-    epochs = max(config.epochs, -(-config.min_steps // steps(size)))
-    return config.model_copy(update={"batch_size": size, "epochs": epochs})
-
-
-def few_steps_warning(config: TrainConfig, data: TrainingData) -> str | None:
+def few_steps_warning(config: TrainConfig, pairs: int) -> str | None:
     """The line about a training of fewer than 100 steps, which hardly moves the heads; None for a longer one."""
-    steps = data.steps * config.epochs
+    size = min(config.batch_size, pairs)
+    steps = pairs // size * config.epochs
     if steps >= FEW_STEPS:
         return None
-    size = min(config.batch_size, len(data.pairs))
-    counts = f"{len(data.pairs):,} pairs in batches of {size:,}, {config.epochs} epoch{'s' * (config.epochs > 1)}"
+    counts = f"{pairs:,} pairs in batches of {size:,}, {config.epochs} epoch{'s' * (config.epochs > 1)}"
     return (
         f"WARNING: only {steps} step{'s' * (steps > 1)} of training ({counts}): results may be near chance. "
         "Take --training small_corpus, a smaller batch_size or more epochs"

@@ -29,7 +29,7 @@ from pipeline.objectives.space import EPSILON, SharedSpace, Slopes
 from pipeline.training.batched_heads import Batch, BatchedHeads
 from pipeline.training.fused_library import Unavailable, load_library
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
 
 log = logging.getLogger(__name__)
 

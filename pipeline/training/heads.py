@@ -112,16 +112,14 @@ class Heads(nn.Module):
 
     def standardise_side(self, side: str, vectors: Tensor) -> Tensor:
         """The features of a `side`, "audio" or "text"; the tensor itself, no copy, where there is nothing to do."""
-        return self.shift_and_scale(side, vectors) if self.standardises(side) else vectors
+        if not self.standardises(side):
+            return vectors
+        changed: Tensor = (vectors - getattr(self, f"{side}_mean")).div_(getattr(self, f"{side}_std"))
+        return changed
 
     def standardises(self, side: str) -> bool:
         """Whether the mean and std of a `side` change its features."""
         return bool(getattr(self, f"{side}_mean").any() or (getattr(self, f"{side}_std") != 1).any())
-
-    def shift_and_scale(self, side: str, vectors: Tensor) -> Tensor:
-        """(vectors - mean) / std of a `side`, whatever they are."""
-        changed: Tensor = (vectors - getattr(self, f"{side}_mean")).div_(getattr(self, f"{side}_std"))
-        return changed
 
     def project(self, speech: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised (..., Da) and (..., Dt) -> unit vectors (..., dim)."""

@@ -1,97 +1,21 @@
-"""The training step in its readable form, and what a configuration of it is.
+"""The training step in its readable form.
 
-train-heads STORES -o step=reference      # trains by this form; the same to rounding
+train-heads STORES -o step=reference      # trains by it; the same as `BatchedHeads` to rounding
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.core.config import TrainConfig
-from pipeline.objectives.space import Objective, SharedSpace, State
-from pipeline.training.heads import Heads
-
-NORM_EPSILON = 1e-5  # of a unit's variance, as in torch's BatchNorm
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate over a training of `steps` steps: constant (the paper's), or warmed up and decayed."""
-
-    steps: int
-    shape: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: float = 0.0  # share of the steps over which it rises linearly
-
-    def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at step 0 to `steps` - 1; a decay ends just above 0."""
-        rising = round(self.warmup * self.steps)
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        if self.shape == "constant":
-            return 1.0
-        left = 1 - (step - rising) / max(1, self.steps - rising)
-        return left if self.shape == "linear" else (1 - math.cos(math.pi * left)) / 2
-
-
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """Mean and covariance of the standardised vectors that a side's head is trained on, float64."""
-
-    mean: Tensor  # (D,)
-    covariance: Tensor  # (D, D)
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """Learned from `start` on, fixed there, or taken from `start` to `end` over `steps` steps by half a cosine."""
-
-    start: float = 1.0
-    shape: Literal["learned", "fixed", "cosine"] = "learned"
-    end: float = 1.0
-    steps: int = 1
-
-    def log_scale(self, step: int) -> float | None:
-        """log(1 / temperature) at `step`; None where it is learned."""
-        if self.shape == "learned":
-            return None
-        passed = (1 - math.cos(math.pi * min(1.0, step / self.steps))) / 2 if self.shape == "cosine" else 0.0
-        return -math.log(self.start + (self.end - self.start) * passed)
-
-
-@dataclass(frozen=True)
-class HeadsConfig:
-    """One configuration: its heads before the first step, and how they train."""
-
-    heads: Heads
-    objective: Objective
-    learning_rate: float
-    weight_decay: float = 0.0
-    schedule: Schedule = Schedule(1)
-    temperature: Temperature = Temperature()
-    norm: Literal["none", "centre", "batch"] = "none"
-    statistics: Mapping[str, FeatureStatistics] | None = None  # by side, where there is a norm
-
-
-def heads_config(
-    config: TrainConfig,
-    heads: Heads,
-    objective: Objective,
-    *,
-    steps: int,
-    statistics: Mapping[str, FeatureStatistics] | None = None,
-) -> HeadsConfig:
-    """`heads`, to be trained as `config` says in epochs of `steps` steps."""
-    total = config.epochs * steps
-    schedule = Schedule(total, config.schedule, config.warmup)
-    temperature = Temperature(config.temperature, config.temperature_schedule, config.temperature_end, total)
-    optimiser = config.learning_rate, config.weight_decay, schedule
-    return HeadsConfig(heads, objective, *optimiser, temperature, config.norm, statistics)
+from pipeline.objectives.space import SharedSpace, State
+from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.heads_config import NORM_EPSILON, HeadsConfig
 
 
 def reference_step(
@@ -132,3 +56,29 @@ def reference_step(
     if scheduled is not None:
         heads.log_scale.data.fill_(scheduled)
     return loss.detach()
+
+
+class ReferenceHeads(BatchedHeads):
+    """One configuration trained by `reference_step`; parameters and moments are views of the stacked ones."""
+
+    def __init__(self, configs: Sequence[HeadsConfig]) -> None:
+        super().__init__(configs)
+        (config,) = configs
+        self.chosen_step = self.step
+        self._config = replace(config, heads=copy.deepcopy(config.heads))
+        self._adam = torch.optim.Adam(self._config.heads.parameters(), weight_decay=config.weight_decay, foreach=False)
+        for name, parameter in self._config.heads.named_parameters():
+            parameter.data = self.stacked[name].view(parameter.shape)
+            self._adam.state[parameter] = {
+                "step": self._adam_steps[0, self.trained.index(name)],
+                "exp_avg": self._first_moments[name].view(parameter.shape),
+                "exp_avg_sq": self._second_moments[name].view(parameter.shape),
+            }
+
+    def step(self, speech: Tensor, text: Tensor, prepared: Sequence[Any]) -> Tensor:
+        (group,) = self._adam.param_groups
+        group["lr"] = self._config.learning_rate * self._config.schedule.factor(self.steps_done)
+        batch = {"speech": speech, "text": text, "prepared": prepared[0]}
+        loss = reference_step(self._config, self._adam, **batch, step=self.steps_done, state=self.states[0])
+        self.steps_done += 1
+        return loss[None]

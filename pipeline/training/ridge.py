@@ -7,6 +7,7 @@ relu(a_k . p + b_k) in random directions a_k, which hold the plane too, and from
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -101,6 +102,28 @@ class Planes:
     speech: Plane
     text: Plane
 
+    def heads(self, standard: Heads) -> Heads:
+        """Of three units, whose nearest by cosine is the nearest in the plane; `standard` has the standardisation."""
+        heads = standard.untrained(3, "identity")
+        with torch.no_grad():
+            for layer, plane in ((heads.audio, self.speech), (heads.text, self.text)):
+                layer.weight[:2], layer.bias[:2] = plane.weight.mT, plane.bias
+                layer.weight[2], layer.bias[2] = 0.0, HEIGHT
+        return heads
+
+    def start(self, heads: Heads, seed: int) -> None:
+        """Set both heads to units a_k . p + b_k of the planes, their directions and thresholds drawn from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        dim = heads.audio.out_features
+        angle = torch.rand(dim, generator=generator, dtype=torch.float64) * 2 * math.pi
+        threshold = (torch.rand(dim, generator=generator, dtype=torch.float64) * 2 - 1) * THRESHOLD
+        directions, scale = torch.stack([angle.cos(), angle.sin()]), SCALE / math.sqrt(dim)
+        with torch.no_grad():
+            for layer, plane in ((heads.audio, self.speech), (heads.text, self.text)):
+                axes = directions.to(plane.weight.device)
+                layer.weight.copy_((plane.weight @ axes).mT * scale)
+                layer.bias.copy_((plane.bias @ axes - threshold.to(axes.device)) * scale)
+
 
 def fit_planes(data: TrainingData, config: TrainConfig) -> Planes:
     """Of the training utterances and their labels, and of the whole grammar or of the corpus's own captions.
@@ -108,12 +131,13 @@ def fit_planes(data: TrainingData, config: TrainConfig) -> Planes:
     The penalties are chosen on the development utterances, and on templates that are held out or (own captions) the
     captions of the development utterances.
     """
+    standardised = functools.partial(data.standard.standardise_side, "text")
     speech = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
     if isinstance(config.objective, RidgeConfig) and config.objective.texts == "captions":
-        return Planes(speech, fit_plane(*(_captions(part, data.text(part)) for part in (data.pairs, data.dev))))
+        return Planes(speech, fit_plane(*(_captions(part, standardised(part.text)) for part in (data.pairs, data.dev))))
     grid = data.grid
     assert grid is not None
-    vectors, held_out = data.standard.standardise_side("text", grid.text), grid.variant % HELD_OUT == HELD_OUT - 1
+    vectors, held_out = standardised(grid.text), grid.variant % HELD_OUT == HELD_OUT - 1
     parts = [[(vectors[chosen], grid.points[chosen])] for chosen in (~held_out, held_out)]
     return Planes(speech, fit_plane(*parts))
 
@@ -124,30 +148,6 @@ def _captions(pairs: CachedPairs, text: Tensor) -> Iterator[tuple[Tensor, Tensor
     yield text[pairs.caption], pairs.labels[owner, :2]
 
 
-def plane_heads(planes: Planes, standard: Heads) -> Heads:
-    """Heads of three units whose nearest by cosine is the nearest in the plane; `standard` has the standardisation."""
-    heads = standard.untrained(3, "identity")
-    with torch.no_grad():
-        for layer, plane in ((heads.audio, planes.speech), (heads.text, planes.text)):
-            layer.weight[:2], layer.bias[:2] = plane.weight.mT, plane.bias
-            layer.weight[2], layer.bias[2] = 0.0, HEIGHT
-    return heads
-
-
-def start_from_planes(heads: Heads, planes: Planes, seed: int) -> None:
-    """Set both heads to units a_k . p + b_k of the planes; directions and thresholds are drawn from `seed` alone."""
-    generator = torch.Generator().manual_seed(seed)
-    dim = heads.audio.out_features
-    angle = torch.rand(dim, generator=generator, dtype=torch.float64) * 2 * math.pi
-    threshold = (torch.rand(dim, generator=generator, dtype=torch.float64) * 2 - 1) * THRESHOLD
-    directions, scale = torch.stack([angle.cos(), angle.sin()]), SCALE / math.sqrt(dim)
-    with torch.no_grad():
-        for layer, plane in ((heads.audio, planes.speech), (heads.text, planes.text)):
-            axes = directions.to(plane.weight.device)
-            layer.weight.copy_((plane.weight @ axes).mT * scale)
-            layer.bias.copy_((plane.bias @ axes - threshold.to(axes.device)) * scale)
-
-
 def save_closed_form(run: Run, planes: Planes | None, standard: Heads) -> None:
     """Every seed's heads, which are the same: a closed form draws nothing. Its losses are the regressions' errors.
 
@@ -155,7 +155,7 @@ def save_closed_form(run: Run, planes: Planes | None, standard: Heads) -> None:
     """
     heads, error = standard, 0.0
     if planes is not None and isinstance(run.config.objective, RidgeConfig):
-        heads, error = plane_heads(planes, standard), planes.speech.error + planes.text.error
+        heads, error = planes.heads(standard), planes.speech.error + planes.text.error
         log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
     for seed in run.config.seeds:
         if seed in run.seeds:

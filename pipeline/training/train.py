@@ -44,13 +44,13 @@ from pipeline.core.resources import (
 )
 from pipeline.objectives.base import objective_of, where_to_look
 from pipeline.objectives.space import Objective
-from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.callbacks import Callback, RunCallbacks
-from pipeline.training.enough_data import few_steps_warning, kept_as_asked, with_min_steps
+from pipeline.training.enough_data import few_steps_warning, kept_as_asked
 from pipeline.training.fused_step import FusedHeads, fused_heads
 from pipeline.training.heads import load_tensors, save_heads, save_tensors
-from pipeline.training.reference_step import heads_config
-from pipeline.training.ridge import Planes, fit_planes, save_closed_form, start_from_planes
+from pipeline.training.reference_step import ReferenceHeads
+from pipeline.training.ridge import Planes, fit_planes, save_closed_form
 from pipeline.training.run_folder import Run, begin_run, first_wrong
 from pipeline.training.trackers import chosen_callbacks
 from pipeline.training.training_data import (
@@ -59,7 +59,6 @@ from pipeline.training.training_data import (
     epoch_batches,
     epoch_rng,
     load_training_data,
-    needs_grid,
 )
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def missing_inputs(stores: Stores, config: TrainConfig) -> str:
     """What `config` trains on and `stores` lack; empty where nothing is missing."""
     if config.style not in stores.captions.styles():
         return f"captions of style {config.style}"
-    if needs_grid(config) and config.style not in stores.captions.grid.columns["style"]:
+    if config.needs_grid and config.style not in stores.captions.grid.columns["style"]:
         return f"whole-grammar texts of style {config.style} (captions.grid)"
     if config.grid.classes and not (stores.captions.classes and any(stores.manifest.emotion)):
         return "emotions and class texts (captions.styles with template)"
@@ -137,7 +136,7 @@ def train(
     stores = stores.selected(config.speech.choice, config.text.choice)
     memory = _memory(config, stores, chosen, out, fresh)
     data = load_training_data(stores, config, chosen, resident=memory == "resident")
-    asked, config = config, with_min_steps(config, len(data.pairs))
+    asked, config = config, config.with_min_steps(len(data.pairs))
     named = [str(folder.resolve()) for folder in stores.folders]
     origin = {
         "stores": named[0] if len(named) == 1 else named,
@@ -163,7 +162,7 @@ def train(
         log.info(f"{counts}; {config.epochs} epochs, seeds {', '.join(map(str, config.seeds))}")
         if config != asked:
             log.info(f"batches of {config.batch_size:,} and {config.epochs} epochs, for min_steps={config.min_steps}")
-        if warning := few_steps_warning(config, data):
+        if warning := few_steps_warning(config, len(data.pairs)):
             log.warning(warning)
         _train_seeds(run, shared, check, RunCallbacks(everyone, config.model_dump(mode="json"), out))
     return run
@@ -213,13 +212,8 @@ class SharedTraining:
     @one_thread()
     def heads(self, seed: int) -> BatchedHeads:
         """Untrained heads of `seed`, a batch of one configuration."""
-        heads = copy.deepcopy(self.data.standard)
-        heads.initialise(seed, self.config.temperature)
-        if self.planes is not None:
-            start_from_planes(heads, self.planes, seed)
-        statistics = self.data.statistics if self.config.norm != "none" else None
-        described = heads_config(self.config, heads, self.objective, steps=self.data.steps, statistics=statistics)
-        return STEPS[self.config.step]([described])
+        start = None if self.planes is None else self.planes.start
+        return STEPS[self.config.step]([self.data.heads_config(self.config, self.objective, seed, start)])
 
     def threads(self) -> int:
         """CPU threads of the epochs to come: the config's; one for a short training; else the fastest."""

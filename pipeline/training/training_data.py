@@ -6,6 +6,7 @@ of them would.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,72 +17,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cache.pairs import CachedPairs, GridTexts, OnDisk, cached_pairs, class_texts, grid_texts
+from cache.pairs import CachedPairs, GridTexts, cached_pairs, class_texts, grid_texts
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import UsageError
-from pipeline.core.objective_config import NoHeadsConfig, RidgeConfig
+from pipeline.core.objective_config import NoHeadsConfig
 from pipeline.core.resources import one_thread
-from pipeline.objectives.base import required_labels, sees_raters
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import Batch, BatchedHeads
-from pipeline.training.enough_data import refuse_too_little, with_min_steps
+from pipeline.training.enough_data import refuse_too_little
 from pipeline.training.fused_step import FusedStack
 from pipeline.training.heads import Heads
+from pipeline.training.heads_config import HeadsConfig, Schedule, Temperature
 from pipeline.training.kernels import replayed_step
-from pipeline.training.reference_step import FeatureStatistics
+from pipeline.training.standardisation import CHUNK_ROWS, FeatureStatistics, fit_standardisation, weighted_statistics
 
 log = logging.getLogger(__name__)
 
-_CHUNK_ROWS = 2**13  # read from disk or standardised at once
-_CHANNELS = 16  # in float64 at once
+BLOCK_ROWS = 256  # consecutive rows of a store on disk that are read together
+WINDOW_BLOCKS = 256  # that are shuffled among each other
 _STEPS_AHEAD = 64  # steps whose orders or targets are made in one call, at most
 _PAIRS_AHEAD = 2**18  # and the pairs of one call: their orders take 24 bytes each
-
-
-def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: str) -> None:
-    """Set mean and std of each channel of the frozen vectors from the training pairs, where `when` says so.
-
-    `when` is "always", "never", or "auto": the embedded encoders' vectors only.
-    """
-    for side in ("audio", "text"):
-        encoder = stores.fingerprint()[side]["encoder"]["encoder"]
-        if when == "never" or (when == "auto" and encoder not in ("embedded", "side by side")):
-            continue
-        log.info(f"{side} features are standardised ({when if when != 'auto' else f'the {encoder} encoder'})")
-        if side == "audio" and pairs.disk is not None:
-            std, mean = std_and_mean_on_disk(pairs.disk)
-        else:
-            std, mean = std_and_mean(pairs.speech if side == "audio" else pairs.text)
-        getattr(heads, f"{side}_mean").copy_(mean)
-        getattr(heads, f"{side}_std").copy_(std.clamp_min(1e-6))
-
-
-def std_and_mean(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """`torch.std_mean(vectors.double(), dim=0)` of (n, D), some channels at a time: float64 takes twice the memory."""
-    count = -(-vectors.shape[1] // _CHANNELS)
-    channels = torch.empty(len(vectors), _CHANNELS, dtype=torch.float64, device=vectors.device)
-    std, mean = [], []
-    for part in torch.tensor_split(vectors, count, dim=1):
-        # into one buffer: malloc may lay each new one behind the last
-        of_part = torch.std_mean(channels[:, : part.shape[1]].copy_(part), dim=0)
-        std.append(of_part[0])
-        mean.append(of_part[1])
-    return torch.cat(std), torch.cat(mean)
-
-
-def std_and_mean_on_disk(disk: OnDisk) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean of each channel of vectors that stay on disk, (D,) float64."""
-    count = len(disk.rows)
-    shift = disk.read(torch.zeros(1, dtype=torch.int64)).double()  # (1, D), against cancellation
-    sums, squares = torch.zeros_like(shift[0]), torch.zeros_like(shift[0])
-    for places in torch.split(torch.arange(count), _CHUNK_ROWS):
-        vectors = disk.read(places).double() - shift
-        sums += vectors.sum(0)
-        squares += vectors.square().sum(0)
-    mean = sums / count
-    variance = (squares - count * mean.square()) / max(1, count - 1)
-    return variance.clamp_min(0).sqrt(), mean + shift[0]
 
 
 @dataclass(frozen=True)
@@ -126,16 +82,21 @@ class TrainingData:
         The batches follow from (`seed`, `epoch`). `check` raises when it is time to stop.
         """
         losses = []
+        for some in self.train_steps(heads, seed, epoch, part):
+            losses += some
+            check()
+        return torch.stack(losses).mean(0)
+
+    def train_steps(self, heads: BatchedHeads, seed: int, epoch: int, part: slice) -> Iterator[list[Tensor]]:
+        """The steps of `train`, some at a time: their losses (C,)."""
         rng = epoch_rng(seed, epoch)
         for batches in epoch_batches(self.pairs, self.batch_size, rng, heads.objectives, part, extra=self.extra):
             speech = None if self.pairs.disk is None else self.speech(self.pairs, batches.rows)
             steps = range(len(batches.rows))
             if isinstance(heads, FusedStack):
-                losses += heads.steps([self._batch(batches, s, speech) for s in steps])
+                yield heads.steps([self._batch(batches, s, speech) for s in steps])
             else:
-                losses += [self.step(heads, batches, s, speech) for s in steps]
-            check()
-        return torch.stack(losses).mean(0)
+                yield [self.step(heads, batches, s, speech) for s in steps]
 
     def step(self, heads: BatchedHeads, batches: TrainingBatches, s: int, speech: Tensor | None = None) -> Tensor:
         """Step on batch `s`; returns the losses before it, (C,). `speech`: (S, B, Da) where it was read from disk."""
@@ -149,6 +110,25 @@ class TrainingData:
         batch_speech = self.speech(self.pairs, batches.rows[s]) if speech is None else speech[s]
         batch_text = self.text(self.pairs, batches.captions[s])
         return batch_speech, batch_text, [prepared[s] for prepared in batches.prepared]
+
+    def heads_config(
+        self, config: TrainConfig, objective: Objective, seed: int, start: Callable[[Heads, int], None] | None = None
+    ) -> HeadsConfig:
+        """Untrained heads of `seed`, set by `start` where there is one, to be trained as `config` says."""
+        heads, steps = copy.deepcopy(self.standard), config.epochs * self.steps
+        heads.initialise(seed, config.temperature)
+        if start is not None:
+            start(heads, seed)
+        return HeadsConfig(
+            heads,
+            objective,
+            config.learning_rate,
+            config.weight_decay,
+            Schedule(steps, config.schedule, config.warmup),
+            Temperature(config.temperature, config.temperature_schedule, config.temperature_end, steps),
+            config.norm,
+            self.statistics if config.norm != "none" else None,
+        )
 
     def dev_batches(self, objectives: Sequence[Objective]) -> list[TrainingBatches]:
         """The development set's batches, always the same."""
@@ -167,17 +147,18 @@ class TrainingData:
         weights /= weights.sum()
         weight = torch.full((), 1 / len(pairs), dtype=torch.float64, device=self.device)
         speech = ((part, weight.expand(len(part))) for part, _ in self.speech_chunks(pairs))
-        return {"audio": _weighted_statistics(speech), "text": _weighted_statistics([(self.text(pairs), weights)])}
+        text = self.standard.standardise_side("text", pairs.text)
+        return {"audio": weighted_statistics(speech), "text": weighted_statistics([(text, weights)])}
 
     def speech_chunks(self, pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:
         """Standardised vectors (n, Da) of `pairs`, the training or the development set, with their points (n, 2)."""
-        for places in torch.split(torch.arange(len(pairs)), _CHUNK_ROWS):
+        for places in torch.split(torch.arange(len(pairs)), CHUNK_ROWS):
             places = places.to(self.device)
             yield self.speech(pairs, places), pairs.labels[places, :2]
 
     def dev_losses(self, heads: BatchedHeads, batches: Sequence[TrainingBatches]) -> list[float]:
         """Each configuration's mean loss over the development set's batches, which are projected many at a time."""
-        dev_text = self.text(self.dev)
+        dev_text = self.standard.standardise_side("text", self.dev.text)
         texts = [heads.project(c, "text", dev_text) for c in range(heads.count)]  # vectors and lengths
         sums = torch.zeros(heads.count, dtype=torch.float64, device=self.device)
         for part in batches:
@@ -191,35 +172,24 @@ class TrainingData:
         """Standardised (..., Da) speech vectors of `rows` (...) of `pairs`, from memory or from disk."""
         # index_select takes half the time of an index where rows are long, as those of all layers are
         vectors = pairs.disk.read(rows.flatten()) if pairs.disk else pairs.speech.index_select(0, rows.flatten())
-        return self._standardised("audio", vectors).view(*rows.shape, -1)
+        return self._standardise("audio", vectors).view(*rows.shape, -1)
 
-    def text(self, pairs: CachedPairs, captions: Tensor | None = None) -> Tensor:
-        """Standardised (m, Dt) vectors of `captions` (m,), rows of `pairs.text`, or of all texts."""
-        return self._standardised("text", pairs.text if captions is None else pairs.text.index_select(0, captions))
+    def text(self, pairs: CachedPairs, captions: Tensor) -> Tensor:
+        """Standardised (m, Dt) vectors of `captions` (m,), rows of `pairs.text`."""
+        return self._standardise("text", pairs.text.index_select(0, captions))
 
-    def _standardised(self, side: str, vectors: Tensor) -> Tensor:
-        return self.standard.shift_and_scale(side, vectors) if self._standardises[side] else vectors
+    def _standardise(self, side: str, vectors: Tensor) -> Tensor:
+        """`Heads.standardise_side`, in place: the vectors of a batch are a copy."""
+        if side in self._mean_and_std:
+            mean, std = self._mean_and_std[side]
+            vectors.sub_(mean).div_(std)
+        return vectors
 
     @cached_property
-    def _standardises(self) -> dict[str, bool]:
-        """Whether a side's vectors are changed at all: looked up once, not in every step."""
-        return {side: self.standard.standardises(side) for side in ("audio", "text")}
-
-
-def _weighted_statistics(parts: Iterable[tuple[Tensor, Tensor]]) -> FeatureStatistics:
-    """Of vectors (n, D) with weights (n,) that sum to 1 over all parts."""
-    mean, second = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for vectors, weights in parts:
-        mean = mean.to(vectors.device) + weights @ vectors.double()
-        second = second.to(vectors.device) + vectors.double().mT @ (vectors.double() * weights[:, None])
-    return FeatureStatistics(mean, second - torch.outer(mean, mean))
-
-
-def needs_grid(config: TrainConfig) -> bool:
-    """Whether it trains on the whole-grammar texts (captions.grid)."""
-    objective = config.objective
-    of_grid = objective.texts == "grid" if isinstance(objective, RidgeConfig) else config.start == "ridge"
-    return of_grid or config.grid.texts > 0
+    def _mean_and_std(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of the sides that they change, which is looked up once and not in every step."""
+        sides = [side for side in ("audio", "text") if self.standard.standardises(side)]
+        return {side: (getattr(self.standard, f"{side}_mean"), getattr(self.standard, f"{side}_std")) for side in sides}
 
 
 @one_thread()
@@ -235,7 +205,7 @@ def load_training_data(
     stores = stores.selected(config.speech.choice, config.text.choice)
     pairs, dev = (
         cached_pairs(
-            stores, split, style=config.style, require=required_labels(config), device=device, resident=resident
+            stores, split, style=config.style, require=config.required_labels, device=device, resident=resident
         )
         for split in ("train", "dev")
     )
@@ -246,7 +216,7 @@ def load_training_data(
         if stores.corpus is None:
             raise UsageError("balance", "corpus, with one folder of stores", "several", "Name them, or leave it out.")
         pairs = replace(pairs, corpus=torch.from_numpy(stores.corpus[pairs.rows]))
-    grid = grid_texts(stores, config.style, device=device) if needs_grid(config) else None
+    grid = grid_texts(stores, config.style, device=device) if config.needs_grid else None
     if grid is not None and config.grid.texts:
         classes = class_texts(stores, device=device) if config.grid.classes else None
         pairs, dev = pairs.with_extra(grid, classes), dev.with_extra(grid, classes)
@@ -261,12 +231,12 @@ def load_training_data(
     fit_standardisation(standard.to(device), pairs, stores, config.standardise)
     if isinstance(config.objective, NoHeadsConfig):
         standard = standard.unchanged()
-    batch_size = with_min_steps(config, len(pairs)).batch_size
+    batch_size = config.with_min_steps(len(pairs)).batch_size
     return TrainingData(pairs, dev, batch_size, standard, config.grid.texts, grid)
 
 
 def epoch_rng(seed: int, epoch: int) -> torch.Generator:
-    """Every draw of one epoch: its order and its captions."""
+    """Of every draw of one epoch, on the CPU: its order and its captions."""
     mixed = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(mixed, "little") >> 1)
 
@@ -284,22 +254,67 @@ def epoch_batches(
 
     Rows that fill no batch are left to the next shuffle. `extra` grid texts are drawn for each batch.
     """
-    size = min(size, len(pairs))
-    rows = pairs.shuffled(rng).to(pairs.text.device)
+    rows = shuffled(pairs, rng).to(pairs.text.device)
+    size = min(size, len(rows))
     rows = rows[: len(rows) // size * size].view(-1, size)
-    captions = pairs.draw_captions(rng)[rows]
+    captions = draw_captions(pairs, rng)[rows]
     if extra:
-        captions = torch.cat([captions, pairs.draw_extra(extra, len(rows), rng)], 1)
+        captions = torch.cat([captions, draw_extra(pairs, extra, len(rows), rng)], 1)
     steps = max(1, min(_STEPS_AHEAD, _PAIRS_AHEAD // size**2))
     for chunk, drawn in zip(torch.split(rows[part], steps), torch.split(captions[part], steps), strict=True):
         yield TrainingBatches(chunk, drawn, [objective.prepare(pairs, chunk, drawn) for objective in objectives])
+
+
+def shuffled(pairs: CachedPairs, rng: torch.Generator) -> Tensor:
+    """(n,) every index once; with a `corpus`, as many of each corpus, in turn.
+
+    Vectors on disk are shuffled block by block, and row by row within a window of blocks, so that the next reads are in
+    few places of the file; the operating system's page cache holds the window.
+    """
+    if pairs.corpus is not None:
+        return _of_each_corpus(pairs.corpus, rng)
+    count = len(pairs.rows)
+    if pairs.disk is None:
+        return torch.randperm(count, generator=rng)
+    blocks = torch.split(torch.arange(count), BLOCK_ROWS)
+    mixed = [blocks[i] for i in torch.randperm(len(blocks), generator=rng).tolist()]
+    starts = range(0, len(mixed), WINDOW_BLOCKS)
+    windows = [torch.cat(mixed[start : start + WINDOW_BLOCKS]) for start in starts]
+    return torch.cat([window[torch.randperm(len(window), generator=rng)] for window in windows])
+
+
+def _of_each_corpus(corpus: Tensor, rng: torch.Generator) -> Tensor:
+    """(n,) an index of each corpus, then another of each: a smaller corpus begins anew, a larger one is cut."""
+    each = [torch.nonzero(corpus == number)[:, 0] for number in sorted(set(corpus.tolist()))]
+    rounds = -(-len(corpus) // len(each))
+    drawn = []
+    for places in each:
+        passes = [torch.randperm(len(places), generator=rng) for _ in range(-(-rounds // len(places)))]
+        drawn.append(places[torch.cat(passes)[:rounds]])
+    return torch.stack(drawn, 1).flatten()[: len(corpus)]
+
+
+def draw_captions(pairs: CachedPairs, rng: torch.Generator) -> Tensor:
+    """(n,) one row of `pairs.text` for each utterance."""
+    counts = pairs.offsets.diff()
+    draws = torch.rand(len(counts), generator=rng, dtype=torch.float64).to(counts.device)
+    return pairs.caption[pairs.offsets[:-1] + (draws * counts).long()]
+
+
+def draw_extra(pairs: CachedPairs, texts: int, steps: int, rng: torch.Generator) -> Tensor:
+    """(steps, M) rows of `pairs.text`: `texts` of the grid texts, none twice in a step, then every class text."""
+    emotion = torch.empty(0) if pairs.extra_emotion is None else pairs.extra_emotion.cpu()
+    first, of_grid = len(pairs.text) - len(emotion), int((emotion == -1).sum())
+    drawn = torch.rand(steps, of_grid, generator=rng).topk(min(texts, of_grid), dim=1).indices
+    of_class = torch.arange(of_grid, len(emotion)).expand(steps, -1)
+    return (torch.cat([drawn, of_class], 1) + first).to(pairs.text.device)
 
 
 def data_digest(stores: Stores, data: TrainingData, configs: Iterable[TrainConfig]) -> str:
     """Identifies the data of `configs`: which rows, which labels, which vectors (of speech by their checksums)."""
     digest = hashlib.blake2b(digest_size=16)
     checksums = stores.audio.column("crc")
-    raters = any(map(sees_raters, configs))
+    raters = any(config.sees_raters for config in configs)
     for part in (data.pairs, data.dev):
         digest.update(checksums[part.rows].data)
         tensors = [part.labels, part.emotion, part.gender, part.offsets, part.caption, part.text]

@@ -36,10 +36,11 @@ from pipeline.inference.search import embed_rows
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.label_order import label_order
 from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast, rank_n_contrast_gradient
-from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.fused_step import FusedHeads, fused_heads
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
+from pipeline.training.reference_step import ReferenceHeads
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng

@@ -34,7 +34,7 @@ from pipeline.objectives.label_order import label_order
 from pipeline.objectives.rank_n_contrast import Ranking
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
 from pipeline.training.train import train
 from pipeline.training.training_data import load_training_data
 from tests.planted import MSP_PODCAST, plant

@@ -10,7 +10,6 @@ Each setting is compared with the first, seed by seed.
 from __future__ import annotations
 
 import argparse
-import copy
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +24,6 @@ from pipeline.core.config_files import preset_names
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality
 from pipeline.objectives.base import objective_of
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import heads_config
 from pipeline.training.train import STEPS, resolve_training
 from pipeline.training.training_data import TrainingData
 from tests.planted import MSP_PODCAST, RELIABILITY, plant
@@ -67,9 +65,7 @@ def measure(setting: str, config: TrainConfig, stores: Stores, quality: DevOrdin
     batches = material.dev_batches([objective])
     found = []
     for seed in range(seeds):
-        heads = copy.deepcopy(standard)
-        heads.initialise(seed, config.temperature)
-        stack = STEPS[config.step]([heads_config(config, heads, objective, steps=material.steps)])
+        stack = STEPS[config.step]([material.heads_config(config, objective, seed)])
         start, best, learnt = time.perf_counter(), float("inf"), stack.state(0)
         for epoch in range(config.epochs):
             material.train(stack, seed, epoch, lambda: None)

@@ -27,7 +27,7 @@ from pipeline.objectives.base import objective_of
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.fused_step import fused_heads
 from pipeline.training.heads import Heads, save_tensors
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
 from pipeline.training.train import train
 from pipeline.training.training_data import TrainingData, epoch_batches, epoch_rng
 from tests.benchmarks.ranking import published_loop

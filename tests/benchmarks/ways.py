@@ -22,6 +22,9 @@ from types import CodeType, FrameType
 from typing import Any
 
 from click.testing import CliRunner
+from torch import Tensor
+
+from pipeline.training.batched_heads import BatchedHeads
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 1.2345e-4
@@ -97,20 +100,20 @@ def ways(manifest: str, folder: Path) -> Iterator[tuple[str, Way]]:
     extraction.extract(manifest, out=folder / "stores", overrides=["audio.batch_seconds=10"])
     yield "a clip, from the plan to the row on disk", clip[0]
     step: list[Way] = []
-    whole_epoch = TrainingData.train
+    whole_epoch = TrainingData.train_steps
 
-    def first_steps(self: TrainingData, *args: Any) -> Any:
-        whole_epoch(self, *args, slice(0, 1))  # what is made on first use is not part of a step
+    def first_steps(self: TrainingData, heads: BatchedHeads, seed: int, epoch: int, _: slice) -> Iterator[list[Tensor]]:
+        yield from whole_epoch(self, heads, seed, epoch, slice(0, 1))  # what is made on first use is not of a step
         with traced() as found:
-            result = whole_epoch(self, *args, slice(1, 2))
+            losses = list(whole_epoch(self, heads, seed, epoch, slice(1, 2)))
         step.append(found)
-        return result
+        yield from losses
 
-    TrainingData.train = first_steps  # type: ignore[method-assign, assignment]
+    TrainingData.train_steps = first_steps  # type: ignore[method-assign]
     run = training.train(
         folder / "stores", out=folder / "run", seeds=1, overrides=["epochs=1", "threads=1", "batch_size=4"]
     )
-    TrainingData.train = whole_epoch  # type: ignore[method-assign]
+    TrainingData.train_steps = whole_epoch  # type: ignore[method-assign]
     yield "one training step", step[0]
     index = SpeechIndex.open(folder / "stores", run)
     with traced() as sentence:

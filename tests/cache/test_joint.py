@@ -20,7 +20,7 @@ from cache.stores import Stores, open_stores
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.training.run_folder import open_run
 from pipeline.training.train import resolve_training, train
-from pipeline.training.training_data import load_training_data
+from pipeline.training.training_data import load_training_data, shuffled
 from tests.planted import plant, with_transcripts
 
 QUICK = ["width=8", "batch_size=8", "epochs=2", "threads=1"]
@@ -80,7 +80,7 @@ def test_balanced_batches_hold_as_many_of_each(two: list[Stores]) -> None:
     config = resolve_training("emotionrankclap", overrides=[*QUICK, "balance=corpus"])
     joint = open_joint([each.folder for each in two])
     data = load_training_data(joint, config, torch.device("cpu"))
-    order = data.pairs.shuffled(torch.Generator().manual_seed(0))
+    order = shuffled(data.pairs, torch.Generator().manual_seed(0))
     assert len(order) == len(data.pairs) == 144
     assert data.pairs.corpus is not None
     for batch in order.split(8):
@@ -88,7 +88,7 @@ def test_balanced_batches_hold_as_many_of_each(two: list[Stores]) -> None:
     counts = Counter(order.tolist())
     assert all(counts[row] == 3 for row in range(120, 144))  # 72 of 24
     assert max(counts[row] for row in range(120)) == 1
-    dev = data.dev.shuffled(torch.Generator().manual_seed(0))
+    dev = shuffled(data.dev, torch.Generator().manual_seed(0))
     assert sorted(dev.tolist()) == list(range(60))  # each once
 
 

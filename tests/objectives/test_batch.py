@@ -12,6 +12,7 @@ from cache.manifest import Ratings, votes_of
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import open_stores
 from pipeline.objectives.base import Batch
+from pipeline.training.training_data import draw_captions
 from tests.own_code import forgotten as forgotten
 from tests.own_code import objective
 from tests.planted import plant
@@ -26,7 +27,7 @@ def _tanh(logits: Tensor, batch: Batch, power: float = 2.0) -> Tensor:
 def test_a_batch_has_what_the_pairs_have(all_styles: Path) -> None:
     for resident in (True, False):
         pairs = cached_pairs(open_stores(all_styles), "train", style="dimensional", resident=resident)
-        rows, captions = torch.tensor([[3, 1], [0, 2]]), pairs.draw_captions(torch.Generator().manual_seed(0))[:4]
+        rows, captions = torch.tensor([[3, 1], [0, 2]]), draw_captions(pairs, torch.Generator().manual_seed(0))[:4]
         batches = objective(_tanh).prepare(pairs, rows, captions.view(2, 2))
         whole = cached_pairs(open_stores(all_styles), "train", style="dimensional")
         for s in (0, 1):

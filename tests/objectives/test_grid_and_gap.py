@@ -14,6 +14,7 @@ from pipeline.core.config import TrainConfig
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.soft_targets import kernel, same_class
 from pipeline.objectives.space import SharedSpace
+from pipeline.training.training_data import draw_extra
 from tests.training.test_batched_heads import TEXT, WIDTH, some_pairs, with_grid
 
 
@@ -29,7 +30,7 @@ def test_the_grid_term_is_its_definition() -> None:
     pairs = with_grid(some_pairs())
     config = TrainConfig.model_validate({"objective": {"name": "soft_targets"}, "grid": {"texts": 5, "width": 0.9}})
     objective, rows = objective_of(config, pairs), torch.arange(6)
-    captions = torch.cat([rows, pairs.draw_extra(5, 1, torch.Generator().manual_seed(0))[0]])
+    captions = torch.cat([rows, draw_extra(pairs, 5, 1, torch.Generator().manual_seed(0))[0]])
     logits = torch.randn(6, 11, generator=torch.Generator().manual_seed(1))
     points = pairs.extra(captions[6:])[0]
     terms = []
@@ -65,7 +66,7 @@ def test_texts_that_name_a_category_draw_the_votes_for_it() -> None:
         objective_of(TrainConfig.model_validate({"objective": tree, "grid": grid}), pairs),
         torch.arange(4),
     )
-    captions = torch.cat([rows, pairs.draw_extra(2, 1, draw)[0]])
+    captions = torch.cat([rows, draw_extra(pairs, 2, 1, draw)[0]])
     logits = torch.randn(4, 10, generator=draw)
     named = [[row[code] for code in (0, 1, 1, 2)] for row in votes]
     halves = []
@@ -85,7 +86,7 @@ def test_the_gaps_price_is_its_definition_and_extra_texts_take_no_part() -> None
     trees = [{"grid": {"texts": 5}}, {"grid": {"texts": 5}, "gap": {"centroid": 3.0, "covariance": 5.0}}]
     without, priced = (objective_of(TrainConfig.model_validate(tree), pairs) for tree in trees)
     draw, rows = torch.Generator().manual_seed(0), torch.arange(6)
-    captions = torch.cat([rows, pairs.draw_extra(5, 1, draw)[0]])
+    captions = torch.cat([rows, draw_extra(pairs, 5, 1, draw)[0]])
     sides = [torch.randn(count, WIDTH, generator=draw) for count in (6, 11)]
     space = SharedSpace.of(*sides, torch.tensor(0.3))
     a, t = space.speech, space.text[:6]

@@ -35,7 +35,7 @@ from pipeline.objectives.soft_targets import soft_target_loss, targets_of
 from pipeline.objectives.space import SharedSpace
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads, load_tensors
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
 from pipeline.training.run_folder import open_run
 from pipeline.training.train import Trainer, resolve_training, train
 from pipeline.training.training_data import TrainingData

@@ -16,7 +16,7 @@ from pipeline.core.plugins import load_plugins
 from pipeline.objectives.base import objective_of
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads, load_tensors
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
 from pipeline.training.train import Trainer, resolve_training, train
 from tests.own_code import blocks, plugin
 from tests.own_code import forgotten as forgotten

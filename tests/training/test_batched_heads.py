@@ -17,12 +17,13 @@ from pipeline.core.config_files import preset_names
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.space import LogitsObjective, Objective, SharedSpace
-from pipeline.training import adam
-from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
+from pipeline.training import batched_heads
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import HeadsConfig, Schedule, Temperature
+from pipeline.training.heads_config import HeadsConfig, Schedule, Temperature
+from pipeline.training.reference_step import ReferenceHeads
 from pipeline.training.train import resolve_training
-from pipeline.training.training_data import TrainingData
+from pipeline.training.training_data import TrainingData, draw_extra
 
 METHODS = [name for name in preset_names("methods") if name not in ("ridge", "ridge_own_captions", "plane_clap")]
 AUDIO, TEXT, WIDTH, BATCH, ROWS = 20, 12, 16, 10, 64
@@ -150,7 +151,7 @@ def test_norms_temperatures_and_the_grid_term_step_as_autograd_to_1e_9(norm: Any
     stack, references = BatchedHeads(members), [ReferenceHeads([member]) for member in members]
     draw = torch.Generator().manual_seed(2)
     for rows, speech, text in batches(pairs, 30):
-        captions = torch.cat([rows, pairs.draw_extra(7, 1, draw)[0]])
+        captions = torch.cat([rows, draw_extra(pairs, 7, 1, draw)[0]])
         prepared = [objective.prepare(pairs, rows, captions)]
         texts = torch.cat([text, pairs.text[captions[BATCH:]]])
         losses = stack.step(speech, texts, prepared)
@@ -240,7 +241,7 @@ def test_steps_without_torchs_own_function_of_adam_have_the_same_bits(
         prepared = [made.prepare(pairs, rows, rows)]
         function.step(speech.to(dtype), text.to(dtype), prepared)
         with monkeypatch.context() as patch:
-            patch.setattr(adam, "_adam", None)
+            patch.setattr(batched_heads, "_adam", None)
             optimiser.step(speech.to(dtype), text.to(dtype), prepared)
     for name, tensor in function.checkpoint().items():
         assert torch.equal(optimiser.checkpoint()[name], tensor), name

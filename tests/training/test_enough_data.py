@@ -13,7 +13,6 @@ from pipeline.core.errors import UsageError
 from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.sweep import sweep
 from pipeline.extraction.extract import extract
-from pipeline.training.enough_data import with_min_steps
 from pipeline.training.train import train
 from tests.faults.small import quick_encoders
 from tests.speech import QUICK, write_corpus
@@ -80,10 +79,10 @@ def test_min_steps_cuts_batches_then_adds_epochs(
     pairs: int, epochs: int, batch_size: int, found: tuple[int, int]
 ) -> None:
     config = TrainConfig(epochs=epochs, batch_size=batch_size, min_steps=175)
-    scaled = with_min_steps(config, pairs)
+    scaled = config.with_min_steps(pairs)
     assert (scaled.epochs, scaled.batch_size) == found
     assert pairs // scaled.batch_size * scaled.epochs >= 175
-    assert with_min_steps(scaled, pairs) == scaled
+    assert scaled.with_min_steps(pairs) == scaled
 
 
 def test_the_fast_preset_takes_its_steps_on_a_small_corpus_and_says_so(

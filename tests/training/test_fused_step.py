@@ -23,7 +23,7 @@ from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.fused_library import Unavailable, load_library
 from pipeline.training.fused_step import FusedHeads, FusedStack, fused_heads
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import HeadsConfig, Schedule, Temperature
+from pipeline.training.heads_config import HeadsConfig, Schedule, Temperature
 from pipeline.training.train import train
 from tests.training.test_batched_heads import AUDIO, ROWS, TEXT, WIDTH, objectives, some_pairs, with_grid
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.training.batched_heads import BatchedHeads
+from pipeline.training.heads_config import HeadsConfig, Schedule
 from pipeline.training.kernels import Launch, replayed_step
-from pipeline.training.reference_step import HeadsConfig, Schedule
 from tests.training.test_batched_heads import batches, heads_of, objectives, some_pairs
 
 

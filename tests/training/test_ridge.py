@@ -21,7 +21,7 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.compare import compare
 from pipeline.objectives.base import objective_of
 from pipeline.training.heads import Heads
-from pipeline.training.ridge import CENTRE, PENALTIES, Planes, fit_plane, fit_planes, plane_heads, start_from_planes
+from pipeline.training.ridge import CENTRE, PENALTIES, Planes, fit_plane, fit_planes
 from pipeline.training.train import missing_inputs, resolve_training, train
 from pipeline.training.training_data import load_training_data
 from tests.planted import plant
@@ -68,7 +68,7 @@ def _planes_and_vectors() -> tuple[Planes, Heads, torch.Tensor, torch.Tensor]:
 
 def test_the_nearest_by_cosine_is_the_nearest_in_the_plane() -> None:
     planes, standard, speech, text = _planes_and_vectors()
-    heads = plane_heads(planes, standard)
+    heads = planes.heads(standard)
     with torch.no_grad():
         cosines = heads.embed_text(text) @ heads.embed_speech(speech).T
     distances = torch.cdist(planes.text(text), planes.speech(speech))
@@ -82,7 +82,7 @@ def test_the_start_orders_as_the_plane_does_and_follows_from_the_seed() -> None:
     planes, _, speech, text = _planes_and_vectors()
     first, second, third = (Heads(8, 6, dim=512) for _ in range(3))
     for heads, seed in ((first, 1), (second, 1), (third, 2)):
-        start_from_planes(heads, planes, seed)
+        planes.start(heads, seed)
     assert torch.equal(first.audio.weight, second.audio.weight)
     assert not torch.equal(first.audio.weight, third.audio.weight)
     with torch.no_grad():

@@ -17,7 +17,8 @@ from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from cache.writer import StoreWriter
 from pipeline.core.config import TrainConfig
-from pipeline.training.training_data import TrainingData, load_training_data, std_and_mean
+from pipeline.training.standardisation import std_and_mean
+from pipeline.training.training_data import TrainingData, load_training_data
 from tests.planted import plant
 
 CONFIG = TrainConfig(standardise="always", batch_size=8, width=4)
@@ -44,7 +45,8 @@ class LiveTensors(TorchDispatchMode):
 def test_loading_holds_the_vectors_once_and_a_block_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """500,000 rows peaked at 2.8 times their vectors: raw, in float64 and standardised."""
     monkeypatch.setattr("cache.reader._BLOCK_BYTES", 2**13)
-    monkeypatch.setattr("pipeline.training.training_data._CHUNK_ROWS", 16)
+    for module in ("standardisation", "training_data"):
+        monkeypatch.setattr(f"pipeline.training.{module}.CHUNK_ROWS", 16)
     stores = plant(tmp_path, {"train": 300, "dev": 100}, audio_width=2048, text_width=4)
     with LiveTensors() as tensors:
         data = load_training_data(stores, CONFIG, torch.device("cpu"))

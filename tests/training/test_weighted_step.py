@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from pipeline.objectives.base import objective_of
-from pipeline.training.batched_heads import BatchedHeads, ReferenceHeads
+from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.heads import Heads
-from pipeline.training.reference_step import HeadsConfig
+from pipeline.training.heads_config import HeadsConfig
+from pipeline.training.reference_step import ReferenceHeads
 from pipeline.training.train import resolve_training
 from tests.training.test_batched_heads import AUDIO, BATCH, ROWS, TEXT, WIDTH, Plain, double, some_pairs
 from tests.training.test_layers import by_hand

@@ -12,13 +12,12 @@ import torch
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.experiments.sweeps.bracket import Tensors, join_checkpoints
-from pipeline.objectives.base import objective_of, required_labels
+from pipeline.objectives.base import objective_of
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.fused_step import fused_heads
-from pipeline.training.reference_step import heads_config
-from pipeline.training.ridge import Planes, fit_planes, start_from_planes
-from pipeline.training.training_data import TrainingData, load_training_data, needs_grid
+from pipeline.training.ridge import Planes, fit_planes
+from pipeline.training.training_data import TrainingData, load_training_data
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +27,8 @@ DataKey = tuple[object, ...]
 
 def data_key(config: TrainConfig) -> DataKey:
     """What decides on the pairs and their standardisation."""
-    extra = needs_grid(config), config.grid.texts > 0, config.grid.classes > 0
-    return config.style, tuple(required_labels(config)), config.standardise, extra, config.speech, config.text
+    extra = config.needs_grid, config.grid.texts > 0, config.grid.classes > 0
+    return config.style, config.required_labels, config.standardise, extra, config.speech, config.text
 
 
 @dataclass
@@ -59,13 +58,8 @@ class TrainingDataPool:
         """Heads of each (config, seed) as train-heads initialises them, or as in `states` where there are any."""
         heads_configs = []
         for config, seed in trainings:
-            heads = copy.deepcopy(data.standard)
-            heads.initialise(seed, config.temperature)
-            if config.start == "ridge":
-                start_from_planes(heads, self._planes(config), seed)
-            statistics = data.statistics if config.norm != "none" else None
-            objective = self._objective(config)
-            heads_configs.append(heads_config(config, heads, objective, steps=data.steps, statistics=statistics))
+            start = self._planes(config).start if config.start == "ridge" else None
+            heads_configs.append(data.heads_config(config, self._objective(config), seed, start))
         fused = all(config.step == "fused" for config, _ in trainings)
         batched = fused_heads(heads_configs) if fused else BatchedHeads(heads_configs)
         if states:

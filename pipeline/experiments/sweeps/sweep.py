@@ -43,7 +43,6 @@ from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, open_study, true_cause
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
 from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of, tied_with
-from pipeline.training.enough_data import with_min_steps
 from pipeline.training.fused_step import FusedStack
 from pipeline.training.train import missing_inputs
 from pipeline.training.training_data import data_digest, epoch_batches, epoch_rng
@@ -180,7 +179,7 @@ class _Worker:
     def _training(self, params: Mapping[str, Any], threads: int) -> TrainConfig:
         config = self.space.resolve_training(params)
         if config.min_steps:
-            config = with_min_steps(config, len(self.pool.get(config).pairs))
+            config = config.with_min_steps(len(self.pool.get(config).pairs))
         return config.model_copy(update={"threads": threads}) if threads else config
 
     def _check_bracket(self, bracket: Bracket, study: Study) -> None:

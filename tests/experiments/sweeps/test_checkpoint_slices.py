@@ -7,7 +7,7 @@ import torch
 
 from pipeline.experiments.sweeps.bracket import join_checkpoints, slice_checkpoint
 from pipeline.training.batched_heads import BatchedHeads
-from pipeline.training.reference_step import HeadsConfig, Schedule
+from pipeline.training.heads_config import HeadsConfig, Schedule
 from tests.training.test_batched_heads import batches, double, heads_of, objectives, some_pairs
 
 pytestmark = pytest.mark.usefixtures(double.__name__)
