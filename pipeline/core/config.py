@@ -314,6 +314,12 @@ class TrainConfig(Model):
         return self.model_copy(update={"batch_size": size, "epochs": epochs})
 
 
+def kept_as_asked(overrides: Sequence[str]) -> list[str]:
+    """`overrides`; one of epochs or of the batch size also ends a preset's `min_steps`, which would change it."""
+    asked = any(each.startswith(("epochs=", "batch_size=")) for each in overrides)
+    return [*(["min_steps=0"] if asked else []), *overrides]
+
+
 class EvaluateConfig(Model):
     """Both tests of the paper (F12, F13)."""
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cache.manifest import LABEL_COLUMNS
 from cache.pairs import CachedPairs
 from pipeline.core.config import SMALL_BATCH, TrainConfig
 from pipeline.core.errors import UsageError
 
 FEW_STEPS = 100
-_COLUMNS = ("valence", "arousal", "dominance")
 
 
 def refuse_too_little(pairs: CachedPairs, config: TrainConfig, stores: Path) -> None:
@@ -26,7 +25,7 @@ def refuse_too_little(pairs: CachedPairs, config: TrainConfig, stores: Path) -> 
         raise UsageError(stores, found, f"at least {least:,}, two batches", "Add training utterances or captions.")
     required = config.required_labels
     if required:
-        labels = pairs.labels[:, [_COLUMNS.index(name) for name in required]]
+        labels = pairs.labels[:, [LABEL_COLUMNS.index(name) for name in required]]
         distinct = len(np.unique(labels.cpu().numpy(), axis=0))
         if distinct < 2:
             found = f"{len(pairs):,} training pairs that all have the same {' and '.join(required)}"
@@ -34,12 +33,6 @@ def refuse_too_little(pairs: CachedPairs, config: TrainConfig, stores: Path) -> 
     if len(pairs.text) < 2:
         found = f"{len(pairs):,} training pairs that all have the same caption"
         raise UsageError(stores, found, "two captions or more", "Check the captions and labels.")
-
-
-def kept_as_asked(overrides: Sequence[str]) -> list[str]:
-    """`overrides`; one of epochs or of the batch size also ends a preset's `min_steps`, which would change it."""
-    asked = any(each.startswith(("epochs=", "batch_size=")) for each in overrides)
-    return [*(["min_steps=0"] if asked else []), *overrides]
 
 
 def few_steps_warning(config: TrainConfig, pairs: int) -> str | None:

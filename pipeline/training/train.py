@@ -26,7 +26,7 @@ from cache.disk import make_folder, remove, translate_os_errors, write_text, wri
 from cache.fingerprint import canonical
 from cache.joint import stores_named
 from cache.stores import Stores
-from pipeline.core.config import TrainConfig
+from pipeline.core.config import TrainConfig, kept_as_asked
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
 from pipeline.core.fields import REQUIRE_PLUGINS
@@ -46,7 +46,7 @@ from pipeline.objectives.base import objective_of, where_to_look
 from pipeline.objectives.space import Objective
 from pipeline.training.batched_heads import BatchedHeads
 from pipeline.training.callbacks import Callback, RunCallbacks
-from pipeline.training.enough_data import few_steps_warning, kept_as_asked
+from pipeline.training.enough_data import few_steps_warning
 from pipeline.training.fused_step import FusedHeads, fused_heads
 from pipeline.training.heads import load_tensors, save_heads, save_tensors
 from pipeline.training.reference_step import ReferenceHeads

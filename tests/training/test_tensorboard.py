@@ -22,7 +22,7 @@ from pipeline.commands.compare_methods import main as compare_methods
 from pipeline.commands.train_heads import main as train_heads
 from pipeline.core.errors import Interrupted
 from pipeline.training.run_folder import Run
-from pipeline.training.tensorboard import EVENT_FILES, TensorBoard
+from pipeline.training.trackers import EVENT_FILES, TensorBoard
 from pipeline.training.train import Trainer, train
 from tests.stage_two import EVALUATION, TRAINING, run_command, tree
 

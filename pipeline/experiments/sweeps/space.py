@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import TrainConfig
+from pipeline.core.config import TrainConfig, kept_as_asked
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.objective_config import CustomObjectiveConfig
@@ -21,7 +21,6 @@ from pipeline.experiments.sweeps.config import (
     SweepConfig,
     parse_dimension,
 )
-from pipeline.training.enough_data import kept_as_asked
 
 if TYPE_CHECKING:
     from optuna import Trial
