@@ -44,5 +44,5 @@ def few_steps_warning(config: TrainConfig, pairs: int) -> str | None:
     counts = f"{pairs:,} pairs in batches of {size:,}, {config.epochs} epoch{'s' * (config.epochs > 1)}"
     return (
         f"WARNING: only {steps} step{'s' * (steps > 1)} of training ({counts}): results may be near chance. "
-        "Take --training small_corpus, a smaller batch_size or more epochs"
+        "Use --training small_corpus, a smaller batch_size or more epochs"
     )

@@ -245,7 +245,7 @@ def load_heads(path: Path) -> tuple[Heads, dict[str, Any]]:
                 raise ValueError(f"{name} has values that no training gives")
         about: dict[str, Any] = dict(metadata["about"])
     except _INVALID as error:
-        found = f"no heads of this release ({one_line_reason(error)})"
+        found = f"not heads of this release ({one_line_reason(error)})"
         raise StoreCorrupt(path, found, "heads.safetensors", "Train them again.") from None
     return heads.eval(), about
 

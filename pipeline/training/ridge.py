@@ -156,7 +156,8 @@ def save_closed_form(run: Run, planes: Planes | None, standard: Heads) -> None:
     heads, error = standard, 0.0
     if planes is not None and isinstance(run.config.objective, RidgeConfig):
         heads, error = planes.heads(standard), planes.speech.error + planes.text.error
-        log.info(f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text), dev {error:.4f}")
+        penalties = f"penalties {planes.speech.penalty:g} (speech) and {planes.text.penalty:g} (text)"
+        log.info(f"ridge regressions: {penalties}, sum of both development MSEs {error:.4f} points squared")
     for seed in run.config.seeds:
         if seed in run.seeds:
             continue

@@ -213,7 +213,7 @@ class Run:
             with self.digests.rewritten(listed):
                 for name, contents in changed.items():
                     if name in corrupt:
-                        log.warning(f"{self.folder / name}: {corrupt[name]}; it is written anew")
+                        log.warning(f"{self.folder / name}: {corrupt[name]}; it is written again")
                     write_atomic(self.folder / name, [contents])
 
 
@@ -249,7 +249,11 @@ def begin_run(folder: Path, config: TrainConfig, origin: dict[str, Any], *, fres
     if resumed:
         _restore_config(run, config)
         if changes := list(_changes(run, config, origin)):
-            raise StoreMismatch(folder, "; ".join(changes), "the same run", "Choose another --out, or --fresh.")
+            expected, action = (
+                "the settings and data of the run in this folder",
+                "Choose another --out, or --fresh, which deletes that run.",
+            )
+            raise StoreMismatch(folder, "; ".join(changes), expected, action)
     if not (resumed and _holds(folder / _CONFIG, dump(config).encode())):
         run.digests.remove()  # it is written again when seeds are recorded
         write_text(folder / _CONFIG, dump(config))
@@ -262,7 +266,7 @@ def _restore_config(run: Run, config: TrainConfig) -> None:
     """Raises StoreCorrupt where config.yaml or run.json is not as listed; `config` may be what was listed."""
     changed = run.digests.changed((_CONFIG, _ABOUT))
     if changed.keys() == {_CONFIG} and run.digests.lists_contents(_CONFIG, dump(config).encode()):
-        log.warning(f"{run.folder / _CONFIG}: {changed[_CONFIG]}; it is written anew")
+        log.warning(f"{run.folder / _CONFIG}: {changed[_CONFIG]}; it is written again")
         write_text(run.folder / _CONFIG, dump(config))
     else:
         run.digests.check(_CONFIG, _ABOUT)

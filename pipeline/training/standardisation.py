@@ -36,7 +36,7 @@ def fit_standardisation(heads: Heads, pairs: CachedPairs, stores: Stores, when: 
         encoder = stores.fingerprint()[side]["encoder"]["encoder"]
         if when == "never" or (when == "auto" and encoder not in ("embedded", "side by side")):
             continue
-        log.info(f"{side} features are standardised ({when if when != 'auto' else f'the {encoder} encoder'})")
+        log.info(f"{side} features are standardised (standardise={when}, encoder {encoder})")
         if side == "audio" and pairs.disk is not None:
             std, mean = std_and_mean_on_disk(pairs.disk)
         else:

@@ -291,8 +291,8 @@ class Trainer:
         now = time.perf_counter()
         if now - self.logged > LOG_SECONDS or progress.epoch == self.config.epochs:
             self.logged = now
-            numbers = f"train {train_loss:.4f}, dev {dev_loss:.4f}, temperature {temperature:.3f}"
-            place = f"seed {self.seed} epoch {progress.epoch}/{self.config.epochs}"
+            numbers = f"train loss {train_loss:.4f}, dev loss {dev_loss:.4f}, temperature {temperature:.3f}"
+            place = f"seed {self.seed}, epoch {progress.epoch}/{self.config.epochs}"
             log.info(f"{place}: {numbers}, {now - self.started:.1f} s")
 
     def _checkpoint(self, progress: Progress) -> None:
@@ -324,8 +324,10 @@ class Trainer:
                 raise ValueError("tensors of other shapes")
             self.heads.restore(tensors)
         except (StoreCorrupt, ValueError, OverflowError) as error:
-            reason = error.found if isinstance(error, StoreCorrupt) else f"no checkpoint of it ({first_wrong(error)})"
-            log.warning(f"seed {self.seed} begins again: {self.checkpoint}: {reason}")
+            reason = (
+                error.found if isinstance(error, StoreCorrupt) else f"not a checkpoint of it ({first_wrong(error)})"
+            )
+            log.warning(f"seed {self.seed} starts over: {self.checkpoint}: {reason}")
             return Progress()
         self.best = {name: tensors[f"best.{name}"] for name in self.heads.trained}
         log.info(f"seed {self.seed}: resumes after epoch {progress.epoch}")

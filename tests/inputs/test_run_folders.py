@@ -253,7 +253,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_never_gone_on_from(
 ) -> None:
     for place in range(places):
         said = resumed(small, stopped, finished, tmp_path / "run", lambda path, at=place / places: flipped(path, at))
-        assert "seed 0 begins again" in said
+        assert "seed 0 starts over" in said
 
 
 def as_saved(path: Path, **changed: Any) -> None:
@@ -289,7 +289,7 @@ STRANGE: dict[str, Callable[[Path], None]] = {
 def test_a_checkpoint_of_something_else_is_never_gone_on_from(
     small: Path, stopped: Path, finished: Path, tmp_path: Path, case: str
 ) -> None:
-    assert "seed 0 begins again" in resumed(small, stopped, finished, tmp_path / "run", STRANGE[case])
+    assert "seed 0 starts over" in resumed(small, stopped, finished, tmp_path / "run", STRANGE[case])
 
 
 def test_a_checkpoint_of_the_same_shapes_and_other_settings_is_never_gone_on_from(
@@ -301,7 +301,7 @@ def test_a_checkpoint_of_the_same_shapes_and_other_settings_is_never_gone_on_fro
     (tmp_path / "cut/seeds/0").mkdir(parents=True)
     shutil.copy(stopped / "seeds/0" / TRAINING_CHECKPOINT, tmp_path / "cut/seeds/0")
     result = trained(small, tmp_path / "cut", *other)
-    assert "seed 0 begins again" in result.stderr
+    assert "seed 0 starts over" in result.stderr
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
 

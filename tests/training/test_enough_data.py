@@ -62,7 +62,7 @@ def test_a_training_of_few_steps_says_so(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING: only")]
     assert len(said) == warned
     if warned:
-        assert "8, 1 epoch): results may be near chance. Take --training small_corpus" in said[0]
+        assert "8, 1 epoch): results may be near chance. Use --training small_corpus" in said[0]
 
 
 @pytest.mark.parametrize(
