@@ -58,7 +58,7 @@ class TextModel(Encoder[str]):
         texts = [self.prefix + text for text in inputs]
         if self.modules.lower_case:
             texts = [text.lower() for text in texts]
-        with _TOKENIZING, model_files.quietly():
+        with _TOKENIZING:
             return self.tokenizer(texts, return_tensors="pt", **cut)
 
     def compute(self, prepared: Any) -> Tensor:
