@@ -31,8 +31,8 @@ from pipeline.extraction.batching import BatchEncoder, BatchSampler, EncodeTask,
 from pipeline.extraction.encoders import NEED_MODEL, load_encoder
 from pipeline.extraction.encoders.base import AudioEncoder, TextEncoder, chosen_columns
 from pipeline.extraction.engines.threads import Threads
-from pipeline.inference.export import SETTINGS, Description, of_run, read_model, write_model
-from pipeline.inference.model_card import card_of
+from pipeline.inference.description import SETTINGS, Description, of_run
+from pipeline.inference.export import read_model, write_model
 from pipeline.inference.onnx_heads import ONNX_FILES
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import open_run
@@ -81,9 +81,7 @@ class EmotionRankCLAP:
         With `onnx` (extra onnx) there are speech_head.onnx and text_head.onnx too, for programs without torch. Raises
         UsageError where `folder` holds a run or other files of those names, EmotionRankError for a full disk.
         """
-        folder = Path(folder)
-        name = folder.resolve().name
-        write_model(folder, self.heads, self.config, lambda about, files: card_of(about, name, files), onnx=onnx)
+        write_model(Path(folder), self.heads, self.config, Path(folder).resolve().name, onnx=onnx)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = True, revision: str | None = None,
@@ -96,10 +94,11 @@ class EmotionRankCLAP:
         there, EmotionRankError for everything that the hub refuses.
         """
         with TemporaryDirectory() as place:
-            folder = Path(place)
-            write_model(folder, self.heads, self.config, lambda about, files: card_of(about, repo_id, files), onnx=onnx)
-            options: Any = {"private": private, "revision": revision, "message": commit_message, "endpoint": endpoint}
-            return push_folder(folder, repo_id, optional=ONNX_FILES, **options)
+            write_model(Path(place), self.heads, self.config, repo_id, onnx=onnx)
+            return push_folder(
+                Path(place), repo_id, private=private, revision=revision, message=commit_message, endpoint=endpoint,
+                optional=ONNX_FILES,
+            )  # fmt: skip
 
     def encode_speech(
         self, recordings: AudioInput | Sequence[AudioInput], sample_rate: int | None = None, batch_size: int = 1,

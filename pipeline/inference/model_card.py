@@ -13,10 +13,9 @@ from typing import Any
 
 from cache.errors import one_line
 from cache.fingerprint import leaves
-from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.plugins import BUILT_IN
 from pipeline.extraction.encoders import NEED_MODEL
-from pipeline.inference.export import Description, MeasuredFigure
+from pipeline.inference.description import Description, MeasuredFigure
 
 # corpus reader -> name, language (ISO 639-1)
 CORPORA = {
@@ -41,7 +40,6 @@ def card_of(described: Description, name: str, onnx_files: Mapping[str, bytes] |
 
     `onnx_files` are those beside it, by name.
     """
-    from huggingface_hub import ModelCard
     from jinja2 import Environment, StrictUndefined
 
     name = name.encode("utf-8", "replace").decode()
@@ -49,7 +47,7 @@ def card_of(described: Description, name: str, onnx_files: Mapping[str, bytes] |
     template = environment.from_string((files("pipeline.inference") / "model_card.md.j2").read_text("utf-8"))
     digests = {file: hashlib.sha256(contents).hexdigest() for file, contents in (onnx_files or {}).items()}
     text = template.render(name=name, onnx=digests, **_values(described, name))
-    return str(ModelCard(f"---\n{_metadata(described, name)}\n---\n\n{text}"))
+    return f"---\n{_metadata(described, name)}\n---\n\n{text}"
 
 
 def _metadata(described: Description, name: str) -> str:
@@ -58,23 +56,24 @@ def _metadata(described: Description, name: str) -> str:
 
     corpus, language = CORPORA.get(described.data.corpus, ("custom corpus", None))
     known = corpus != "custom corpus"
-    evaluation = described.evaluation
-    results = [
-        EvalResult(
-            task_type="feature-extraction",
-            task_name="Embeddings of speech and text",
-            dataset_type=described.data.corpus if known else "custom",
-            dataset_name=corpus,
-            dataset_split=one_line(evaluation.split),
-            metric_type=metric,
-            metric_name=METRICS[metric],
-            metric_value=figure.mean,
-            metric_args={"std": figure.std, "seed": described.trained.seed},
-        )
-        for metric, figure in (evaluation.heads.items() if evaluation else ())
-        if evaluation and metric in METRICS
-    ]
-    models = [config.model for config in _encoders(described).values() if config.model]
+    evaluation, results = described.evaluation, []
+    if evaluation:
+        results = [
+            EvalResult(
+                task_type="feature-extraction",
+                task_name="Embeddings of speech and text",
+                dataset_type=described.data.corpus if known else "custom",
+                dataset_name=corpus,
+                dataset_split=one_line(evaluation.split),
+                metric_type=metric,
+                metric_name=METRICS[metric],
+                metric_value=figure.mean,
+                metric_args={"std": figure.std, "seed": described.trained.seed},
+            )
+            for metric, figure in evaluation.heads.items()
+            if metric in METRICS
+        ]
+    models = [config.model for _, config in described.encoders if config.model]
     data = ModelCardData(
         model_name=one_line(name),
         library_name="emotionrankclap",
@@ -92,17 +91,18 @@ def _metadata(described: Description, name: str) -> str:
 
 
 def _values(described: Description, name: str) -> dict[str, Any]:
-    """What the template shows."""
-    training, evaluation, configs = described.training, described.evaluation, _encoders(described)
-    settings = training.objective.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    """What the template shows, beside the fields of `described`."""
+    configs = dict(described.encoders)
+    settings = described.training.objective.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     arguments = [json.dumps(name, ensure_ascii=False)]
+    weights = {}
     for side, config in configs.items():
         if config.model is None and config.encoder in NEED_MODEL:
             arguments.append(f'{side}_model="the/folder/of/the/{side}/encoder"')
-    all_seeds = evaluation.all_seeds if evaluation else {}
+        fingerprint = getattr(described.fingerprint, side).get("encoder")
+        weights[side] = str(fingerprint.get("weights_sha256", "")) if isinstance(fingerprint, dict) else ""
     built_in = {*BUILT_IN["audio encoder"], *BUILT_IN["text encoder"]}
-    return {
-        **{field: getattr(described, field) for field in type(described).model_fields},
+    return dict(described) | {
         "objective_settings": ", ".join(
             f"{key} {' and '.join(map(str, value)) if isinstance(value, list) else value}"
             for key, value in leaves(settings)
@@ -110,29 +110,10 @@ def _values(described: Description, name: str) -> dict[str, Any]:
         "arguments": ", ".join(arguments),
         "embedded": any(config.encoder == "embedded" for config in configs.values()),
         "custom": [config.encoder for config in configs.values() if config.encoder not in built_in],
-        "encoders": {side: _encoder(config, described, side) for side, config in configs.items()},
+        "need_model": NEED_MODEL,
+        "weights": weights,
         "decoding": json.dumps(described.fingerprint.audio.get("decoding", {})),
-        "max_tokens": described.encoders.text.max_tokens,
-        "several": evaluation is not None and evaluation.seeds > 1,
-        "figures": [
-            {"name": metric, "seed": _shown(f), "all_seeds": _shown(all_seeds.get(metric)), "convention": f.convention}
-            for metric, f in (evaluation.heads.items() if evaluation else ())
-        ],
-    }
-
-
-def _encoders(described: Description) -> dict[str, AudioConfig | TextConfig]:
-    encoders = described.encoders.portable()  # without paths of this machine
-    return {"audio": encoders.audio, "text": encoders.text}
-
-
-def _encoder(config: AudioConfig | TextConfig, described: Description, side: str) -> dict[str, str]:
-    fingerprint = getattr(described.fingerprint, side).get("encoder")
-    return {
-        "name": config.encoder,
-        "model": config.model or ("a folder" if config.encoder in NEED_MODEL else "its own"),
-        "revision": config.revision or "",
-        "weights": str(fingerprint.get("weights_sha256", "")) if isinstance(fingerprint, dict) else "",
+        "shown": _shown,
     }
 
 

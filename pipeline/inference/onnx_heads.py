@@ -11,6 +11,7 @@ Linear layer, ReLU, unit length. A row that is zero before its length is divided
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.core.errors import UsageError
+from pipeline.inference.description import Description
 from pipeline.objectives.space import EPSILON
 from pipeline.training.heads import Heads
 
@@ -28,6 +30,22 @@ SIDES = {"audio": "speech", "text": "text"}  # of the heads -> in the names of f
 ONNX_FILES = tuple(f"{name}_head.onnx" for name in SIDES.values())
 OPSET, IR_VERSION = 17, 8  # of 2022: read by onnxruntime 1.12 and later
 MAX_BYTES = 2**31 - 2**20  # of weights: protobuf, the format of the file, ends at 2 GiB
+
+
+def onnx_files(heads: Heads, described: Description, settings: bytes) -> dict[str, bytes]:
+    """Both heads, by file name. Their metadata are JSON: the encoder, and what model.safetensors has too."""
+    contents = {}
+    for name, side in zip(ONNX_FILES, SIDES, strict=True):
+        identity = described.identity(settings)
+        metadata = identity | {
+            "format": "emotionrankclap-onnx/1",
+            "encoder": getattr(described.encoders, side).model_dump(mode="json"),
+            "fingerprint": identity["fingerprint"][side],
+            "vectors": getattr(described.training, SIDES[side]).model_dump(mode="json"),
+            "similarity": described.similarity,
+        }
+        contents[name] = onnx_head(heads, side, {key: json.dumps(value) for key, value in metadata.items()})
+    return contents
 
 
 def onnx_head(heads: Heads, side: str, metadata: Mapping[str, str]) -> bytes:

@@ -20,7 +20,8 @@ import torch
 from cache import disk
 from pipeline import EmotionRankCLAP
 from pipeline.core.errors import UsageError
-from pipeline.inference.export import Description, read_model, write_model
+from pipeline.inference.description import Description
+from pipeline.inference.export import read_model, write_model
 from pipeline.inference.onnx_heads import MAX_BYTES, ONNX_FILES, onnx_head
 from pipeline.objectives.space import EPSILON
 from pipeline.training.heads import Heads
@@ -184,7 +185,7 @@ def test_an_export_over_another_is_whole_or_is_none_at_every_operation(
     seeds, at = set(), 0
 
     def export(described: Description) -> None:
-        write_model(both, heads, described, lambda *_: "the card", onnx=True)
+        write_model(both, heads, described, "a name", onnx=True)
 
     while True:
         fault = FaultyOs(at, how, counted=CHANGES)

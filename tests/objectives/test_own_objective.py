@@ -28,7 +28,7 @@ from pipeline.core.plugins import load_plugins
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.experiments.compare import compare
 from pipeline.experiments.sweeps.sweep import sweep
-from pipeline.inference.export import of_run
+from pipeline.inference.description import of_run
 from pipeline.inference.model_card import card_of
 from pipeline.objectives.base import Batch, objective_of
 from pipeline.objectives.soft_targets import soft_target_loss, targets_of
