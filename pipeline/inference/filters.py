@@ -114,19 +114,11 @@ def trained_on(run: Run, stores: Stores) -> Mask:
 
 def _trained_rows(manifest: Manifest, ids: set[str] | None, corpus: Path | None) -> Mask:
     """(N,) the training split, or in a fold the utterances of `ids`, which one `corpus` of several stands before."""
-    if ids is None:
-        return _of_split(manifest)
-    if corpus is not None:
-        ids = {name.removeprefix(f"{corpus.resolve().name}/") for name in ids}
-    return _rows_of(manifest, ids)
-
-
-def _of_split(manifest: Manifest) -> Mask:
-    return np.fromiter((split == TRAINED_SPLIT for split in manifest.split), bool, len(manifest))
-
-
-def _rows_of(manifest: Manifest, ids: set[str]) -> Mask:
-    return np.fromiter((name in ids for name in manifest.id), bool, len(manifest))
+    names, trained = manifest.split, {TRAINED_SPLIT}
+    if ids is not None:
+        prefix = f"{corpus.resolve().name}/" if corpus else ""
+        names, trained = manifest.id, {name.removeprefix(prefix) for name in ids}
+    return np.fromiter((name in trained for name in names), bool, len(manifest))
 
 
 def _ids_of_fold(run: Run, data: str) -> set[str] | None:

@@ -109,7 +109,8 @@ def _page(folder: Path) -> SearchPage:
     embed = lambda sentence: np.asarray(heads.embed_text(encoder.encode([sentence])))  # noqa: E731
     index = SpeechIndex(manifest, UtteranceFilter(manifest), found, embed)
     count = {"manifest": len(manifest), "fitting": len(manifest), "among": {}, "top": 10}
-    return SearchPage(index, Clips(manifest, found.rows, stores.audio.column("digest"), folder), _FACTS | count)
+    clips = Clips(manifest, found.rows, stores.audio.column("digest"), folder)
+    return SearchPage(index, clips, _FACTS | count, np.zeros(len(manifest)))
 
 
 def timed(work: Callable[[], object]) -> float:

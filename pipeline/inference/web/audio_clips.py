@@ -8,7 +8,6 @@ was made from can be played.
 from __future__ import annotations
 
 import io
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +84,7 @@ def _rate(path: Path) -> int:
 
 def _wav(samples: Waveform, rate: int) -> bytes:
     """(n,) -> a WAV file; samples of a 16-bit file come out as they went in."""
-    values = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype("<i2")
+    values = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
     file = io.BytesIO()
-    with wave.Wave_write(file) as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframesraw(values.tobytes())
+    soundfile.write(file, values, rate, "PCM_16", format="WAV")
     return file.getvalue()

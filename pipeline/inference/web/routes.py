@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from anyio import Semaphore, fail_after
-from anyio.to_thread import current_default_thread_limiter
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,8 +21,7 @@ from pipeline.inference.web.audio_clips import ClipError
 from pipeline.inference.web.search_page import SearchPage, parse_query, sentence_at
 from pipeline.inference.web.security import SecurityMiddleware
 
-MAX_THREADS = 4  # queries and recordings at once
-FILE_THREADS = 2  # for the page's own files, which wait for no query
+MAX_THREADS = 4  # queries and recordings at once; the page's own files wait for none of them
 QUEUE_SECONDS = 60.0  # that a query waits for its turn
 SCRIPTS = ("page.js", "hits.js", "plane.js")
 FILES = {"page.html": "text/html", "page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
@@ -69,16 +66,9 @@ def application(page: SearchPage, port: int, key: str) -> SecurityMiddleware:
     app = Starlette(
         routes=[*map(_file, FILES), *(Route(path, in_turn(endpoint)) for path, endpoint in endpoints.items())],
         exception_handlers={EmotionRankError: _bad_request, ClipError: _not_found, HTTPException: _not_found},
-        lifespan=_limit_threads,
     )
     app.router.redirect_slashes = False
     return SecurityMiddleware(app, port, key)  # around all of it, so that every error has the headers too
-
-
-@asynccontextmanager
-async def _limit_threads(_: Starlette) -> AsyncIterator[None]:
-    current_default_thread_limiter().total_tokens = MAX_THREADS + FILE_THREADS
-    yield
 
 
 def _file(name: str) -> Route:

@@ -25,7 +25,9 @@ from pipeline.inference.web.audio_clips import DEFAULT_RATE, MAX_SECONDS, Clips
 from pipeline.training.run_folder import Run, open_run
 
 MAX_SENTENCE = 2000  # characters of a sentence; encoders read 512 tokens
-MAX_HITS = 1000  # hits
+MAX_HITS = 1000
+MAX_POINTS = 2000  # utterances in the scatter
+MAX_VALUES = 2000  # values of a field that are offered; others can still be typed
 _MAX_PARAMETERS = 200  # names and values of one query
 _TEMPLATE = 0  # of the eight that heads are trained on
 Parameters = Mapping[str, list[str]]
@@ -44,12 +46,17 @@ def parse_query(query: bytes) -> SearchQuery:
     """`q=...&split=...&top=...`. Raises UsageError."""
     given = _parameters(query, once=("q", "top"), often=FIELDS)
     sentence = given.get("q", [""])[0]
-    if len(sentence) > MAX_SENTENCE:
-        raise UsageError("the sentence", f"{len(sentence):,} characters", f"at most {MAX_SENTENCE:,}", "Shorten it.")
+    require_short(sentence)
     top = given.get("top", [""])[0]
     if not (re.fullmatch(r"[0-9]{1,4}", top) and 1 <= int(top) <= MAX_HITS):
         raise UsageError("top", f"{top!r:.40}", f"a number from 1 to {MAX_HITS:,}", "Correct it.")
     return SearchQuery(sentence, {name: given[name] for name in FIELDS if name in given}, int(top))
+
+
+def require_short(sentence: str) -> None:
+    """Raises UsageError for a sentence that no encoder reads whole."""
+    if len(sentence) > MAX_SENTENCE:
+        raise UsageError("the sentence", f"{len(sentence):,} characters", f"at most {MAX_SENTENCE:,}", "Shorten it.")
 
 
 def sentence_at(query: bytes) -> dict[str, str | float]:
@@ -85,10 +92,6 @@ def _parameters(query: bytes, *, once: tuple[str, ...], often: tuple[str, ...] =
     return given
 
 
-MAX_POINTS = 2000  # utterances in the scatter
-MAX_VALUES = 2000  # values of a field that are offered; others can still be typed
-
-
 @dataclass(frozen=True)
 class SearchPage:
     """What the page answers, to any number of browsers at once."""
@@ -96,7 +99,7 @@ class SearchPage:
     index: SpeechIndex
     clips: Clips
     facts: Mapping[str, Any]
-    seconds: NDArray[np.float64] | None = None  # (N,) what was heard of each row of the manifest; 0 where not known
+    seconds: NDArray[np.float64]  # (N,) what was heard of each row of the manifest; 0 where not known
 
     @classmethod
     def open(
@@ -171,7 +174,7 @@ class SearchPage:
     def _hit(self, hit: Mapping[str, Any]) -> dict[str, Any]:
         row = self._row_of[hit["id"]]
         shown = {name: one_line(value) if isinstance(value, str) else value for name, value in hit.items()}
-        length = None if self.seconds is None else round(float(self.seconds[row]), 1) or None  # no file is opened
+        length = round(float(self.seconds[row]), 1) or None  # no file is opened
         return {"row": row, "path": one_line(self.index.manifest.audio[row]), "seconds": length, **shown}
 
 

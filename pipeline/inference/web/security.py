@@ -1,19 +1,31 @@
-"""Security middleware of the page: it answers only browsers of this machine, and only its own page.
+"""Who is answered: browsers of this machine, for the page alone, and nobody who keeps others waiting.
 
 Every address begins with a key that only the printed address has: on a shared machine, other accounts can reach the
 port. Another site's page that is open in the same browser can send requests here, and can give 127.0.0.1 a name of its
 own (DNS rebinding); headers that a browser sets and no page can change tell: Host, Origin and Sec-Fetch-Site.
 
 By hand: Starlette's TrustedHostMiddleware ignores the port and accepts a second Host header.
+
+Other accounts can also hold connections, and all come from the same address, so only the key tells the owner. Whoever
+does not send a whole request within `REQUEST_SECONDS` is closed, and without the key before that where its place is
+needed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 
+import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS = 1500  # held at once; each is a file
+MAX_WITHOUT_KEY = 200  # of them
+REQUEST_SECONDS = 5.0  # from a connection, or the end of an answer, to the end of the next request's headers
+GRACE_SECONDS = 2.0  # for the first bytes of a connection, which may show the key
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; img-src data:; "
@@ -45,9 +57,6 @@ class SecurityMiddleware:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        if scope["type"] != "http":  # lifespan
-            await self.app(scope, receive, send)
-            return
         path = self.path_behind_key(scope["path"])
         status, reason = self.refusal(scope["method"], path, Headers(scope=scope))
         if status:
@@ -77,3 +86,53 @@ class SecurityMiddleware:
         if headers.getlist("content-length") not in ([], ["0"]) or "transfer-encoding" in headers:
             return 413, "a request with a body"
         return 0, ""
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's, with a time limit for requests and a limit of connections that never sent the key."""
+
+    keyed = False
+    deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._make_room(0)
+        else:
+            self.loop.call_later(GRACE_SECONDS, self._make_room)
+
+    def _make_room(self, allowed: int = MAX_WITHOUT_KEY) -> None:
+        """Close the connection without the key that has waited longest, where there are more than `allowed`."""
+        keyless = [each for each in self.connections if isinstance(each, TimedProtocol) and not each.keyed]
+        if len(keyless) > allowed:
+            oldest = min(keyless, key=lambda each: each.began)  # this one, where all others have the key
+            oldest.transport.abort()
+            self.connections.discard(oldest)  # now, not in the loop's next round: many may come in this one
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:  # the headers are whole
+            self._stop_waiting()
+        app = self.config.app
+        if self.scope is not None and isinstance(app, SecurityMiddleware) and not self.keyed:
+            self.keyed = bool(app.path_behind_key(self.scope["path"]))
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self.began = self.loop.time()
+        self.deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from pipeline.core.errors import UsageError
 from pipeline.inference.filters import Filter
 from pipeline.inference.search import AnyStores, Folder
-from pipeline.inference.web.search_page import MAX_HITS, MAX_SENTENCE, SearchPage
+from pipeline.inference.web.search_page import MAX_HITS, SearchPage, require_short
 from pipeline.training.run_folder import Run
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,15 @@ log = logging.getLogger(__name__)
 try:
     import uvicorn
 
-    from pipeline.inference.web.connections import TimedProtocol, allow_files
     from pipeline.inference.web.routes import application
+    from pipeline.inference.web.security import MAX_CONNECTIONS, TimedProtocol
 except ImportError:
     raise UsageError(
         "--serve", "starlette and uvicorn are not installed", "the serve extra", "pip install 'emotionrankclap[serve]'"
     ) from None
 SHUTDOWN_SECONDS = 1  # for what is being sent when it is stopped
 BACKLOG = 1024  # connections that wait to be accepted
+OTHER_FILES = 200  # open beside the connections
 MAX_REQUEST_BYTES = 2**15  # holds the longest sentence, each of its letters as twelve
 
 
@@ -53,7 +54,8 @@ def serve(
         among = Filter(tuple(split), tuple(speaker), tuple(emotion))
         page = SearchPage.open(stores, run, among=among, top=top, device=device)
         key = secrets.token_urlsafe(16)
-        ready(address(sock, key) + (f"?{urlencode({'q': sentence})}" if sentence else ""))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/{key}/"
+        ready(f"{url}?{urlencode({'q': sentence})}" if sentence else url)
         log.info(f"{len(page.index.neighbours.rows):,} utterances are searched; Ctrl-C ends it")
         make_server(page, sock, key).run(sockets=[sock])
 
@@ -73,11 +75,6 @@ def listen(port: int) -> socket.socket:
     return sock
 
 
-def address(sock: socket.socket, key: str) -> str:
-    """The page's URL, with the key that opens it."""
-    return f"http://127.0.0.1:{sock.getsockname()[1]}/{key}/"
-
-
 def make_server(page: SearchPage, sock: socket.socket, key: str) -> uvicorn.Server:
     """The server of `page` on `sock`, for addresses with `key`."""
     allow_files()
@@ -86,7 +83,7 @@ def make_server(page: SearchPage, sock: socket.socket, key: str) -> uvicorn.Serv
         application(page, sock.getsockname()[1], key),
         http=TimedProtocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         log_level="error",  # what strangers send is not the owner's terminal's
         access_log=False,
@@ -98,12 +95,23 @@ def make_server(page: SearchPage, sock: socket.socket, key: str) -> uvicorn.Serv
     return uvicorn.Server(config)
 
 
+def allow_files() -> None:
+    """Let this process hold as many files open as there may be connections, where the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + OTHER_FILES
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
 def _check_query(sentence: str, top: int) -> None:
     try:
         sentence.encode()
     except UnicodeEncodeError:
         raise UsageError("the sentence", "not UTF-8", "words in UTF-8", "Correct it.") from None
-    if len(sentence) > MAX_SENTENCE:
-        raise UsageError("the sentence", f"{len(sentence):,} characters", f"at most {MAX_SENTENCE:,}", "Shorten it.")
+    require_short(sentence)
     if not 1 <= top <= MAX_HITS:
         raise UsageError(f"top {top}", "not a number of hits for the page", f"1 to {MAX_HITS:,}", "Ask for fewer.")

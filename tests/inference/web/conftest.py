@@ -109,7 +109,8 @@ def odd_page(site: Site, corpus: Path, tmp_path_factory: pytest.TempPathFactory)
         neighbours=NearestNeighbours(found.rows[rows], found.vectors[rows]),
         root=root,
     )
-    return SearchPage(index, Clips(manifest, index.neighbours.rows, _encoded(manifest, root), root), site.page.facts)
+    clips = Clips(manifest, index.neighbours.rows, _encoded(manifest, root), root)
+    return SearchPage(index, clips, site.page.facts, np.zeros(len(manifest)))
 
 
 @pytest.fixture(scope="session")

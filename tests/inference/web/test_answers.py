@@ -204,7 +204,7 @@ def test_a_page_of_nothing_says_so(stores: Path, trained: Run) -> None:
 def test_a_cloud_is_a_sample_of_labelled_utterances(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = site.page.index.manifest
     monkeypatch.setattr("pipeline.inference.web.search_page.MAX_POINTS", 10)
-    about = SearchPage(site.page.index, site.page.clips, {}).about
+    about = replace(site.page, facts={}).about
     assert (about["labelled"], about["drawn"]) == (24, 10)
     assert sum(count for *_, count in about["cloud"]) == 10
     assert {v for v, _, _ in about["cloud"]} <= set(manifest.valence.round(3).tolist())
@@ -231,6 +231,6 @@ def test_values_that_are_shown_alike_are_one_choice(odd_page: SearchPage) -> Non
     manifest: Manifest = odd_page.index.manifest.take(np.arange(24))
     manifest.speaker[0], manifest.speaker[1] = first, second
     index = replace(odd_page.index, manifest=manifest, columns=UtteranceFilter(manifest))
-    page = SearchPage(index, odd_page.clips, {})
+    page = replace(odd_page, index=index)
     answer = page.answer(SearchQuery("calm", {"speaker": [second]}, 5))
     assert {hit["row"] for hit in answer["hits"]} == {0, 1}

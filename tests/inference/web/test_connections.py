@@ -17,8 +17,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from pipeline.inference.web.connections import MAX_WITHOUT_KEY, REQUEST_SECONDS, allow_files
 from pipeline.inference.web.search_page import SearchPage, SearchQuery
+from pipeline.inference.web.security import MAX_WITHOUT_KEY, REQUEST_SECONDS
+from pipeline.inference.web.server import allow_files
 from pipeline.training.run_folder import Run
 from tests.inference.web.conftest import KEY, Site
 
@@ -57,7 +58,7 @@ def test_five_hundred_connections_that_wait_do_not_keep_the_owner_out(
 def test_connections_without_the_key_are_few_and_those_with_it_stay(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.inference.web.connections.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.inference.web.security.GRACE_SECONDS", 0.2)
     request = f"GET /{KEY}/about HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", site.port), timeout=20) as owner:
         owner.sendall(request)
@@ -84,7 +85,7 @@ def _is_closed(client: socket.socket) -> bool:
 
 def test_a_request_that_is_never_finished_is_closed_in_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often another byte of it comes."""
-    monkeypatch.setattr("pipeline.inference.web.connections.REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("pipeline.inference.web.security.REQUEST_SECONDS", 0.3)
     with socket.create_connection(("127.0.0.1", site.port), timeout=20) as client:
         client.sendall(HALF)
         sent = iter(range(200))

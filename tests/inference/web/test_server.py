@@ -17,9 +17,9 @@ import pytest
 import pipeline.inference.web
 from pipeline.commands.search_speech import main
 from pipeline.core.errors import UsageError
-from pipeline.inference.web.server import address, listen, serve
+from pipeline.inference.web.server import listen, serve
 from pipeline.training.run_folder import Run
-from tests.inference.web.conftest import KEY, Site
+from tests.inference.web.conftest import Site
 from tests.stage_two import run_command
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +30,6 @@ def test_it_listens_on_this_machine_alone() -> None:
     with listen(0) as sock:
         host, port = sock.getsockname()
         assert host == "127.0.0.1"
-        assert address(sock, KEY) == f"http://127.0.0.1:{port}/{KEY}/"
         for other in ("127.0.0.2", "::1"):
             with pytest.raises(OSError, match=r"refused|assign|unreachable|not supported"):
                 socket.create_connection((other, port), timeout=2)
