@@ -64,18 +64,18 @@ def everyday_option(name: str, override: str, **extra: Any) -> Callable[[F], F]:
 
 
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
-_EVERYDAY: list[tuple[str, str, click.ParamType[Any], str]] = [
-    ("--epochs", "epochs={}", click.IntRange(min=1), "Passes over the training pairs."),
-    ("--batch-size", "batch_size={}", click.IntRange(min=2), "Pairs in one batch."),
-    ("--learning-rate", "learning_rate={}", _ABOVE_0, "Adam's learning rate."),
-    ("--temperature", "temperature={}", _ABOVE_0, "Of the similarities, at the start."),
+_EVERYDAY = [
+    everyday_option("--epochs", "epochs={}", type=click.IntRange(min=1), help="Passes over the training pairs."),
+    everyday_option("--batch-size", "batch_size={}", type=click.IntRange(min=2), help="Pairs in one batch."),
+    everyday_option("--learning-rate", "learning_rate={}", type=_ABOVE_0, help="Adam's learning rate."),
+    everyday_option("--temperature", "temperature={}", type=_ABOVE_0, help="Of the similarities, at the start."),
 ]
 
 
 def everyday_training_options(main: F) -> F:
     """The settings that most trainings change, as options."""
-    for name, override, kind, text in reversed(_EVERYDAY):
-        main = everyday_option(name, override, type=kind, help=text)(main)
+    for option in reversed(_EVERYDAY):
+        main = option(main)
     return main
 
 
@@ -113,21 +113,16 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
 
                     load_plugins(files)  # type: ignore[arg-type]
                 command(*args, **kwargs)
-        except EmotionRankError as error:
-            with narration(level):
-                log.debug("where it was raised:", exc_info=True)
-            click.echo(f"error: {error}", err=True)
-            _exit(error.exit_code, before)
         except BrokenPipeError:
             sys.exit(1)
-        except (MemoryError, ImportError, OSError, RuntimeError) as error:
-            line = _failure(error)
-            if line is None:
+        except (EmotionRankError, MemoryError, ImportError, OSError, RuntimeError) as error:
+            known = error if isinstance(error, EmotionRankError) else _failure(error)
+            if known is None:
                 raise
             with narration(level):
                 log.debug("where it was raised:", exc_info=True)
-            click.echo(f"error: {line}", err=True)
-            _exit(1, before)
+            click.echo(f"error: {known}", err=True)
+            _exit(known.exit_code, before)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)

@@ -13,7 +13,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal
+from typing import Literal
 
 import click
 from click.shell_completion import (
@@ -30,8 +30,10 @@ from pipeline.commands.usage_errors import Command
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
-COMMANDS: tuple[str, ...] = ("make-manifest", "write-captions", "extract-features", "train-heads", "evaluate-heads")
-COMMANDS += ("compare-methods", "sweep-heads", "search-speech", "run-demo")
+COMMANDS = [
+    "make-manifest", "write-captions", "extract-features", "train-heads", "evaluate-heads", "compare-methods",
+    "sweep-heads", "search-speech", "run-demo",
+]  # fmt: skip
 MAX_MANIFEST_BYTES = 1 << 24  # a larger manifest is not read while somebody waits
 
 
@@ -85,33 +87,24 @@ def settings(model: str) -> Completer:
     """Complete `-o` with the settings of a config model ("module:class") level by level, then with their values."""
 
     def complete(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        known = _choices_of(resolve_name(model))
+        from pipeline.core.settings import groups_of
+
+        known = [each for group in groups_of(resolve_name(model)) for each in group.settings]
         name, equals, _ = incomplete.partition("=")
-        if equals:
-            items = [CompletionItem(f"{name}={value}") for value in known.get(name, ([], None))[0]]
-        else:
-            depth = name.count(".") + 1
-            parts: dict[str, str | None] = {}  # `audio.` once, `audio.pooling=` with its description
-            for path, (_, description) in known.items():
-                deeper = path.count(".") >= depth
-                part = ".".join(path.split(".")[:depth]) + ("." if deeper else "=")
-                parts.setdefault(part, None if deeper else description)
-            items = [CompletionItem(part, help=description) for part, description in parts.items()]
-        return [item for item in items if item.value.startswith(incomplete)]
+        items: dict[str, CompletionItem] = {}  # `audio.` once, objective.name with the values of every objective
+        for each in known:
+            path = each.name.split(".")
+            part = ".".join(path[: name.count(".") + 1])
+            if equals:
+                words = [f"{name}={choice}" for choice in each.choices if each.name == name]
+                items |= {word: CompletionItem(word) for word in words}
+            elif part == each.name:
+                items[part] = CompletionItem(f"{part}=", help=each.description or None)
+            else:
+                items[part] = CompletionItem(f"{part}.")
+        return [item for item in items.values() if item.value.startswith(incomplete)]
 
     return complete
-
-
-def _choices_of(model: Any) -> dict[str, tuple[list[str], str | None]]:
-    """Every dotted name in a config model -> the values it may have, where they can be listed, and its description."""
-    from pipeline.core.settings import groups_of
-
-    known: dict[str, tuple[list[str], str | None]] = {}
-    for group in groups_of(model):
-        for setting in group.settings:
-            before, _ = known.get(setting.name, ([], None))  # objective.name: of every objective
-            known[setting.name] = (list(dict.fromkeys([*before, *setting.choices])), setting.description or None)
-    return known
 
 
 class _Bash(BashComplete):

@@ -25,15 +25,9 @@ from pipeline.commands.completion import FOLDER
     help="Write what is predicted of MSP-Podcast's Test3 there first, in the form of the Interspeech 2025 challenge.",
 )
 def main(
-    stores: Path,
-    run: Path,
-    overrides: tuple[str, ...],
-    device: str,
-    no_report: bool,
-    conventions: bool,
-    challenge: Path | None,
-    as_json: bool,
-) -> None:
+    stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, conventions: bool,
+    challenge: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Ordinality (AOC, VOC) and alignment (MMD, Wasserstein) on the test split, as in the paper's two tables.
 
     \b
@@ -48,8 +42,9 @@ def main(
         from pipeline.evaluation.challenge import write_challenge
 
         write_challenge(run, challenge, stores=stores, device=device)
-    asked = {"report": not no_report, "conventions": conventions, "as_json": as_json}
-    evaluate_and_print(stores, run, overrides=overrides, device=device, **asked)
+    evaluate_and_print(
+        stores, run, overrides=overrides, device=device, report=not no_report, conventions=conventions, as_json=as_json
+    )
 
 
 def evaluate_and_print(

@@ -102,13 +102,10 @@ def _judge(result: dict[str, Any], folder: Path, strict: bool) -> None:
     if warning:
         log.warning(f"WARNING: {warning}")
     failures = [each for each in result["failures"] if each["store"] != "words"]  # nothing said is no failure
-    if strict and failures:
-        found = f"{len(failures)} failed rows"
-        raise QuarantinedRows(folder, found, "none (--strict)", "See the list above.")
-    leaks = audio_leaks(result)
-    if strict and leaks:
-        found = f"{leaks} recordings in more than one split"
-        raise QuarantinedRows(folder, found, "none (--strict)", "See the list above.")
+    refused = {"failed rows": len(failures), "recordings in more than one split": audio_leaks(result)}
+    for what, count in refused.items():
+        if strict and count:
+            raise QuarantinedRows(folder, f"{count} {what}", "none (--strict)", "See the list above.")
 
 
 def _inspect(folder: Path, verify: str | None, audio_root: Path | None, *, digest: bool, as_json: bool) -> None:

@@ -14,18 +14,8 @@ from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, manifest_column
 
 _COLUMNS = [
-    "similarity",
-    "id",
-    "valence",
-    "arousal",
-    "emotion",
-    "speaker",
-    "split",
-    "trained_on",
-    "style",
-    "audio",
-    "text",
-]
+    "similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "trained_on", "style", "audio", "text",
+]  # fmt: skip
 
 
 def _filter_option(name: str, more: str = "") -> Callable[[common.F], common.F]:

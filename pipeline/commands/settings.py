@@ -47,14 +47,11 @@ def everyday_as_overrides(context: click.Context) -> None:
 
 def _differs(override: str, mine: str) -> bool:
     """Whether both give a value to the setting of `mine`, and not the same."""
+    from cache.fingerprint import leaves
     from pipeline.core.config_files import parse_override
 
-    theirs, wanted = parse_override(override), parse_override(mine)
-    for part in mine.partition("=")[0].split("."):
-        if not isinstance(theirs, dict) or part not in theirs:
-            return False
-        theirs, wanted = theirs[part], wanted[part]
-    return theirs != wanted
+    theirs, wanted = (dict(leaves(parse_override(each))) for each in (override, mine))
+    return any(name in theirs and theirs[name] != value for name, value in wanted.items())
 
 
 def nearest_option(command: click.Command, typed: str, close: Sequence[str]) -> str:
