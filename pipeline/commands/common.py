@@ -17,9 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from cache.errors import EmotionRankError, one_line
+from pipeline.commands.command_line import Command, EverydayOption, SettingsOption
 from pipeline.commands.completion import FOLDER, presets, settings, values
-from pipeline.commands.settings import EverydayOption, SettingsOption, settings_listing
-from pipeline.commands.usage_errors import Command, printing_option
 
 log = logging.getLogger(__name__)
 _NO_MEMORY = ("llocate memory", "failed to map segment", "can't start new thread")  # of a library, torch, Python
@@ -32,8 +31,6 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...", shell_complete=_devices
 )
 fresh_option = click.option("--fresh", is_flag=True, help="Start over instead of resuming.")
-_list_help = "List every setting, its type and its default, and exit."
-_json_help = "Print one JSON object on stdout."
 conventions_option = click.option(
     "--conventions", is_flag=True, help="Print how each measure is taken, as numbered footnotes."
 )
@@ -80,18 +77,12 @@ def everyday_training_options(main: F) -> F:
 
 
 def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """The command `name` with -h, --version, --json, -q and -v, whose errors are one line and an exit code.
-
-    Where it has -o it has --list-settings too.
-    """
+    """The command `name` with --json and what each `Command` has, whose errors are one line and an exit code."""
 
     def decorate(main: Callable[..., None]) -> click.Command:
         made = click.command(name, cls=Command)(handle_errors(main))
-        made.params.insert(-3, click.Option(["--json", "as_json"], is_flag=True, help=_json_help))  # before -q, -v, ...
-        settings_end = [place for place, param in enumerate(made.params, 1) if isinstance(param, SettingsOption)]
-        if settings_end:
-            listing = printing_option("--list-settings", _list_help, settings_listing)
-            made.params.insert(settings_end[-1], listing)
+        as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout.")
+        made.params.insert(-3, as_json)  # before -q, -v and --version
         return made
 
     return decorate

@@ -26,7 +26,7 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-from pipeline.commands.usage_errors import Command
+from pipeline.commands.command_line import Command
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

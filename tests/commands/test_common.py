@@ -13,10 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from pipeline.commands.command_line import Command
 from pipeline.commands.common import handle_errors, print_result
 from pipeline.commands.completion import COMMANDS
 from pipeline.commands.train_heads import main as train_heads
-from pipeline.commands.usage_errors import Command
 from pipeline.core.errors import UsageError
 
 NAME = "clip \udcff.wav"  # bytes that are no UTF-8

@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 import pytest
 from click.testing import CliRunner
 
-from pipeline.commands.settings import SettingsOption
+from pipeline.commands.command_line import SettingsOption
 from pipeline.core.config_files import load_config
 from pipeline.core.settings import REQUIRED, Group, groups_of
 from tests.docs.warm import COMMANDS
