@@ -38,9 +38,9 @@ class Command(click.Command):
     Its usage errors are one line and exit code 2.
     """
 
-    def __init__(self, *args: Any, **extra: Any) -> None:
+    def __init__(self, name: str, **extra: Any) -> None:
         settings = {"help_option_names": ["-h", "--help"], "max_content_width": _ANY_WIDTH}
-        super().__init__(*args, context_settings=settings, **extra)
+        super().__init__(name, settings, **extra)
         ends = [place for place, param in enumerate(self.params, 1) if isinstance(param, SettingsOption)]
         if ends:
             text = "List every setting, its type and its default, and exit."
