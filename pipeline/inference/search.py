@@ -239,11 +239,7 @@ class SpeechIndex:
     def ask(self, sentences: str | Sequence[str], *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
         """For each sentence the `top` nearest utterances, as `search` gives them. Raises UsageError."""
         # one by one: a batch changes the last bits of a sentence's vector
-        queries = [self.embed(sentence) for sentence in _checked(sentences)]
-        return self.rank(np.concatenate(queries), among=among, top=top)
-
-    def rank(self, queries: Vectors, *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
-        """For each unit vector of `queries` (q, dim) the `top` nearest utterances. Raises UsageError."""
+        queries = np.concatenate([self.embed(sentence) for sentence in _checked(sentences)])  # (q, dim)
         ranked = self.neighbours.nearest(queries, top, self.columns.allowed(among or Filter()))
         return [[self._hit(row, similarity) for row, similarity in nearest] for nearest in ranked]
 

@@ -31,7 +31,7 @@ from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.objective_config import RankingConfig
 from pipeline.core.resources import cores
 from pipeline.evaluation import alignment
-from pipeline.inference.kept_index import KeptIndex
+from pipeline.inference.kept_index import KeptIndex, read_kept
 from pipeline.inference.search import embed_rows
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.label_order import label_order
@@ -217,7 +217,10 @@ def index(work: Work) -> list[Line]:
     kept, rows = KeptIndex.of(work.run, work.stores, heads, torch.device("cpu")), np.arange(len(store))
     found = embed_rows(store, rows, search.speech(heads))
     kept.write(found.rows, found.vectors)
-    ways = {"projected": lambda: embed_rows(store, rows, search.speech(heads)), "kept": kept.read}
+    ways = {
+        "projected": lambda: embed_rows(store, rows, search.speech(heads)),
+        "kept": lambda: kept.of_these(read_kept(kept.path)),
+    }
     before, after = in_turn(ways, min(work.rounds, 3), time.process_time)
     return [Line(f"index of {len(rows):,} utterances", "projected", "kept", "s", "", (before, after))]
 
