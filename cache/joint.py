@@ -1,33 +1,25 @@
-"""Several folders of stores as one: other utterances after each other, or other encoders' vectors side by side.
+"""Several stores read as one: rows after each other (other utterances), or side by side (other encoders' vectors).
 
-    stores = open_joint(["stores/msp", "stores/iemocap"])    # each distinct text once
-    stores = open_stores("stores/wavlm,stores/whisper")      # the same utterances
-
-Of several corpora ids and speakers get the name of their folder, so that no two share one. Labels are on 1-7 in every
-store.
+`cache.stores` opens them by their folders. Of several corpora ids and speakers get the name of their folder, so that
+no two share one. Labels are on 1-7 in every store.
 """
 
 from __future__ import annotations
 
-import copy
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.captions import Caption, Captions
-from cache.errors import StoreMismatch, UsageError
-from cache.fingerprint import describe_encoders, differences
+from cache.errors import UsageError
 from cache.header import DONE
 from cache.layers import DEFAULT, WEIGHTED, LayersChoice, Selection, speech_fingerprint
 from cache.manifest import LABEL_COLUMNS, TEXT_COLUMNS, Manifest, Ratings
 from cache.reader import Store
-from cache.stores import Stores, open_stores
 
 
 class JointStore(Store):
@@ -55,14 +47,6 @@ class JointStore(Store):
             if len(places):
                 values[places], done[places] = store.read(self._row[rows[places]])
         return values, done
-
-    def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """As `Store.done`."""
-        found = np.zeros(len(rows), dtype=bool)
-        for number, store in enumerate(self.parts):
-            places = np.flatnonzero(self._part[rows] == number)
-            found[places] = store.done(self._row[rows[places]])
-        return found
 
     def scan(self) -> NDArray[np.uint8]:
         """As `Store.scan`."""
@@ -103,11 +87,6 @@ class SideBySide(Store):
         values[~done] = 0
         return values, done
 
-    def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """As `Store.done`."""
-        found: NDArray[np.bool_] = np.logical_and.reduce([each.done(rows) for each in self.parts])
-        return found
-
     def scan(self) -> NDArray[np.uint8]:
         """As `Store.scan`: a row that is not done in all is as the first says that has it otherwise."""
         states = np.stack([each.scan() for each in self.parts])
@@ -121,78 +100,8 @@ class SideBySide(Store):
         return np.bitwise_xor.reduce(columns) if name == "crc" else columns[0]
 
 
-def open_side_by_side(folders: Sequence[str | Path]) -> Stores:
-    """The stores in `folders`, of the same utterances by different speech encoders, as one; texts are the first's.
-
-    Raises UsageError where there are none, or of other utterances, splits or labels.
-    """
-    parts = [open_stores(folder) for folder in folders]
-    for part in parts[1:]:
-        refuse_other_utterances(parts[0], part)
-    view = copy.copy(parts[0])
-    view.folders = (Path(",".join(str(part.folder.resolve()) for part in parts)),)
-    view.audio = SideBySide([part.audio for part in parts])
-    return view
-
-
-def refuse_other_utterances(first: Stores, other: Stores) -> None:
-    """Raises UsageError where `other` are not of the utterances, splits and labels of `first`."""
-    one, two = first.manifest, other.manifest
-    labels = all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in LABEL_COLUMNS)
-    if one.id != two.id or one.split != two.split or not labels:
-        found = f"other utterances, splits or labels than {first.folder} has"
-        raise UsageError(other.folder, found, "the same corpus by another encoder", "Extract the same manifest.")
-
-
-def open_joint(folders: Sequence[str | Path | Stores]) -> Stores:
-    """The stores in `folders` as one, for training and all that reads them; of one folder, these.
-
-    Raises UsageError where there are none, or two are the same, StoreMismatch where their encoders differ.
-    """
-    parts = [each if isinstance(each, Stores) else open_stores(each) for each in folders]
-    if len(parts) == 1:
-        return parts[0]
-    if len({part.folder.resolve() for part in parts}) < len(parts):
-        raise UsageError(parts[-1].folder, "named twice", "different folders of stores", "Name each once.")
-    for part in parts[1:]:
-        if fields := differences(parts[0].fingerprint(), part.fingerprint()):
-            found = describe_encoders(fields, "the first stores have", "these")
-            action = "Extract one with the other's encoders; of the same utterances write A,B, or take --encoders."
-            raise StoreMismatch(part.folder, found, "the same encoders", action)
-    names = _names([part.folder for part in parts])
-    counts = [len(part.manifest) for part in parts]
-    joint = Stores(parts[0].folder)
-    joint.folders = tuple(folder for part in parts for folder in part.folders)
-    joint.manifest = _manifest([part.manifest for part in parts], names)
-    joint.captions = _captions([part.captions for part in parts], counts)
-    joint.corpus = np.repeat(np.arange(len(parts)), counts)
-    row = np.concatenate([np.arange(count) for count in counts])
-    over = partial(JointStore, part=joint.corpus, row=row, ids=joint.manifest.id)
-    joint.audio = over([part.audio for part in parts])
-    for name in ("acoustic", "words"):
-        stores = [store for part in parts if (store := getattr(part, name)) is not None]
-        setattr(joint, name, over(stores) if len(stores) == len(parts) else None)
-    joint.text = _texts(joint.captions.texts(), parts)
-    return joint
-
-
-def stores_named(stores: Stores | str | Path | Sequence[str | Path]) -> Stores:
-    """What a function is given as `stores`: these, a folder's, or those of several folders as one."""
-    if isinstance(stores, Stores):
-        return stores
-    return open_joint([stores] if isinstance(stores, str | Path) else list(stores))
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """A name for each, none twice."""
-    names: list[str] = []
-    for folder in folders:
-        name = folder.resolve().name
-        names.append(f"{name}-{len(names) + 1}" if name in names else name)
-    return names
-
-
-def _manifest(parts: Sequence[Manifest], names: Sequence[str]) -> Manifest:
+def joint_manifest(parts: Sequence[Manifest], names: Sequence[str]) -> Manifest:
+    """The utterances of all `parts`, one part after the other; ids and speakers begin with the `names` of theirs."""
     texts = {name: [value for part in parts for value in getattr(part, name)] for name in TEXT_COLUMNS}
     of_row = [name for name, part in zip(names, parts, strict=True) for _ in range(len(part))]
     for column in ("id", "speaker"):
@@ -208,7 +117,8 @@ def _manifest(parts: Sequence[Manifest], names: Sequence[str]) -> Manifest:
     return replace(parts[0], **texts, **labels, ratings=ratings, transcript=transcript)  # type: ignore[arg-type]
 
 
-def _captions(parts: Sequence[Captions], counts: Sequence[int]) -> Captions:
+def joint_captions(parts: Sequence[Captions], counts: Sequence[int]) -> Captions:
+    """The captions of all `parts`, which have `counts` utterances, and each prompt once."""
     first = np.cumsum([0, *counts[:-1]]).tolist()
     captions = [
         Caption(each.style, each.text, array("q", (row + start for row in each.rows)))
@@ -222,10 +132,10 @@ def _captions(parts: Sequence[Captions], counts: Sequence[int]) -> Captions:
     return Captions.of(captions, prompts, classes, grid)
 
 
-def _texts(texts: list[str], parts: Sequence[Stores]) -> JointStore:
-    """Each text's row of the first store that has it."""
+def joint_texts(texts: list[str], parts: Sequence[Store], texts_of_parts: Sequence[list[str]]) -> JointStore:
+    """Each of `texts` as the row of the first part that has it; row j of a part is the j-th of its texts."""
     place: dict[str, tuple[int, int]] = {}
-    for number, part in reversed(list(enumerate(parts))):
-        place |= {text: (number, row) for row, text in enumerate(part.captions.texts())}
+    for number, known in reversed(list(enumerate(texts_of_parts))):
+        place |= {text: (number, row) for row, text in enumerate(known)}
     where = np.array([place[text] for text in texts], dtype=np.int64)
-    return JointStore([part.text for part in parts], where[:, 0], where[:, 1], texts)
+    return JointStore(parts, where[:, 0], where[:, 1], texts)

@@ -35,6 +35,7 @@ from cache.layers import DEFAULT, LayersChoice, Selection, select
 from cache.manifest import RowNames
 
 _BLOCK_BYTES = 16 << 20  # of vectors held in memory at once
+_FLOAT_BYTES = 4  # of a number, where a store of float16 has two
 _GAP_BYTES = 1 << 20  # rows within so much of the file are read in one piece
 _SLICE_READERS = 16  # threads that read parts of rows: a disk answers many at once
 _SLICE_ROWS = 1024  # that one of them reads in a row
@@ -150,8 +151,7 @@ class Store:
 
     def done(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` `read` finds done, without keeping more than a block of vectors."""
-        row_bytes = self.dim * self.layout.extents["vectors"].dtype.itemsize
-        found = [self.read(rows[block])[1] for block in self.blocks(len(rows), row_bytes)]
+        found = [self.read(rows[block])[1] for block in self.blocks(len(rows), _FLOAT_BYTES * self.dim)]
         return np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
     def _committed(self, states: NDArray[np.uint8]) -> NDArray[np.bool_]:

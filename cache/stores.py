@@ -1,4 +1,8 @@
-"""A folder of stores: the manifest, the captions and one HDF5 file a modality."""
+"""A folder of stores: the manifest, the captions and one HDF5 file a modality; and several folders as one.
+
+stores = stores_named(["stores/msp", "stores/iemocap"])  # each distinct text once
+stores = open_stores("stores/wavlm,stores/whisper")      # the same utterances
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,11 @@ from numpy.typing import NDArray
 
 from cache.captions import Captions, read_captions
 from cache.digests import FileDigests
-from cache.errors import StoreCorrupt, UsageError, required_library
+from cache.errors import StoreCorrupt, StoreMismatch, UsageError, required_library
+from cache.fingerprint import describe_encoders, differences
+from cache.joint import JointStore, SideBySide, joint_captions, joint_manifest, joint_texts
 from cache.layers import DEFAULT, LayersChoice, speech_fingerprint
-from cache.manifest import Manifest, RowNames, read_manifest
+from cache.manifest import LABEL_COLUMNS, Manifest, RowNames, read_manifest
 from cache.reader import Store
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ class Stores:
     corpus: NDArray[np.int64] | None = None  # (N,) which of `folders` each utterance is from, where they are several
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder  # of several (`cache.joint`), the first
+        self.folder = folder  # of several, the first
         self.folders: tuple[Path, ...] = (folder,)
         self._captions = lru_cache(1)(partial(read_captions, folder / CAPTIONS))  # once, for every view of these stores
 
@@ -159,12 +165,9 @@ def open_stores(folder: str | Path) -> Stores:
     """Open the stores in `folder` for reading.
 
     Several folders with commas between them are the same utterances by several speech encoders, their vectors side by
-    side (`cache.joint`). Raises UsageError when there are none, StoreCorrupt where a file is not what its digest in
-    digests.json says.
+    side. Raises UsageError when there are none, StoreCorrupt where a file is not what its digest in digests.json says.
     """
     if "," in str(folder) and not Path(folder).exists():
-        from cache.joint import open_side_by_side
-
         return open_side_by_side(str(folder).split(","))
     folder = Path(folder)
     missing = [name for name in (MANIFEST, CAPTIONS, "audio.h5", "text.h5") if not (folder / name).is_file()]
@@ -178,3 +181,75 @@ def open_stores(folder: str | Path) -> Stores:
     digests.note_unlisted()
     digests.check()
     return Stores(folder)
+
+
+def open_side_by_side(folders: Sequence[str | Path]) -> Stores:
+    """The stores in `folders`, of the same utterances by different speech encoders, as one; texts are the first's.
+
+    Raises UsageError where there are none, or of other utterances, splits or labels.
+    """
+    parts = [open_stores(folder) for folder in folders]
+    for part in parts[1:]:
+        refuse_other_utterances(parts[0], part)
+    view = copy.copy(parts[0])
+    view.folders = (Path(",".join(str(part.folder.resolve()) for part in parts)),)
+    view.audio = SideBySide([part.audio for part in parts])
+    return view
+
+
+def refuse_other_utterances(first: Stores, other: Stores) -> None:
+    """Raises UsageError where `other` are not of the utterances, splits and labels of `first`."""
+    one, two = first.manifest, other.manifest
+    labels = all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in LABEL_COLUMNS)
+    if one.id != two.id or one.split != two.split or not labels:
+        found = f"other utterances, splits or labels than {first.folder} has"
+        raise UsageError(other.folder, found, "the same corpus by another encoder", "Extract the same manifest.")
+
+
+def open_joint(folders: Sequence[str | Path | Stores]) -> Stores:
+    """The stores in `folders` as one, for training and all that reads them; of one folder, these.
+
+    Raises UsageError where there are none, or two are the same, StoreMismatch where their encoders differ.
+    """
+    parts = [each if isinstance(each, Stores) else open_stores(each) for each in folders]
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.folder.resolve() for part in parts}) < len(parts):
+        raise UsageError(parts[-1].folder, "named twice", "different folders of stores", "Name each once.")
+    for part in parts[1:]:
+        if fields := differences(parts[0].fingerprint(), part.fingerprint()):
+            found = describe_encoders(fields, "the first stores have", "these")
+            action = "Extract one with the other's encoders; of the same utterances write A,B, or take --encoders."
+            raise StoreMismatch(part.folder, found, "the same encoders", action)
+    names = _names([part.folder for part in parts])
+    counts = [len(part.manifest) for part in parts]
+    joint = Stores(parts[0].folder)
+    joint.folders = tuple(folder for part in parts for folder in part.folders)
+    joint.manifest = joint_manifest([part.manifest for part in parts], names)
+    joint.captions = joint_captions([part.captions for part in parts], counts)
+    joint.corpus = np.repeat(np.arange(len(parts)), counts)
+    row = np.concatenate([np.arange(count) for count in counts])
+    over = partial(JointStore, part=joint.corpus, row=row, ids=joint.manifest.id)
+    joint.audio = over([part.audio for part in parts])
+    for name in ("acoustic", "words"):
+        stores = [store for part in parts if (store := getattr(part, name)) is not None]
+        setattr(joint, name, over(stores) if len(stores) == len(parts) else None)
+    texts_of_parts = [part.captions.texts() for part in parts]
+    joint.text = joint_texts(joint.captions.texts(), [part.text for part in parts], texts_of_parts)
+    return joint
+
+
+def stores_named(stores: Stores | str | Path | Sequence[str | Path]) -> Stores:
+    """What a function is given as `stores`: these, a folder's, or those of several folders as one."""
+    if isinstance(stores, Stores):
+        return stores
+    return open_joint([stores] if isinstance(stores, str | Path) else list(stores))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """A name for each, none twice."""
+    names: list[str] = []
+    for folder in folders:
+        name = folder.resolve().name
+        names.append(f"{name}-{len(names) + 1}" if name in names else name)
+    return names

@@ -58,7 +58,7 @@ def main(
     .json; with --folds, cross_validation.md and .json; and the page report.html with its figures in report.
     """
     scheme = _fold_scheme(folds)
-    from cache.joint import stores_named
+    from cache.stores import stores_named
 
     named, asked = common.more_stores(stores, methods)
     folder = out or Path("runs") / f"{common.joint_name(named)}-{f'folds-{scheme}' if scheme else 'comparison'}"

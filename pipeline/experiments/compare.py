@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.disk import translate_os_errors, write_text, writer_lock
-from cache.joint import refuse_other_utterances, stores_named
-from cache.stores import Stores, open_stores
+from cache.stores import Stores, open_stores, refuse_other_utterances, stores_named
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config, preset_names
 from pipeline.core.errors import UsageError

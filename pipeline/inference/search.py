@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.fingerprint import describe_differences, differences
-from cache.joint import stores_named
 from cache.manifest import Manifest
 from cache.reader import Store
-from cache.stores import CONFIG, Stores
+from cache.stores import CONFIG, Stores, stores_named
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import validate_file
 from pipeline.core.errors import StoreMismatch, UsageError

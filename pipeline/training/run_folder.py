@@ -24,8 +24,7 @@ from pydantic import BaseModel, Field, FiniteFloat, StringConstraints, Validatio
 from cache.digests import FileDigests
 from cache.disk import make_folder, remove, remove_tree, write_atomic, write_text
 from cache.fingerprint import describe_differences, describe_encoders, differences
-from cache.joint import stores_named
-from cache.stores import Stores
+from cache.stores import Stores, stores_named
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import dump, validate_file
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError, required_library

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from cache.disk import make_folder, remove, translate_os_errors, write_text, writer_lock
 from cache.fingerprint import canonical
-from cache.joint import stores_named
-from cache.stores import Stores
+from cache.stores import Stores, stores_named
 from pipeline.core.config import TrainConfig, kept_as_asked
 from pipeline.core.config_files import load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt

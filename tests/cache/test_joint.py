@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from cache.errors import StoreMismatch, UsageError
-from cache.joint import open_joint
 from cache.pairs import cached_pairs
-from cache.stores import Stores, open_stores
+from cache.stores import Stores, open_joint, open_stores
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.training.run_folder import open_run
 from pipeline.training.train import resolve_training, train

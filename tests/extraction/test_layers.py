@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.joint import open_joint
-from cache.stores import open_stores
+from cache.stores import open_joint, open_stores
 from cache.writer import StoreWriter
 from pipeline.core.config import TrainConfig
 from pipeline.extraction.extract import extract
