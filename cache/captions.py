@@ -77,13 +77,9 @@ class Columns(Sequence[_Record], Generic[_Record]):
 
     @classmethod
     def of(cls, record: type[_Record], *columns: list[Any]) -> Columns[_Record]:
-        """From the columns in the order of the record's fields, the last of which may have defaults; or empty."""
-        given, count = dict(zip(record._fields, columns, strict=False)), len(columns[0]) if columns else 0
-        defaults = {name: [default] * count for name, default in record._field_defaults.items()}
-        return cls(
-            record,
-            {name: given[name] if columns and name in given else defaults.get(name, []) for name in record._fields},
-        )
+        """From a column for each of the record's fields, in their order; from none it is empty."""
+        columns = columns or tuple([] for _ in record._fields)
+        return cls(record, dict(zip(record._fields, columns, strict=True)))
 
     def of_style(self, style: str) -> Columns[_Record]:
         """Only the items of `style`."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise
+from typing import Any
 
 from cache.errors import UsageError
 
@@ -72,13 +72,6 @@ class Axes:
         return f"{own}layers {listed} ({', '.join(self.poolings)})"
 
 
-class Span(NamedTuple):
-    """Columns of a row that lie side by side, and the numbers that they are."""
-
-    columns: range
-    numbers: range
-
-
 @dataclass(frozen=True)
 class Selection:
     """The columns of a row that are read, one after the other: a vector of `dim` numbers."""
@@ -87,13 +80,14 @@ class Selection:
     dim: int
     weighted: int = 1  # layers that lie one after the other in it, to be summed with weights; 1: it is the vector
 
-    def spans(self, sizes: Sequence[int]) -> list[Span]:
-        """Its columns, of rows with columns of these sizes, in as few pieces as there are, in the order chosen."""
-        starts = [sum(sizes[:column]) for column in range(len(sizes) + 1)]
-        spans: list[Span] = []
+    def spans(self, sizes: Sequence[int]) -> list[range]:
+        """The numbers of a row, of columns of these sizes, that it reads: those side by side are one range."""
+        starts = [0, *accumulate(sizes)]
+        spans: list[range] = []
         for column in self.columns:
-            first = spans.pop().columns.start if spans and spans[-1].columns.stop == column else column
-            spans.append(Span(range(first, column + 1), range(starts[first], starts[column + 1])))
+            adjoins = bool(spans) and spans[-1].stop == starts[column]
+            first = spans.pop().start if adjoins else starts[column]
+            spans.append(range(first, starts[column + 1]))
         return spans
 
 
@@ -116,7 +110,7 @@ def speech_fingerprint(declared: Mapping[str, Any], axes: Axes | None, selection
 def chosen_numbers(axes: Axes | None, layers: LayersChoice, pooling: str, *, subject: object, dim: int) -> list[int]:
     """The numbers of a whole row that a choice means: `rows[:, chosen_numbers(...)]` of rows fresh from an encoder."""
     selection = select(axes, layers, pooling, subject=subject, dim=dim)
-    return [number for span in selection.spans(axes.sizes if axes else [dim]) for number in span.numbers]
+    return [number for span in selection.spans(axes.sizes if axes else [dim]) for number in span]
 
 
 def select(axes: Axes | None, layers: LayersChoice, pooling: str, *, subject: object, dim: int) -> Selection:

@@ -177,14 +177,12 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write `manifest` as CSV, whole or not at all. The root is not in it (paths are relative to it)."""
-    write_atomic(path, (text.encode("utf-8", "surrogateescape") for text in _csv_blocks(manifest)))
+    write_atomic(path, _csv_blocks(manifest))
 
 
 def continues(manifest: Manifest, path: Path) -> bool:
     """Whether the file at `path` is the beginning of what `write_manifest` writes: no row of it changed or moved."""
-    return b"".join(block.encode("utf-8", "surrogateescape") for block in _csv_blocks(manifest)).startswith(
-        path.read_bytes()
-    )
+    return b"".join(_csv_blocks(manifest)).startswith(path.read_bytes())
 
 
 def read_manifest(path: Path, root: Path) -> Manifest:
@@ -256,32 +254,26 @@ def _invalid_entries(manifest: Manifest) -> Iterator[tuple[int, str, str]]:
         yield row, f"id {manifest.id[row][:60]!r}, already at line {first}", "each id once"
 
 
-def _csv_blocks(manifest: Manifest) -> Iterator[str]:
+def _csv_blocks(manifest: Manifest) -> Iterator[bytes]:
     """The CSV, a block of rows at a time."""
+    columns = manifest.columns()
     block = io.StringIO()
     writer = csv.writer(block, lineterminator="\n")
-    ratings = manifest.ratings
-    spoken = (TRANSCRIPT,) if manifest.transcript is not None else ()
-    writer.writerow((*TEXT_COLUMNS, *LABEL_COLUMNS, *(RATING_COLUMNS if ratings else ()), *spoken))
+    writer.writerow(columns)
     for start in range(0, len(manifest), _BLOCK_ROWS):
-        part = slice(start, start + _BLOCK_ROWS)
-        columns = [getattr(manifest, name)[part] for name in TEXT_COLUMNS]
-        columns += [_label_texts(getattr(manifest, name)[part]) for name in LABEL_COLUMNS]
-        if ratings:
-            columns.append([str(count) if count else "" for count in ratings.count[part].tolist()])
-            columns += [_label_texts(column) for column in ratings.std[part].T]
-            columns.append(ratings.votes[part])
-        if manifest.transcript is not None:
-            columns.append(manifest.transcript[part])
-        writer.writerows(zip(*columns, strict=True))
-        yield block.getvalue()
+        cells = [_cells(column[start : start + _BLOCK_ROWS]) for column in columns.values()]
+        writer.writerows(zip(*cells, strict=True))
+        yield block.getvalue().encode("utf-8", "surrogateescape")
         block.seek(0)
         block.truncate()
-    yield block.getvalue()
+    yield block.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _label_texts(values: NDArray[np.float64]) -> list[str]:
-    """Labels as text, empty for NaN; each of the few distinct values of a corpus is formatted once."""
+def _cells(values: list[str] | NDArray[Any]) -> list[str]:
+    """A column as text, empty for NaN and for a count of 0; each of the few distinct numbers is formatted once."""
+    if isinstance(values, list):
+        return values
     distinct, indices = np.unique(values, return_inverse=True)
-    texts = ["" if np.isnan(value) else repr(value) for value in distinct.tolist()]
+    unknown = np.isnan(distinct) if values.dtype.kind == "f" else distinct == 0
+    texts = ["" if none else repr(value) for value, none in zip(distinct.tolist(), unknown.tolist(), strict=True)]
     return [texts[index] for index in indices.tolist()]

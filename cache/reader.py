@@ -263,18 +263,15 @@ class Store:
         extent = self.layout.extents["vectors"]
         if 2 * self.dim >= extent.shape[1]:
             whole = self._take("vectors", rows)
-            filled = 0
-            for span in self._spans:
-                values[:, filled : filled + len(span.numbers)] = whole[:, span.numbers.start : span.numbers.stop]
-                filled += len(span.numbers)
+            np.concatenate([whole[:, span.start : span.stop] for span in self._spans], axis=1, out=values)
             return
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
         with self._opened() as file, ThreadPoolExecutor(_SLICE_READERS) as pool:
             filled = 0
             for span in self._spans:
-                starts = extent.offset + rows * extent.row_bytes + span.numbers.start * extent.dtype.itemsize
-                piece = np.empty((len(rows), len(span.numbers)), extent.dtype)
+                starts = extent.offset + rows * extent.row_bytes + span.start * extent.dtype.itemsize
+                piece = values[:, filled : filled + len(span)]
 
                 def read_part(part: slice, piece: NDArray[Any] = piece, starts: NDArray[np.int64] = starts) -> None:
                     for entry, start in zip(piece[part], starts[part].tolist(), strict=True):
@@ -283,8 +280,7 @@ class Store:
 
                 parts = [slice(first, first + _SLICE_ROWS) for first in range(0, len(rows), _SLICE_ROWS)]
                 list(pool.map(read_part, parts) if len(parts) > 1 else map(read_part, parts))  # raises what a part does
-                values[:, filled : filled + len(span.numbers)] = piece
-                filled += len(span.numbers)
+                filled += len(span)
 
     def _ends_early(self, name: str) -> StoreCorrupt:
         return StoreCorrupt(self.path, f"{name} ends early", "a whole file", "Restore it or run with --fresh.")

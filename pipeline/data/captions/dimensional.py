@@ -82,9 +82,10 @@ def assign_dimensional(source: CaptionSource, config: CaptionsConfig) -> Caption
     variants = choices[hash_ids(manifest, rows, config.seed) % len(choices)]  # (M, K)
     of_row = (is_test(manifest, rows)[:, None], valence[:, None], arousal[:, None])
     keys = np.ravel_multi_index((*of_row, variants), _SHAPE)  # (M, K)
+    prompts = _plane("test", config.prompt_variants)
     return Captions(
         group_rows("dimensional", keys, rows, _texts),
-        Columns.of(Prompt, *_plane("test", config.prompt_variants)),
+        Columns.of(Prompt, *prompts, [None] * len(prompts[0])),  # of no dominance
         grid=Columns.of(GridText, *(_plane("train", VARIANTS) if config.grid else ())),
     )
 

@@ -28,7 +28,7 @@ def column(encoder: Encoder[Any], rows: torch.Tensor, layer: int | str, pooling:
     assert axes is not None
     assert rows.shape[1] == encoder.dim == sum(axes.sizes)
     chosen = select(axes, layer, pooling, subject="rows", dim=encoder.dim)
-    return torch.cat([rows[:, span.numbers.start : span.numbers.stop] for span in chosen.spans(axes.sizes)], 1)
+    return torch.cat([rows[:, span.start : span.stop] for span in chosen.spans(axes.sizes)], 1)
 
 
 def save(folder: Path, kind: str, norm: str) -> dict[str, Any]:
