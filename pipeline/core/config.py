@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cache.layers import LayersChoice
-from pipeline.core.fields import Model, Number, Seed, Whole, encoder_name
+from pipeline.core.config_files import Model, Number, Seed, Whole, encoder_name
 from pipeline.core.objective_config import (
     CLOSED_FORMS,
     CustomObjectiveConfig,

@@ -1,4 +1,4 @@
-"""Configs resolved from presets, YAML files and the command line; each wrong setting is explained in one line.
+"""What every config is made of, and how one is resolved from presets, YAML files and the command line.
 
 PyYAML is narrowed here: no tags, dates or repeated keys, and limits on size and depth that it lacks.
 """
@@ -7,32 +7,69 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from reprlib import Repr
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from cache.errors import ManyProblems, UsageError
-from pipeline.core.fields import REQUIRE_PLUGINS, Model
 from pipeline.core.files import open_regular
-from pipeline.core.objective_config import CUSTOM_OBJECTIVE
-from pipeline.core.settings import setting_names, synonym
+from pipeline.core.plugins import BUILT_IN, Kind, find, is_valid_name
+from pipeline.core.settings import explain, short_repr
 
 Tree = dict[str, Any]
-M = TypeVar("M", bound=Model)
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json")
 _PIPELINE = Path(__file__).resolve().parents[1]
 _MAX_DEPTH = 8  # levels of an override's key, and of presets that build on each other
-_TAGS = ("rank_n_contrast", "soft_targets", CUSTOM_OBJECTIVE)  # pydantic puts them into the path of an error
-_UNION_BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # and these names, of a union
-_SHORT_REPR = Repr()
-_SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 120
+
+REQUIRE_PLUGINS = {"require_plugins": True}  # validation context: the plugins that a config names must be registered
+_INT_LIMIT = 2**31  # of any whole number: beyond it C code overflows, and nothing here counts that far
+
+
+def _not_bool(value: object) -> object:
+    """`epochs: yes` is a mistake, not one epoch."""
+    if isinstance(value, bool):
+        raise ValueError("yes or no where a number is expected")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_not_bool), Field(gt=-_INT_LIMIT, lt=_INT_LIMIT)]
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Seed = Annotated[
+    int, BeforeValidator(_not_bool), Field(ge=0, lt=2**63)
+]  # numpy refuses negative ones, torch larger ones
+
+
+class Model(BaseModel):
+    """A part of a config: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def require_plugin(kind: Kind, name: str) -> None:
+    """Raises ValueError for a name that is neither built in nor registered."""
+    try:
+        if name not in BUILT_IN[kind]:
+            find(kind, name)
+    except UsageError as error:
+        raise ValueError(f"{error.found}; {error.action}") from None
+
+
+def encoder_name(kind: Kind) -> AfterValidator:
+    """The check of a setting that names an encoder: built in, or registered where plugins are required."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        if not is_valid_name(name) or info.context == REQUIRE_PLUGINS:
+            require_plugin(kind, name)
+        return name
+
+    return AfterValidator(check)
+
+
+M = TypeVar("M", bound=Model)
 
 
 def load_config(
@@ -158,39 +195,6 @@ def parse_override(text: str) -> Tree:
     for part in reversed(parts):
         tree = {part: tree}
     return dict(tree)
-
-
-def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
-    """`subject.setting = value: reason`, on one line, with a suggestion for a name that there is not."""
-    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _UNION_BRANCH.match(str(part)))
-    name = path if path.isprintable() and len(path) < 120 else short_repr(path)
-    if detail["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_suggestion(path[:60], setting_names(model))}"
-    if detail["type"] == "missing":
-        return f"{name}: not given"
-    message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])
-    reason = message[:200].lower().removeprefix("value error, ")
-    return f"{name} = {short_repr(detail['input'])}: {reason}" if name else reason  # no name: the whole config is wrong
-
-
-def short_repr(value: object) -> str:
-    """`value` on one line, cut where it is long."""
-    try:
-        return _SHORT_REPR.repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        return "a number too long"
-
-
-@lru_cache(maxsize=1024)
-def _suggestion(path: str, known: tuple[str, ...]) -> str:
-    if path in known:  # of one part of a union, and another was chosen
-        return f" of this {path.split('.')[0]}"
-    if meant := synonym(path, known):
-        return f"; did you mean {meant}?" if meant in known else f"; {meant}"
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5) or [
-        name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]
-    ]
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 _MAX_YAML_BYTES = 1 << 20

@@ -7,10 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from pipeline.core.fields import REQUIRE_PLUGINS, Model, Number, Whole, require_plugin
-from pipeline.core.plugins import BUILT_IN, SettingValue, check_settings, find, is_valid_name
-
-CUSTOM_OBJECTIVE = "custom_objective"  # pydantic's tag of an objective that is not built in
+from pipeline.core.config_files import REQUIRE_PLUGINS, Model, Number, Whole, require_plugin
+from pipeline.core.plugins import BUILT_IN, CUSTOM_OBJECTIVE, SettingValue, check_settings, find, is_valid_name
 
 
 class RankingConfig(Model):

@@ -40,6 +40,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "text encoder": ("embedded", "transformers", "paraspeechclap"),
     "objective": ("rank_n_contrast", "soft_targets", "ridge", "no_heads"),
 }
+CUSTOM_OBJECTIVE = "custom_objective"  # what pydantic calls an objective that is not built in
 ENTRY_POINT_GROUP = "emotionrankclap.plugins"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")  # it goes into configs, messages and file names
 _LABELS = ("valence", "arousal", "dominance")

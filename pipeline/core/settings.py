@@ -1,4 +1,5 @@
-"""The settings of a config model, read from the model: what --list-settings, completion and docs/settings.md show.
+"""The settings of a config model, read from the model: listed (--list-settings, completion, docs/settings.md), and
+named in an error with what was meant.
 
 for group in groups_of(TrainConfig):
     for setting in group.settings:
@@ -7,19 +8,23 @@ for group in groups_of(TrainConfig):
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from reprlib import Repr
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import ErrorDetails, to_jsonable_python
+
+from pipeline.core.plugins import BUILT_IN, CUSTOM_OBJECTIVE
 
 REQUIRED = "required"  # in place of a default
 _WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", Path: "path", NoneType: "null"}
@@ -175,3 +180,42 @@ def _bounded(words: str, metadata: Sequence[Any]) -> str:
         text = f"{bounds['ge']} to {bounds['le']}"
     null = " | null" if words.endswith(" | null") else ""
     return f"{words.removesuffix(null)} {text}{null}"
+
+
+_TAGS = (*BUILT_IN["objective"], CUSTOM_OBJECTIVE)  # pydantic puts them into the path of an error
+_UNION_BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # and these names, of a union
+_SHORT_REPR = Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 120
+
+
+def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
+    """`subject.setting = value: reason`, on one line, with a suggestion for a name that there is not."""
+    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _UNION_BRANCH.match(str(part)))
+    name = path if path.isprintable() and len(path) < 120 else short_repr(path)
+    if detail["type"] == "extra_forbidden":
+        return f"{name}: no such setting{_suggestion(path[:60], setting_names(model))}"
+    if detail["type"] == "missing":
+        return f"{name}: not given"
+    message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])
+    reason = message[:200].lower().removeprefix("value error, ")
+    return f"{name} = {short_repr(detail['input'])}: {reason}" if name else reason  # no name: the whole config is wrong
+
+
+def short_repr(value: object) -> str:
+    """`value` on one line, cut where it is long."""
+    try:
+        return _SHORT_REPR.repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "a number too long"
+
+
+@lru_cache(maxsize=1024)
+def _suggestion(path: str, known: tuple[str, ...]) -> str:
+    if path in known:  # of one part of a union, and another was chosen
+        return f" of this {path.split('.')[0]}"
+    if meant := synonym(path, known):
+        return f"; did you mean {meant}?" if meant in known else f"; {meant}"
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5) or [
+        name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]
+    ]
+    return f"; did you mean {close[0]}?" if close else ""

@@ -26,9 +26,8 @@ from cache.disk import make_folder, remove, translate_os_errors, write_text, wri
 from cache.fingerprint import canonical
 from cache.stores import Stores, stores_named
 from pipeline.core.config import TrainConfig, kept_as_asked
-from pipeline.core.config_files import load_config, validate
+from pipeline.core.config_files import REQUIRE_PLUGINS, load_config, validate
 from pipeline.core.errors import EmotionRankError, StoreCorrupt
-from pipeline.core.fields import REQUIRE_PLUGINS
 from pipeline.core.objective_config import CLOSED_FORMS, CustomObjectiveConfig, RidgeConfig, SoftTargetsConfig
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import (

@@ -39,6 +39,11 @@ def test_a_training_preset_changes_how_any_method_is_trained_and_nothing_else() 
     assert other.model_copy(update=ways) == one
 
 
+def test_a_wrong_setting_of_any_objective_is_named_as_it_is_given() -> None:
+    with pytest.raises(UsageError, match=r"objective\.texts = 'x': input should be 'grid' or 'captions'"):
+        load_config(TrainConfig, None, ["objective.name=ridge", "objective.texts=x"], kind="methods")
+
+
 def test_leftover_settings_of_another_objective_are_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"objective\.denominator: no such setting"):
         resolve_training("supcon", overrides=["objective.denominator=beyond"])

@@ -16,10 +16,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cache.captions import Caption, Captions, GridText, Prompt
 from pipeline.core.config import CaptionsConfig
-from pipeline.core.config_files import short_repr, validate
+from pipeline.core.config_files import Model, Number, Whole, validate
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.core.fields import Model, Number, Whole
 from pipeline.core.files import NotJson, open_regular, parse_json
+from pipeline.core.settings import short_repr
 from pipeline.data.captions.base import LABEL_DECIMALS, CaptionSource, template_split
 from pipeline.data.corpora.label_names import one_spelling
 

@@ -13,9 +13,8 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from cache.layers import WEIGHTED
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import Tree, load_config, validate
+from pipeline.core.config_files import Model, Seed, Tree, Whole, load_config, validate
 from pipeline.core.errors import UsageError
-from pipeline.core.fields import Model, Seed, Whole
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, PositiveFloat, model_validator
 
 from pipeline.core.config import ExtractConfig
-from pipeline.core.config_files import load_config, word_list
+from pipeline.core.config_files import Model, load_config, word_list
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.core.fields import Model
 
 
 class WritingConfig(Model):
