@@ -157,11 +157,9 @@ def grid_texts(stores: Stores, style: str, *, device: str | torch.device = "cpu"
     Raises UsageError when the stores have none, or some that are not encoded.
     """
     columns = stores.captions.grid.of_style(style).columns
-    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
-    rows = np.array([row_of[text] for text in columns["text"]], dtype=np.int64)
-    values, done = stores.text.read(rows)
-    if not len(rows) or not done.all():
-        found = f"{int((~done).sum()):,} of {len(rows):,} not encoded" if len(rows) else f"none of style {style}"
+    values, done = stores.read_texts(columns["text"])
+    if not len(done) or not done.all():
+        found = f"{int((~done).sum()):,} of {len(done):,} not encoded" if len(done) else f"none of style {style}"
         action = "Run extract-features again: only the new texts are encoded."
         raise UsageError(f"{stores.folder}: whole-grammar texts", found, "encoded texts (captions.grid)", action)
     points = np.array([columns["valence"], columns["arousal"]], dtype=np.float64).T
@@ -184,8 +182,7 @@ def class_texts(stores: Stores, *, device: str | torch.device = "cpu") -> ClassT
     """
     code_of = _code_of(stores.manifest.emotion)
     chosen = [each for each in stores.captions.classes if each.template != CLASS_TEMPLATE and each.emotion in code_of]
-    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
-    values, done = stores.text.read(np.array([row_of[each.text] for each in chosen], dtype=np.int64))
+    values, done = stores.read_texts([each.text for each in chosen])
     if not chosen or not done.all():
         found = f"{int((~done).sum()):,} of {len(chosen):,} not encoded" if chosen else "no class texts of its emotions"
         action = "Run extract-features with captions.styles that hold template, on a corpus with emotions."

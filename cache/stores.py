@@ -95,6 +95,11 @@ class Stores:
         values, done = self.audio.read(rows)
         return values[done]
 
+    def read_texts(self, texts: Sequence[str]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+        """(n, dim) vectors of `texts`, which are among those of the captions, and which of them are done."""
+        row_of = {text: row for row, text in enumerate(self.captions.texts())}
+        return self.text.read(np.array([row_of[text] for text in texts], dtype=np.int64))
+
     def table(self, *splits: str) -> DataFrame:
         """A pandas DataFrame of the utterances of `speech(*splits)`, a row each, in the same order.
 

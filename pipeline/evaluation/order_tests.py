@@ -86,8 +86,7 @@ def _without_dominance(labels: NDArray[np.float64], words: Sequence[Prompt]) -> 
 def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:
     """The prompts of `style` and their (P, Dt) vectors."""
     prompts = [prompt for prompt in stores.captions.prompts if prompt.style == style]
-    row_of = {text: row for row, text in enumerate(stores.captions.texts())}
-    vectors, done = stores.text.read(np.array([row_of[prompt.text] for prompt in prompts], dtype=np.int64))
+    vectors, done = stores.read_texts([prompt.text for prompt in prompts])
     if not prompts or not done.all():
         found = f"{int((~done).sum())} prompts not encoded" if prompts else f"no prompts of style {style}"
         raise UsageError(stores.folder, found, "all of them", "Run extract-features again.")

@@ -237,8 +237,7 @@ def zero_shot(
     opened = run.stores(stores)
     chosen = pick_device(device)
     prompts = opened.captions.classes
-    row_of = {text: row for row, text in enumerate(opened.captions.texts())}
-    vectors, encoded = opened.text.read(np.array([row_of[prompt.text] for prompt in prompts], dtype=np.int64))
+    vectors, encoded = opened.read_texts([prompt.text for prompt in prompts])
     if not prompts or not encoded.all():
         action = "extract-features -o captions.styles=[template,...]"
         raise UsageError(opened.folder, "no class prompts", "the style template", action)
