@@ -6,7 +6,6 @@ are **nominal, not annotations**: they exercise ranking with many ties and prove
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from functools import cache
@@ -17,10 +16,9 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
-from pipeline.data.corpora.audio_files import ENDINGS
 from pipeline.data.corpora.builder import ManifestBuilder
 from pipeline.data.corpora.label_scales import corpus_scale
-from pipeline.data.corpora.locations import corpus_root
+from pipeline.data.corpora.locations import ENDINGS, audio_below, corpus_root
 
 CENTRE = 4.0  # of the scale
 SCALE = (1.0, 7.0)
@@ -36,7 +34,7 @@ def read_acted(config: CorpusConfig) -> Manifest:
     """
     root, convention = corpus_root(config), word_list("labels/acted")[config.reader]
     builder = ManifestBuilder(root, corpus_scale(config, SCALE), missing_audio=config.missing_audio, source=root)
-    clips = sorted(_clips(root, _ENDINGS) or _clips(root, ENDINGS))  # CREMA-D has AudioWAV/ and AudioMP3/
+    clips = sorted(audio_below(root, _ENDINGS) or audio_below(root, ENDINGS))  # CREMA-D has AudioWAV/ and AudioMP3/
     if not clips:
         found = f"no {' or '.join(_ENDINGS)} file in it or below"
         expected = f"{convention['name']}, as in {convention['example']}"
@@ -47,7 +45,7 @@ def read_acted(config: CorpusConfig) -> Manifest:
         match = re.fullmatch(convention["pattern"], file.stem)
         if match is None:
             builder.problem(0, file, f"not a name of {convention['name']}; expected one like {convention['example']}")
-        elif any(match[part] == value for part, value in convention.get("left_out", {}).items()):
+        elif is_left_out(convention, match.groupdict()):
             left_out += 1
         else:
             builder.add(0, file, id=file.stem, audio=clip, **acted_labels(convention, match.groupdict()))
@@ -55,6 +53,11 @@ def read_acted(config: CorpusConfig) -> Manifest:
     formats = sorted({Path(clip).suffix.lower() for clip in clips} - set(_ENDINGS))
     lossy = [f"no {' or '.join(_ENDINGS)} is there: {', '.join(formats)} is read"] if formats else []
     return builder.build([*dropped, *lossy, NOTE])
+
+
+def is_left_out(convention: dict[str, Any], parts: dict[str, str]) -> bool:
+    """Whether a clip by the `parts` of its name is of a kind that does not take part, such as RAVDESS's songs."""
+    return any(parts[part] == value for part, value in convention.get("left_out", {}).items())
 
 
 def acted_labels(convention: dict[str, Any], parts: dict[str, str]) -> dict[str, object]:
@@ -111,13 +114,3 @@ def _without_copies(builder: ManifestBuilder, root: Path, clips: list[str]) -> l
         found = f"{count:,} of its clips lie in {root / outer} too"
         builder.problem(0, root / inner, f"{found}; expected each clip once (pass one copy as --audio-root)")
     return once
-
-
-def _clips(root: Path, endings: tuple[str, ...]) -> list[str]:
-    clips: list[str] = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        inside = os.path.relpath(folder, root)
-        audio = (name for name in names if name.lower().endswith(endings) and not name.startswith("."))
-        clips += (os.path.normpath(os.path.join(inside, name)) for name in audio)
-    return clips

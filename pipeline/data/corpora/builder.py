@@ -1,7 +1,7 @@
 """`ManifestBuilder`: readers hand it utterances one by one; it checks them all and then makes the manifest, or none.
 
 Two million rows fit: every column is one list, repeated text is held once, a label that comes again is not read again,
-and folders are listed once (audio_files).
+and folders are listed once (AudioFiles).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 
 from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, SPLITS, TEXT_COLUMNS, TRANSCRIPT, Manifest
 from pipeline.core.errors import ManyProblems, UsageError
-from pipeline.data.corpora.audio_files import AudioFiles, Escapes, posix_path
 from pipeline.data.corpora.label_names import GENDERS, canonical_split, closest, is_missing, with_one_spelling
 from pipeline.data.corpora.label_scales import STANDARD, LabelScales, Range
 from pipeline.data.corpora.leaks import same_audio, sentence_leaks
+from pipeline.data.corpora.locations import AudioFiles, Escapes, posix_path
 from pipeline.data.corpora.ratings import RatingColumns
 from pipeline.data.corpora.tables import plain_line
 
@@ -37,6 +37,7 @@ _LABELS_KNOWN = 4096  # of labels as text: raters' means are few numbers, on man
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
+Place = tuple[int, Path]  # a line of a file; line 0 is the whole file
 _CORRECT_ROOT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
 
 
@@ -88,13 +89,13 @@ class ManifestBuilder:
     def __len__(self) -> int:
         return len(self._labels) // len(LABEL_COLUMNS)
 
-    def add(self, line: int, file: Path, **fields: object) -> None:
+    def add(self, line: int, file: Path, /, **fields: object) -> None:
         """Take the utterance on `line` of `file` (0: the whole file). `fields` are columns of the manifest.
 
         Text is stripped, an absent label is blank or None. A faulty row is kept as a problem, not as an utterance.
         """
         before = self._faults()
-        place = (file, line)
+        place = (line, file)
         get = fields.get
         name = self._id(place, get("id"))
         audio = self._audio(place, get("audio"))
@@ -212,7 +213,7 @@ class ManifestBuilder:
         self._read_as[how] += 1
         self._examples.setdefault(how, example)
 
-    def _text(self, place: tuple[Path, int], name: str, value: object) -> str:
+    def _text(self, place: Place, name: str, value: object) -> str:
         if value is None:
             return ""
         if isinstance(value, str):
@@ -221,16 +222,14 @@ class ManifestBuilder:
                 if name == "caption":  # written by people and language models: a line break in it is a space
                     text = " ".join(text.split())
                 if _UNWRITABLE.search(text):
-                    self.problem(
-                        place[1], place[0], f"{name} {_SHORT.repr(text)}: a control character; expected plain text"
-                    )
+                    self.problem(*place, f"{name} {_SHORT.repr(text)}: a control character; expected plain text")
             return text
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: a {type(value).__name__}; expected text")
+        self.problem(*place, f"{name} {_SHORT.repr(value)}: a {type(value).__name__}; expected text")
         return ""
 
-    def _label(self, place: tuple[Path, int], name: str, value: object) -> float:
+    def _label(self, place: Place, name: str, value: object) -> float:
         if value is None or (isinstance(value, str) and not value.strip()):
             return math.nan
         if is_missing(value):
@@ -252,30 +251,30 @@ class ManifestBuilder:
         if number is not None and math.isfinite(number) and name in self._scales.assumed:
             self._off_scale.append(len(self._problems))
         expected = f"{lowest:g} to {highest:g}, or nothing"
-        self.problem(place[1], place[0], f"{name} {_SHORT.repr(value)}: {found}; expected {expected}")
+        self.problem(*place, f"{name} {_SHORT.repr(value)}: {found}; expected {expected}")
         return math.nan if number is None else number
 
-    def _rated(self, place: tuple[Path, int], fields: Mapping[str, object]) -> tuple[list[float], str] | None:
+    def _rated(self, place: Place, fields: Mapping[str, object]) -> tuple[list[float], str] | None:
         try:
             return self._ratings.parsed(fields)
         except ValueError as error:
-            self.problem(place[1], place[0], str(error))
+            self.problem(*place, str(error))
             return None
 
     def _blank(self, column: str, value: object) -> None:
         """Count a value that stands for nothing."""
         self._blanks.setdefault(column, Counter())[str(value).strip()] += 1
 
-    def _id(self, place: tuple[Path, int], value: object) -> str:
+    def _id(self, place: Place, value: object) -> str:
         name = self._text(place, "id", value)
         if not name:
-            self.problem(place[1], place[0], "id: empty; expected a name of its own for every utterance")
+            self.problem(*place, "id: empty; expected a name of its own for every utterance")
             return name
-        file, line = place
+        line, file = place
         if name in self._seen:
             first, there = self._seen[name], self._elsewhere.get(name, self._file)
             where = f"line {first}" if there == file else f"{there}:{first}" if first else there
-            self.problem(line, file, f"id {_SHORT.repr(name)}: already at {where}; expected ids that differ")
+            self.problem(*place, f"id {_SHORT.repr(name)}: already at {where}; expected ids that differ")
             return name
         self._seen[name] = line
         self._file = self._file or file
@@ -283,7 +282,7 @@ class ManifestBuilder:
             self._elsewhere[name] = file
         return name
 
-    def _category(self, place: tuple[Path, int], column: str, value: object) -> str:
+    def _category(self, place: Place, column: str, value: object) -> str:
         """The text of a column of few values, normalised and remembered; what needs a word each time is not."""
         before = len(self._problems)
         if column != "split" and is_missing(value):
@@ -294,7 +293,7 @@ class ManifestBuilder:
             text, given = canonical_split(text) or "", text
             if not text:
                 found = f"split {_SHORT.repr(given)}: unknown{closest(given.lower(), SPLITS)}"
-                self.problem(place[1], place[0], f"{found}; expected {', '.join(SPLITS)}")
+                self.problem(*place, f"{found}; expected {', '.join(SPLITS)}")
         elif column == "speaker":
             text = "" if text.lower() == "unknown" else text
         elif column == "gender" and text.lower() not in GENDERS:
@@ -306,13 +305,13 @@ class ManifestBuilder:
             self._clean[column][value] = text
         return text
 
-    def _audio(self, place: tuple[Path, int], value: object) -> str | None:
+    def _audio(self, place: Place, value: object) -> str | None:
         name = self._text(place, "audio", value)
         if ("\\" in name or name[:7].lower() == "file://") and not self.files.holds(name):
             name = posix_path(name)
             self._differing(name, "a Windows path or file:// address")
         if not name:
-            self.problem(place[1], place[0], f"audio: empty; expected a path relative to {self._root}")
+            self.problem(*place, f"audio: empty; expected a path relative to {self._root}")
             return None
         inside = self.files.inside(name)
         whole = self.files.whole(name) if inside is None or name[0] == "/" else ""
@@ -332,7 +331,7 @@ class ManifestBuilder:
         else:
             self._no_file = True
             found = f"no such file under {self._root}; expected an audio file"
-        self.problem(place[1], place[0], f"audio {_SHORT.repr(name)}: {found}")
+        self.problem(*place, f"audio {_SHORT.repr(name)}: {found}")
         return None
 
 

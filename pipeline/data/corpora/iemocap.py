@@ -15,7 +15,7 @@ from cache.manifest import LABEL_COLUMNS, Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
-from pipeline.data.corpora.builder import ManifestBuilder
+from pipeline.data.corpora.builder import ManifestBuilder, Place
 from pipeline.data.corpora.label_scales import corpus_scale
 from pipeline.data.corpora.locations import corpus_root, first_existing
 from pipeline.data.corpora.ratings import RatingTally
@@ -84,12 +84,12 @@ def _read_dialog(
         else:
             tally[turn["label"]] += 1
             if turn["label"] in EMOTIONS or keep_undecided:
-                _add(builder, (file, number), turn, session, tally, ratings)
+                _add(builder, (number, file), turn, session, tally, ratings)
 
 
 def _add(
     builder: ManifestBuilder,
-    place: tuple[Path, int],
+    place: Place,
     turn: re.Match[str],
     session: int,
     tally: Counter[str],
@@ -100,8 +100,7 @@ def _add(
     rated = ratings.fields(turn["turn"], given)
     tally["unrated"] += not rated
     builder.add(
-        place[1],
-        place[0],
+        *place,
         id=turn["turn"],
         audio=f"Session{session}/sentences/wav/{turn['dialog']}/{turn['turn']}.wav",
         split=SESSIONS[session],

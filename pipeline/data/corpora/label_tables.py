@@ -15,10 +15,9 @@ from pathlib import Path
 
 from pipeline.core.errors import ManyProblems, UsageError, required_library
 from pipeline.core.files import NotJson, open_regular, parse_json
-from pipeline.data.corpora.tables import read_any_columns, read_json_lines
+from pipeline.data.corpora.data_tables import read_parquet
+from pipeline.data.corpora.tables import AS_CSV, Record, as_text, collect, read_any_columns, read_json_lines
 
-Record = dict[str, str]
-AS_CSV = "or save it as CSV"
 _UNREAD = (".xls", ".ods", ".numbers")
 _LABEL_MAPS = ("label_map.json", "label_dict.json")  # the second is EMOVO's
 _DEV_SHARE = 0.2  # of a fold's training set, where it has no development set; EmoBox draws as many
@@ -32,32 +31,23 @@ def read_label_table(path: Path, notes: list[str], seed: int = 0) -> tuple[list[
     """
     ending = path.suffix.lower()
     if path.is_dir():
-        return _of(_emobox_fold(path, notes, seed))
+        return _with_header(_emobox_fold(path, notes, seed))
     if ending in (".xlsx", ".xlsm"):
         return _spreadsheet(path, notes)
     if ending == ".jsonl":
-        return _of(_with_label_map(path.parent, _json_lines(path), notes))
+        return _with_header(_with_label_map(path.parent, _json_lines(path), notes))
     if ending == ".parquet":
-        from pipeline.data.corpora.parquet import read_parquet
-
         return read_parquet(path, notes)
     if ending in _UNREAD:
         raise UsageError(path, "a spreadsheet", "CSV or .xlsx", "Save it as CSV (UTF-8) and name that file.")
     problems: list[str] = []
-    found = read_any_columns(path, lambda line, file, text: problems.append(f"{file}:{line}: {text}"), notes)
+    found = read_any_columns(path, collect(problems), notes)
     if problems:
         raise ManyProblems(path, problems, "Correct the table.")
     return found
 
 
-def as_text(value: object) -> str:
-    """A cell as a table of text has it; nothing for a list or an object."""
-    if value is None or isinstance(value, list | dict | bytes):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _of(records: Iterable[Record]) -> tuple[list[str], list[Record]]:
+def _with_header(records: Iterable[Record]) -> tuple[list[str], list[Record]]:
     """Records with the names of all; what one lacks is empty."""
     records = list(records)
     header = list(dict.fromkeys(name for record in records for name in record))
@@ -91,7 +81,7 @@ def _spreadsheet(path: Path, notes: list[str]) -> tuple[list[str], list[Record]]
 
 def _json_lines(path: Path) -> list[Record]:
     problems: list[str] = []
-    entries = read_json_lines(path, lambda line, file, text: problems.append(f"{file}:{line}: {text}"))
+    entries = read_json_lines(path, collect(problems))
     records = [{name: as_text(value) for name, value in entry.items()} for _, entry in entries]
     if problems:
         raise ManyProblems(path, problems, "Correct the table.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from pipeline.data.corpora.audio_files import AudioFiles
+from pipeline.data.corpora.locations import AudioFiles
 
 _SHOWN = 3  # names or pairs of ids
 

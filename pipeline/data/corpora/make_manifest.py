@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora import read_corpus
-from pipeline.data.corpora.acted import acted_labels
-from pipeline.data.corpora.audio_files import ENDINGS
-from pipeline.data.corpora.data_tables import DataTable, table_name, table_records
-from pipeline.data.corpora.label_tables import Record, read_label_table
-from pipeline.data.corpora.parquet import arrow_files, unpack_audio
+from pipeline.data.corpora.acted import acted_labels, is_left_out
+from pipeline.data.corpora.data_tables import DataTable, arrow_files, table_name, table_records, unpack_audio
+from pipeline.data.corpora.label_tables import read_label_table
+from pipeline.data.corpora.locations import ENDINGS, audio_below
+from pipeline.data.corpora.tables import Record
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ def make_manifest(
     """
     root, name = Path(folder), Path(folder).resolve().name
     path = Path(out) if out is not None else root / "manifest.csv"
-    clips = _clips(root)
+    if not root.is_dir():
+        raise UsageError(root, "no such folder", "a folder of audio", "Check the path.")
+    clips = audio_below(root)
     files = arrow_files(root) if labels is None and not clips else []
     if not clips and not files:
         expected = f"files ending in {', '.join(ENDINGS)}"
@@ -135,19 +137,6 @@ def _write(rows: Sequence[Row], path: Path) -> list[str]:
     return columns
 
 
-def _clips(root: Path) -> list[str]:
-    """Every audio file below `root`, relative to it, in order."""
-    if not root.is_dir():
-        raise UsageError(root, "no such folder", "a folder of audio", "Check the path.")
-    clips = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        inside = os.path.relpath(folder, root)
-        audio = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
-        clips += [os.path.normpath(os.path.join(inside, name)) for name in sorted(audio)]
-    return clips
-
-
 def _rows_of_names(clips: Sequence[str], notes: list[str]) -> tuple[list[Row], dict[str, str]]:
     """Rows of the labels that are the file names, where one convention fits nearly all; else names alone."""
     for convention in word_list("labels/acted").values():
@@ -159,7 +148,7 @@ def _rows_of_names(clips: Sequence[str], notes: list[str]) -> tuple[list[Row], d
             {"id": Path(clip).stem, "audio": clip}
             | {name: str(value) for name, value in acted_labels(convention, match.groupdict()).items()}
             for clip, match in fitting
-            if not any(match[part] == value for part, value in convention.get("left_out", {}).items())
+            if not is_left_out(convention, match.groupdict())
         ]
         notes.append(f"names as of {convention['name']}: valence and arousal are nominal, not annotations")
         if len(named) < len(clips):
@@ -180,17 +169,21 @@ def _rows_of_table(
     if "audio" not in guessed and "id" not in guessed:
         expected = "a column of file names, such as file or audio"
         raise UsageError(path, f"columns {', '.join(header)[:200]}", expected, "Name one of them so.")
-    by_name = {key: names for key, names in _by_every_name(clips).items() if len(names) == 1}
+    clips_of: dict[str, set[str]] = defaultdict(set)  # by every name that a table may have for them
+    for clip in clips:
+        for key in _names_of(clip):
+            clips_of[key].add(clip)
+    only = {key: next(iter(named)) for key, named in clips_of.items() if len(named) == 1}
     rows, without = [], []
     for record in records:
         given = record[guessed.get("audio", guessed.get("id", ""))].strip().replace("\\", "/")
-        clip = next((by_name[key][0] for key in _names_of(given) if key in by_name), None)
-        if clip is None:
+        match = next((only[key] for key in _names_of(given) if key in only), None)
+        if match is None:
             without.append(given)
             continue
         row = {name: record[column].strip() for name, column in guessed.items() if name not in ("audio", "id")}
         name = record[guessed["id"]].strip() if "id" in guessed else ""
-        rows.append({"id": name or _id(clip), "audio": clip} | row)
+        rows.append({"id": name or _id(match), "audio": match} | row)
     if without:
         notes.append(f"WARNING: {len(without):,} rows of the table have no audio file (first: {without[0]!r})")
     left = len(clips) - len({row["audio"] for row in rows})
@@ -210,15 +203,6 @@ def _guess_columns(header: Sequence[str]) -> dict[str, str]:
         if match is not None and match not in guessed.values():
             guessed[column] = match
     return guessed
-
-
-def _by_every_name(clips: Sequence[str]) -> dict[str, list[str]]:
-    """Every name of a clip -> the clips of that name."""
-    table: dict[str, list[str]] = {}
-    for clip in clips:
-        for key in dict.fromkeys(_names_of(clip)):
-            table.setdefault(key, []).append(clip)
-    return table
 
 
 def _names_of(path: str) -> list[str]:

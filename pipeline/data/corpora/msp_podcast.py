@@ -21,7 +21,7 @@ from cache.manifest import Manifest
 from pipeline.core.config import CorpusConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.files import open_regular
-from pipeline.data.corpora.builder import ManifestBuilder
+from pipeline.data.corpora.builder import ManifestBuilder, Place
 from pipeline.data.corpora.label_names import canonical_split
 from pipeline.data.corpora.label_scales import corpus_scale
 from pipeline.data.corpora.locations import corpus_root, first_existing
@@ -77,7 +77,7 @@ def read_msp_podcast(config: CorpusConfig) -> Manifest:
                 continue
         rated = {} if hidden else tally.fields(name, [record.get(column) for column in ATTRIBUTES.values()])
         unrated += not (rated or hidden)
-        _add(builder, (labels, line), audio, record, rated)
+        _add(builder, (line, labels), audio, record, rated)
     other_splits: Counter[tuple[str, str]] = Counter()
     unlabelled = _add_hidden(builder, root, audio, listed, other_splits)
     extra = len({name for name in builder.files.names(audio) if name.endswith(".wav")} - listed.keys())
@@ -146,26 +146,22 @@ def _rate(tally: RatingTally, name: str, category: str, values: Sequence[str]) -
         tally.vote(name.strip(), category.strip())
 
 
-def _add(
-    builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, rated: Mapping[str, object]
-) -> None:
-    file, line = place
+def _add(builder: ManifestBuilder, place: Place, audio: str, record: Record, rated: Mapping[str, object]) -> None:
     letter = _stripped(record.get("EmoClass"))
     hidden = canonical_split(_stripped(record.get("Split_Set"))) == HIDDEN
     if letter not in EMOTIONS and letter not in DROPPED and not (hidden and not letter):
-        builder.problem(line, file, f"EmoClass {letter[:20]!r}: unknown; expected {', '.join([*EMOTIONS, *DROPPED])}")
+        builder.problem(*place, f"EmoClass {letter[:20]!r}: unknown; expected {', '.join([*EMOTIONS, *DROPPED])}")
     labels = {name: record.get(column) for name, column in ATTRIBUTES.items()}
     for name, value in labels.items():
         if not hidden and (value is None or (isinstance(value, str) and not value.strip())):
-            builder.problem(line, file, f"{ATTRIBUTES[name]}: blank; expected 1 to 7 (only Test3 has hidden labels)")
+            builder.problem(*place, f"{ATTRIBUTES[name]}: blank; expected 1 to 7 (only Test3 has hidden labels)")
     _place(builder, place, audio, record, emotion=EMOTIONS.get(letter, ""), **labels, **rated)
 
 
-def _place(builder: ManifestBuilder, place: tuple[Path, int], audio: str, record: Record, **labels: object) -> None:
+def _place(builder: ManifestBuilder, place: Place, audio: str, record: Record, **labels: object) -> None:
     name = _stripped(record.get("FileName"))
     builder.add(
-        place[1],
-        place[0],
+        *place,
         id=name.removesuffix(".wav"),
         audio=f"{audio}/{name}" if name else "",
         split=record.get("Split_Set"),
@@ -196,7 +192,7 @@ def _add_hidden(
             continue
         listed[name] = None
         if canonical_split(split) in (HIDDEN, None):  # None: an unknown split, which is a problem
-            _place(builder, (file or root, line), audio, {"FileName": name, "Split_Set": split})
+            _place(builder, (line, file or root), audio, {"FileName": name, "Split_Set": split})
         else:
             unlabelled += 1
     return unlabelled

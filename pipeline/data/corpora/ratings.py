@@ -16,6 +16,7 @@ import numpy as np
 from cache.manifest import LABEL_COLUMNS, RATING_COLUMNS, Ratings, votes_of, votes_text
 from pipeline.data.corpora.label_names import is_missing, one_spelling
 from pipeline.data.corpora.label_scales import LabelScales
+from pipeline.data.corpora.tables import number_or_nan
 
 OTHER = "other"  # the vote for a category of the rater's own words
 _ROUNDING = 0.005  # of means in a labels file: they have two digits at least
@@ -33,9 +34,6 @@ class RatingTally:
         self._votes: dict[str, list[str]] = {}
         self._known: dict[tuple[float, ...], tuple[float, ...]] = {}  # each distinct rating is held once
         self._unlike: dict[str, str] = {}  # utterance whose mean is not the label -> how
-
-    def __contains__(self, utterance: str) -> bool:
-        return utterance in self._values or utterance in self._votes
 
     def problem(self, found: str) -> None:
         """Count a rating that cannot be read: the release is not the user's to correct."""
@@ -67,10 +65,10 @@ class RatingTally:
 
         Its `labels`, the attributes as the labels file has them, are compared with the ratings' means.
         """
-        if utterance not in self:
+        if utterance not in self._values and utterance not in self._votes:
             return {}
         for name, label, mean in zip(LABEL_COLUMNS, labels, self.mean(utterance), strict=True):
-            given = _float(label)
+            given = number_or_nan(label)
             if math.isfinite(mean) and math.isfinite(given) and abs(mean - given) > _ROUNDING:
                 self._unlike.setdefault(utterance, f"{name} {mean:.4g} against {given:.4g}")
         rated = self._values.get(utterance, [])
@@ -102,13 +100,6 @@ def sample_std(values: Sequence[float]) -> float:
 def _columns(ratings: Sequence[tuple[float, ...]]) -> list[list[float]]:
     """The values of each attribute, without the missing ones."""
     return [[value for value in column if not math.isnan(value)] for column in zip(_NONE, *ratings, strict=True)]
-
-
-def _float(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return math.nan
 
 
 @lru_cache(maxsize=4096)
@@ -164,7 +155,7 @@ def _number(name: str, value: object) -> float:
     if value is None or (isinstance(value, str) and not value.strip()) or is_missing(value):
         return math.nan
     text = value.replace(",", ".", 1) if isinstance(value, str) else value  # a decimal comma
-    number = math.nan if isinstance(value, bool) else _float(text)
+    number = math.nan if isinstance(value, bool) else number_or_nan(text)
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} {value!r:.60}: expected a number from 0 on, or nothing")
     return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pipeline.core.errors import UsageError
 from pipeline.core.files import NotJson, open_regular, parse_json, refuse_repeated_keys
 from pipeline.data.corpora.label_names import closest
 
+Record = dict[str, str]
 Report = Callable[[int, Path, str], None]
+AS_CSV = "or save it as CSV"  # where a format's library is not installed
 _NAMED = 20  # columns that are not read
 _UNDECODED = {  # encoding -> how bytes that are none of it are let through, and what they are then
     "utf-8-sig": ("surrogateescape", re.compile("[\udc80-\udcff]")),
@@ -23,6 +26,11 @@ _UNDECODED = {  # encoding -> how bytes that are none of it are let through, and
 }
 _UNSPOKEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _SEP_LINE = re.compile(r'"?sep=([,;\t])"?')  # as Excel writes it
+
+
+def collect(problems: list[str]) -> Report:
+    """A report that adds `file:line: text` to `problems`."""
+    return lambda line, file, text: problems.append(f"{file}:{line}: {text}")
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,9 @@ def _without_empty_end(header: Sequence[str]) -> list[str]:
 class Dialect:
     """How a table is written."""
 
-    separator: str = ","
-    encoding: str = "utf-8-sig"
-    skipped: int = 0  # lines before the header
+    separator: str
+    encoding: str
+    skipped: int  # lines before the header
 
 
 _HEAD_BYTES = 1 << 16  # in which the header ends
@@ -106,10 +114,7 @@ def _dialect(path: Path, columns: TableColumns, notes: list[str]) -> Dialect:
     skipped, separator = int(stated is not None), stated[1] if stated else ","
     first = next((line for line in lines[skipped:] if line.strip()), "")
     if not skipped:
-        named = {
-            each: _known_names(first, each, columns) if columns.known else first.count(each) for each in _SEPARATORS
-        }
-        separator = max(_SEPARATORS, key=lambda each: (named[each], each == ","))
+        separator = max(_SEPARATORS, key=lambda each: (_names_in(first, each, columns.known), each == ","))
     written = [f"with {_SEPARATORS[separator]}"] if separator != "," else []
     written += ["in UTF-16"] if encoding == "utf-16" else []
     if written:
@@ -117,10 +122,10 @@ def _dialect(path: Path, columns: TableColumns, notes: list[str]) -> Dialect:
     return Dialect(separator, encoding, skipped)
 
 
-def _known_names(line: str, separator: str, columns: TableColumns) -> int:
+def _names_in(header: str, separator: str, known: Sequence[str]) -> int:
     """How many names of a header are known when it is separated so; of no names in particular, how many there are."""
-    names = [name.strip().strip('"') for name in line.split(separator)]
-    return sum(name in columns.known for name in names) if columns.known else len(names)
+    names = [name.strip().strip('"') for name in header.split(separator)]
+    return sum(name in known for name in names) if known else len(names)
 
 
 def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, object]]]:
@@ -250,7 +255,7 @@ def _records(
             report(line, path, f"entry {name[:60]!r}: {error}; expected each once")
 
 
-def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list[str], list[dict[str, str]]]:
+def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list[str], list[Record]]:
     """The header of a table and its records, all columns by name; see `read_csv` for what it may look like."""
     dialect = _dialect(path, TableColumns(()), notes)
     rows = _csv_rows(path, report, dialect)
@@ -267,3 +272,18 @@ def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list
 def plain_line(text: str) -> str:
     """A transcript on one line; control characters, and bytes that are not of its encoding, are spaces."""
     return " ".join(_UNSPOKEN.sub(" ", text).split())
+
+
+def as_text(value: object) -> str:
+    """A cell as a table of text has it; nothing for a list or an object."""
+    if value is None or isinstance(value, list | dict | bytes):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def number_or_nan(value: object) -> float:
+    """A cell's number; NaN where it is not one."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan

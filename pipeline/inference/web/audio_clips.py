@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import one_line
 from cache.manifest import Manifest
-from pipeline.data.corpora.audio_files import AudioFiles
+from pipeline.data.corpora.locations import AudioFiles
 from pipeline.extraction.audio.decoders import open_decoder
 from pipeline.extraction.audio.decoding import Decoding, UnusableAudio, open_audio
 from pipeline.extraction.encoders.base import Waveform

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cache.manifest import Manifest, read_manifest, write_manifest
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.corpora import builder as builder_module
-from pipeline.data.corpora.audio_files import AudioFiles
 from pipeline.data.corpora.builder import ManifestBuilder
+from pipeline.data.corpora.locations import AudioFiles
 
 CSV = Path("m.csv")
 
@@ -202,11 +202,11 @@ def test_the_manifest_survives_being_written_and_read(root: Path) -> None:
 
 
 def test_the_file_system_is_asked_once_per_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipeline.data.corpora.audio_files as audio_files
+    import pipeline.data.corpora.locations as locations
 
     asked: list[str] = []
-    listed = audio_files._listed
-    monkeypatch.setattr(audio_files, "_listed", lambda folder: asked.append(folder) or listed(folder))
+    listed = locations._listed
+    monkeypatch.setattr(locations, "_listed", lambda folder: asked.append(folder) or listed(folder))
     build(root, *({"audio": f"audio/{name}.wav"} for name in "abcabc"))
     assert len(asked) == 1
 
