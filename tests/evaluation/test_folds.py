@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from cache.captions import ClassPrompt
 from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.category import class_prompts
+from pipeline.data.captions.category import category_words, class_prompts
 from pipeline.evaluation.folds import leave_one_speaker_out, session_folds, speaker_folds
 from pipeline.evaluation.recognition import IEMOCAP_CLASSES, IEMOCAP_MERGE, pooled_recognition, recognition
 
@@ -152,7 +152,7 @@ def test_unknown_speakers_and_too_few_are_refused() -> None:
 
 def test_iemocap_in_five_folds_and_four_classes_equals_scikit_learn_over_the_pooled_folds() -> None:
     manifest = iemocap()
-    prompts: list[ClassPrompt] = class_prompts()
+    prompts: list[ClassPrompt] = class_prompts(category_words()["lexicon"])
     drawn = np.random.default_rng(7)
     vectors = drawn.standard_normal((len(prompts), 8))
     of = {p.emotion: row for row, p in enumerate(prompts) if p.template == prompts[0].template}

@@ -18,6 +18,7 @@ from pipeline.core.config import CaptionsConfig
 
 LABEL_DECIMALS = 2  # of valence and arousal in prompts and captions files; pairs that agree at them are one
 TemplateSplit = Literal["train", "test"]  # of the templates and words: development utterances get the train ones
+TEMPLATE_SPLITS: tuple[TemplateSplit, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.files import open_regular
-from pipeline.data.captions.base import CaptionSource, TemplateSplit, group_rows, hash_ids, is_test
+from pipeline.data.captions.base import TEMPLATE_SPLITS, CaptionSource, TemplateSplit, group_rows, hash_ids, is_test
 
 Words = dict[TemplateSplit, list[str]]
 MIN_WORDS = 6  # of a split: 30 ordered pairs
@@ -30,19 +30,12 @@ PAIRS = 24  # of words, for each sentence: at most 384 texts an emotion, whateve
 AFFECTS = frozenset(
     ("anger", "anticipation", "disgust", "fear", "joy", "negative", "positive", "sadness", "surprise", "trust")
 )
-_SPLITS: tuple[TemplateSplit, ...] = ("train", "test")
 _EXPECTED, _ACTION = "NRC's word-level file, as UTF-8", "Correct captions.lexicon."
 
 
-@cache
 def category_words() -> dict[str, Any]:
     """`configs/captions/category.yaml`."""
     return word_list("captions/category")
-
-
-def known_emotions() -> list[str]:
-    """The categories that have words, in alphabetical order."""
-    return list(category_words()["lexicon"])
 
 
 # ---- the emotion lexicon
@@ -66,7 +59,7 @@ def words_of(emotions: Iterable[str], path: Path | None) -> dict[str, Words]:
         )
     if path is not None:
         lexicon = lexicon | read_lexicon(path)
-    counts = {emotion: [len(lexicon[emotion][split]) for split in _SPLITS] for emotion in wanted}
+    counts = {emotion: [len(lexicon[emotion][split]) for split in TEMPLATE_SPLITS] for emotion in wanted}
     few = [f"{a} train and {b} test words for {emotion}" for emotion, (a, b) in counts.items() if min(a, b) < MIN_WORDS]
     if few:
         expected = f"at least {MIN_WORDS} of each"
@@ -100,7 +93,7 @@ def read_lexicon(path: Path) -> dict[str, Words]:
         has, only = set(rule["has"]), set(rule.get("only", AFFECTS))
         lexicon[emotion] = {"train": [], "test": []}
         for word in sorted(word for word, affects in affects_of.items() if has <= affects <= only):
-            lexicon[emotion][_SPLITS[zlib.crc32(word[:STEM_LETTERS].encode()) & 1]].append(word)
+            lexicon[emotion][TEMPLATE_SPLITS[zlib.crc32(word[:STEM_LETTERS].encode()) & 1]].append(word)
     return lexicon
 
 
@@ -130,7 +123,7 @@ def assign_template(source: CaptionSource, _config: CaptionsConfig) -> Captions:
     template = category_words()["template"]
     texts = [template.format(emotion=name) for name in names]
     captions = group_rows("template", emotion[:, None], rows, lambda present: [texts[key] for key in present])
-    return Captions(captions, classes=class_prompts(dict.fromkeys((*known_emotions(), *names))))
+    return Captions(captions, classes=class_prompts(dict.fromkeys((*category_words()["lexicon"], *names))))
 
 
 def assign_clap4emo(source: CaptionSource, config: CaptionsConfig) -> Captions:
@@ -146,14 +139,14 @@ def assign_clap4emo(source: CaptionSource, config: CaptionsConfig) -> Captions:
     choices = np.array(list(combinations(range(count), config.per_utterance)), dtype=np.int64)  # ascending
     rest, choice = np.divmod(hash_ids(manifest, rows, config.seed), len(choices))
     pair = (rest[:, None] + 7 * np.arange(config.per_utterance)) % PAIRS  # (M, K)
-    shape = (len(_SPLITS), len(names) or 1, count, PAIRS)
+    shape = (len(TEMPLATE_SPLITS), len(names) or 1, count, PAIRS)
     keys = np.ravel_multi_index((is_test(manifest, rows)[:, None], emotion[:, None], choices[choice], pair), shape)
     lexicon = words_of(names, config.lexicon)
 
     @cache
     def texts_of(split: int, category: int, sentence: int) -> list[str]:
         """(PAIRS,) one sentence with each of its word pairs."""
-        name, part = names[category], _SPLITS[split]
+        name, part = names[category], TEMPLATE_SPLITS[split]
         seed = [config.seed, zlib.crc32(name.encode()), split, sentence]
         pairs = _word_pairs(lexicon[name][part], np.random.default_rng(seed))
         pattern = sentences[part][sentence]
@@ -168,9 +161,9 @@ def assign_clap4emo(source: CaptionSource, config: CaptionsConfig) -> Captions:
     return Captions(group_rows("clap4emo", keys, rows, texts))
 
 
-def class_prompts(emotions: Iterable[str] | None = None) -> Columns[ClassPrompt]:
-    """The class prompts (F29) of `emotions` (not given: all that are known) in each class template."""
-    names = known_emotions() if emotions is None else list(emotions)
+def class_prompts(emotions: Iterable[str]) -> Columns[ClassPrompt]:
+    """The class prompts (F29) of `emotions` in each class template."""
+    names = list(emotions)
     templates = category_words()["class_templates"]
     filled = [(each, each.format(emotion=_adjective(name)), name) for each in templates["adjective"] for name in names]
     filled += [(each, each.format(emotion=name), name) for each in templates["name"] for name in names]

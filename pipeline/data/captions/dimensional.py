@@ -18,12 +18,11 @@ from cache.manifest import Manifest
 from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.base import CaptionSource, TemplateSplit, group_rows, hash_ids, is_test
+from pipeline.data.captions.base import TEMPLATE_SPLITS, CaptionSource, TemplateSplit, group_rows, hash_ids, is_test
 
 LEVELS = tuple(0.5 * step for step in range(1, 15))  # 0.5, 1.0 ... 7.0
 VARIANTS = 8
-_SPLITS: tuple[TemplateSplit, ...] = ("train", "test")
-_SHAPE = (len(_SPLITS), len(LEVELS), len(LEVELS), VARIANTS)  # every caption there is: 3,136
+_SHAPE = (len(TEMPLATE_SPLITS), len(LEVELS), len(LEVELS), VARIANTS)  # every caption there is: 3,136
 
 
 class Template(NamedTuple):
@@ -106,7 +105,7 @@ def _levels(manifest: Manifest, labels: NDArray[np.float64], rows: NDArray[np.in
 
 def _texts(keys: NDArray[np.int64]) -> list[str]:
     parts = map(np.ndarray.tolist, np.unravel_index(keys, _SHAPE))
-    return [templates(_SPLITS[split])[variant].fill(v, a) for split, v, a, variant in zip(*parts, strict=True)]
+    return [templates(TEMPLATE_SPLITS[split])[variant].fill(v, a) for split, v, a, variant in zip(*parts, strict=True)]
 
 
 def _plane(split: TemplateSplit, variants: int) -> list[list[Any]]:

@@ -114,18 +114,17 @@ def read_caption_files(paths: Sequence[Path]) -> list[_Line]:
     first_with: dict[tuple[object, ...], str] = {}
     for path in paths:
         for where, line in _parse_file(path, problems):
-            if isinstance(line, PromptLine):
-                point = (line.style, *_rounded(line.valence, line.arousal), line.variant)
-                if point in first_with:
-                    problems.append(f"{where}: the same style, point and variant as {first_with[point]}")
-                first_with.setdefault(point, where)
-            elif isinstance(line, GridLine):
-                if (line.style, line.text) in first_with:
-                    problems.append(
-                        f"{where}: the same style and whole-grammar text as {first_with[line.style, line.text]}"
-                    )
-                first_with.setdefault((line.style, line.text), where)
             lines.append(line)
+            if isinstance(line, CaptionLine):
+                continue
+            key: tuple[object, ...] = (line.style, line.text)
+            what = "style and whole-grammar text"
+            if isinstance(line, PromptLine):
+                key = (line.style, *_rounded(line.valence, line.arousal), line.variant)
+                what = "style, point and variant"
+            if key in first_with:
+                problems.append(f"{where}: the same {what} as {first_with[key]}")
+            first_with.setdefault(key, where)
     if problems:
         raise ManyProblems(", ".join(map(str, paths)), problems, "Correct the files.")
     return lines

@@ -24,13 +24,12 @@ from cache.captions import Caption, Captions
 from cache.manifest import Manifest
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.base import TemplateSplit, template_split
+from pipeline.data.captions.base import TEMPLATE_SPLITS, template_split
 from pipeline.data.captions.category import category_words
 from pipeline.data.captions.dimensional import LEVELS, VARIANTS, templates
 
 log = logging.getLogger(__name__)
 
-_SPLITS: tuple[TemplateSplit, ...] = ("train", "test")
 _Rows = NDArray[np.int64]
 _Keys = dict[tuple[int, int, int, int], list[_Rows]]  # (wording, valence level, arousal level, variant) -> rows
 
@@ -81,8 +80,8 @@ def captions_for_splits(captions: Captions, manifest: Manifest, split: Sequence[
 def _grammar() -> dict[str, tuple[int, int, int, int]]:
     """Every sentence of the dimensional grammar -> wording (1 test), valence level, arousal level and variant."""
     levels = range(len(LEVELS))
-    keys = product(range(len(_SPLITS)), levels, levels, range(VARIANTS))
-    return {templates(_SPLITS[wording])[k].fill(v, a): (wording, v, a, k) for wording, v, a, k in keys}
+    keys = product(range(len(TEMPLATE_SPLITS)), levels, levels, range(VARIANTS))
+    return {templates(TEMPLATE_SPLITS[wording])[k].fill(v, a): (wording, v, a, k) for wording, v, a, k in keys}
 
 
 def _dimensional(captions: Sequence[Caption], test: NDArray[np.bool_], stored: set[str]) -> list[Caption]:
@@ -101,7 +100,7 @@ def _dimensional(captions: Sequence[Caption], test: NDArray[np.bool_], stored: s
     planned, missing = [], 0
     for (wording, v, a, variant), parts in sorted(rows_of.items()):
         if len(rows := np.unique(np.concatenate(parts))):
-            text = templates(_SPLITS[wording])[variant].fill(v, a)
+            text = templates(TEMPLATE_SPLITS[wording])[variant].fill(v, a)
             missing += text not in stored
             planned.append(_caption("dimensional", text, rows))
     if missing:
@@ -156,7 +155,7 @@ def _sentences() -> list[tuple[int, int, re.Pattern[str]]]:
     """The sentences of clap4emo: the wording (1 test), the number and the form of each."""
     return [
         (wording, number, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(sentence))))
-        for wording, split in enumerate(_SPLITS)
+        for wording, split in enumerate(TEMPLATE_SPLITS)
         for number, sentence in enumerate(category_words()["sentences"][split])
     ]
 
@@ -183,8 +182,8 @@ def _without_leaks(
             kept.append(_caption(style, text, stays))
     notes = []
     for style, count in links.items():
-        without = len(_described(planned, style) - _described(kept, style))
         if count:
+            without = len(_described(planned, style) - _described(kept, style))
             notes.append(
                 f"captions in folds: {count:,} links of {texts[style]:,} {style} captions to training and development "
                 f"utterances left out, since they are prompts or describe test utterances too; {without:,} utterances "

@@ -24,7 +24,7 @@ from pipeline.core.config import CaptionsConfig
 from pipeline.core.config_files import word_list
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.data.captions.dimensional import LEVELS
-from pipeline.data.corpora.tables import TableColumns, read_csv
+from pipeline.data.corpora.tables import TableColumns, collect, number_or_nan, read_csv
 
 WORD_NORMS = "word_norms"  # the style of these prompts; no caption has it
 NEAREST = 8  # words of each point that a list chooses from
@@ -56,14 +56,11 @@ def read_word_norms(path: Path, scale: tuple[float, float] = (1, 9)) -> WordNorm
     points: list[list[float]] = []  # and dominance
     problems: list[str] = []
     low, high = scale
-
-    def report(line: int, file: Path, problem: str) -> None:
-        problems.append(f"{file}:{line}: {problem}")
-
+    report = collect(problems)
     for line, fields in read_csv(path, _COLUMNS, report, notes=[]):
         word = fields["word"].strip()
         rated = ["valence", "arousal", *(["dominance"] if fields.get("dominance", "").strip() else [])]
-        ratings = [_number(fields[axis]) for axis in rated]
+        ratings = [number_or_nan(fields[axis]) for axis in rated]
         if not word or not word.isprintable():
             report(line, path, f"word {word[:40]!r}; expected one line of text")
         elif word in lines:
@@ -77,13 +74,6 @@ def read_word_norms(path: Path, scale: tuple[float, float] = (1, 9)) -> WordNorm
         raise ManyProblems(path, problems, "Correct captions.word_norms, or captions.word_norms_scale.")
     known = np.array(points, dtype=np.float64).reshape(-1, 3)
     return WordNorms(list(lines), known[:, :2], known[:, 2])
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def word_prompts(config: CaptionsConfig) -> Columns[Prompt]:

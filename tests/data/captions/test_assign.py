@@ -19,7 +19,7 @@ from pipeline.core.config import CaptionsConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions import STYLES, Acoustics, CaptionSource
 from pipeline.data.captions import assign_captions as assign_source
-from pipeline.data.captions.category import known_emotions
+from pipeline.data.captions.category import category_words
 from pipeline.data.captions.dimensional import describe_point
 from pipeline.extraction.audio.praat import NAMES
 
@@ -238,7 +238,7 @@ def test_the_shipped_words_write_the_captions_that_stores_of_earlier_versions_ho
     """Another word in `configs/captions/` is another text to encode: whoever means it changes the checksum."""
     draw = np.random.default_rng(0)
     manifest = corpus(draw.uniform(0.5, 7, 600), draw.uniform(0.5, 7, 600), ["train", "dev", "test1"] * 200)
-    manifest = replace(manifest, emotion=known_emotions() * 50, gender=["female", "male", ""] * 200)
+    manifest = replace(manifest, emotion=list(category_words()["lexicon"]) * 50, gender=["female", "male", ""] * 200)
     source = CaptionSource(manifest, Acoustics(NAMES, draw.integers(0, 9, (600, len(NAMES))).astype(np.float32)))
     styles = ("dimensional", "template", "clap4emo", "acoustic")
     path = tmp_path / "captions.jsonl"

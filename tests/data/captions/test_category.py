@@ -71,11 +71,13 @@ def test_the_template_names_the_label_and_leaves_out_who_has_none() -> None:
 def test_the_template_style_brings_the_class_prompts_of_all_known_categories_and_of_the_corpus_own() -> None:
     found = assign_template(CaptionSource(corpus(["anxious", "sad"])), CaptionsConfig())
     assert found.classes == class_prompts([*EMOTIONS, "anxious"])
-    assert assign_template(CaptionSource(corpus([])), CaptionsConfig()).classes == class_prompts()
+    assert assign_template(CaptionSource(corpus([])), CaptionsConfig()).classes == class_prompts(
+        category_words()["lexicon"]
+    )
 
 
 def test_a_class_prompt_reads_well_and_shares_its_text_with_the_template_caption() -> None:
-    prompts = {(p.template, p.emotion): p.text for p in class_prompts()}
+    prompts = {(p.template, p.emotion): p.text for p in class_prompts(category_words()["lexicon"])}
     assert len(prompts) == 12 * 8
     assert prompts["this person is feeling {emotion}.", "angry"] == "this person is feeling angry."
     assert prompts["this person is feeling {emotion}.", "disgust"] == "this person is feeling disgusted."

@@ -16,7 +16,7 @@ import numpy as np
 
 from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
-from pipeline.data.captions.base import LABEL_DECIMALS, TemplateSplit, template_split
+from pipeline.data.captions.base import LABEL_DECIMALS, TEMPLATE_SPLITS, TemplateSplit, template_split
 from pipeline.data.captions.dimensional import LEVELS
 from pipeline.data.captions.llm.config import LlmConfig, WritingConfig
 
@@ -90,8 +90,7 @@ def _emotions(manifest: Manifest, writing: WritingConfig) -> Iterator[tuple[Temp
         found, expected = f"none for {', '.join(missing)}", "words for every emotion of the corpus"
         raise UsageError("writing.words", found, expected, "Add them.")
     present = set(zip(map(template_split, manifest.split), manifest.emotion, strict=True))
-    splits: tuple[TemplateSplit, ...] = ("train", "test")
-    yield from ((split, (emotion,)) for emotion in emotions for split in splits if (split, emotion) in present)
+    yield from ((split, (emotion,)) for emotion in emotions for split in TEMPLATE_SPLITS if (split, emotion) in present)
 
 
 def _grid(writing: WritingConfig) -> dict[_Target, None]:
