@@ -13,7 +13,7 @@ imported here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -77,11 +77,7 @@ def _file_rows(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
             names = _class_names(schema.metadata or {})
             for batch in batches:
                 for row in batch.to_pylist():
-                    yield row | {
-                        column: of[row[column]]
-                        for column, of in names.items()
-                        if isinstance(row.get(column), int) and 0 <= row[column] < len(of)
-                    }
+                    yield _with_class_names(row, names)
         except pyarrow.ArrowException as error:
             found = f"cannot be read ({str(error).splitlines()[0][:100]})"
             raise UsageError(path, found, "a Parquet or Arrow file", "Download it again.") from None
@@ -153,10 +149,7 @@ def _table_rows(table: DataTable) -> Iterator[dict[str, Any]]:
         classes = {name: of.names for name, of in table.features.items() if hasattr(of, "names")}
         for batch in table.with_format("arrow").iter(_BATCH_ROWS):
             for row in batch.to_pylist():
-                named = {
-                    name: of[row[name]] for name, of in classes.items() if row[name] is not None and row[name] >= 0
-                }
-                yield row | named
+                yield _with_class_names(row, classes)
         return
     header = list(map(str, table.columns))
     if repeated := sorted({name for name in header if header.count(name) > 1}):
@@ -175,7 +168,13 @@ def _with_paths(where: str, row: Mapping[str, Any], sounds: list[str]) -> Record
     return {name: as_text(value) for name, value in ({**row, **paths}).items()}
 
 
-# ---- audio in a column
+# ---- classes by name, and audio in a column
+
+
+def _with_class_names(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The row with the names of its classes, which it has by number; a number without a name stays."""
+    numbers = {column: row[column] for column in names if isinstance(row.get(column), int)}
+    return row | {column: names[column][of] for column, of in numbers.items() if 0 <= of < len(names[column])}
 
 
 def _unpack(

@@ -1,10 +1,9 @@
 """MSP-Podcast as shipped (F30): `Audios/*.wav`, `Labels/labels_consensus.csv` or `.json`, `Partitions.txt`.
 
 Single ratings are read from `Labels/labels_detailed.csv` where it is there, and with `corpus.transcripts` what was said
-from `Transcripts/*.txt`. Turns labelled X (no agreement) or O
-(other) are dropped, as in the paper (F10), unless `corpus.keep_undecided` keeps them without an emotion. Test3 has no
-public labels: its turns are kept with labels of NaN, whether the labels file lists them blank or only `Partitions.txt`
-knows them.
+from `Transcripts/*.txt`. Turns labelled X (no agreement) or O (other) are dropped, as in the paper (F10), unless
+`corpus.keep_undecided` keeps them without an emotion. Test3 has no public labels: its turns are kept with labels of
+NaN, whether the labels file lists them blank or only `Partitions.txt` knows them.
 """
 
 from __future__ import annotations
