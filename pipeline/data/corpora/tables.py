@@ -285,5 +285,5 @@ def number_or_nan(value: object) -> float:
     """A cell's number; NaN where it is not one."""
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: an integer of JSON beyond the floats
         return math.nan

@@ -224,6 +224,7 @@ def test_a_manifests_columns_are_read_and_stds_are_scaled_with_their_label(tmp_p
         ("ratings", 2.5, "ratings 2.5: not a count; expected a number of raters"),
         ("ratings", -1, "ratings -1: expected a number from 0 on"),
         ("valence_std", "wide", "valence_std 'wide': expected a number from 0 on"),
+        ("ratings", 10**400, "ratings 1000"),  # an integer beyond the floats
         ("votes", "happy", "votes 'happy': expected raters by category, such as happy:3|neutral:2"),
         ("votes", "happy:1|happy:2", "votes 'happy:1|happy:2': expected raters by category"),
         ("votes", {"happy": 3}, "votes {'happy': 3}: a dict; expected text like"),
