@@ -4,7 +4,7 @@
 
 One actor a GPU, or one a CPU core; where nodes join, actors are added. A batch goes out as paths or texts and comes
 back as vectors. An actor that dies costs its batches in flight: another does them again. See docs/clusters.md.
-This module is imported where an actor runs, and imports Ray only inside functions.
+Ray is an extra: this module imports it, and the pool of actors, only inside functions.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ from __future__ import annotations
 import io
 import logging
 import os
-import platform
 import signal
 import socket
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import dataclass
-from logging.handlers import QueueHandler
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,13 +28,10 @@ from numpy.typing import NDArray
 from cache.disk import make_folder
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import merge, validate
-from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
-from pipeline.core.plugins import BUILT_IN, Kind, find, load_plugins, loaded_files
+from pipeline.core.errors import UsageError
+from pipeline.core.plugins import BUILT_IN, Kind, find, loaded_files
 from pipeline.core.resources import cores
-from pipeline.extraction.audio.praat import load_praat
-from pipeline.extraction.batching import AudioFile, BatchEncoder, EncodedBatch, EncodeTask, batch_encoder
-from pipeline.extraction.encoders import load_encoder
-from pipeline.extraction.encoders.base import Encoder
+from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask
 from pipeline.extraction.encoders.speech import with_precision
 
 log = logging.getLogger(__name__)
@@ -47,72 +40,6 @@ PROBE_SECONDS = 10.0
 OBJECT_STORE_BYTES = 100_000_000  # of a cluster started here; vectors are small, and /dev/shm may be
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 _HUB = "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"
-
-
-@dataclass(frozen=True)
-class ActorConfig:
-    """What an actor encodes, and with what."""
-
-    kind: str  # of the store: audio, acoustic, text or words
-    config: str  # ExtractConfig as JSON, its paths absolute
-    device: str
-    fingerprint: dict[str, Any]  # of the driver's encoder
-    environment: dict[str, str]  # where the driver's hub models are
-    plugins: tuple[str, ...] = ()  # files that the driver ran, absolute
-
-
-class Reply(NamedTuple):
-    """What a call of an actor returns."""
-
-    batch: EncodedBatch | None  # None of `load`
-    warnings: list[str]  # that the actor logged since its last reply
-
-
-class RemoteEncoder:
-    """A store's BatchEncoder in another process. An EmotionRankError arrives as the cause of Ray's RayTaskError."""
-
-    def __init__(self, config: ActorConfig) -> None:
-        self._config = config
-        self._encode: BatchEncoder[Any] | None = None
-        self._records: SimpleQueue[logging.LogRecord] = SimpleQueue()
-        for name in ("pipeline", "cache"):  # as in pipeline.core.progress.narration; from warnings on
-            logging.getLogger(name).addHandler(QueueHandler(self._records))
-
-    def load(self) -> Reply:
-        """Load the encoder. Raises EmotionRankError that names the node if there is none, or not the driver's."""
-        actor = self._config
-        os.environ.update(actor.environment)  # the hub's client reads it when it is first imported, below
-        torch.set_num_threads(1)  # as in engines/threads.py: equal bits on any number of cores
-        config = ExtractConfig.model_validate_json(actor.config)
-        try:
-            load_plugins(actor.plugins)
-            encoder: Encoder[Any]
-            if actor.kind == "acoustic":
-                encoder = load_praat()
-            elif actor.kind in ("text", "words"):
-                encoder = load_encoder("text", config.text, actor.device)
-            else:
-                encoder = load_encoder("audio", config.audio, actor.device)
-            here, driver = encoder.fingerprint(), actor.fingerprint
-            if different := sorted(name for name in here.keys() | driver.keys() if here.get(name) != driver.get(name)):
-                found, expected = f"{', '.join(different)} differ from the driver's", "the same encoder on every node"
-                action = "Put the same checkpoint, and the same version of this program, on all nodes."
-                raise StoreMismatch(f"{actor.kind} encoder", found, expected, action)
-        except EmotionRankError as error:
-            node = f"node {platform.node()}: "
-            error.args, error.subject = (node + error.args[0],), node + error.subject
-            raise
-        self._encode = batch_encoder(actor.kind, encoder, config, torch.device(actor.device))
-        return self._reply()
-
-    def encode(self, rows: NDArray[np.int64], sources: Sequence[Any]) -> Reply:
-        """Encode `sources`, the rows `rows`, together."""
-        if self._encode is None:
-            raise RuntimeError("encode before load")
-        return self._reply(self._encode(rows, sources))
-
-    def _reply(self, batch: EncodedBatch | None = None) -> Reply:
-        return Reply(batch, [self._records.get().getMessage() for _ in range(self._records.qsize())])
 
 
 class RayCluster:
@@ -132,7 +59,7 @@ class RayCluster:
         self, task: EncodeTask[Any], batches: Sequence[NDArray[np.int64]]
     ) -> Generator[EncodedBatch | None, None, None]:
         """The batches as they come."""
-        from pipeline.extraction.engines.ray_pool import ActorPool
+        from pipeline.extraction.engines.ray_pool import ActorConfig, ActorPool
 
         actor = ActorConfig(
             kind=task.name,

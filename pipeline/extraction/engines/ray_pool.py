@@ -1,4 +1,4 @@
-"""The actors of one store: started where a node has room, given batches, replaced when they die.
+"""The actors of one store: what one is, and how they are started, given batches, and replaced when they die.
 
 By hand, because ray.util.ActorPool keeps dead actors and Ray's own restarts (max_restarts, max_task_retries) wait for a
 node that has left: neither gives a batch to another actor, follows nodes, or tells which batch kills its actors.
@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 import ray
+import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.core.errors import EmotionRankError, UsageError
-from pipeline.extraction.batching import EncodedBatch
-from pipeline.extraction.engines.ray_cluster import ActorConfig, RemoteEncoder, Reply
+from pipeline.core.config import ExtractConfig
+from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
+from pipeline.core.plugins import load_plugins
+from pipeline.extraction.audio.praat import load_praat
+from pipeline.extraction.batching import BatchEncoder, EncodedBatch, batch_encoder
+from pipeline.extraction.encoders import load_encoder
+from pipeline.extraction.encoders.base import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +39,72 @@ POLL_SECONDS = 0.5
 NODES_SECONDS = 2.0  # between two looks at the cluster's nodes
 WARN_SECONDS = 30.0  # without any actor, before that is logged
 MAX_DEATHS = 3  # of actors on one batch, or of one node's actors before they were ready, that end the run
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """What an actor encodes, and with what."""
+
+    kind: str  # of the store: audio, acoustic, text or words
+    config: str  # ExtractConfig as JSON, its paths absolute
+    device: str
+    fingerprint: dict[str, Any]  # of the driver's encoder
+    environment: dict[str, str]  # where the driver's hub models are
+    plugins: tuple[str, ...] = ()  # files that the driver ran, absolute
+
+
+class Reply(NamedTuple):
+    """What a call of an actor returns."""
+
+    batch: EncodedBatch | None  # None of `load`
+    warnings: list[str]  # that the actor logged since its last reply
+
+
+class RemoteEncoder:
+    """A store's BatchEncoder in another process. An EmotionRankError arrives as the cause of Ray's RayTaskError."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        self._config = config
+        self._encode: BatchEncoder[Any] | None = None
+        self._records: SimpleQueue[logging.LogRecord] = SimpleQueue()
+        for name in ("pipeline", "cache"):  # as in pipeline.core.progress.narration; from warnings on
+            logging.getLogger(name).addHandler(QueueHandler(self._records))
+
+    def load(self) -> Reply:
+        """Load the encoder. Raises EmotionRankError that names the node if there is none, or not the driver's."""
+        actor = self._config
+        os.environ.update(actor.environment)  # the hub's client reads it when it is first imported, below
+        torch.set_num_threads(1)  # as in engines/threads.py: equal bits on any number of cores
+        config = ExtractConfig.model_validate_json(actor.config)
+        try:
+            load_plugins(actor.plugins)
+            encoder: Encoder[Any]
+            if actor.kind == "acoustic":
+                encoder = load_praat()
+            elif actor.kind in ("text", "words"):
+                encoder = load_encoder("text", config.text, actor.device)
+            else:
+                encoder = load_encoder("audio", config.audio, actor.device)
+            here, driver = encoder.fingerprint(), actor.fingerprint
+            if different := sorted(name for name in here.keys() | driver.keys() if here.get(name) != driver.get(name)):
+                found, expected = f"{', '.join(different)} differ from the driver's", "the same encoder on every node"
+                action = "Put the same checkpoint, and the same version of this program, on all nodes."
+                raise StoreMismatch(f"{actor.kind} encoder", found, expected, action)
+        except EmotionRankError as error:
+            node = f"node {platform.node()}: "
+            error.args, error.subject = (node + error.args[0],), node + error.subject
+            raise
+        self._encode = batch_encoder(actor.kind, encoder, config, torch.device(actor.device))
+        return self._reply()
+
+    def encode(self, rows: NDArray[np.int64], sources: Sequence[Any]) -> Reply:
+        """Encode `sources`, the rows `rows`, together."""
+        if self._encode is None:
+            raise RuntimeError("encode before load")
+        return self._reply(self._encode(rows, sources))
+
+    def _reply(self, batch: EncodedBatch | None = None) -> Reply:
+        return Reply(batch, [self._records.get().getMessage() for _ in range(self._records.qsize())])
 
 
 class Node(NamedTuple):
