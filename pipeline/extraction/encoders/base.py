@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cache.layers import Axes, chosen_numbers
-from pipeline.core.config import VectorsConfig
+from pipeline.core.config import AudioConfig, VectorsConfig
 from pipeline.core.errors import UsageError
 
 Waveform = NDArray[np.float32]  # (samples,) mono, at the encoder's sample rate, as decoded
@@ -167,6 +167,21 @@ def layer_axes(
     return Axes(chosen, tuple(dict.fromkeys(poolings)), dim, own, None if own else default)
 
 
+def chosen_states(config: AudioConfig, *, count: int, dim: int, subject: object) -> tuple[int, Axes | None]:
+    """The hidden state of a model of `count` layers and `dim` channels that is pooled, and `layer_axes` for several.
+
+    Raises UsageError for a layer that there is not, and for a pooling beside layers, whose poolings have a setting of
+    their own.
+    """
+    layer = layer_number(config.layer, count, subject)
+    if config.layers is None:
+        return layer, None
+    if config.pooling != "mean":
+        found = f"audio.pooling={config.pooling} with audio.layers"
+        raise UsageError(subject, found, "audio.poolings", "Set -o audio.poolings=[mean,std] in its place.")
+    return layer, layer_axes(config.layers, config.poolings, count=count, dim=dim, layer=layer, subject=subject)
+
+
 def chosen_columns(rows: Tensor, encoder: Encoder[Any], choice: VectorsConfig) -> Tensor:
     """Rows (n, encoder.dim) as they come from `encoder` -> (n, d), the layers and the pooling that heads take."""
     if encoder.axes is None:
@@ -175,11 +190,11 @@ def chosen_columns(rows: Tensor, encoder: Encoder[Any], choice: VectorsConfig) -
 
 
 def hidden_states_of(output: Any) -> Iterator[Tensor]:
-    """The hidden states (B, T, D) in the output of a model of transformers, 0 first.
+    """The hidden states (B, T, D) in the output of a model of transformers, 0 first; without a list of them, the last.
 
-    The last is the model's result: from version 5 on, transformers lists it as it was before the final norm.
+    That one is the model's result: from version 5 on, transformers lists it as it was before the final norm.
     """
-    yield from output.hidden_states[:-1]
+    yield from (output.hidden_states or ())[:-1]
     yield output.last_hidden_state
 
 
@@ -188,28 +203,22 @@ def layers_declared(axes: Axes | None, single: dict[str, Any]) -> dict[str, Any]
     return single if axes is None else {"layers": list(axes.layers), "poolings": list(axes.poolings)}
 
 
-def refuse_pooling(pooling: str, subject: object) -> None:
-    """Raises UsageError for a `pooling` beside layers, whose poolings have a setting of their own."""
-    if pooling != "mean":
-        found = f"audio.pooling={pooling} with audio.layers"
-        raise UsageError(subject, found, "audio.poolings", "Set -o audio.poolings=[mean,std] in its place.")
+def pool_states(states: Iterable[Tensor], mask: Tensor, pool: Pool, axes: Axes | None) -> Tensor:
+    """Hidden states (B, T, D) as they come, mask (B, T) -> (B, dim): the last by `pool`, or the row of `axes`.
 
-
-def pool_layers(states: Iterable[Tensor], axes: Axes, mask: Tensor, own: Pool | None = None) -> Tensor:
-    """Hidden states 0, 1, ... (B, T, D) as they come, mask (B, T) -> (B, numbers), the row that `axes` describes.
-
-    `own` pools the last of them to the encoder's own vector. Each column is what one pooling of one state alone gives,
-    to the bit.
+    With `axes` the states are 0, 1, ..., and `pool` gives the encoder's own vector, where a row begins with one. Each
+    column is what one pooling of one state alone gives, to the bit.
     """
     weights, frames = uniform(mask), mask.new_empty(0)
     parts: list[Tensor] = []
     for number, frames in enumerate(states):
-        if number not in axes.layers:
-            continue
-        both = mean_std(frames, weights) if "std" in axes.poolings else mean(frames, weights)
-        pooled = {"mean": both[:, : axes.dim], "std": both[:, axes.dim :], "cls": frames[:, 0]}
-        parts += [pooled[name] for name in axes.poolings]
-    return torch.cat([*([own(frames, mask)] if own else []), *parts], 1)
+        if axes and number in axes.layers:
+            both = mean_std(frames, weights) if "std" in axes.poolings else mean(frames, weights)
+            pooled = {"mean": both[:, : axes.dim], "std": both[:, axes.dim :], "cls": frames[:, 0]}
+            parts += [pooled[name] for name in axes.poolings]
+    if axes is None or axes.own:
+        parts.insert(0, pool(frames, mask))
+    return torch.cat(parts, 1)
 
 
 def plain_pooling(kind: str, subject: object) -> Pool:

@@ -41,14 +41,6 @@ class ClapProjection(nn.Module):
         return nn.functional.normalize(projected, dim=-1)
 
 
-class _Modules(SentenceModules):
-    """A text side's: the first token, and the projection."""
-
-    @property
-    def dim(self) -> int:
-        return len(self.dense[-1].layer_norm.weight)  # type: ignore[arg-type, union-attr]
-
-
 def load_speech_side(folder: Path, config: AudioConfig, device: str) -> speech.SpeechEncoder:
     """The speech side as an AudioEncoder, in this project's forward of WavLM.
 
@@ -75,7 +67,8 @@ def load_text_side(folder: Path, config: TextConfig, device: str) -> text.TextMo
     checkpoint, state = _checkpoint(folder)
     shape = model_files.read_config(folder / TEXT_BASE)
     head = _projection(state, "text_projection.", shape.hidden_size, checkpoint).to(device)
-    published = _Modules(folder / TEXT_BASE, dense=(head,), declared={"projection": len(head.layer_norm.weight)})
+    dim = len(head.layer_norm.weight)
+    published = SentenceModules(folder / TEXT_BASE, dense=(head,), declared={"projection": dim}, dim=dim)
     weights = model_files.without_prefix(state, "text_branch.base.")
     return text.build_text_model(weights, [checkpoint], config, device, published, "cls")
 

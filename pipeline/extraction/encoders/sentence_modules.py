@@ -46,11 +46,7 @@ class SentenceModules:
     lower_case: bool = False
     prompt: str = ""
     declared: dict[str, Any] = field(default_factory=dict)  # of the fingerprint
-
-    @property
-    def dim(self) -> int | None:
-        """Of the last dense layer; None without one."""
-        return int(self.dense[-1][0].out_features) if self.dense else None  # type: ignore[index]
+    dim: int | None = None  # of the last dense layer
 
     def finish(self, pooled: Tensor) -> Tensor:
         """(B, D) pooled vectors -> what the folder publishes."""
@@ -98,7 +94,8 @@ def read_modules(folder: Path, device: str) -> SentenceModules:
         declared["dense_activation"] = [type(layer[1]).__name__ for _, layer in dense]
     declared |= {name: True for name, used in (("normalise", normalise), ("lower_case", lower_case)) if used}
     layers = tuple(layer for _, layer in dense)
-    return SentenceModules(transformer, pooling, layers, normalise, lower_case, _prompt(folder), declared)
+    dim: Any = layers[-1][0].out_features if layers else None
+    return SentenceModules(transformer, pooling, layers, normalise, lower_case, _prompt(folder), declared, dim)
 
 
 def _listed(folder: Path) -> list[tuple[str, Path]]:

@@ -29,23 +29,18 @@ POSITIONS = (
 
 
 class Stock:
-    """transformers' own forward of a model of the family, called as `wavlm.WavLM` is."""
+    """transformers' own forward of a model of the family, called as `wavlm.WavLM` is.
+
+    It gives each hidden state where the model's config has `output_hidden_states`, else the last alone.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Tensor:  # noqa: ARG002 - all samples count
+    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool) -> Iterator[Tensor]:  # noqa: ARG002 - all count
         """A group-normalised extractor always takes its statistics over all samples."""
-        frames: Tensor = self._run(samples, own).last_hidden_state
-        return frames
-
-    def states(self, samples: Tensor, own: Tensor, *, padded: bool) -> Iterator[Tensor]:  # noqa: ARG002 - likewise
-        """Each hidden state (B, T, D), 0 first."""
-        return base.hidden_states_of(self._run(samples, own, output_hidden_states=True))
-
-    def _run(self, samples: Tensor, own: Tensor, **options: bool) -> Any:
         mask = frame_mask(own, samples.shape[1])  # (B, S)
-        return self.model(samples, attention_mask=None if mask.all() else mask.long(), **options)
+        return base.hidden_states_of(self.model(samples, attention_mask=None if mask.all() else mask.long()))
 
 
 Forward = wavlm.WavLM | Stock
@@ -104,12 +99,8 @@ class SpeechEncoder(AudioEncoder):
                 own = part.own.to(self.device, non_blocking=True)
                 padded, counts = self.padding.kind == "masked", frame_counts(own, self.shape)
                 mask = frame_mask(counts, int(frame_counts(torch.tensor(samples.shape[1]), self.shape)))
-                if self.axes:
-                    states = self.forward.states(samples, own, padded=padded)
-                    pooled = base.pool_layers(states, self.axes, mask, self.pool if self.axes.own else None)
-                else:
-                    pooled = self.pool(self.forward(samples, own, padded=padded), mask)
-                vectors[part.rows] = pooled.cpu()
+                states = self.forward(samples, own, padded=padded)
+                vectors[part.rows] = base.pool_states(states, mask, self.pool, self.axes).cpu()
         return vectors
 
 
@@ -148,18 +139,15 @@ def fold_weight_norm(model: nn.Module) -> None:
     nn.utils.parametrize.remove_parametrizations(convolution, "weight")
 
 
-def stop_after(model: Any, layer: int | None, subject: object) -> int:
+def stop_after(model: Any, layer: int) -> None:
     """Cut the model so that its last hidden state is hidden state `layer` (0: before the first transformer layer).
 
-    The last one is what the model itself returns, after the final LayerNorm where there is one. -> its number.
+    The last one is what the model itself returns, after the final LayerNorm where there is one.
     """
-    count = len(model.encoder.layers)
-    number = base.layer_number(layer, count, subject)
-    if number < count:
-        model.encoder.layers = model.encoder.layers[:number]
+    if layer < len(model.encoder.layers):
+        model.encoder.layers = model.encoder.layers[:layer]
         if model.config.do_stable_layer_norm:  # there the norm stands at the end, else before the first layer
             model.encoder.layer_norm = nn.Identity()
-    return number
 
 
 def frame_counts(samples: Tensor, config: Any) -> Tensor:
@@ -203,12 +191,10 @@ def build_speech_encoder(
     state = model_files.renamed(state, POSITIONS, folder)
     model_files.load_strictly(model, state, folder, optional="masked_spec_embed")
     fold_weight_norm(model)
-    layer, axes = base.layer_number(config.layer, shape.num_hidden_layers, folder), None
-    if config.layers is not None:
-        base.refuse_pooling(config.pooling, folder)
-        sizes = {"count": shape.num_hidden_layers, "dim": shape.hidden_size, "layer": layer}
-        axes = base.layer_axes(config.layers, config.poolings, **sizes, subject=folder)
-    stop_after(model, max(axes.layers) if axes else layer, folder)
+    sizes = {"count": shape.num_hidden_layers, "dim": shape.hidden_size}
+    layer, axes = base.chosen_states(config, **sizes, subject=folder)
+    stop_after(model, max(axes.layers) if axes else layer)
+    model.config.output_hidden_states = axes is not None
     forward = forward_of(model, config.precision, torch.device(device), folder)
     features = model_files.feature_settings(folder)
     rate, normalised = model_files.sampling_rate(features, folder), bool(features.get("do_normalize", True))

@@ -20,11 +20,12 @@ from pipeline.core.errors import UsageError
 from pipeline.extraction.encoders import model_files
 from pipeline.extraction.encoders.base import (
     Encoder,
+    Pool,
     exact_inference,
     hidden_states_of,
     layer_axes,
     layers_declared,
-    pool_layers,
+    pool_states,
 )
 from pipeline.extraction.encoders.probe import refuse_causal
 from pipeline.extraction.encoders.sentence_modules import SentenceModules, pool_tokens, read_modules
@@ -42,12 +43,12 @@ class TextModel(Encoder[str]):
 
     model: Any
     tokenizer: Any
-    pooling: str
+    pool: Pool  # tokens to the published vector
     max_tokens: int  # special tokens included
     dim: int
     declared: dict[str, Any]
-    modules: SentenceModules
     prefix: str = ""  # before every text
+    lower_case: bool = False
     axes: Axes | None = None
 
     def prepare(self, inputs: Sequence[str]) -> Any:
@@ -56,7 +57,7 @@ class TextModel(Encoder[str]):
             return None
         cut = {"padding": True, "truncation": True, "max_length": self.max_tokens}
         texts = [self.prefix + text for text in inputs]
-        if self.modules.lower_case:
+        if self.lower_case:
             texts = [text.lower() for text in texts]
         with _TOKENIZING:
             return self.tokenizer(texts, return_tensors="pt", **cut)
@@ -67,11 +68,8 @@ class TextModel(Encoder[str]):
             return torch.empty(0, self.dim)
         with exact_inference():
             tokens = prepared.to(self.model.device)
-            if self.axes:
-                states = hidden_states_of(self.model(**tokens, output_hidden_states=True))
-                return pool_layers(states, self.axes, tokens["attention_mask"]).cpu()
-            frames: Tensor = self.model(**tokens).last_hidden_state  # (B, T, D)
-            return self.modules.finish(pool_tokens(self.pooling, frames, tokens["attention_mask"])).cpu()
+            states = hidden_states_of(self.model(**tokens))
+            return pool_states(states, tokens["attention_mask"], self.pool, self.axes).cpu()
 
 
 def load_text_model(folder: Path, config: TextConfig, device: str) -> TextModel:
@@ -127,10 +125,15 @@ def build_text_model(
     if prefix:
         declared["prefix"] = prefix
     model = model.to(device)
+    model.config.output_hidden_states = axes is not None
     if pooling == "cls":
         refuse_causal(folder, model, tokenizer)
     dim = sum(axes.sizes) if axes else published.dim or shape.hidden_size
-    return TextModel(model, tokenizer, pooling, limit, dim, declared, published, prefix, axes)
+
+    def pool(tokens: Tensor, mask: Tensor) -> Tensor:
+        return published.finish(pool_tokens(pooling, tokens, mask))
+
+    return TextModel(model, tokenizer, pool, limit, dim, declared, prefix, published.lower_case, axes)
 
 
 def _pooling(folder: Path, config: TextConfig, published: SentenceModules) -> str:

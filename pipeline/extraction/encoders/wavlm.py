@@ -98,7 +98,7 @@ class Convolution:
 
 
 class WavLM:
-    """The frames of a batch of waveforms, equal to a WavLMModel's to 1e-5 in float32.
+    """The hidden states of a batch of waveforms, equal to a WavLMModel's to 1e-5 in float32.
 
     Takes over the weights of `model`, a WavLMModel of any size that was loaded, folded and cut (speech.py).
     Products are computed in `dtype`, residuals and norms always in float32. Threads may share it.
@@ -119,13 +119,7 @@ class WavLM:
         self.bias = PositionBias(encoder.layers[0].attention) if len(encoder.layers) else None
         self.layers = [Layer(layer, dtype) for layer in encoder.layers]
 
-    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool = True) -> Tensor:
-        """The last of `states`."""
-        for last in self.states(samples, own, padded=padded):
-            pass
-        return last
-
-    def states(self, samples: Tensor, own: Tensor, *, padded: bool = True) -> Iterator[Tensor]:
+    def __call__(self, samples: Tensor, own: Tensor, *, padded: bool = True) -> Iterator[Tensor]:
         """samples (B, S), zero beyond the (B,) `own` samples of each -> each hidden state (B, T, D) float32, 0 first.
 
         Only own frames mean anything. Without `padded`, what lies beyond is the clips' own sound: `own` is not looked

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,6 @@ class WhisperSpeech(AudioEncoder):
 
     model: Any  # WhisperEncoder
     mel: LogMel
-    layer: int
     pool: Pool
     padding: Padding
     dim: int
@@ -76,9 +74,7 @@ class WhisperSpeech(AudioEncoder):
             mel = pad(mel, (0, length // self.mel.hop - mel.shape[-1]))
             mask = frame_mask((counts + 1) // 2, (mel.shape[-1] + 1) // 2)
             states = hidden_states(self.model, mel, counts)
-            if self.axes:
-                return base.pool_layers(states, self.axes, mask).cpu()
-            return self.pool(next(islice(states, self.layer, None)), mask).cpu()
+            return base.pool_states(states, mask, self.pool, self.axes).cpu()
 
 
 def hidden_states(model: Any, mel: Tensor, counts: Tensor) -> Iterator[Tensor]:
@@ -139,12 +135,7 @@ def assemble(
     extractor = _extractor(features, shape.num_mel_bins, subject)
     model = model_files.without_weights(lambda: WhisperEncoder(shape), subject)
     model_files.load_strictly(model, state, subject)
-    layer = base.layer_number(config.layer, shape.encoder_layers, subject)
-    axes = None
-    if config.layers is not None:
-        base.refuse_pooling(config.pooling, subject)
-        sizes = {"count": shape.encoder_layers, "dim": shape.d_model, "layer": layer}
-        axes = base.layer_axes(config.layers, config.poolings, **sizes, subject=subject)
+    layer, axes = base.chosen_states(config, count=shape.encoder_layers, dim=shape.d_model, subject=subject)
     model.layers = model.layers[: max(axes.layers) if axes else layer]
     rate = int(extractor.sampling_rate)
     fields = ("model_type", "d_model", "encoder_layers", "encoder_attention_heads", "activation_function")
@@ -161,7 +152,7 @@ def assemble(
     padding = Padding(config.padding, round(config.max_seconds * rate))
     dim = sum(axes.sizes) if axes else shape.d_model * (2 if config.pooling == "mean_std" else 1)
     mel = LogMel(extractor, device)
-    return WhisperSpeech(model.to(device), mel, layer, pool, padding, dim, rate, declared, axes)
+    return WhisperSpeech(model.to(device), mel, pool, padding, dim, rate, declared, axes)
 
 
 def _extractor(features: dict[str, Any], bins: int, subject: object) -> Any:
