@@ -198,9 +198,7 @@ class ChannelMix:
 
     def __init__(self, channel: str | int, channels: int) -> None:
         """Raises UnusableAudio for a channel that the file does not have."""
-        self.number = (
-            {"mean": 0, "left": 1, "right": 2}.get(channel, channels + 1) if isinstance(channel, str) else channel
-        )
+        self.number = CHANNELS.get(channel, channels + 1) if isinstance(channel, str) else channel
         if not 0 <= self.number <= channels:
             raise UnusableAudio(f"{channels} channels: corpus.channel={channel} is not among them")
         self.energies = [0.0, 0.0]  # of the channels on average, and of their mean

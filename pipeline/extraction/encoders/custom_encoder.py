@@ -29,13 +29,14 @@ _NO_STATE = (type, ModuleType, FunctionType, MethodType, str, bytes, int, float,
 
 
 @dataclass(frozen=True)
-class CustomTextEncoder(Encoder[Any]):
-    """A TextEncoder around an object of a user's class: `encode`, or `prepare` and `compute` as `Encoder` has them."""
+class CustomEncoder(Encoder[Any]):
+    """An encoder around an object of a user's class: `encode`, or `prepare` and `compute` as `Encoder` has them."""
 
     part: Plugin
     inner: Any
     dim: int
     declared: dict[str, Any]
+    sample_rate: int | None = None  # Hz, of a speech encoder
 
     def prepare(self, inputs: Sequence[Any]) -> Any:
         """(B,) inputs as they are, or what its own `prepare` makes of them."""
@@ -69,16 +70,7 @@ class CustomTextEncoder(Encoder[Any]):
         return vectors
 
 
-@dataclass(frozen=True)
-class CustomSpeechEncoder(CustomTextEncoder):
-    """An AudioEncoder, likewise."""
-
-    sample_rate: int
-
-
-def load_custom_encoder(
-    kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str
-) -> CustomTextEncoder:
+def load_custom_encoder(kind: Literal["audio", "text"], config: AudioConfig | TextConfig, device: str) -> CustomEncoder:
     """The registered encoder that `config` names. Raises UsageError, also for what its own code raises."""
     if config.layers is not None:
         found = f"{kind}.layers with {config.encoder}"
@@ -96,9 +88,9 @@ def load_custom_encoder(
                 held.eval()  # a frozen encoder has no dropout
         declared = _declared(part, inner, config)
     if kind == "text":
-        return CustomTextEncoder(part, inner, dim, declared)
+        return CustomEncoder(part, inner, dim, declared)
     rate = _whole(part, inner, "sample_rate", 384_000)
-    return CustomSpeechEncoder(part, inner, dim, declared | {"sample_rate": rate}, rate)
+    return CustomEncoder(part, inner, dim, declared | {"sample_rate": rate}, rate)
 
 
 def _of(lengths: Sequence[int]) -> str:

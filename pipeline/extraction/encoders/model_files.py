@@ -72,30 +72,19 @@ def find_folder(name: str | None, revision: str | None = None) -> Path:
     raise MissingEncoder(name, found, "a model's folder or a hub model", f"Get it where there is a network: {command}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises UsageError."""
-    tree = _parsed(path)
-    if not isinstance(tree, dict):
-        raise UsageError(path, f"a {type(tree).__name__}", "a JSON object", "Download the model again.")
-    return tree
-
-
-def read_json_list(path: Path) -> list[Any]:
-    """A JSON file that holds a list. Raises UsageError."""
-    tree = _parsed(path)
-    if not isinstance(tree, list):
-        raise UsageError(path, f"a {type(tree).__name__}", "a JSON list", "Download the model again.")
-    return tree
-
-
-def _parsed(path: Path) -> Any:
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file that holds an object, or a list. Raises UsageError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(path, "no such file", "a complete model folder", "Download the model again.") from None
     except (OSError, ValueError, RecursionError) as error:
         found = f"cannot be read ({first_line(error)})"
         raise UsageError(path, found, "a JSON file", "Download the model again.") from None
+    if not isinstance(tree, kind):
+        expected = "a JSON object" if kind is dict else "a JSON list"
+        raise UsageError(path, f"a {type(tree).__name__}", expected, "Download the model again.")
+    return tree
 
 
 def read_config(folder: Path) -> Any:
@@ -135,7 +124,8 @@ def feature_settings(folder: Path) -> dict[str, Any]:
         nested = read_json(combined).get("feature_extractor")
         if isinstance(nested, dict):
             return nested
-    return read_json(folder / "preprocessor_config.json")
+    settings: dict[str, Any] = read_json(folder / "preprocessor_config.json")
+    return settings
 
 
 def sampling_rate(features: dict[str, Any], subject: object) -> int:

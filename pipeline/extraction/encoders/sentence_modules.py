@@ -102,7 +102,7 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
     """(class name, folder) of each module, in their order."""
     path = folder / MODULES
     try:
-        entries = sorted(model_files.read_json_list(path), key=lambda entry: int(entry["idx"]))
+        entries = sorted(model_files.read_json(path, list), key=lambda entry: int(entry["idx"]))
         listed = [(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in entries]
     except (KeyError, TypeError, ValueError):
         raise UsageError(path, "no list of modules", "idx, path and type of each", "Download it again.") from None
@@ -133,7 +133,7 @@ def _dense(folder: Path) -> nn.Sequential:
     sizes = tree.get("in_features"), tree.get("out_features")
     if not all(type(size) is int and 0 < size < 1 << 20 for size in sizes):
         raise UsageError(path, f"features {sizes!r:.60}", "in_features and out_features", "Download it again.")
-    linear = nn.Linear(*sizes, bias=bool(tree.get("bias", True)), dtype=torch.float32)  # type: ignore[arg-type]
+    linear = nn.Linear(*sizes, bias=bool(tree.get("bias", True)), dtype=torch.float32)
     state = model_files.read_state(model_files.weight_files(folder))
     model_files.load_strictly(linear, model_files.without_prefix(state, "linear."), folder)
     return nn.Sequential(linear, _ACTIVATIONS[name]()).eval().requires_grad_(False)
