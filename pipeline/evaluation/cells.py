@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from pipeline.core.files import csv_text
 from pipeline.evaluation.significance import Better, MethodDifference, mean_interval
@@ -56,12 +56,22 @@ class SpeakerSpread:
 
 
 @dataclass(frozen=True)
+class FoldSpread:
+    """The same measure fold by fold, each the mean over seeds; empty for a figure of all folds together."""
+
+    std: float | None = None
+    values: Sequence[float] = ()  # (k,)
+    interval: tuple[float, float] | None = None  # 95 %, of the mean on other speech
+
+
+@dataclass(frozen=True)
 class Cell:
     """One measure of one method: mean ± std over seeds, what else is known of its spread, and how it stands.
 
     `std` is None where there is one seed. `list_std` is over the lists or trials within a seed: no error of the mean.
+    How it moves with the speech is known by resamples of `speakers` or, in a cross-validation, by `folds`.
     `chance_range`, of chance alone, holds 95 % of what a seed's figure would be. The tests are of this method less the
-    best one: over seeds, and over seeds and speakers.
+    best one: over seeds, and over speakers (and seeds) or folds.
     """
 
     mean: float
@@ -70,24 +80,33 @@ class Cell:
     list_std: float | None = None
     speakers: SpeakerSpread | None = None
     convention: str = ""
+    folds: FoldSpread | None = None
     chance_range: tuple[float, float] | None = None
     best: bool = False
     seed_test: MethodDifference | None = None
-    speaker_test: MethodDifference | None = None
-    worse: bool = False  # another training of the best is better on this test set
+    speech_test: MethodDifference | None = None
+    worse: bool = False  # another training of the best is better on this test set, or on these folds
     worse_on_other_speech: bool = False
 
     def text(self, digits: int) -> str:
-        """`0.552 ± 0.012` and the marks; of chance `-0.180 to 0.180`."""
+        """`0.552 ± 0.012`, in folds `0.552 ± 0.031 (0.007)`, and the marks; of chance `-0.180 to 0.180`."""
         if self.chance_range:
             return range_text(self.chance_range, digits)
-        std = f" ± {self.std:.{digits}f}" if self.std is not None else ""
-        return f"{self.mean:.{digits}f}{std} {self.marks}".rstrip()
+        folds = "" if self.folds is None or self.folds.std is None else f" ± {self.folds.std:.{digits}f}"
+        seeds = "" if self.std is None else f"{self.std:.{digits}f}"
+        if seeds:
+            seeds = f" ± {seeds}" if self.folds is None else f" ({seeds})"
+        return f"{self.mean:.{digits}f}{folds}{seeds} {self.marks}".rstrip()
 
     @property
     def marks(self) -> str:
         """† and ‡, or "" where nothing is known to be better."""
         return MARK * self.worse + SPEECH_MARK * self.worse_on_other_speech
+
+    @property
+    def speech_unit(self) -> str:
+        """What is drawn anew where this is tested on other speech."""
+        return "speakers" if self.folds is None else "folds"
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -96,36 +115,56 @@ class Cell:
 
     @property
     def elsewhere(self) -> tuple[float, float] | None:
-        """95 % of the resamples of speakers: other speech, these trainings."""
+        """Other speech: 95 % of the resamples of speakers, by these trainings, or the interval of the mean of folds."""
+        if self.folds:
+            return self.folds.interval
         return (self.speakers.low, self.speakers.high) if self.speakers else None
 
     def as_json(self) -> dict[str, Any]:
         """The cell in full precision, the tests against the best with it (None where there is none).
 
-        `low` and `high` are `interval`, of chance `chance_range`; `speakers_low` and `speakers_high` 95 % of the draws;
-        the intervals of the difference from the best are of its tests over seeds and over speakers.
+        `low` and `high` are `interval`, in folds `elsewhere`, and of chance `chance_range`; `speakers_low` and
+        `speakers_high` are `elsewhere`, `seeds_low` and `seeds_high` `interval`; the intervals of the difference from
+        the best are of its tests over seeds and over speakers or folds.
         """
-        low, high = self.interval or self.chance_range or (None, None)
-        speakers = self.speakers
-        test = self.seed_test or self.speaker_test
+        test = self.seed_test or self.speech_test
         return {
             "mean": self.mean,
-            "std": self.std,
-            "seeds": len(self.seed_values) or None,
-            "low": low,
-            "high": high,
-            "list_std": self.list_std,
-            "speakers": speakers.n if speakers else None,
-            "speakers_std": speakers.std if speakers else None,
-            "speakers_low": speakers.low if speakers else None,
-            "speakers_high": speakers.high if speakers else None,
+            **(self._spread_over_seeds() if self.folds is None else self._spread_over_folds(self.folds)),
             "best": self.best,
             "worse": self.worse,
             "worse_on_other_speech": self.worse_on_other_speech,
             "against": test.other if test else None,
             "difference": test.difference if test else None,
-            **difference_fields("seeds", self.seed_test),
-            **difference_fields("speakers", self.speaker_test),
+            **_difference_fields("seeds", self.seed_test),
+            **_difference_fields(self.speech_unit, self.speech_test),
+        }
+
+    def _spread_over_seeds(self) -> dict[str, Any]:
+        low, high = self.interval or self.chance_range or (None, None)
+        speakers_low, speakers_high = self.elsewhere or (None, None)
+        return {
+            "std": self.std,
+            "seeds": len(self.seed_values) or None,
+            "low": low,
+            "high": high,
+            "list_std": self.list_std,
+            "speakers": self.speakers.n if self.speakers else None,
+            "speakers_std": self.speakers.std if self.speakers else None,
+            "speakers_low": speakers_low,
+            "speakers_high": speakers_high,
+        }
+
+    def _spread_over_folds(self, folds: FoldSpread) -> dict[str, Any]:
+        low, high = self.elsewhere or self.chance_range or (None, None)
+        seeds_low, seeds_high = self.interval or (None, None)
+        return {
+            "fold_std": folds.std,
+            "seed_std": self.std,
+            "low": low,
+            "high": high,
+            "seeds_low": seeds_low,
+            "seeds_high": seeds_high,
         }
 
 
@@ -134,7 +173,7 @@ def range_text(limits: tuple[float, float], digits: int) -> str:
     return " to ".join(f"{limit:.{digits}f}" for limit in limits)
 
 
-def difference_fields(unit: str, test: MethodDifference | None) -> dict[str, float | None]:
+def _difference_fields(unit: str, test: MethodDifference | None) -> dict[str, float | None]:
     """The interval of a difference and its p, by names that begin with the `unit` of the test."""
     return {
         f"{unit}_difference_low": test.low if test else None,
@@ -144,29 +183,11 @@ def difference_fields(unit: str, test: MethodDifference | None) -> dict[str, flo
     }
 
 
-@dataclass(frozen=True)
-class ColumnTests:
-    """Every pair of methods of a column, over seeds and over speakers."""
-
-    seeds: Sequence[MethodDifference] = ()
-    speakers: Sequence[MethodDifference] = ()
-
-
-class _AnyCell(Protocol):
-    """As much of a cell as every table needs."""
-
-    @property
-    def best(self) -> bool: ...
-    def text(self, digits: int) -> str: ...
-    def as_json(self) -> dict[str, Any]: ...
-
-
-_Cells = TypeVar("_Cells", bound=_AnyCell)
-_Tests = TypeVar("_Tests")  # a dataclass of sequences of `MethodDifference`, by unit
+ColumnTests = Mapping[str, Sequence[MethodDifference]]  # every pair of methods: by "seeds", and "speakers" or "folds"
 
 
 @dataclass(frozen=True)
-class MethodTable(Generic[_Cells, _Tests]):
+class Table:
     """One test of all methods: `rows[method][column.key]`, absent where it was not run; `BOUNDS` come last.
 
     `conventions` are the footnotes [1], [2] ... that `notes` refer to.
@@ -175,9 +196,9 @@ class MethodTable(Generic[_Cells, _Tests]):
     name: str
     title: str
     columns: tuple[Column, ...]
-    rows: Mapping[str, Mapping[str, _Cells]]
+    rows: Mapping[str, Mapping[str, Cell]]
     notes: tuple[str, ...]
-    tests: Mapping[str, _Tests] = field(default_factory=dict)  # by key of a column
+    tests: Mapping[str, ColumnTests] = field(default_factory=dict)  # by key of a column
     conventions: tuple[str, ...] = ()
 
     def headers(self) -> list[str]:
@@ -187,7 +208,7 @@ class MethodTable(Generic[_Cells, _Tests]):
     def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
         """Each row's texts, the method's name first, the best in `bold`, † and ‡ where it is worse."""
 
-        def text(column: Column, cell: _Cells | None) -> str:
+        def text(column: Column, cell: Cell | None) -> str:
             if cell is None:
                 return "-"
             return bold(cell.text(column.digits)) if cell.best else cell.text(column.digits)
@@ -206,16 +227,12 @@ class MethodTable(Generic[_Cells, _Tests]):
             "measures": {column.key: {"name": column.name_in_full, "better": column.better} for column in self.columns},
             "rows": {name: {key: cell.as_json() for key, cell in row.items()} for name, row in self.rows.items()},
             "tests": {
-                key: {unit: [asdict(test) for test in tests] for unit, tests in vars(column).items()}
-                for key, column in self.tests.items()
+                key: {unit: [asdict(test) for test in tests] for unit, tests in of_column.items()}
+                for key, of_column in self.tests.items()
             },
             "notes": list(self.notes),
             "conventions": list(self.conventions),
         }
-
-
-class Table(MethodTable[Cell, ColumnTests]):
-    """Of one evaluation each method: mean ± std over seeds."""
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,16 @@ print(comparison_tables({"emotionrankclap": evaluate(a), "clap_sce": evaluate(b)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
+
+import numpy as np
 
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, ColumnTests, Comparison, Table
-from pipeline.evaluation.significance import (
-    ALPHA,
-    MIN_UNITS,
-    MethodDifference,
-    SpeakerDraws,
-    between,
-    seed_tests,
-    speaker_tests,
-)
+from pipeline.evaluation.significance import ALPHA, MIN_UNITS, SpeakerDraws, between, seed_tests, speaker_tests
 from pipeline.evaluation.tables import TABLES, Results, measured_tables
 
 Cells = Mapping[str, Cell]  # of one column, by method
@@ -59,32 +54,75 @@ def best_of(cells: Cells, column: Column) -> str:
 
 def _compared(table: Table, alpha: float) -> Table:
     """`table` with its best cells marked, those that are significantly worse, and notes that say by which test."""
+    marked, untested = mark_table(table, partial(_tests_of, alpha=alpha), alpha=alpha)
+    reasons = [
+        reason if len(headers) == len(marked.tests) else f"{', '.join(headers)}: {reason}"
+        for reason, headers in untested.items()
+    ]
+    resampled = next((cell.speakers for row in table.rows.values() for cell in row.values() if cell.speakers), None)
+    by_speakers = ""
+    if resampled:
+        unknown = f" (without {resampled.left_out} utterances of unknown ones)" if resampled.left_out else ""
+        by_speakers = (
+            f"t by {len(resampled.draws)} resamples of {resampled.n} speakers{unknown}, paired, with each method's "
+            "variance over seeds added"
+        )
+    notes = [*table.notes, *reasons, *mark_notes(marked, "on this test set", by_speakers, alpha=alpha)]
+    if bounds := [name for name in BOUNDS if name in table.rows]:
+        notes.append(f"not methods, and not tested: {', '.join(bounds)}")
+    return replace(marked, notes=tuple(notes))
+
+
+def mark_table(
+    table: Table, test_methods: Callable[[Cells], tuple[ColumnTests, list[str]]], *, alpha: float
+) -> tuple[Table, dict[str, list[str]]]:
+    """`table` with every pair of its methods tested, its best cells marked, and those that the best is better than.
+
+    `test_methods` has the tests of two or more cells of one convention, and reasons why others are not tested. Returns
+    the headers of the columns that are not tested by the reason, too.
+    """
     rows = {method: dict(row) for method, row in table.rows.items()}
     tests: dict[str, ColumnTests] = {}
-    untested: dict[str, list[str]] = {}  # the reason: headers of columns
+    untested: dict[str, list[str]] = {}
     for column in table.columns:
         cells = {of: row[column.key] for of, row in rows.items() if column.key in row and of not in BOUNDS}
         if column.better is None or not cells:
             continue
-        tests[column.key], reasons = _tests_of(cells, alpha)
+        best = best_of(cells, column)
+        unit = cells[best].speech_unit
+        tests[column.key], reasons = {"seeds": (), unit: ()}, []
+        if len({cell.convention for cell in cells.values()}) > 1:
+            reasons = ["not tested, the conventions differ"]
+        elif len(cells) > 1:
+            tests[column.key], reasons = test_methods(cells)
         for reason in reasons:
             untested.setdefault(reason, []).append(column.header)
-        for method, cell in _marked(cells, best_of(cells, column), tests[column.key], alpha).items():
-            rows[method][column.key] = cell
-    notes = [
-        reason if len(headers) == len(tests) else f"{', '.join(headers)}: {reason}"
-        for reason, headers in untested.items()
-    ]
-    notes = [*table.notes, *notes, *_legend(tests, rows, alpha)]
-    return Table(table.name, table.title, table.columns, rows, tuple(notes), tests, table.conventions)
+        for method, cell in cells.items():
+            seeds, speech = (between(tests[column.key][of], method, best) for of in ("seeds", unit))
+            is_best = cell.mean == cells[best].mean
+            worse = not is_best and seeds is not None and seeds.corrected < alpha
+            # on other speech *too*; where there is no test over seeds, that part has nothing to say
+            elsewhere = not is_best and speech is not None and speech.corrected < alpha and (worse or seeds is None)
+            rows[method][column.key] = replace(
+                cell, best=is_best, seed_test=seeds, speech_test=speech, worse=worse, worse_on_other_speech=elsewhere
+            )
+    return replace(table, rows=rows, tests=tests), untested
 
 
-def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:
+def mark_notes(table: Table, here: str, by_speech: str, *, alpha: float) -> list[str]:
+    """What bold, † and ‡ mean, of tests over seeds `here` and by what they are on other speech."""
+    corrected = f"p < {alpha:g} two-tailed, Holm-corrected over all pairs of methods of the column"
+    notes = ["bold: best mean of the methods"]
+    if any(of_column["seeds"] for of_column in table.tests.values()):
+        better = f"other trainings of the best are better too, {here}"
+        notes.append(f"{MARK}: {better}; {corrected}, Welch's t over seeds")
+    if any(tests for of_column in table.tests.values() for unit, tests in of_column.items() if unit != "seeds"):
+        notes.append(f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, {by_speech}")
+    return notes
+
+
+def _tests_of(cells: Cells, *, alpha: float) -> tuple[ColumnTests, list[str]]:
     """Every pair of methods of a column that can be tested, and the reasons why others cannot."""
-    if len(cells) < 2:
-        return ColumnTests(), []
-    if len({cell.convention for cell in cells.values()}) > 1:
-        return ColumnTests(), ["not tested, the conventions differ"]
     few = {of: len(cell.seed_values) for of, cell in cells.items() if len(cell.seed_values) < MIN_UNITS}
     counts = ", ".join(f"{count} of {of}" for of, count in few.items())
     if len(few) == len(cells) and len(set(few.values())) == 1:
@@ -92,7 +130,7 @@ def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:
     reasons = [f"not tested below {MIN_UNITS} seeds ({counts})"] if few else []
     able = {of: cell for of, cell in cells.items() if len(cell.seed_values) >= MIN_UNITS}
     if len(able) < 2:
-        return ColumnTests(), reasons
+        return {"seeds": (), "speakers": ()}, reasons
     by_seed = seed_tests({of: cell.seed_values for of, cell in able.items()}, alpha=alpha)
     reasons += [
         f"{one} and {two} not tested over seeds, every seed of either gives the same figure"
@@ -104,54 +142,14 @@ def _tests_of(cells: Cells, alpha: float) -> tuple[ColumnTests, list[str]]:
         for of, cell in able.items()
         if cell.speakers is not None
     }
-    if len({(cell.speakers.n, len(cell.speakers.draws)) for cell in able.values() if cell.speakers}) > 1:
-        return ColumnTests(by_seed), [*reasons, "not tested on other speech, the resamples of speakers differ"]
+    if len({(of.speakers, np.size(of.draws)) for of in draws.values()}) > 1:
+        reasons.append("not tested on other speech, the resamples of speakers differ")
+        return {"seeds": by_seed, "speakers": ()}, reasons
     if len(draws) < len(able):
         without = [of for of in able if of not in draws]
         which = f" of {', '.join(without)}" if draws else ""
         reasons.append(f"not tested on other speech, no resamples of speakers{which}")
-    return ColumnTests(by_seed, speaker_tests(draws, alpha=alpha)), reasons
-
-
-def _marked(cells: Cells, best: str, tests: ColumnTests, alpha: float) -> dict[str, Cell]:
-    """The cells of one column by method, the best marked, and those that it is better than at `alpha`."""
-    marked = {}
-    for method, cell in cells.items():
-        is_best = cell.mean == cells[best].mean
-        seeds, speakers = between(tests.seeds, method, best), between(tests.speakers, method, best)
-        worse = _significant(seeds, alpha) and not is_best
-        # on other speech *too*; where neither method varies over seeds, that part has nothing to test
-        elsewhere = _significant(speakers, alpha) and not is_best and (worse or seeds is None)
-        marked[method] = replace(
-            cell, best=is_best, seed_test=seeds, speaker_test=speakers, worse=worse, worse_on_other_speech=elsewhere
-        )
-    return marked
-
-
-def _significant(test: MethodDifference | None, alpha: float) -> bool:
-    return test is not None and test.corrected < alpha
-
-
-def _legend(tests: Mapping[str, ColumnTests], rows: Mapping[str, Mapping[str, Cell]], alpha: float) -> list[str]:
-    """What bold, † and ‡ mean."""
-    corrected = f"p < {alpha:g} two-tailed, Holm-corrected over all pairs of methods of the column"
-    notes = ["bold: best mean of the methods"]
-    if any(column.seeds for column in tests.values()):
-        notes.append(
-            f"{MARK}: other trainings of the best are better too, on this test set; {corrected}, Welch's t over seeds"
-        )
-    if any(column.speakers for column in tests.values()):
-        resampled = next(cell.speakers for row in rows.values() for cell in row.values() if cell.speakers)
-        unknown = f" (without {resampled.left_out} utterances of unknown ones)" if resampled.left_out else ""
-        of_speakers = f"{len(resampled.draws)} resamples of {resampled.n} speakers{unknown}"
-        notes.append(
-            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, t by {of_speakers}, paired, with "
-            "each method's variance over seeds added"
-        )
-    bounds = [name for name in BOUNDS if name in rows]
-    if bounds:
-        notes.append(f"not methods, and not tested: {', '.join(bounds)}")
-    return notes
+    return {"seeds": by_seed, "speakers": speaker_tests(draws, alpha=alpha)}, reasons
 
 
 PAPER_NOTE = (

@@ -6,98 +6,23 @@ print("\\n\\n".join(map(table_markdown, fold_tables(summary))))
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from pipeline.evaluation.cells import (
-    BOUNDS,
-    MARK,
-    SPEECH_MARK,
-    Cell,
-    Column,
-    MethodTable,
-    difference_fields,
-    range_text,
-)
+from pipeline.evaluation.cells import Cell, Column, ColumnTests, FoldSpread, Table
+from pipeline.evaluation.comparison import Cells, mark_notes, mark_table
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
-from pipeline.evaluation.significance import ALPHA, MIN_UNITS, MethodDifference, between, mean_interval, seed_tests
-from pipeline.evaluation.tables import TABLES, Results, bound_meanings, chance_range, measure_notes, measured_cell
-
-Entries = Mapping[str, Mapping[str, Any]]  # by method: one measure as `over_folds` gives it
-
-
-@dataclass(frozen=True)
-class FoldCell:
-    """One measure of one method over folds and seeds, and how it stands to the best.
-
-    Without `fold_std` it is of all folds together (summed confusions); `seed_std` is None where there is one seed.
-    `chance_range`, of chance alone, holds 95 % of what this figure would be. The tests are of this method less the best
-    one.
-    """
-
-    mean: float
-    fold_std: float | None = None
-    seed_std: float | None = None
-    elsewhere: tuple[float, float] | None = None  # the 95 % interval of the mean on other speech
-    interval: tuple[float, float] | None = None  # and of other trainings on these folds, Student's over seeds
-    chance_range: tuple[float, float] | None = None
-    best: bool = False
-    seed_test: MethodDifference | None = None
-    fold_test: MethodDifference | None = None
-    worse: bool = False  # other trainings of the best are better on these folds
-    worse_on_other_speech: bool = False
-
-    def text(self, digits: int) -> str:
-        """`0.552 ± 0.031 (0.007)` or what is there of it, and the marks; of chance `-0.090 to 0.090`."""
-        if self.chance_range:
-            return range_text(self.chance_range, digits)
-        folds = "" if self.fold_std is None else f" ± {self.fold_std:.{digits}f}"
-        seeds = "" if self.seed_std is None else f" ({self.seed_std:.{digits}f})"
-        return f"{self.mean:.{digits}f}{folds}{seeds} {self.marks}".rstrip()
-
-    @property
-    def marks(self) -> str:
-        """† and ‡, or "" where nothing is known to be better."""
-        return MARK * self.worse + SPEECH_MARK * self.worse_on_other_speech
-
-    def as_json(self) -> dict[str, Any]:
-        """The cell in full precision, the tests against the best with it (None where there is none).
-
-        `low` and `high` are `elsewhere`, of chance `chance_range`; `seeds_low` and `seeds_high` are `interval`; the
-        intervals of the difference from the best are of its tests over seeds and over folds.
-        """
-        low, high = self.elsewhere or self.chance_range or (None, None)
-        seeds_low, seeds_high = self.interval or (None, None)
-        test = self.seed_test or self.fold_test
-        return {
-            "mean": self.mean,
-            "fold_std": self.fold_std,
-            "seed_std": self.seed_std,
-            "low": low,
-            "high": high,
-            "seeds_low": seeds_low,
-            "seeds_high": seeds_high,
-            "best": self.best,
-            "worse": self.worse,
-            "worse_on_other_speech": self.worse_on_other_speech,
-            "against": test.other if test else None,
-            "difference": test.difference if test else None,
-            **difference_fields("seeds", self.seed_test),
-            **difference_fields("folds", self.fold_test),
-        }
-
-
-@dataclass(frozen=True)
-class FoldTests:
-    """Every pair of methods of a column, by seeds and by folds."""
-
-    seeds: Sequence[MethodDifference] = ()
-    folds: Sequence[MethodDifference] = ()
-
-
-class FoldTable(MethodTable[FoldCell, FoldTests]):
-    """Of all folds: mean ± std over folds (std over seeds)."""
+from pipeline.evaluation.significance import ALPHA, MIN_UNITS, seed_tests
+from pipeline.evaluation.tables import (
+    TABLES,
+    MethodEntries,
+    Results,
+    bound_meanings,
+    entries_of_corpora,
+    measure_notes,
+)
 
 
 def _columns(test: str, key: str, header: str) -> tuple[Column, ...]:
@@ -120,7 +45,7 @@ _TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
 }
 
 
-def fold_tables(summary: Mapping[str, Any], *, alpha: float = ALPHA) -> list[FoldTable]:
+def fold_tables(summary: Mapping[str, Any], *, alpha: float = ALPHA) -> list[Table]:
     """The tables of what `cross_validate` returned: order, distances, recognition, and that of each other corpus.
 
     The best method of a column is bold. Every pair of methods is tested by seeds, where each has enough, and by folds,
@@ -128,19 +53,16 @@ def fold_tables(summary: Mapping[str, Any], *, alpha: float = ALPHA) -> list[Fol
     `BOUNDS` come last and take no part in this.
     """
     results = {**summary["methods"], **summary["references"]}
-    tables = []
+    return [_table(test, summary, alpha) for test in _tests(results) if test.present()]
+
+
+def _tests(results: Results) -> Iterator[MethodEntries]:
     for name, (title, columns) in _TABLES.items():
-        entries = {method: _entries(name, result) for method, result in results.items()}
-        tables.append(_table(name, title, columns, entries, summary, alpha))
-    for number, corpus in enumerate(next(iter(results.values())).get("zero_shot", ())):
-        title = f"{TABLES['recognition'][0]}, on another corpus: {corpus['stores']}"
-        entries = {
-            method: result["zero_shot"][number]
-            for method, result in results.items()
-            if len(result.get("zero_shot", ())) > number
-        }
-        tables.append(_table(f"recognition_{number + 1}", title, TABLES["recognition"][1], entries, summary, alpha))
-    return [table for table in tables if table.rows]
+        yield MethodEntries(name, title, columns, {method: _entries(name, of) for method, of in results.items()})
+    title, columns = TABLES["recognition"]
+    for number, entries in enumerate(entries_of_corpora(results), 1):
+        corpus = next(iter(entries.values()))["stores"]
+        yield MethodEntries(f"recognition_{number}", f"{title}, on another corpus: {corpus}", columns, entries)
 
 
 def _entries(table: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -151,79 +73,45 @@ def _entries(table: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
     return entries
 
 
-def _table(
-    name: str, title: str, columns: Sequence[Column], entries: Results, summary: Mapping[str, Any], alpha: float
-) -> FoldTable:
-    """Marked, with every convention in its notes; without rows where no method has one of the measures."""
-    present = tuple(column for column in columns if any(column.key in entry for entry in entries.values()))
-    if not present:
-        return FoldTable(name, title, (), {}, ())
-    rows: dict[str, dict[str, FoldCell]] = {}
-    tests: dict[str, FoldTests] = {}
-    cells: dict[str, dict[str, Cell]] = {}
-    untested: dict[str, list[str]] = {}  # the reason: headers of columns
-    for column in present:
-        measured = {method: entry[column.key] for method, entry in entries.items() if column.key in entry}
-        tests[column.key], reasons = _tests(column, measured, summary["resampling_ratio"])
-        for reason in reasons:
-            untested.setdefault(reason, []).append(column.header)
-        found = _cells(column, measured, tests[column.key], alpha)
-        if "chance" in found:
-            found["chance"] = replace(found["chance"], chance_range=chance_range(measured["chance"]))
-        for method, cell in found.items():
-            rows.setdefault(method, {})[column.key] = cell
-            cells.setdefault(method, {})[column.key] = measured_cell(measured[method])
-    reasons = [f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()]
-    in_order = {method: rows[method] for method in entries if method in rows}
-    legends, conventions = measure_notes(present, cells)
-    notes = legends + _spread_notes(name, summary) + reasons + _legend(tests, alpha)
-    notes += bound_meanings(name, in_order, "one seed's mean over folds")
-    return FoldTable(name, title, present, in_order, tuple(notes), tests, conventions)
+def _table(test: MethodEntries, summary: Mapping[str, Any], alpha: float) -> Table:
+    """Marked, with every convention in its notes."""
+    present, rows = test.present(), {method: row for method, row in test.rows(_cell).items() if row}
+    test_methods = partial(_tests_of, ratio=summary["resampling_ratio"])
+    marked, untested = mark_table(Table(test.name, test.title, present, rows, ()), test_methods, alpha=alpha)
+    legends, conventions = measure_notes(present, rows)
+    notes = [
+        *legends,
+        *_spread_notes(test.name, summary),
+        *(f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()),
+        *mark_notes(marked, "on these folds", f"paired by fold, {CONVENTION}", alpha=alpha),
+        *bound_meanings(test.name, rows, "one seed's mean over folds"),
+    ]
+    tests = {column.key: marked.tests.get(column.key, {"seeds": (), "folds": ()}) for column in present}
+    return replace(marked, notes=tuple(notes), tests=tests, conventions=conventions)
 
 
-def _tests(column: Column, entries: Entries, ratio: float) -> tuple[FoldTests, list[str]]:
-    """Every pair of methods of a column that can be tested, and the reasons why others cannot."""
-    methods = {method: entry for method, entry in entries.items() if method not in BOUNDS}
-    if column.better is None or len(methods) < 2:
-        return FoldTests(), []
-    if len({entry["convention"] for entry in methods.values()}) > 1:
-        return FoldTests(), ["not tested, the conventions differ"]
-    folds = fold_tests({of: entry["fold_values"] for of, entry in methods.items() if "low" in entry}, ratio=ratio)
-    seeds = {of: entry["seed_values"] for of, entry in methods.items()}
-    few = [f"{len(values)} of {of}" for of, values in seeds.items() if len(values) < MIN_UNITS]
-    if few:
-        return FoldTests((), folds), [f"not tested over seeds below {MIN_UNITS} ({', '.join(few)})"]
-    return FoldTests(seed_tests(seeds), folds), []
-
-
-def _cells(column: Column, entries: Entries, tests: FoldTests, alpha: float) -> dict[str, FoldCell]:
-    """The cells of one column by method, the best marked, and those that it is better than at `alpha`."""
-    cells = {method: _cell(entry) for method, entry in entries.items()}
-    methods = [method for method in cells if method not in BOUNDS]
-    if column.better is None or not methods:
-        return cells
-    best = (max if column.better == "higher" else min)(methods, key=lambda method: cells[method].mean)
-    for method in methods:
-        cell, seeds, folds = cells[method], between(tests.seeds, method, best), between(tests.folds, method, best)
-        is_best = cell.mean == cells[best].mean
-        worse = not is_best and seeds is not None and seeds.corrected < alpha
-        # on other speech *too*; without a test by seeds, that part has nothing to say
-        elsewhere = not is_best and folds is not None and folds.corrected < alpha and (worse or seeds is None)
-        cells[method] = replace(
-            cell, best=is_best, seed_test=seeds, fold_test=folds, worse=worse, worse_on_other_speech=elsewhere
-        )
-    return cells
-
-
-def _cell(entry: Mapping[str, Any]) -> FoldCell:
-    several = len(entry["seed_values"]) > 1
-    return FoldCell(
+def _cell(result: Mapping[str, Any], key: str) -> Cell:
+    """Of what `over_folds` returned, or of a figure of all folds together."""
+    entry = result[key]
+    interval = (entry["low"], entry["high"]) if "low" in entry else None
+    return Cell(
         entry["mean"],
-        entry.get("fold_std"),
-        entry["seed_std"] if several else None,
-        (entry["low"], entry["high"]) if "low" in entry else None,
-        mean_interval(entry["seed_values"]) if several else None,
+        entry["seed_std"] if len(entry["seed_values"]) > 1 else None,
+        entry["seed_values"],
+        folds=FoldSpread(entry.get("fold_std"), entry.get("fold_values", ()), interval),
+        convention=entry["convention"],
     )
+
+
+def _tests_of(cells: Cells, *, ratio: float) -> tuple[ColumnTests, list[str]]:
+    """Every pair of methods of a column by folds and, where all have enough of them, by seeds; else the reason."""
+    values = {of: cell.folds.values for of, cell in cells.items() if cell.folds and cell.folds.interval}
+    by_fold = fold_tests(values, ratio=ratio)
+    seeds = {of: cell.seed_values for of, cell in cells.items()}
+    few = [f"{len(of_seeds)} of {of}" for of, of_seeds in seeds.items() if len(of_seeds) < MIN_UNITS]
+    if few:
+        return {"seeds": (), "folds": by_fold}, [f"not tested over seeds below {MIN_UNITS} ({', '.join(few)})"]
+    return {"seeds": seed_tests(seeds), "folds": by_fold}, []
 
 
 def _spread_notes(name: str, summary: Mapping[str, Any]) -> list[str]:
@@ -250,18 +138,4 @@ def _spread_notes(name: str, summary: Mapping[str, Any]) -> list[str]:
         notes.append(f"always the most frequent class: WAR {majority:.3f} of all folds, UAR {chance:.3f}")
     else:
         notes.append(f"numbers of utterances in a convention are those of {next(iter(folds))}")
-    return notes
-
-
-def _legend(tests: Mapping[str, FoldTests], alpha: float) -> list[str]:
-    """What bold, † and ‡ mean."""
-    corrected = f"p < {alpha:g} two-tailed, Holm-corrected over all pairs of methods of the column"
-    notes = ["bold: best mean of the methods"]
-    if any(column.seeds for column in tests.values()):
-        better = "other trainings of the best are better too, on these folds"
-        notes.append(f"{MARK}: {better}; {corrected}, Welch's t over seeds")
-    if any(column.folds for column in tests.values()):
-        notes.append(
-            f"{SPEECH_MARK}: the best is better on other speech too; {corrected}, paired by fold, {CONVENTION}"
-        )
     return notes

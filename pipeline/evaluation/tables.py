@@ -5,9 +5,9 @@ print(evaluation_table({"emotionrankclap": evaluate("runs/erc")}))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -146,12 +146,7 @@ CHANCE_STDS = 1.96  # of the normal distribution: 95 %
 _SCALE_FREE = ("mmd_median", "wasserstein_relative", "gap_centroid", "gap_covariance", "gap_rest")
 
 
-class _ChanceCell(Protocol):
-    @property
-    def chance_range(self) -> tuple[float, float] | None: ...
-
-
-class _Test(NamedTuple):
+class MethodEntries(NamedTuple):
     """One test of all methods, as they ran it: `entries[method][column.key]` is a measure."""
 
     name: str
@@ -159,9 +154,24 @@ class _Test(NamedTuple):
     columns: tuple[Column, ...]
     entries: Results
 
+    def present(self) -> tuple[Column, ...]:
+        """The columns that a method has."""
+        return tuple(column for column in self.columns if any(column.key in entry for entry in self.entries.values()))
 
-def measured_cell(entry: Mapping[str, Any] | float, convention: str = "") -> Cell:
-    """A measure of a result as a cell: pooled over seeds, one seed's own (its std is over lists), or a number."""
+    def rows(self, cell_of: Callable[[Mapping[str, Any], str], Cell]) -> dict[str, dict[str, Cell]]:
+        """The cells by method and measure, made by `cell_of`; those of chance with its range."""
+        rows = {
+            method: {column.key: cell_of(entry, column.key) for column in self.columns if column.key in entry}
+            for method, entry in self.entries.items()
+        }
+        for key, cell in rows.get("chance", {}).items():
+            rows["chance"][key] = replace(cell, chance_range=chance_range(self.entries["chance"][key]))
+        return rows
+
+
+def measured_cell(result: Mapping[str, Any], key: str) -> Cell:
+    """A measure of one test as a cell: pooled over seeds, one seed's own (its std is over lists), or a number."""
+    entry, convention = result[key], result.get("convention", "")
     if not isinstance(entry, Mapping):
         return Cell(float(entry), convention=convention)
     convention = entry.get("convention", convention)
@@ -187,42 +197,36 @@ def measured_tables(results: Results) -> list[Table]:
     names = [name for name in results if name not in BOUNDS] + [name for name in BOUNDS if name in results]
     tables = []
     for test in _tests({name: results[name] for name in names}):
-        rows = {
-            method: {
-                column.key: measured_cell(entry[column.key], entry.get("convention", ""))
-                for column in test.columns
-                if column.key in entry
-            }
-            for method, entry in test.entries.items()
-        }
-        for key, cell in rows.get("chance", {}).items():
-            rows["chance"][key] = replace(cell, chance_range=chance_range(test.entries["chance"][key]))
-        present = tuple(column for column in test.columns if any(column.key in row for row in rows.values()))
+        rows, present = test.rows(measured_cell), test.present()
         legends, conventions = measure_notes(present, rows)
         notes = [*legends, *_spread_notes(rows), *_bound_notes(test, rows)]
         tables.append(Table(test.name, test.title, present, rows, tuple(notes), conventions=conventions))
     return tables
 
 
-def _tests(results: Results) -> Iterator[_Test]:
+def _tests(results: Results) -> Iterator[MethodEntries]:
     for name, (title, columns) in TABLES.items():
-        entries = {method: result[name] for method, result in results.items() if result.get(name)}
+        entries: Results = {method: result[name] for method, result in results.items() if result.get(name)}
         if name == "word_norms":
             entries = {
                 of: {**entry, **_losses(results[of].get("ordinality", {}), entry)} for of, entry in entries.items()
             }
         if entries.keys() - set(BOUNDS):
-            yield _Test(name, title, columns, entries)
+            yield MethodEntries(name, title, columns, entries)
     title, columns = TABLES["recognition"]
-    for number in range(max((len(result.get("zero_shot", ())) for result in results.values()), default=0)):
-        entries = {
-            method: result["zero_shot"][number]
-            for method, result in results.items()
-            if len(result.get("zero_shot", ())) > number
-        }
+    for number, entries in enumerate(entries_of_corpora(results), 1):
         first = next(iter(entries.values()))
-        corpus = f"{number + 1}. {first['stores']}, {first['split']} utterances"
-        yield _Test(f"recognition_{number + 1}", f"{title}, on another corpus: {corpus}", columns, entries)
+        corpus = f"{number}. {first['stores']}, {first['split']} utterances"
+        yield MethodEntries(f"recognition_{number}", f"{title}, on another corpus: {corpus}", columns, entries)
+
+
+def entries_of_corpora(results: Results) -> list[Results]:
+    """Of each other corpus in `zero_shot`, the recognition by the methods that were asked about it."""
+    count = max((len(result.get("zero_shot", ())) for result in results.values()), default=0)
+    return [
+        {method: of["zero_shot"][number] for method, of in results.items() if len(of.get("zero_shot", ())) > number}
+        for number in range(count)
+    ]
 
 
 def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,7 +290,7 @@ def _spread_notes(rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     return [f"mean ± std over {count} seeds" if count > 1 else "one seed, so there is no std over seeds"]
 
 
-def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+def _bound_notes(test: MethodEntries, rows: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     """What the bounds are, and what always naming the most frequent class would give."""
     notes = bound_meanings(test.name, rows, "one seed's figure")
     for entry in test.entries.values():
@@ -295,7 +299,7 @@ def _bound_notes(test: _Test, rows: Mapping[str, Mapping[str, Cell]]) -> list[st
     return notes
 
 
-def bound_meanings(test: str, rows: Mapping[str, Mapping[str, _ChanceCell]], figure: str) -> list[str]:
+def bound_meanings(test: str, rows: Mapping[str, Mapping[str, Cell]], figure: str) -> list[str]:
     """A note on each of `BOUNDS` in `rows`; the range of chance is of `figure`."""
     meanings = MEANINGS.get(test, MEANINGS["recognition"])
     notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in rows]

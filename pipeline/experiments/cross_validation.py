@@ -26,11 +26,12 @@ from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.folds import captions_for_splits
+from pipeline.evaluation.cells import Table
 from pipeline.evaluation.data_frames import ComparisonResult
 from pipeline.evaluation.evaluate import evaluate, evaluated
 from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
 from pipeline.evaluation.fold_statistics import resampling_ratio
-from pipeline.evaluation.fold_tables import FoldTable, fold_tables
+from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds, speaker_folds
 from pipeline.evaluation.ordinality import STEPS
 from pipeline.evaluation.recognition import zero_shot
@@ -248,7 +249,7 @@ class _Grid:
         return [[bold(row[0]), *row[1:]] for row in self.body]
 
 
-def _markdown(summary: Mapping[str, Any], tables: Sequence[FoldTable], *, conventions: bool) -> str:
+def _markdown(summary: Mapping[str, Any], tables: Sequence[Table], *, conventions: bool) -> str:
     """The tables of methods; the folds; then for each method its folds, and its confusions where it has recognition."""
     body = []
     for name, about in summary["folds"].items():

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.evaluation.cells import Table
 from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
 from pipeline.evaluation.fold_statistics import fold_tests
-from pipeline.evaluation.fold_tables import FoldTable, fold_tables
+from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.figures import measures_figure
 from pipeline.evaluation.significance import holm
 from pipeline.evaluation.table_formats import table_latex, table_markdown
@@ -87,7 +88,7 @@ def three(**options: Any) -> dict[str, Any]:
     return {"far": measured(0.2, 1, **options), "good": measured(0.55, 2, **options), "near": near}
 
 
-def tables_of(summary: dict[str, Any]) -> dict[str, FoldTable]:
+def tables_of(summary: dict[str, Any]) -> dict[str, Table]:
     return {table.name: table for table in fold_tables(summary)}
 
 
@@ -117,17 +118,17 @@ def test_every_pair_is_tested_by_seeds_and_by_folds_and_corrected_over_all_pairs
     ]
     by_fold = [test.p for test in fold_tests({of: entry["fold_values"] for of, entry in entries.items()}, ratio=RATIO)]
     tests = table.tests["aoc"]
-    for found, raw in ((tests.seeds, by_seed), (tests.folds, by_fold)):
+    for found, raw in ((tests["seeds"], by_seed), (tests["folds"], by_fold)):
         assert [(test.method, test.other) for test in found] == pairs
         assert [test.p for test in found] == pytest.approx(raw, rel=1e-9)
         assert [test.corrected for test in found] == pytest.approx(holm(raw).tolist(), rel=1e-9)
     far, near = (table.rows[name]["aoc"] for name in ("far", "near"))
     assert (far.marks, near.marks) == ("†‡", "")
-    assert far.fold_test is not None
-    assert (far.fold_test.method, far.fold_test.other) == ("far", "good")
-    assert far.fold_test.difference == pytest.approx(entries["far"]["mean"] - entries["good"]["mean"])
+    assert far.speech_test is not None
+    assert (far.speech_test.method, far.speech_test.other) == ("far", "good")
+    assert far.speech_test.difference == pytest.approx(entries["far"]["mean"] - entries["good"]["mean"])
     as_json = table.as_json()
-    assert as_json["rows"]["far"]["aoc"]["folds_p_corrected"] == far.fold_test.corrected
+    assert as_json["rows"]["far"]["aoc"]["folds_p_corrected"] == far.speech_test.corrected
     assert as_json["rows"]["far"]["aoc"]["against"] == "good"
     assert [len(of) for of in as_json["tests"]["aoc"].values()] == [3, 3]
     notes = "\n".join(table.notes)
@@ -144,8 +145,8 @@ def test_folds_that_disagree_have_no_mark_of_other_speech() -> None:
             found["ordinality"]["aoc"]["mean"] += shift
     cell = tables_of(summary_of({"one": one, "two": two}))["ordinality"].rows["two"]["aoc"]
     assert cell.marks == "†"
-    assert cell.fold_test is not None
-    assert cell.fold_test.p > 0.3
+    assert cell.speech_test is not None
+    assert cell.speech_test.p > 0.3
 
 
 def test_few_seeds_are_not_tested_and_one_has_no_std() -> None:
@@ -158,7 +159,7 @@ def test_few_seeds_are_not_tested_and_one_has_no_std() -> None:
     assert "of each fold's mean over seeds; one seed" in "\n".join(single.notes)
     alone = tables_of(summary_of({"far": measured(0.2, 1)}))["ordinality"]
     assert alone.rows["far"]["aoc"].marks == ""
-    assert alone.tests["aoc"].folds == ()
+    assert alone.tests["aoc"]["folds"] == ()
 
 
 def test_bounds_come_last_and_are_neither_best_nor_marked_nor_tested() -> None:
@@ -169,8 +170,8 @@ def test_bounds_come_last_and_are_neither_best_nor_marked_nor_tested() -> None:
         cell = table.rows[name]["aoc"]
         assert not cell.best
         assert cell.marks == ""
-        assert cell.seed_test is cell.fold_test is None
-    assert len(table.tests["aoc"].folds) == 3
+        assert cell.seed_test is cell.speech_test is None
+    assert len(table.tests["aoc"]["folds"]) == 3
     ceiling, chance = (table.rows[name]["aoc"] for name in ("ceiling", "chance"))
     assert ceiling.text(3) == f"{0.9 + HARD.mean():.3f} ± {HARD.std(ddof=1):.3f}"  # one seed
     assert ceiling.elsewhere is not None

@@ -19,7 +19,7 @@ from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.drawing import Figure
 from pipeline.evaluation.report.figures import confusion_figure, measures_figure
 from pipeline.evaluation.report.page import Section, notes_list, settings_html, table_html, write_page
-from pipeline.evaluation.tables import Results
+from pipeline.evaluation.tables import Results, entries_of_corpora
 from pipeline.training.run_folder import open_run
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,8 @@ def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
             of_split = {name: result[table.name] for name, result in rows.items() if table.name in result}
             figures += _confusions("confusion_0", "Confusions on the split", of_split)
         elif table.name not in _HEADINGS:
-            corpora = {name: result["zero_shot"] for name, result in rows.items() if result.get("zero_shot")}
             number = int(table.name.removeprefix("recognition_"))
-            of_corpus = {name: found[number - 1] for name, found in corpora.items() if len(found) >= number}
+            of_corpus = entries_of_corpora(rows)[number - 1]
             figures += _confusions(f"confusion_{number}", f"Confusions on another corpus, number {number}", of_corpus)
         yield Section(_HEADINGS.get(table.name, table.title), table_html(table), figures)
     yield Section("The paper's figures", "\n".join(map(table_html, paper_tables().tables)))

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cache.captions import Prompt
 from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, Table, range_text
-from pipeline.evaluation.fold_tables import FoldCell, FoldTable
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable
@@ -23,7 +22,7 @@ PANELS_ABREAST = 4
 _SIDES = {"higher": "higher is better →", "lower": "← lower is better", None: ""}
 
 
-def measures_figure(table: Table | FoldTable) -> Figure:
+def measures_figure(table: Table) -> Figure:
     """A panel for each measure of `table`: a dot for each method, with its intervals over seeds and on other speech."""
     across = min(PANELS_ABREAST, len(table.columns))
     down = ceil(len(table.columns) / across)
@@ -36,11 +35,10 @@ def measures_figure(table: Table | FoldTable) -> Figure:
             draw_measure(axes, table, column)
         draw_methods(grid[0, 0], table)
 
-    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
-    cells = [(method, key, cell) for method, row in rows.items() for key, cell in row.items()]
+    cells = [(method, key, cell) for method, row in table.rows.items() for key, cell in row.items()]
     elsewhere = (
         "are 95 % intervals of the mean over folds (corrected resampled t): of other speech, other trainings"
-        if isinstance(table, FoldTable)
+        if any(cell.folds for _, _, cell in cells)
         else "hold 95 % of the resamples of speakers: other speech, these trainings"
     )
     parts = [
@@ -61,30 +59,29 @@ def measures_figure(table: Table | FoldTable) -> Figure:
         f"measures_{table.name}",
         "Means and their intervals",
         " ".join(filter(None, parts)),
-        ("method", "measure", *(FoldCell if isinstance(table, FoldTable) else Cell)(0.0).as_json()),
+        ("method", "measure", *cells[0][2].as_json()),
         [(method, key, *cell.as_json().values()) for method, key, cell in cells],
         draw,
         (2.2 + 2.7 * across, (1.3 + 0.3 * len(table.rows)) * down),
     )
 
 
-def draw_measure(axes: Any, table: Table | FoldTable, column: Column) -> None:
+def draw_measure(axes: Any, table: Table, column: Column) -> None:
     """A dot for each method at its place in the table, with its intervals."""
-    rows: Mapping[str, Mapping[str, Cell | FoldCell]] = table.rows
-    for y, (name, row) in enumerate(rows.items()):
+    for y, (name, row) in enumerate(table.rows.items()):
         if column.key in row:
             _dot(axes, y, row[column.key], is_bound=name in BOUNDS)
     axes.set_title(column.header)
     axes.set_xlabel(_SIDES[column.better])
 
 
-def draw_methods(axes: Any, table: Table | FoldTable) -> None:
+def draw_methods(axes: Any, table: Table) -> None:
     """The names of the methods beside their dots, in the table's order, downwards."""
     axes.set_yticks(range(len(table.rows)), [label(name) for name in table.rows])
     axes.set_ylim(len(table.rows) - 0.5, -0.5)
 
 
-def _dot(axes: Any, y: int, cell: Cell | FoldCell, *, is_bound: bool) -> None:
+def _dot(axes: Any, y: int, cell: Cell, *, is_bound: bool) -> None:
     mean = drawable(cell.mean)
     if broad := cell.elsewhere or cell.chance_range:
         axes.plot(
