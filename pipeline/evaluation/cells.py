@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.core.files import csv_text
 from pipeline.evaluation.significance import Better, MethodDifference, mean_interval
-from pipeline.evaluation.table_formats import table_latex, table_markdown
+from pipeline.evaluation.table_formats import Bold, TextTable, table_latex, table_markdown
 
 OF_TRANSCRIPTS = ("words", "voice")  # the bounds that only stores with transcripts have
 # rows that no training made: last, never bold, marked or tested
@@ -201,21 +201,19 @@ class Table:
     tests: Mapping[str, ColumnTests] = field(default_factory=dict)  # by key of a column
     conventions: tuple[str, ...] = ()
 
-    def headers(self) -> list[str]:
-        """`method` and each measure with an arrow to its better side."""
-        return ["method", *(f"{column.header}{_ARROWS[column.better]}" for column in self.columns)]
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """Each row's texts, the method's name first, the best in `bold`, † and ‡ where it is worse."""
+    def texts(self) -> TextTable:
+        """The methods' names and their cells, the best in bold, † and ‡ where one is worse; arrows to better sides."""
 
         def text(column: Column, cell: Cell | None) -> str:
             if cell is None:
                 return "-"
-            return bold(cell.text(column.digits)) if cell.best else cell.text(column.digits)
+            return Bold(cell.text(column.digits)) if cell.best else cell.text(column.digits)
 
-        return [
+        headers = ["method", *(f"{column.header}{_ARROWS[column.better]}" for column in self.columns)]
+        rows = [
             [name, *(text(column, row.get(column.key)) for column in self.columns)] for name, row in self.rows.items()
         ]
+        return TextTable(self.name, self.title, headers, rows, self.notes, self.conventions)
 
     def as_json(self) -> dict[str, Any]:
         """`{"title", "measures", "rows": {method: {measure: {...}}}, "tests": {measure: {unit: [...]}}, ...}`.
@@ -243,11 +241,11 @@ class Comparison:
 
     def markdown(self, *, conventions: bool = True) -> str:
         """GitHub's tables, the notes and, where asked, the conventions as a list below each."""
-        return "\n\n".join(table_markdown(table, conventions=conventions) for table in self.tables) + "\n"
+        return "\n\n".join(table_markdown(table.texts(), conventions=conventions) for table in self.tables) + "\n"
 
     def latex(self) -> str:
         """A `table` float for each; needs `\\usepackage{booktabs}`."""
-        return "\n\n".join(map(table_latex, self.tables)) + "\n"
+        return "\n\n".join(table_latex(table.texts()) for table in self.tables) + "\n"
 
     def csv(self) -> str:
         """One line per table, method and measure, in full precision, with the tests against the best."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.retrieval import KS, TOLERANCE
+from pipeline.evaluation.table_formats import Bold, TextTable
 
 FIELD_TESTS = ("retrieval", "readout", "speech_ordinality")  # that give each seed one number a measure
 
@@ -53,71 +52,45 @@ def measure_names() -> dict[str, str]:
     return {row.key: row.text.removesuffix(", %") for row in _rows()}
 
 
-@dataclass(frozen=True)
-class FieldTable:
-    """Evaluations by name, as `evaluate` returns them, and the reference rows; a `table_formats.Listing`.
+def field_table(results: Mapping[str, Mapping[str, Any]]) -> TextTable | None:
+    """Of evaluations by name, as `evaluate` returns them, and the reference rows; None where none has such figures.
 
     A cell is the mean over seeds, with the std of several; the conventions are those of the first evaluation.
     """
-
-    results: Mapping[str, Mapping[str, Any]]
-    name: str = "field"
-    title: str = "Retrieval, linear read-out and order of speech alone, as other work reports them"
-
-    @property
-    def methods(self) -> list[str]:
-        """The evaluations that have such figures, no reference row."""
-        return [name for name, result in self.results.items() if name not in BOUNDS and result.get("retrieval")]
-
-    def headers(self) -> list[str]:
-        return ["measure", *self.methods, *(["frozen vectors"] if self._frozen else []), "chance"]
-
-    @property
-    def _frozen(self) -> dict[str, Any]:
-        """Of the speech encoder's vectors, by measure."""
-        ceiling = self.results.get("ceiling", {})
-        return {**ceiling.get("readout", {}), **ceiling.get("speech_ordinality", {})}
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """A row a measure that an evaluation has, the evaluations' own figures in `bold`; `-` where there is none."""
-        rows, numbers = [], {text: number for number, text in enumerate(self.conventions, 1)}
-        for row in _rows():
-            entries = self._entries(row)
-            if any(entries):
-                mark = numbers[next(filter(None, entries))["convention"]]
-                frozen = [row.measured(self._frozen.get(row.key, {}))] if self._frozen else []
-                chance = next((entry["chance"] for entry in entries if "chance" in entry), None)
-                own = [bold(row.measured(entry)) for entry in entries]
-                rows.append([f"{row.text} {row.arrow} [{mark}]", *own, *frozen, row.number(chance)])
-        return rows
-
-    def _entries(self, row: _Row) -> list[Mapping[str, Any]]:
-        return [self.results[name].get(row.test, {}).get(row.key, {}) for name in self.methods]
-
-    @cached_property
-    def conventions(self) -> tuple[str, ...]:
-        """Each once, in the order of the rows."""
-        found = [next(filter(None, entries), None) for entries in map(self._entries, _rows())]
-        return tuple(dict.fromkeys(entry["convention"] for entry in found if entry))
-
-    @property
-    def notes(self) -> list[str]:
-        """What a hit is, what is read out, and where the conventions are."""
-        notes = [
-            "a hit: a caption of this utterance; of a text, any utterance that it describes; of equally similar ones "
-            "hits come last",
-            "↑: higher is better; ↓: lower is better",
-            "figures are means over seeds, ± their std where there are several",
-            "chance: the mean of candidates in random order, or of a blind guess of the category",
-        ]
-        if any(self.results[name].get("readout") for name in self.methods):
-            notes.append(
-                "read-out: ridge regression fitted on the training split, its penalty chosen on the development split; "
-                "frozen vectors: the same from the speech encoder's vectors"
-            )
-        if any(self.results[name].get("speech_ordinality") for name in self.methods):
-            notes.append(
-                "speech by itself: Kendall's tau-b of the distances of labels and of speech from an utterance, mean "
-                "over utterances, 1 where the nearer label is the nearer vector throughout; frozen vectors standardised"
-            )
-        return notes
+    methods = {name: of for name, of in results.items() if name not in BOUNDS and of.get("retrieval")}
+    if not methods:
+        return None
+    ceiling = results.get("ceiling", {})
+    frozen = {**ceiling.get("readout", {}), **ceiling.get("speech_ordinality", {})}
+    rows: list[list[str]] = []
+    conventions: dict[str, int] = {}  # each once, with its number
+    for row in _rows():
+        entries = [of.get(row.test, {}).get(row.key, {}) for of in methods.values()]
+        first = next(filter(None, entries), None)
+        if first is None:
+            continue
+        number = conventions.setdefault(first["convention"], len(conventions) + 1)
+        own = [Bold(row.measured(entry)) for entry in entries]
+        of_frozen = [row.measured(frozen.get(row.key, {}))] if frozen else []
+        chance = next((entry["chance"] for entry in entries if "chance" in entry), None)
+        rows.append([f"{row.text} {row.arrow} [{number}]", *own, *of_frozen, row.number(chance)])
+    notes = [
+        "a hit: a caption of this utterance; of a text, any utterance that it describes; of equally similar ones hits "
+        "come last",
+        "↑: higher is better; ↓: lower is better",
+        "figures are means over seeds, ± their std where there are several",
+        "chance: the mean of candidates in random order, or of a blind guess of the category",
+    ]
+    if any(of.get("readout") for of in methods.values()):
+        notes.append(
+            "read-out: ridge regression fitted on the training split, its penalty chosen on the development split; "
+            "frozen vectors: the same from the speech encoder's vectors"
+        )
+    if any(of.get("speech_ordinality") for of in methods.values()):
+        notes.append(
+            "speech by itself: Kendall's tau-b of the distances of labels and of speech from an utterance, mean over "
+            "utterances, 1 where the nearer label is the nearer vector throughout; frozen vectors standardised"
+        )
+    title = "Retrieval, linear read-out and order of speech alone, as other work reports them"
+    headers = ["measure", *methods, *(["frozen vectors"] if frozen else []), "chance"]
+    return TextTable("field", title, headers, rows, notes, tuple(conventions))

@@ -1,7 +1,7 @@
 """What `cross_validate` found as tables: std over folds and over seeds apart, and marks by either.
 
 summary, _ = cross_validate("stores/mine", folds=5, out="runs/folds")
-print("\\n\\n".join(map(table_markdown, fold_tables(summary))))
+print("\\n\\n".join(table_markdown(table.texts()) for table in fold_tables(summary)))
 """
 
 from __future__ import annotations

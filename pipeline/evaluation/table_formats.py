@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 
-class Listing(Protocol):
-    """Anything with rows of texts: as much of a `Table` as Markdown, LaTeX and HTML need.
+class Bold(str):
+    """A cell in bold."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose cells are texts, for every format alike.
 
     `notes` stand below it; `conventions` are the footnotes [1], [2] ... that cells and notes refer to.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
-    @property
-    def conventions(self) -> Sequence[str]: ...
-    def headers(self) -> list[str]: ...
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]: ...
+    name: str
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    conventions: Sequence[str] = ()
 
 
 WIDTH = 120  # characters of a line in a terminal
 
 
-def footnotes(table: Listing) -> list[str]:
+def footnotes(table: TextTable) -> list[str]:
     """The conventions, each with the number that notes and cells refer to it by."""
     return [f"[{number}] {text}" for number, text in enumerate(table.conventions, 1)]
 
 
-def table_text(table: Listing, *, conventions: bool = False) -> str:
+def table_text(table: TextTable, *, conventions: bool = False) -> str:
     """Aligned columns for a terminal, the notes below; a table of more columns than fit goes on below itself."""
-    grid = [table.headers(), *table.cells(str)]
+    grid = [table.headers, *table.rows]
     room = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = [
         "  ".join([row[0].ljust(room[0]), *(row[column].rjust(room[column]) for column in block)])
@@ -62,14 +63,19 @@ def _blocks(room: Sequence[int]) -> Iterator[list[int]]:
     yield block
 
 
-def table_markdown(table: Listing, *, conventions: bool = True) -> str:
+def table_markdown(table: TextTable, *, conventions: bool = True) -> str:
     """One of GitHub's tables, aligned to be read as it is; its notes as a list below."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in table.cells(lambda text: f"**{text}**")]
-    room = [max(3, *map(len, column)) for column in zip(table.headers(), *cells, strict=True)]
+
+    def cell_text(cell: str) -> str:
+        escaped = cell.replace("|", "\\|")
+        return f"**{escaped}**" if isinstance(cell, Bold) else escaped
+
+    cells = [list(map(cell_text, row)) for row in table.rows]
+    room = [max(3, *map(len, column)) for column in zip(table.headers, *cells, strict=True)]
     rule = ["-" * room[0], *("-" * (width - 1) + ":" for width in room[1:])]
     grid = [
         [row[0].ljust(room[0]), *(cell.rjust(width) for cell, width in zip(row[1:], room[1:], strict=True))]
-        for row in (table.headers(), rule, *cells)
+        for row in (table.headers, rule, *cells)
     ]
     notes = [*table.notes, *(footnotes(table) if conventions else ())]
     lines = [f"| {' | '.join(row)} |" for row in grid]
@@ -98,28 +104,24 @@ _LATEX = str.maketrans(
 )
 
 
-class _Escaped(str):
-    """LaTeX already."""
-
-
-def table_latex(table: Listing) -> str:
+def table_latex(table: TextTable) -> str:
     """One booktabs `table` float, its notes in it. Names and notes are escaped."""
 
     def escape(text: str) -> str:
-        return text if isinstance(text, _Escaped) else text.translate(_LATEX)
+        escaped = text.translate(_LATEX)
+        return rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
 
-    rows = table.cells(lambda text: _Escaped(rf"\textbf{{{escape(text)}}}"))
     return "\n".join(
         [
             r"\begin{table}[t]",
             r"  \centering",
             rf"  \caption{{{escape(table.title)}}}",
             rf"  \label{{tab:{table.name}}}",
-            rf"  \begin{{tabular}}{{l{'c' * (len(table.headers()) - 1)}}}",
+            rf"  \begin{{tabular}}{{l{'c' * (len(table.headers) - 1)}}}",
             r"    \toprule",
-            f"    {' & '.join(map(escape, table.headers()))} \\\\",
+            f"    {' & '.join(map(escape, table.headers))} \\\\",
             r"    \midrule",
-            *(f"    {' & '.join(map(escape, row))} \\\\" for row in rows),
+            *(f"    {' & '.join(map(escape, row))} \\\\" for row in table.rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             *(rf"  \par{{\footnotesize {escape(note)}\par}}" for note in (*table.notes, *footnotes(table))),

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
-from pipeline.evaluation.field_table import FIELD_TESTS, FieldTable
+from pipeline.evaluation.field_table import FIELD_TESTS, field_table
 from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.significance import mean_and_std
-from pipeline.evaluation.table_formats import Listing, table_text
+from pipeline.evaluation.table_formats import table_text
 
 Results = Mapping[str, Mapping[str, Any]]  # by name of a method or seed: what `evaluate` returns
 
@@ -333,7 +333,7 @@ def with_chance(results: Results) -> Results:
 
 
 def evaluation_tables(results: Results) -> list[Table]:
-    """`measured_tables` with a row for chance, but those of `FieldTable`; nothing is compared."""
+    """`measured_tables` with a row for chance, but those of `field_table`; nothing is compared."""
     return [table for table in measured_tables(with_chance(results)) if table.name not in FIELD_TESTS]
 
 
@@ -343,8 +343,7 @@ def evaluation_table(result: Mapping[str, Any], *, conventions: bool = False) ->
     `conventions` stand as numbered footnotes below each table where they are asked for.
     """
     results = {"evaluation": result} if TABLES.keys() & result.keys() else result
-    tables: list[Listing] = [*evaluation_tables(results)]
-    field = FieldTable(results)
-    if field.methods:
+    tables = [table.texts() for table in evaluation_tables(results)]
+    if field := field_table(results):
         tables.append(field)
     return "\n\n".join(table_text(table, conventions=conventions) for table in tables)

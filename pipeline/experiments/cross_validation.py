@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds
 from pipeline.evaluation.ordinality import STEPS
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import reference_results
-from pipeline.evaluation.table_formats import Listing, table_markdown
+from pipeline.evaluation.table_formats import Bold, TextTable, table_markdown
 from pipeline.evaluation.tables import TABLES
 from pipeline.experiments.compare import served
 from pipeline.inference.filters import write_trained_on
@@ -231,44 +231,26 @@ def _notes(plan: _Plan, configs: Mapping[str, TrainConfig]) -> list[str]:
     return notes + [f"{name}: low and high in captions are of the manifest's own training split" for name in acoustic]
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """A table of texts."""
-
-    name: str
-    title: str
-    head: list[str]
-    body: list[list[str]]
-    notes: Sequence[str] = ()
-    conventions: Sequence[str] = ()
-
-    def headers(self) -> list[str]:
-        return self.head
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        return [[bold(row[0]), *row[1:]] for row in self.body]
-
-
 def _markdown(summary: Mapping[str, Any], tables: Sequence[Table], *, conventions: bool) -> str:
     """The tables of methods; the folds; then for each method its folds, and its confusions where it has recognition."""
     body = []
     for name, about in summary["folds"].items():
         speakers = about["speakers"]
         who = ", ".join(speakers) if len(speakers) <= SHOWN else f"{len(speakers)} speakers"
-        body.append([name, who, *(str(about[part]) for part in ("train", "dev", "test"))])
+        body.append([Bold(name), who, *(str(about[part]) for part in ("train", "dev", "test"))])
     head = ["tested", "whom", "utterances trained on", "developed on", "tested on"]
-    grids: list[Listing] = [*tables, _Grid("folds", "The folds", head, body, summary["notes"])]
+    grids = [*(table.texts() for table in tables), TextTable("folds", "The folds", head, body, summary["notes"])]
     for method, result in summary["methods"].items():
         grids.append(_fold_by_fold(method, result["folds"]))
         if recognised := result.get("recognition"):
             classes, confusion = recognised["classes"], recognised["confusion"]
             title = f"{method}, confusions summed over folds and seeds (a row is a label, a column the nearest prompt)"
-            rows = [[name, *map(str, row)] for name, row in zip(classes, confusion, strict=True)]
-            grids.append(_Grid("confusion", title, ["", *classes], rows))
+            rows = [[Bold(name), *map(str, row)] for name, row in zip(classes, confusion, strict=True)]
+            grids.append(TextTable("confusion", title, ["", *classes], rows))
     return "\n\n".join(table_markdown(grid, conventions=conventions).rstrip() for grid in grids)
 
 
-def _fold_by_fold(method: str, folds: Mapping[str, Any]) -> _Grid:
+def _fold_by_fold(method: str, folds: Mapping[str, Any]) -> TextTable:
     """Each fold's own measures of one method, mean ± std over seeds."""
     first = next(iter(folds.values()))
     columns = [
@@ -285,5 +267,5 @@ def _fold_by_fold(method: str, folds: Mapping[str, Any]) -> _Grid:
         cells = [f"{entry['mean']:.{digits}f} ± {entry['std']:.{digits}f}" for entry, digits in entries]
         if recognised := result.get("recognition"):
             cells += [str(recognised["n"]), f"{recognised['majority']:.3f}"]
-        body.append([fold, *cells])
-    return _Grid("fold_by_fold", f"{method}, fold by fold (mean ± std over seeds)", head, body)
+        body.append([Bold(fold), *cells])
+    return TextTable("fold_by_fold", f"{method}, fold by fold (mean ± std over seeds)", head, body)

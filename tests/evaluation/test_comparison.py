@@ -178,10 +178,10 @@ def test_bounds_stand_last_and_are_never_bold_marked_or_tested() -> None:
     assert sum(row["aoc"].best for row in table.rows.values()) == 1
     assert table.conventions == ("tau-b of arousal", "tau-b of valence")  # of methods alone
     assert any(note.startswith("ceiling: what the speech vectors hold") for note in table.notes)
-    assert table.cells(str)[-1] == ["chance", "0.000", "0.000"]
+    assert table.texts().rows[-1] == ["chance", "0.000", "0.000"]
     rows["chance"]["ordinality"]["aoc"]["std"] = 0.03  # over shuffled labels: a seed's mean would scatter by it
     table = tables_of(rows)["ordinality"]
-    assert table.cells(str)[-1] == ["chance", "-0.059 to 0.059", "-0.059 to 0.059"]
+    assert table.texts().rows[-1] == ["chance", "-0.059 to 0.059", "-0.059 to 0.059"]
     assert any(note.startswith("chance: ") and "the labels shuffled" in note for note in table.notes)
     assert not any("not tested," in note or "not tested below" in note for note in table.notes)
 

@@ -45,7 +45,7 @@ def test_every_column_is_tested_over_seeds_as_scipy_does_and_on_no_other_speech(
     for test, measures in TESTS.items():
         table = tables[test]
         assert [column.key for column in table.columns] == measures
-        assert all(header.endswith("↑") for header in table.headers()[1:])
+        assert all(header.endswith("↑") for header in table.texts().headers[1:])
         assert "not tested on other speech, no resamples of speakers" in table.notes
         for key in measures:
             values = {name: found[test][key]["seed_values"] for name, found in results.items()}

@@ -139,7 +139,7 @@ def test_the_reference_rows_are_asked_with_the_words_true_valence_arousal_and_do
 def test_the_tables_show_it_with_its_direction_and_its_reference_rows(run: Run, found: dict[str, Any]) -> None:
     chance = {"chance": {"dominance": {"doc": {"mean": 0.0, "convention": "no order"}}}}
     (table,) = [each for each in comparison_tables({"a": found, **chance}).tables if each.name == "dominance"]
-    assert table.headers() == ["method", "DOC ↑"]
+    assert table.texts().headers == ["method", "DOC ↑"]
     assert list(table.rows) == ["a", "chance"]
     assert any("dominance ordinal consistency" in note for note in table.notes)
 

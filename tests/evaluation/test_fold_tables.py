@@ -15,7 +15,7 @@ from pipeline.evaluation.fold_statistics import fold_tests
 from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.figures import measures_figure
 from pipeline.evaluation.significance import holm
-from pipeline.evaluation.table_formats import table_latex, table_markdown
+from pipeline.evaluation.table_formats import Bold, table_latex, table_markdown
 
 FOLDS = ["fold1", "fold2", "fold3", "fold4"]
 RATIO = 1 / 2
@@ -97,13 +97,14 @@ def test_cells_have_the_mean_both_kinds_of_spread_and_the_best_in_bold() -> None
     tables = tables_of(summary)
     assert list(tables) == ["ordinality", "alignment"]
     table = tables["ordinality"]
-    assert table.headers()[:5] == ["method", "AOC ↑", "VOC ↑", "AOC, rated words ↑", "VOC, rated words ↑"]
-    cells = {row[0]: row[1:] for row in table.cells(lambda text: f"<{text}>")}
+    assert table.texts().headers[:5] == ["method", "AOC ↑", "VOC ↑", "AOC, rated words ↑", "VOC, rated words ↑"]
+    cells = {row[0]: row[1:] for row in table.texts().rows}
     for method, place, test, key in (("far", 0, "ordinality", "aoc"), ("far", 3, "word_norms", "voc")):
         entry = summary["methods"][method][test][key]
         shown = f"{entry['mean']:.3f} ± {entry['fold_std']:.3f} ({entry['seed_std']:.3f})"
         assert cells[method][place].split(" †")[0] == shown
-    assert cells["good"][0].startswith("<0.5")
+    assert isinstance(cells["good"][0], Bold)
+    assert cells["good"][0].startswith("0.5")
     assert tables["alignment"].rows["good"]["mmd"].best  # the lowest
     assert [cell.best for cell in (tables["alignment"].rows[name]["mmd"] for name in ("far", "near"))] == [False, False]
 
@@ -191,7 +192,7 @@ def test_recognition_is_a_mean_over_folds_and_pooled_and_may_be_lacking() -> Non
     margin = 1.96 * np.sqrt(0.5 * 0.5 / 160)  # every label of the four folds guessed
     for key in ("war", "uar", "pooled_war", "pooled_uar"):
         assert table.rows["chance"][key].chance_range == pytest.approx((0.5 - margin, 0.5 + margin))
-    assert table.headers() == ["method", "WAR ↑", "UAR ↑", "WAR, pooled ↑", "UAR, pooled ↑"]
+    assert table.texts().headers == ["method", "WAR ↑", "UAR ↑", "WAR, pooled ↑", "UAR, pooled ↑"]
     found = summary["methods"]["b"]["recognition"]
     assert table.rows["b"]["pooled_uar"].text(3) == (
         f"{found['pooled']['uar']['mean']:.3f} ({found['pooled']['uar']['seed_std']:.3f})"
@@ -214,8 +215,8 @@ def test_the_measures_of_other_conventions_are_not_compared() -> None:
 
 def test_a_table_goes_into_markdown_latex_and_a_figure() -> None:
     table = tables_of(summary_of(three(), references=reference_rows()))["ordinality"]
-    assert "\n| far " in table_markdown(table)
-    assert r"$^\dagger$$^\ddagger$" in table_latex(table)
+    assert "\n| far " in table_markdown(table.texts())
+    assert r"$^\dagger$$^\ddagger$" in table_latex(table.texts())
     figure = measures_figure(table)
     assert figure.name == "measures_ordinality"
     rows = [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]

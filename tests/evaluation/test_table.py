@@ -101,7 +101,7 @@ def test_chance_is_a_range_of_the_figure_of_a_seed_and_a_blind_guess_as_well():
         cell = tables["recognition"].rows["chance"][key]
         assert cell.chance_range == pytest.approx(np.percentile(values, (2.5, 97.5)), abs=0.012)
         assert (cell.as_json()["low"], cell.as_json()["high"]) == cell.chance_range
-    assert tables["ordinality"].cells(str)[-1] == ["chance", "-0.196 to 0.196", "-0.196 to 0.196"]
+    assert tables["ordinality"].texts().rows[-1] == ["chance", "-0.196 to 0.196", "-0.196 to 0.196"]
     assert tables["ordinality"].notes[-1] == (
         "chance: no order; 95 % of what one seed's figure would be with the labels shuffled among the utterances"
     )

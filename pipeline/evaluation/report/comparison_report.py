@@ -70,8 +70,8 @@ def _sections(summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
             number = int(table.name.removeprefix("recognition_"))
             of_corpus = entries_of_corpora(rows)[number - 1]
             figures += _confusions(f"confusion_{number}", f"Confusions on another corpus, number {number}", of_corpus)
-        yield Section(_HEADINGS.get(table.name, table.title), table_html(table), figures)
-    yield Section("The paper's figures", "\n".join(map(table_html, paper_tables().tables)))
+        yield Section(_HEADINGS.get(table.name, table.title), table_html(table.texts()), figures)
+    yield Section("The paper's figures", "\n".join(table_html(table.texts()) for table in paper_tables().tables))
     yield Section("Conventions and fingerprints", settings_html(_facts(summary["methods"], stores)))
 
 
@@ -100,7 +100,7 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
     path, results = Path(out) / "report.html", summary["methods"]
     opened = stores if isinstance(stores, Stores) else open_stores(stores)
     sections = [
-        Section(table.title.partition(":")[0], table_html(table), [measures_figure(table)])
+        Section(table.title.partition(":")[0], table_html(table.texts()), [measures_figure(table)])
         for table in fold_tables(summary)
     ]
     recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}

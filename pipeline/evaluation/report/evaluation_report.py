@@ -7,7 +7,7 @@ evaluation_report(run, result)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from cache.fingerprint import leaves
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.resources import pick_device
-from pipeline.evaluation.field_table import FieldTable
+from pipeline.evaluation.field_table import field_table
 from pipeline.evaluation.order_tests import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import references_beside
@@ -44,6 +44,7 @@ from pipeline.evaluation.report.projections import (
     pca_figure,
     umap_figure,
 )
+from pipeline.evaluation.table_formats import Bold, TextTable
 from pipeline.evaluation.tables import TABLES, evaluation_tables
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
@@ -119,9 +120,9 @@ def evaluation_report(
 def _sections(evaluation: _Evaluation) -> Iterator[Section]:
     seeds = evaluation.result["seeds"]
     yield Section("Measures", _tables(evaluation.result, evaluation.references))
-    field = FieldTable({evaluation.result["method"]: evaluation.result, **evaluation.references})
-    yield Section("Retrieval and read-out", table_html(field))
-    yield Section("Spreads", table_html(_Spreads(evaluation.result)))
+    if field := field_table({evaluation.result["method"]: evaluation.result, **evaluation.references}):
+        yield Section("Retrieval and read-out", table_html(field))
+    yield Section("Spreads", table_html(_spreads(evaluation.result)))
     yield unless_damaged("Training", lambda: curves.curves_figure(evaluation.run, evaluation.result["trained"]))
     yield _shared_space(evaluation)
     prompts, vectors = ordinality_prompts(evaluation.stores, evaluation.result["settings"]["style"], evaluation.device)
@@ -144,45 +145,30 @@ def _tables(result: Mapping[str, Any], references: Mapping[str, Mapping[str, Any
     of_all = {table.name: table for table in evaluation_tables({together: result, **references})}
     tables = evaluation_tables({**rows, **references})
     return "\n".join(
-        table_html(replace(table, notes=of_all[table.name].notes, conventions=of_all[table.name].conventions))
+        table_html(replace(table.texts(), notes=of_all[table.name].notes, conventions=of_all[table.name].conventions))
         for table in tables
     )
 
 
-@dataclass(frozen=True)
-class _Spreads:
-    """Every measure of an evaluation with each of its spreads; an `evaluation.table_formats.Listing`."""
-
-    result: Mapping[str, Any]
-    name: str = "spreads"
-    title: str = "Every measure, and how far it moves with the seed, the list or trial, and the test speakers"
-    conventions: tuple[str, ...] = ()
-
-    @property
-    def notes(self) -> list[str]:
-        """What the spreads are of, and what the grammar's prompts are worth beside the rated words."""
-        notes = ["of seeds and speakers a difference may be claimed; lists and trials share their utterances"]
-        if "word_norms" in self.result:
-            for axis in ("aoc", "voc"):
-                lost = self.result["ordinality"][axis]["mean"] - self.result["word_norms"][axis]["mean"]
-                notes.append(f"{axis.upper()} by the caption grammar's prompts less that by rated words: {lost:+.3f}")
-        return notes
-
-    def headers(self) -> list[str]:
-        return ["measure", "mean", "std over seeds", "std over lists or trials", "95 % over speakers", "speakers"]
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """A row a measure, its mean in `bold`; `-` where there is no interval."""
-        rows = []
-        headers = {column.key: column.header for _, columns in TABLES.values() for column in columns}
-        for test, kind in _KINDS.items():
-            for name, entry in self.result.get(test, {}).items():
-                if isinstance(entry, Mapping):
-                    mean, *stds = (f"{entry[key]:.4f}" for key in ("mean", "std", "list_std"))
-                    found = entry.get("speakers")
-                    interval = [f"{found['low']:.4f} to {found['high']:.4f}", str(found["n"])] if found else ["-", "-"]
-                    rows.append([f"{headers[name]}{kind}", bold(mean), *stds, *interval])
-        return rows
+def _spreads(result: Mapping[str, Any]) -> TextTable:
+    """Every measure with each of its spreads, its mean in bold; `-` where there is no interval."""
+    measures = {column.key: column.header for _, columns in TABLES.values() for column in columns}
+    rows = []
+    for test, kind in _KINDS.items():
+        for name, entry in result.get(test, {}).items():
+            if isinstance(entry, Mapping):
+                mean, *stds = (f"{entry[key]:.4f}" for key in ("mean", "std", "list_std"))
+                found = entry.get("speakers")
+                interval = [f"{found['low']:.4f} to {found['high']:.4f}", str(found["n"])] if found else ["-", "-"]
+                rows.append([f"{measures[name]}{kind}", Bold(mean), *stds, *interval])
+    notes = ["of seeds and speakers a difference may be claimed; lists and trials share their utterances"]
+    if "word_norms" in result:
+        for axis in ("aoc", "voc"):
+            lost = result["ordinality"][axis]["mean"] - result["word_norms"][axis]["mean"]
+            notes.append(f"{axis.upper()} by the caption grammar's prompts less that by rated words: {lost:+.3f}")
+    title = "Every measure, and how far it moves with the seed, the list or trial, and the test speakers"
+    headers = ["measure", "mean", "std over seeds", "std over lists or trials", "95 % over speakers", "speakers"]
+    return TextTable("spreads", title, headers, rows, notes)
 
 
 def _shared_space(evaluation: _Evaluation) -> Section:

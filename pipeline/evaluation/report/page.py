@@ -20,7 +20,7 @@ from cache.disk import write_text
 from cache.errors import one_line
 from pipeline.core.errors import StoreCorrupt, UsageError
 from pipeline.evaluation.report.drawing import Figure, write_figures
-from pipeline.evaluation.table_formats import Listing, table_latex, table_markdown
+from pipeline.evaluation.table_formats import Bold, TextTable, table_latex, table_markdown
 
 log = logging.getLogger(__name__)
 
@@ -106,17 +106,18 @@ def command_html(name: str, command: str) -> Markup:
     return Markup(_PARTS.command(name, command))
 
 
-def table_html(table: Listing) -> Markup:
+def table_html(table: TextTable) -> Markup:
     """One table, buttons that copy it as Markdown or LaTeX, and its notes."""
     sources = {"Markdown": table_markdown(table) + "\n", "LaTeX": table_latex(table) + "\n"}
-    return Markup(_PARTS.table(table, lambda text: Markup("<strong>{}</strong>").format(_printable(text)), sources))
+    return Markup(_PARTS.table(table, sources))
 
 
 def _printable(value: object) -> object:
-    """`value` as text in which only line breaks are control characters; markup stays as it is."""
+    """`value` as text in which only line breaks are control characters, bold where it is; markup stays as it is."""
     if isinstance(value, Markup):
         return value
-    return "\n".join(one_line(line) for line in str(value).split("\n"))
+    text = "\n".join(one_line(line) for line in str(value).split("\n"))
+    return Markup("<strong>{}</strong>").format(text) if isinstance(value, Bold) else text
 
 
 _TEMPLATES = Environment(

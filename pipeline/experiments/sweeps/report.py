@@ -30,7 +30,7 @@ from pipeline.evaluation.report.page import (
 from pipeline.experiments.sweeps import figures
 from pipeline.experiments.sweeps.bracket import PLAN, bracket_folders, read_bracket, read_history
 from pipeline.experiments.sweeps.study import Study
-from pipeline.experiments.sweeps.tables import Leaderboard, Row, format_cell, tally
+from pipeline.experiments.sweeps.tables import Row, format_cell, leaderboard, tally
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def sweep_report(out: Path, study: Study, rows: Sequence[Row], stores: Stores, b
     sections = []
     if best is not None:
         sections.append(Section("The best settings", _best_settings(rows[0], study, train_best_command(stores, out))))
-    sections.append(Section("Leaderboard", table_html(Leaderboard(space, rows))))
+    sections.append(Section("Leaderboard", table_html(leaderboard(space, rows))))
     if figures.scored(rows):
         sections += _figures(out, study, rows)
     sections.append(Section("Settings and fingerprints", _settings(study, rows, stores, best)))

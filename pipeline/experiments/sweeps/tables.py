@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from cache.errors import one_line
 from pipeline.core.files import csv_text
+from pipeline.evaluation.table_formats import Bold, TextTable
 from pipeline.experiments.sweeps.bracket import last_rung, ranked
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import Study, TrialRequest, result_of
@@ -116,45 +116,33 @@ def format_cell(value: object, decimals: int | None = None) -> str:
     return one_line(_cell(value)) if decimals is None else f"{value:.{decimals}f}"
 
 
-@dataclass(frozen=True)
-class Leaderboard:
-    """The best of `rows` (`rows_of`); an `evaluation.table_formats.Listing`."""
+def leaderboard(space: Space, rows: Sequence[Row]) -> TextTable:
+    """The best of `rows` (`rows_of`); the best trial's score in bold."""
+    config, count = space.config, len(rows)
+    shown = rows[:SHOWN]
+    measures = [key for key in _HEADERS if any(row[key] is not None for row in shown)]
 
-    space: Space
-    rows: Sequence[Row]
-    name: str = "leaderboard"
-    conventions: Sequence[str] = ()
-
-    @property
-    def title(self) -> str:
-        count = len(self.rows)
-        return f"The best {SHOWN} of {count} trials" if count > SHOWN else f"All {count} trials"
-
-    @property
-    def notes(self) -> Sequence[str]:
-        order = "those that reached the end by their score, then those that were stopped, the later the better"
-        halved = [f"order: {order}; scores of different rungs are not comparable"] if self.space.config.halving else []
-        return (*halved, "all of them: trials.csv", "epoch: the one kept, of each seed; dev loss: its loss")
-
-    @property
-    def _measures(self) -> list[str]:
-        return [key for key in _HEADERS if any(row[key] is not None for row in self.rows[:SHOWN])]
-
-    def headers(self) -> list[str]:
-        score = f"{self.space.config.score} {'↑' if self.space.config.maximise else '↓'}"
-        return ["trial", "reached", score, *(_HEADERS[key] for key in self._measures), *self.space.dimensions]
-
-    def cells(self, bold: Callable[[str], str]) -> list[list[str]]:
-        """A row's texts; the best trial's score in `bold`."""
-        lines = [self._cells(row) for row in self.rows[:SHOWN]]
-        if lines and self.rows[0]["state"] == "complete":
-            lines[0][2] = bold(lines[0][2])
-        return lines
-
-    def _cells(self, row: Row) -> list[str]:
-        stopped = f"rung {row['rung']} of {last_rung(self.space.config.halving) - 1}"
+    def cells(row: Row) -> list[str]:
+        stopped = f"rung {row['rung']} of {last_rung(config.halving) - 1}"
         reached = {"complete": "the end", "pruned": stopped, "waiting": "-"}.get(row["state"], STATES[row["state"]])
-        score = format_cell(row["score"], 4 if self.space.config.maximise else None)
-        measures = [format_cell(row[key], 4 if key in ("aoc", "voc") else None) for key in self._measures]
-        point = [format_cell(row["params"].get(name, "-")) for name in self.space.dimensions]
-        return [str(row["number"]), reached, score, *measures, *point]
+        score = format_cell(row["score"], 4 if config.maximise else None)
+        measured = [format_cell(row[key], 4 if key in ("aoc", "voc") else None) for key in measures]
+        point = [format_cell(row["params"].get(name, "-")) for name in space.dimensions]
+        return [str(row["number"]), reached, score, *measured, *point]
+
+    lines = [cells(row) for row in shown]
+    if lines and rows[0]["state"] == "complete":
+        lines[0][2] = Bold(lines[0][2])
+    order = "those that reached the end by their score, then those that were stopped, the later the better"
+    halved = [f"order: {order}; scores of different rungs are not comparable"] if config.halving else []
+    return TextTable(
+        "leaderboard",
+        f"The best {SHOWN} of {count} trials" if count > SHOWN else f"All {count} trials",
+        [
+            *("trial", "reached", f"{config.score} {'↑' if config.maximise else '↓'}"),
+            *(_HEADERS[key] for key in measures),
+            *space.dimensions,
+        ],
+        lines,
+        (*halved, "all of them: trials.csv", "epoch: the one kept, of each seed; dev loss: its loss"),
+    )

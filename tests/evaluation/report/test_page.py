@@ -68,7 +68,7 @@ def test_hostile_strings_are_text_wherever_they_stand(tmp_path: Path) -> None:
         axes.set(title=label(HOSTILE), xlabel=label(HOSTILE))
 
     hostile = Figure("hostile", HOSTILE, HOSTILE, ("a",), [(HOSTILE,)], draw, (4, 3))
-    body = table_html(table) + notes_list([HOSTILE]) + facts_html([(HOSTILE, HOSTILE)])
+    body = table_html(table.texts()) + notes_list([HOSTILE]) + facts_html([(HOSTILE, HOSTILE)])
     path = tmp_path / "report.html"
     write_page(HOSTILE, HOSTILE, [Section(HOSTILE, body, [hostile])], path, ["hostile"])
     page = Page(path.read_text(encoding="utf-8"))

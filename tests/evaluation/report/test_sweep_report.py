@@ -33,7 +33,7 @@ from pipeline.experiments.sweeps.figures import (
 from pipeline.experiments.sweeps.report import CURVES, NAMES
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.sweep import sweep
-from pipeline.experiments.sweeps.tables import SHOWN, Leaderboard, format_cell
+from pipeline.experiments.sweeps.tables import SHOWN, format_cell, leaderboard
 from pipeline.training.run_folder import Run
 from tests.evaluation.report.conftest import HOSTILE, SPACE, Page, rows_of
 from tests.experiments.sweeps.conftest import FIXED, a_sweep
@@ -280,7 +280,7 @@ def drawn(space: Space, rows: list[Row], out: Path) -> Page:
         halving_figure(space, rows, {}),
     ]
     figures.append(importance_figure(space, dict.fromkeys(space.dimensions, 0.5), len(rows)))
-    board = Section("x", table_html(Leaderboard(space, rows)), figures)
+    board = Section("x", table_html(leaderboard(space, rows)), figures)
     write_page(space.config.name, "x", [board], out / "report.html", [])
     return page_of(out)
 
@@ -316,8 +316,8 @@ def test_many_dimensions_stand_in_rows_and_a_long_table_is_cut(tmp_path: Path, u
     rows = made(space, [0.5] * 30, [{name: each.encoded[0] for name, each in space.dimensions.items()}] * 30)
     many, one = (parallel_coordinates_figure(*each).size[1] for each in ((space, rows), (Space(a_sweep()), [])))
     assert many == 2 * one
-    board = Leaderboard(space, rows)
-    assert len(board.cells(str)) == SHOWN == 20
+    board = leaderboard(space, rows)
+    assert len(board.rows) == SHOWN == 20
     assert board.title == "The best 20 of 30 trials"
 
 
