@@ -9,7 +9,6 @@ paper leaves estimator, kernel width and solver open, so each number carries the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -31,22 +30,12 @@ MEDIAN_POINTS = 1000  # subsample of the median distance: 5e5 distances
 GAP_PAIRS = 1000  # of a trial, for the split of the gap: another assignment of all 5,000 would double its cost
 
 
-def mmd(x: Tensor, y: Tensor, gamma: float) -> float:
-    """Maximum mean discrepancy of (n, d) and (m, d) points: sqrt of the biased estimate, `k = exp(-gamma |x-y|^2)`.
+def mmd(x: Tensor, y: Tensor, gammas: Sequence[float]) -> list[float]:
+    """Maximum mean discrepancy of (n, d) and (m, d) points for each of `gammas`, `k = exp(-gamma |x-y|^2)`.
 
-    Biased: the means of k(x, x) and k(y, y) are over all pairs, a point with itself among them (a V-statistic; Gretton
-    et al., JMLR 2012, Eq. 5). Products are in the dtype of the points, sums in float64, blocks of rows in memory.
-    """
-
-    def mean_kernel(a: Tensor, b: Tensor) -> float:
-        blocks = (_squared_distances(block, b).mul_(-gamma).exp_() for block in torch.split(a, BLOCK_ROWS))
-        return sum(block.sum(dtype=torch.float64).item() for block in blocks) / (len(a) * len(b))
-
-    return math.sqrt(max(0.0, mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y)))
-
-
-def mmd_of_widths(x: Tensor, y: Tensor, gammas: Sequence[float]) -> list[float]:
-    """`mmd` for each of `gammas`, each distance computed once: of a pair within a cloud, and of a caption that recurs.
+    It is the sqrt of the biased estimate: the means of k(x, x) and k(y, y) are over all pairs, a point with itself
+    among them (a V-statistic; Gretton et al., JMLR 2012, Eq. 5). Each distance is computed once, of a pair within a
+    cloud and of a caption that recurs. Products are in the dtype of the points, sums in float64, blocks in memory.
 
     Points are taken from their common mean first: float32 then rounds by the clouds' size and not by their distance
     from the origin, and clouds that coincide in one point are 0 apart.
@@ -173,7 +162,7 @@ def alignment(
     text: Tensor,
     links: Links,
     config: EvaluateConfig,
-    progress: Callable[[int, int], None] | None = None,
+    trial_done: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Mean and std over `config.trials` trials of each distance: the scale-free ones, then the paper's (F12).
 
@@ -182,7 +171,7 @@ def alignment(
         text: (T, d) unit vectors that `links.text` counts rows of.
         links: the captions of these n utterances; those without a caption take no part.
         config: `trials`, `pairs`, `mmd_gamma`, `projections`, `seed`.
-        progress: called with (trials done, trials in all) after each.
+        trial_done: called after each.
 
     Returns:
         `{"mmd_median": {"mean", "std", "values", "convention"}, "wasserstein_relative": ..., "gap_centroid": ...,
@@ -195,11 +184,10 @@ def alignment(
     for name, vectors in (("speech", speech), ("text", text)):
         wrong = int((~vectors.isfinite().all(1)).sum())
         if wrong:
-            found, action = (
-                f"{wrong} of {len(vectors)} are not finite",
-                "Train the heads again with a lower learning rate.",
+            action = "Train the heads again with a lower learning rate."
+            raise EmotionRankError(
+                f"{name} vectors", f"{wrong} of {len(vectors)} are not finite", "unit vectors", action
             )
-            raise EmotionRankError(f"{name} vectors", found, "unit vectors", action)
     captioned = int((np.diff(links.offsets) > 0).sum())
     if captioned < 2:
         raise UsageError(
@@ -217,13 +205,10 @@ def alignment(
     values: dict[str, list[float]] = {name: [] for name in conventions}
     with threads_restored(), ThreadPoolExecutor(cores()) as pool:
         use_threads(1)  # a trial a core: what a trial comes to does not depend on how many there are
-        for done, of_trial in enumerate(
-            pool.map(lambda t: _distances(speech[t[0]], text[t[1]], gamma, config), trials)
-        ):
+        for of_trial in pool.map(lambda t: _distances(speech[t[0]], text[t[1]], gamma, config), trials):
             for name, value in of_trial.items():
                 values[name].append(value)
-            if progress is not None:
-                progress(done + 1, config.trials)
+            trial_done()
     result: dict[str, Any] = {
         name: {**mean_and_std(of_trials), "values": of_trials, "convention": conventions[name]}
         for name, of_trials in values.items()
@@ -234,7 +219,7 @@ def alignment(
 def _distances(x: Tensor, y: Tensor, gamma: float, config: EvaluateConfig) -> dict[str, float]:
     """Every distance of one trial's pairs (m, d), by the names of `_conventions`."""
     unit = median_distance(x, y, seed=config.seed)
-    at_median, at_gamma = mmd_of_widths(x, y, [1 / (2 * unit**2), gamma])
+    at_median, at_gamma = mmd(x, y, [1 / (2 * unit**2), gamma])
     exact, parts = wasserstein(x, y), gap(x[:GAP_PAIRS], y[:GAP_PAIRS])
     return {
         "mmd_median": at_median,

@@ -185,7 +185,7 @@ def _measure(
         prompts = {name: heads.embed_text(vectors).cpu() for name, vectors in order.vectors.items()}
     found, draws = order.measure({name: test.nearest(speech, prompts[name]) for name, test in order.tests.items()})
     links = Links(pairs.offsets.cpu().numpy(), pairs.caption.cpu().numpy())
-    found["alignment"] = alignment(speech, text, links, config, lambda _done, _total: trial_done())
+    found["alignment"] = alignment(speech, text, links, config, trial_done)
     found["retrieval"] = tests.retrieval.measure(speech, text)
     found["readout"] = tests.readout.measure(heads.embed_speech)
     alone = tests.speech_ordinality

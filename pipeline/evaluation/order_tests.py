@@ -15,8 +15,7 @@ from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.word_norms import WORD_NORMS
-from pipeline.evaluation.nearest import NearestUtterances
-from pipeline.evaluation.ordinality import STEPS, OrdinalityTest, dominance_axis
+from pipeline.evaluation.ordinality import STEPS, NearestUtterances, OrdinalityTest, dominance_axis
 from pipeline.evaluation.pooling import over_speakers
 from pipeline.evaluation.speakers import SpeakerResamples, ordinality_draws, resample_speakers
 

@@ -28,14 +28,17 @@ from cache.captions import Prompt
 from cache.manifest import LABEL_COLUMNS
 from pipeline.core.errors import EmotionRankError, UsageError
 from pipeline.data.captions.word_norms import DOMINANCE_POINTS, WORD_NORMS, dominance_lists, word_lists
-from pipeline.evaluation.nearest import DEPTH, NearestUtterances, Similarity
 from pipeline.evaluation.significance import mean_and_std
 
 Axis = Literal["valence", "arousal"]
+Similarity = NDArray[np.floating[Any]]  # of prompts and utterances, any that order the utterances
 STEPS = 14
 VALUES: NDArray[np.float64] = 0.5 * np.arange(1, STEPS + 1, dtype=np.float64)  # 0.5, 1.0 ... 7.0
 AXES: dict[str, Axis] = {"aoc": "arousal", "voc": "valence"}
 _COLUMN: dict[Axis, int] = {"valence": 0, "arousal": 1}  # of labels and of points
+DEPTH = 256  # nearest utterances of each prompt that are sorted at first
+_DEEPER = 4  # times as many, where a list needs them
+_BLOCK_PROMPTS = 64  # whose similarities are in memory at once: 64 x 35,000 are 9 MB
 
 NULL_STD = math.sqrt(2 * (2 * STEPS + 5) / (9 * STEPS * (STEPS - 1)))
 """Std of tau where the order found is random: sqrt(2 (2n + 5) / (9 n (n - 1))) = .2007 at n = 14 (Kendall 1938)."""
@@ -44,6 +47,50 @@ NULL_STD = math.sqrt(2 * (2 * STEPS + 5) / (9 * STEPS * (STEPS - 1)))
 def kendall_tau(prompted: NDArray[np.float64], retrieved: NDArray[np.float64]) -> float:
     """Kendall's tau-b of two (m,) sequences, -1 to 1; NaN where either is all equal."""
     return float(kendalltau(prompted, retrieved, variant="b").statistic)
+
+
+class NearestUtterances:
+    """The m utterances of each of P prompts from the nearest on, of equally near ones the first.
+
+    They are sorted as deep as is asked. `similarity` gives the (k, m) similarities of a slice of the prompts, any
+    that order the utterances, and is called anew for each depth.
+    """
+
+    def __init__(self, similarity: Callable[[slice], Similarity], prompts: int, *, depth: int = DEPTH) -> None:
+        self.similarity, self.prompts = similarity, prompts
+        self.order = self._sorted(depth)  # (P, depth)
+
+    def among(self, utterances: NDArray[np.int64]) -> NearestUtterances:
+        """Of the same prompts, with only `utterances` (k,), counted as they come."""
+        depth = self.order.shape[1]
+        return NearestUtterances(lambda prompts: self.similarity(prompts)[:, utterances], self.prompts, depth=depth)
+
+    def at(self, prompts: NDArray[np.int64], rank: int) -> NDArray[np.int32]:
+        """(k,) utterances: the one of `rank` for each of (k,) prompts."""
+        if rank >= self.order.shape[1]:
+            self.order = self._sorted(_DEEPER * rank)
+        utterances: NDArray[np.int32] = self.order[prompts, rank]
+        return utterances
+
+    def retrieve(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(k,) for each of `prompts` (k,), in the order of a list, its nearest utterance that none before retrieved."""
+        retrieved: list[int] = []
+        for prompt in prompts:
+            rank = 0
+            while (utterance := int(self.at(prompt, rank))) in retrieved:
+                rank += 1
+            retrieved.append(utterance)
+        return np.array(retrieved, dtype=np.int64)
+
+    def _sorted(self, depth: int) -> NDArray[np.int32]:
+        found = []
+        for first in range(0, self.prompts, _BLOCK_PROMPTS):
+            for row in self.similarity(slice(first, min(first + _BLOCK_PROMPTS, self.prompts))):
+                near = np.arange(len(row), dtype=np.int32)
+                if depth < len(row):
+                    near = np.flatnonzero(row >= -np.partition(-row, depth - 1)[depth - 1]).astype(np.int32)
+                found.append(near[np.argsort(-row[near], kind="stable")[:depth]])
+        return np.array(found, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -141,9 +188,9 @@ class OrdinalityTest:
 
         return NearestUtterances(similarity, len(asked), depth=depth)
 
-    def measure(self, similarity: Similarity | NearestUtterances) -> dict[str, Any]:
-        """AOC and VOC of (P, m) similarities, any that order the utterances; returns what `ordinality` does."""
-        result, nearest = {}, NearestUtterances.of(similarity)
+    def measure(self, nearest: NearestUtterances) -> dict[str, Any]:
+        """AOC and VOC by the m utterances of each of the P prompts; returns what `ordinality` does."""
+        result = {}
         for name, axis in self.lists.items():
             values = self.points[:, axis.column]
             kendall_taus = [
@@ -209,12 +256,3 @@ def _prompt_rows(prompts: Sequence[Prompt], points: NDArray[np.float64]) -> NDAr
             "Run extract-features again, with the prompts of this caption style.",
         )
     return np.array([[row_of[key] for key in of_list] for of_list in keys], dtype=np.int64)
-
-
-def null_standard_error(lists: int) -> float:
-    """Std of the mean tau of `lists` independent lists of random order: `NULL_STD / sqrt(lists)`.
-
-    Lists of one evaluation are not independent: they retrieve from the same utterances with neighbouring prompts, so
-    the true standard error is larger. A mean inside this band is chance; one outside it need not be more.
-    """
-    return NULL_STD / math.sqrt(lists)

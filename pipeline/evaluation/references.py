@@ -29,9 +29,8 @@ from pipeline.core.errors import UsageError
 from pipeline.core.resources import pick_device
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.evaluate import pooled, split_of
-from pipeline.evaluation.nearest import NearestUtterances
 from pipeline.evaluation.order_tests import OrderTests, Result
-from pipeline.evaluation.ordinality import OrdinalityTest
+from pipeline.evaluation.ordinality import NearestUtterances, OrdinalityTest
 from pipeline.evaluation.pooling import figures_over_seeds
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.recognition import blind_guess, recognised, recognition_over_seeds
@@ -245,7 +244,7 @@ def _shuffled(test: OrdinalityTest, nearest: NearestUtterances, config: Evaluate
     """AOC and VOC where labels are shuffled among the utterances and each list retrieves what the ceiling does.
 
     So the std is of a mean over lists that share their utterances, as those of any method do: what one training of no
-    order would scatter by. Were lists independent, it would be `null_standard_error`.
+    order would scatter by. Were lists independent, it would be `NULL_STD` over the root of their number.
     """
     result = {}
     for name, axis in test.lists.items():

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.nearest import NearestUtterances, Similarity, retrieve
-from pipeline.evaluation.ordinality import OrdinalityTest, kendall_tau
+from pipeline.evaluation.ordinality import NearestUtterances, OrdinalityTest
 from pipeline.evaluation.pooling import MIN_SPEAKERS
 
 _LISTS_AT_ONCE = 2**18  # and resamples of them, in memory
@@ -59,30 +58,16 @@ def resample_speakers(speakers: Sequence[str], *, draws: int, seed: int, at_leas
     return SpeakerResamples(rows, speaker, counts, len(names) - len(rows))
 
 
-def reference_draws(test: OrdinalityTest, similarity: Similarity, resamples: SpeakerResamples) -> dict[str, Any]:
-    """`ordinality_draws`, readably: every resample as a corpus of its own, list by list."""
-    found: dict[str, Any] = {name: [] for name in test.lists}
-    for counts in resamples.counts:
-        corpus = np.repeat(resamples.rows, counts[resamples.speaker])  # ascending; a row for each copy
-        for name, axis in test.lists.items():
-            values = test.points[corpus, axis.column]
-            retrieved = [values[retrieve(similarity[rows][:, corpus])] for rows in axis.rows]
-            kendall_taus = list(map(kendall_tau, axis.asked, retrieved))
-            found[name].append(np.nan_to_num(kendall_taus, nan=0.0).mean())
-    return {name: np.array(means) for name, means in found.items()}
-
-
 def ordinality_draws(
-    test: OrdinalityTest, similarity: Similarity | NearestUtterances, resamples: SpeakerResamples
+    test: OrdinalityTest, nearest: NearestUtterances, resamples: SpeakerResamples
 ) -> dict[str, NDArray[np.float64]]:
     """AOC and VOC on each resample: `{"aoc": (B,), "voc": (B,)}` means over lists.
 
     Args:
         test: the lists and the labelled utterances.
-        similarity: (P, m) of its prompts and utterances.
+        nearest: these m utterances of each of its P prompts.
         resamples: of the speakers of these m utterances, of at least 14 utterances each.
     """
-    nearest = NearestUtterances.of(similarity)
     if resamples.left_out:
         nearest = nearest.among(resamples.rows)
     block = max(1, _LISTS_AT_ONCE // len(resamples.counts))

@@ -1,7 +1,6 @@
 """Exact optimal transport of n points of weight 1/n onto distinct targets, each taken a given number of times.
 
-    assignment_cost(cost)              # scipy's solver on the (n, n) costs: the readable form
-    transport_cost(distinct, counts)   # the same value from (n, U) costs of distinct targets, many times sooner
+    transport_cost(cost, counts)    # (n, U) costs of distinct targets: the mean cost of the best assignment
 
 The value is the optimum's, whatever makes the search short: potentials near the optimal ones (Sinkhorn's, of a falling
 temperature: Cuturi, NeurIPS 2013; Schmitzer, SIAM J. Sci. Comput. 41, 2019) leave a few points to be moved along
@@ -32,14 +31,11 @@ TINY = np.finfo(np.float64).tiny
 MAX_SEARCHES = 50_000  # targets searched from in all: seconds, after which scipy's search is the shorter
 
 
-def assignment_cost(cost: Tensor) -> float:
-    """The mean cost of the best assignment of (n, n) float64 costs."""
-    costs = cost.numpy()
-    return float(costs[linear_sum_assignment(costs)].mean())
-
-
 def transport_cost(cost: Tensor, counts: Tensor) -> float:
-    """`assignment_cost` of (n, U) float64 costs whose column j stands for `counts[j]` equal ones, n in all."""
+    """The mean cost of the best assignment by (n, U) float64 costs whose column j stands for `counts[j]` equal ones.
+
+    It is that of scipy's solver on all n columns, many times sooner where targets recur.
+    """
     potentials = near_potentials(cost, counts)
     costs, uses = cost.numpy(), counts.numpy()
     if 2 * len(uses) <= len(costs):  # where few targets recur, scipy's search is the shorter

@@ -22,6 +22,7 @@ from cache.captions import Prompt
 from pipeline.evaluation.ordinality import VALUES, OrdinalityTest
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, SpeakerDraws, speaker_tests
 from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
+from tests.evaluation.oracles import nearest_of
 
 GRID = [Prompt("dimensional", f"{v} {a}", v, a, 0) for v, a in itertools.product(VALUES.tolist(), VALUES.tolist())]
 EACH, LISTS, RESAMPLES = 20, 28, 100
@@ -67,9 +68,9 @@ def corpus(speakers: int, own: str, draw: np.random.Generator) -> Methods:
     methods: Methods = {"aoc": {}, "voc": {}}
     for name in ("one", "other"):
         heard = draw.normal(0, OWN_OFFSET[own], (speakers, 2))[who] + draw.normal(0, 0.6, (count, 2))
-        similarity = nearness(test, labels + shared + heard)
-        draws = ordinality_draws(test, similarity, resamples)
-        for measure, found in test.measure(similarity).items():
+        nearest = nearest_of(nearness(test, labels + shared + heard))
+        draws = ordinality_draws(test, nearest, resamples)
+        for measure, found in test.measure(nearest).items():
             methods[measure][name] = SpeakerDraws([found["mean"]] * MIN_UNITS, draws[measure], speakers)
     return methods
 

@@ -20,6 +20,7 @@ from cache.captions import Prompt
 from pipeline.data.corpora.acted import nominal_points
 from pipeline.evaluation.ordinality import STEPS, VALUES, OrdinalityTest
 from pipeline.evaluation.speakers import ordinality_draws, resample_speakers
+from tests.evaluation.oracles import nearest_of
 
 Values = NDArray[np.float64]
 PROMPTS = [Prompt("dimensional", f"{v} {a}", v, a, 0) for v, a in itertools.product(VALUES.tolist(), repeat=2)]
@@ -64,14 +65,14 @@ def main() -> None:
             speakers, labels, heard = corpus(draw, *kind)
             test = OrdinalityTest(labels, PROMPTS, lists=STEPS)
             test.lists = {"aoc": test.lists["aoc"]}
-            nearness = -((test.prompt_points[:, None] - heard) ** 2).sum(-1).astype(np.float32)
-            measured.append(test.measure(nearness)["aoc"]["mean"])
+            nearest = nearest_of(-((test.prompt_points[:, None] - heard) ** 2).sum(-1).astype(np.float32))
+            measured.append(test.measure(nearest)["aoc"]["mean"])
             resamples = resample_speakers(speakers, draws=options.draws, seed=number, at_least=STEPS)
             assert resamples is not None
-            drawn["copies"].append(ordinality_draws(test, nearness, resamples)["aoc"])
+            drawn["copies"].append(ordinality_draws(test, nearest, resamples)["aoc"])
             once = resamples._replace(counts=np.minimum(resamples.counts, 1))
             enough = [len(resamples.rows[counts[resamples.speaker] > 0]) >= STEPS for counts in once.counts]
-            drawn["once"].append(ordinality_draws(test, nearness, once._replace(counts=once.counts[enough]))["aoc"])
+            drawn["once"].append(ordinality_draws(test, nearest, once._replace(counts=once.counts[enough]))["aoc"])
         true = np.mean(measured)
         for form, values in drawn.items():
             bounds = [np.percentile(each, (2.5, 97.5)) for each in values]

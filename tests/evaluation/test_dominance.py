@@ -21,10 +21,10 @@ from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.order_tests import OrderTests
 from pipeline.evaluation.references import reference_results
-from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.data.captions.test_dominance_lists import rated_file
+from tests.evaluation.oracles import reference_draws
 from tests.evaluation.test_references import ridge
 from tests.planted import plant
 from tests.stage_two import SETTINGS, unlisted

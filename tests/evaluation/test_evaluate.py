@@ -19,10 +19,10 @@ from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.evaluation.evaluate import evaluate, evaluated
 from pipeline.evaluation.order_tests import OrderTests
 from pipeline.evaluation.retrieval import RetrievalTest
-from pipeline.evaluation.speakers import reference_draws
 from pipeline.training.run_folder import Run
 from pipeline.training.train import train
 from tests.data.captions.test_word_norms import made_up, norms_file
+from tests.evaluation.oracles import reference_draws
 from tests.planted import plant
 from tests.stage_two import unlisted
 

@@ -15,7 +15,6 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from cache.captions import Prompt
 from pipeline.evaluation import speakers as module
-from pipeline.evaluation.nearest import NearestUtterances
 from pipeline.evaluation.ordinality import VALUES, OrdinalityTest
 from pipeline.evaluation.pooling import over_seeds, over_speakers
 from pipeline.evaluation.speakers import (
@@ -23,9 +22,9 @@ from pipeline.evaluation.speakers import (
     kendall_taus,
     ordinality_draws,
     recognition_draws,
-    reference_draws,
     resample_speakers,
 )
+from tests.evaluation.oracles import nearest_of, reference_draws
 
 GRID = [Prompt("dimensional", f"{v} {a}", v, a, 0) for v, a in itertools.product(VALUES.tolist(), VALUES.tolist())]
 
@@ -64,7 +63,7 @@ def test_the_fast_form_equals_the_readable_one(
     resamples = resample_speakers(names, draws=10, seed=0, at_least=14)
     assert resamples is not None
     assert resamples.left_out == names.count("")
-    nearest = NearestUtterances(lambda prompts: similarity[prompts], len(similarity), depth=depth)
+    nearest = nearest_of(similarity, depth)
     fast, slow = ordinality_draws(test, nearest, resamples), reference_draws(test, similarity, resamples)
     for name in ("aoc", "voc"):
         assert fast[name].shape == (10,)
@@ -79,8 +78,9 @@ def test_a_resample_of_everyone_once_is_the_measure_itself() -> None:
     resamples = resample_speakers(names, draws=1, seed=0)
     assert resamples is not None
     everyone = resamples._replace(counts=np.ones_like(resamples.counts))
-    measured = test.measure(similarity)
-    for name, draws in ordinality_draws(test, similarity, everyone).items():
+    nearest = nearest_of(similarity)
+    measured = test.measure(nearest)
+    for name, draws in ordinality_draws(test, nearest, everyone).items():
         assert draws[0] == pytest.approx(measured[name]["mean"], abs=1e-12)
 
 
@@ -90,7 +90,7 @@ def test_each_copy_of_an_utterance_is_retrieved_once_and_no_utterance_of_an_abse
     similarity = np.tile(-np.arange(50, dtype=np.float32), (len(test.prompts), 1))  # the first utterances are nearest
     resamples = resample_speakers(names, draws=30, seed=0, at_least=14)
     assert resamples is not None
-    nearest = NearestUtterances.of(similarity)
+    nearest = nearest_of(similarity)
     retrieved = module._retrieve_from_resamples(nearest, test.lists["aoc"].rows, resamples)
     assert retrieved.shape == (14, 14, 30)
     for draw, counts in enumerate(resamples.counts):
