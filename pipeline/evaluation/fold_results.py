@@ -9,13 +9,12 @@ import numpy as np
 
 from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.fold_statistics import over_folds
-from pipeline.evaluation.recognition import blind_guess, pooled_recognition
+from pipeline.evaluation.recognition import FACTS, blind_guess, pooled_recognition
 from pipeline.evaluation.significance import mean_and_std
 
 Result = Mapping[str, Any]
 TESTS = ("ordinality", "word_norms", "dominance", "alignment")
 RECOGNITION = ("war", "uar")
-_FACTS = ("chance", "majority", "classes", "template", "n", "left_out", "convention")  # of a recognition
 _LOSS = "Kendall's tau asked by the grammar's prompts less that by rated words, seed by seed in each fold"
 
 
@@ -183,7 +182,7 @@ def _recognition(
         }
         for fold, by_seed in seeds.items()
     }
-    facts = {key: pooled[0][key] for key in _FACTS}
+    facts = {key: pooled[0][key] for key in FACTS}
     return {**result, **facts, "confusion": _summed(pooled)}, folds
 
 
@@ -196,7 +195,7 @@ def _elsewhere(by_fold: Mapping[str, Result], names: Sequence[str]) -> dict[str,
     """Recognition on another corpus by the heads of every fold."""
     seeds = {fold: _seeds(found, names) for fold, found in by_fold.items()}
     first = next(iter(by_fold.values()))
-    result: dict[str, Any] = {key: first[key] for key in ("stores", "split", *_FACTS)}
+    result: dict[str, Any] = {key: first[key] for key in ("stores", "split", *FACTS)}
     for key in RECOGNITION:
         found = over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=0.0)
         del found["low"], found["high"]  # of the same speech in every fold

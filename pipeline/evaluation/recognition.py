@@ -1,6 +1,7 @@
 """Zero-shot recognition (F29): which category's prompt lies nearest to an utterance?
 
-    recognition(speech, emotions, prompts=prompts, vectors=vectors, classes=IEMOCAP_CLASSES, merge=IEMOCAP_MERGE)
+    found = recognition(speech, emotions, prompts=prompts, vectors=vectors, classes=IEMOCAP_CLASSES)
+    found.summary()["uar"]    # 0 to 1
 
 WAR (weighted average recall) is the accuracy, UAR (unweighted) the mean of the classes' recalls.
 """
@@ -28,42 +29,7 @@ from pipeline.training.run_folder import Run, open_run
 
 IEMOCAP_CLASSES = ("angry", "happy", "neutral", "sad")
 IEMOCAP_MERGE = {"excited": "happy"}  # F26
-
-
-def recognition(
-    speech: Tensor,
-    emotions: Sequence[str],
-    *,
-    prompts: Sequence[ClassPrompt],
-    vectors: Tensor,
-    classes: Sequence[str] | None = None,
-    template: str | None = None,
-    merge: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """WAR, UAR and confusion of the nearest class prompt by cosine.
-
-    Args:
-        speech: (n, d) unit vectors.
-        emotions: (n,) true categories; "" is none.
-        prompts: class prompts; those of one template and of `classes` compete.
-        vectors: (P, d) unit vectors of `prompts`.
-        classes: the choice; without it, the categories among `emotions`, in alphabetical order.
-        template: of the prompts; without it, that of the first.
-        merge: a category -> the one it counts as (`IEMOCAP_MERGE`). The prompts of the former take no part.
-
-    Returns:
-        `{"war", "uar", "chance", "majority", "confusion", "per_class_recall", "classes", "template", "n", "left_out",
-        "convention"}`. confusion[i][j] counts utterances of class i taken for class j; a class without utterances has
-        no recall (None) and no part in UAR. chance is WAR and UAR of a blind guess, majority the WAR of always
-        predicting the most frequent class. Rows without an emotion or outside the classes take no part: `left_out`.
-
-    Raises:
-        UsageError: no utterance takes part, a class or the template has no prompt, lengths that differ.
-        EmotionRankError: a vector is not finite.
-    """
-    return recognised(
-        speech, emotions, prompts=prompts, vectors=vectors, classes=classes, template=template, merge=merge
-    ).summary()
+FACTS = ("chance", "majority", "classes", "template", "n", "left_out", "convention")  # the same for every seed
 
 
 @dataclass(frozen=True)
@@ -80,7 +46,13 @@ class Recognised:
     rule: str = "zero-shot: nearest of {count} prompts “{template}” by cosine"
 
     def summary(self) -> dict[str, Any]:
-        """What `recognition` returns."""
+        """WAR, UAR and confusion.
+
+        `{"war", "uar", "chance", "majority", "confusion", "per_class_recall", "classes", "template", "n", "left_out",
+        "convention"}`: confusion[i][j] counts utterances of class i taken for class j; a class without utterances has
+        no recall (None) and no part in UAR. chance is WAR and UAR of a blind guess, majority the WAR of always
+        predicting the most frequent class.
+        """
         confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         np.add.at(confusion, (self.truth, self.predicted), 1)
         merged = "".join(f", {old} counted as {new}" for old, new in self.merge.items())
@@ -91,7 +63,7 @@ class Recognised:
         return _summary(confusion, self.classes, self.template, left_out=self.left_out, convention=convention)
 
 
-def recognised(
+def recognition(
     speech: Tensor,
     emotions: Sequence[str],
     *,
@@ -101,7 +73,21 @@ def recognised(
     template: str | None = None,
     merge: Mapping[str, str] | None = None,
 ) -> Recognised:
-    """`recognition`, utterance by utterance."""
+    """The nearest class prompt by cosine, utterance by utterance; `summary()` has WAR, UAR and confusion.
+
+    Args:
+        speech: (n, d) unit vectors.
+        emotions: (n,) true categories; "" is none. Rows without one or outside the classes take no part (`left_out`).
+        prompts: class prompts; those of one template and of `classes` compete.
+        vectors: (P, d) unit vectors of `prompts`.
+        classes: the choice; without it, the categories among `emotions`, in alphabetical order.
+        template: of the prompts; without it, that of the first.
+        merge: a category -> the one it counts as (`IEMOCAP_MERGE`). The prompts of the former take no part.
+
+    Raises:
+        UsageError: no utterance takes part, a class or the template has no prompt, lengths that differ.
+        EmotionRankError: a vector is not finite.
+    """
     if len(speech) != len(emotions) or len(vectors) != len(prompts):
         raise UsageError(
             "recognition",
@@ -137,7 +123,7 @@ def recognised(
 def pooled_recognition(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The results of several folds (or seeds) as one: confusions are summed, so every utterance weighs the same.
 
-    Takes and returns what `recognition` returns. Raises UsageError when classes or template are not the same.
+    Takes and returns what `Recognised.summary` returns. Raises UsageError when classes or template are not the same.
     """
     settings = {(tuple(result["classes"]), result["template"], result["convention"]) for result in results}
     if len(settings) != 1:
@@ -253,7 +239,7 @@ def zero_shot(
         heads = run.heads_for(opened, seed).to(chosen)
         with torch.no_grad():
             speech, text = heads.embed_speech(stored_speech).cpu(), heads.embed_text(stored_text).cpu()
-        found[str(seed)] = recognised(
+        found[str(seed)] = recognition(
             speech, emotions, prompts=prompts, vectors=text, classes=classes, template=template, merge=merge
         )
     speakers = [manifest.speaker[row] for row in kept]
@@ -280,10 +266,9 @@ def recognition_over_seeds(
             interval = over_speakers(np.mean(draws, axis=0), count=resamples.speakers, left_out=resamples.left_out)
         values = [summary[name] for summary in seeds.values()]
         result[name] = over_seeds(values, first["convention"], speakers=interval)
-    shared = ("chance", "majority", "classes", "template", "n", "left_out", "convention")
     return {
         **result,
-        **{name: first[name] for name in shared},
+        **{name: first[name] for name in FACTS},
         "confusion": np.sum([summary["confusion"] for summary in seeds.values()], axis=0).tolist(),
         "seeds": seeds,
     }

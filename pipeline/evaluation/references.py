@@ -33,7 +33,7 @@ from pipeline.evaluation.order_tests import OrderTests, Result
 from pipeline.evaluation.ordinality import NearestUtterances, OrdinalityTest
 from pipeline.evaluation.pooling import figures_over_seeds
 from pipeline.evaluation.readout import ReadOut
-from pipeline.evaluation.recognition import blind_guess, recognised, recognition_over_seeds
+from pipeline.evaluation.recognition import FACTS, blind_guess, recognition, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.speakers import kendall_taus
 from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
@@ -275,7 +275,7 @@ def _recognition(
     rows = manifest.rows(split)[done].tolist()
     speech = torch.tensor(vectors[done], dtype=torch.float32, device=data.device)
     plane = fit_plane(*(_categories(data, pairs, len(names)) for pairs in (data.pairs, data.dev)))
-    found = recognised(
+    found = recognition(
         torch.from_numpy(_predicted(plane, data, speech)),
         [manifest.emotion[row] for row in rows],
         prompts=[ClassPrompt(CLASS_TEMPLATE, name, name) for name in names],
@@ -299,5 +299,4 @@ def _categories(data: TrainingData, pairs: CachedPairs, count: int) -> Iterator[
 def _guessed(ceiling: Result) -> Result:
     """The blind guess of what the ceiling is asked, in the form of a recognition without a confusion."""
     guess = blind_guess(ceiling)
-    shared = {key: ceiling[key] for key in ("chance", "majority", "classes", "template", "n", "left_out")}
-    return {**guess, **shared, "convention": guess["war"]["convention"]}
+    return {**guess, **{key: ceiling[key] for key in FACTS}, "convention": guess["war"]["convention"]}

@@ -170,7 +170,7 @@ def test_iemocap_in_five_folds_and_four_classes_equals_scikit_learn_over_the_poo
                 vectors=torch.tensor(vectors),
                 classes=IEMOCAP_CLASSES,
                 merge=IEMOCAP_MERGE,
-            )
+            ).summary()
         )
         for x, emotion in zip(speech, emotions, strict=True):
             counted = "happy" if emotion == "excited" else emotion

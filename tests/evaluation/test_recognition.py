@@ -68,7 +68,7 @@ def assert_equals_scikit_learn(found, truth, predicted):
 def test_it_equals_scikit_learn_over_the_classes_present(truth, seed, template):
     prompts = prompts_of()
     speech, vectors = units(len(truth), seed=seed), units(len(prompts), seed=seed + 1)
-    found = recognition(speech, truth, prompts=prompts, vectors=vectors, template=template)
+    found = recognition(speech, truth, prompts=prompts, vectors=vectors, template=template).summary()
     assert found["classes"] == sorted(set(truth))
     assert_equals_scikit_learn(found, truth, nearest(speech, vectors, prompts, template, set(truth)))
     assert found["n"] == len(truth)
@@ -79,7 +79,7 @@ def test_given_classes_keep_their_order_and_may_be_absent_from_the_truth():
     truth = ["sad", "angry", "sad", "calm", ""] * 9
     prompts, classes = prompts_of(), ["sad", "happy", "angry"]
     speech, vectors = units(45), units(12, seed=5)
-    found = recognition(speech, truth, prompts=prompts, vectors=vectors, classes=classes)
+    found = recognition(speech, truth, prompts=prompts, vectors=vectors, classes=classes).summary()
     rows = [i for i, name in enumerate(truth) if name in classes]
     assert found["classes"] == classes
     assert found["n"] == len(rows) == 27
@@ -99,7 +99,7 @@ def test_excited_counts_as_happy_and_its_own_prompt_is_not_asked():
         vectors=vectors,
         classes=IEMOCAP_CLASSES,
         merge=IEMOCAP_MERGE,
-    )
+    ).summary()
     assert found["classes"] == ["angry", "happy", "neutral", "sad"]
     assert found["confusion"] == [[0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     assert "excited counted as happy" in found["convention"]
@@ -108,7 +108,7 @@ def test_excited_counts_as_happy_and_its_own_prompt_is_not_asked():
 def test_perfect_prompts_give_one_and_chance_is_said_beside_it():
     found = recognition(
         torch.eye(6)[[0, 0, 0, 5]], ["angry"] * 3 + ["sad"], prompts=prompts_of(), vectors=torch.eye(6).repeat(2, 1)
-    )
+    ).summary()
     assert (found["war"], found["uar"], found["chance"], found["majority"]) == (1, 1, 0.5, 0.75)
     assert found["template"] == FEELING
 
@@ -119,12 +119,12 @@ def test_pooled_folds_weigh_every_utterance_alike():
     parts = [["angry"] * 5 + ["sad"] * 2, ["angry"] * 3 + ["sad"] * 20, ["sad", ""]]
     speech = [units(len(part), seed=9 + i) for i, part in enumerate(parts)]
     folds = [
-        recognition(x, part, prompts=prompts, vectors=vectors, classes=classes)
+        recognition(x, part, prompts=prompts, vectors=vectors, classes=classes).summary()
         for x, part in zip(speech, parts, strict=True)
     ]
     whole = recognition(
         torch.cat(speech), [name for part in parts for name in part], prompts=prompts, vectors=vectors, classes=classes
-    )
+    ).summary()
     pooled = pooled_recognition(folds)
     assert pooled.pop("convention") == whole.pop("convention") + "; confusions of 3 summed"
     assert pooled == whole
@@ -133,7 +133,9 @@ def test_pooled_folds_weigh_every_utterance_alike():
 
 def test_folds_of_other_classes_are_not_pooled():
     prompts, vectors = prompts_of(), units(12)
-    folds = [recognition(units(2), [name, "sad"], prompts=prompts, vectors=vectors) for name in ("angry", "calm")]
+    folds = [
+        recognition(units(2), [name, "sad"], prompts=prompts, vectors=vectors).summary() for name in ("angry", "calm")
+    ]
     with pytest.raises(UsageError, match="2 different settings"):
         pooled_recognition(folds)
 
@@ -141,19 +143,19 @@ def test_folds_of_other_classes_are_not_pooled():
 def test_what_cannot_be_recognised_is_a_usage_error():
     prompts, vectors, speech = prompts_of(), units(12), units(2)
     with pytest.raises(UsageError, match="no utterance of any emotion"):
-        recognition(speech, ["", ""], prompts=prompts, vectors=vectors)
+        recognition(speech, ["", ""], prompts=prompts, vectors=vectors).summary()
     with pytest.raises(UsageError, match="no utterance of calm"):
-        recognition(speech, ["sad", "sad"], prompts=prompts, vectors=vectors, classes=["calm"])
+        recognition(speech, ["sad", "sad"], prompts=prompts, vectors=vectors, classes=["calm"]).summary()
     with pytest.raises(UsageError, match=r"no prompt .* for zealous"):
-        recognition(speech, ["sad", "zealous"], prompts=prompts, vectors=vectors)
+        recognition(speech, ["sad", "zealous"], prompts=prompts, vectors=vectors).summary()
     with pytest.raises(UsageError, match=r"no prompt 'a \{emotion\} voice' for sad"):
-        recognition(speech, ["sad", "sad"], prompts=prompts, vectors=vectors, template="a {emotion} voice")
+        recognition(speech, ["sad", "sad"], prompts=prompts, vectors=vectors, template="a {emotion} voice").summary()
     with pytest.raises(UsageError, match=r"templates: none"):
-        recognition(speech, ["sad", "sad"], prompts=[], vectors=vectors[:0])
+        recognition(speech, ["sad", "sad"], prompts=[], vectors=vectors[:0]).summary()
     with pytest.raises(UsageError, match="2 speech vectors for 1 emotions"):
-        recognition(speech, ["sad"], prompts=prompts, vectors=vectors)
+        recognition(speech, ["sad"], prompts=prompts, vectors=vectors).summary()
     with pytest.raises(EmotionRankError, match="not finite"):
-        recognition(speech * torch.nan, ["sad", "sad"], prompts=prompts, vectors=vectors)
+        recognition(speech * torch.nan, ["sad", "sad"], prompts=prompts, vectors=vectors).summary()
 
 
 @pytest.fixture(scope="module")

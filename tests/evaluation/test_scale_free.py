@@ -56,7 +56,7 @@ class Space:
         links = Links(np.arange(81), np.arange(80))
         return {
             "ordinality": ordinality(speech, self.labels, prompts=self.prompts, vectors=asked, lists=14),
-            "recognition": recognition(speech, self.emotions, prompts=self.classes, vectors=named),
+            "recognition": recognition(speech, self.emotions, prompts=self.classes, vectors=named).summary(),
             "distances": {name: value["mean"] for name, value in self.distances(speech, text, links).items()},
         }
 
