@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core.errors import required_library
 from pipeline.evaluation.field_table import FIELD_TESTS, measure_names
 from pipeline.evaluation.significance import mean_interval
-from pipeline.evaluation.tables import measured_tables, with_chance
+from pipeline.evaluation.tables import evaluation_tables
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,10 +37,8 @@ class EvaluationResult(dict[str, Any]):
 
         `speakers_low` and `speakers_high` hold 95 % of the resamples of speakers. Raises UsageError without pandas.
         """
-        tables = [
-            table for table in measured_tables(with_chance({self["method"]: self})) if table.name not in FIELD_TESTS
-        ]
-        rows = [row for row in _rows({table.name: table.as_json() for table in tables}) if row["method"] != "chance"]
+        tables = {table.name: table.as_json() for table in evaluation_tables({self["method"]: self})}
+        rows = [row for row in _rows(tables) if row["method"] != "chance"]
         rows += [row for test in FIELD_TESTS for row in _field_rows(self["method"], test, self[test])]
         return data_frame(rows, [*_HEAD, *_OF_A_CELL, *_OF_SPEAKERS, "chance", "better"])
 
@@ -88,7 +86,7 @@ def data_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Dat
 
 
 def _rows(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of `MethodTable.as_json` by name."""
+    """Of `Table.as_json` by name."""
     for test, table in tables.items():
         chance = table["rows"].get("chance", {})
         for method, row in table["rows"].items():
@@ -104,9 +102,15 @@ def _field_rows(method: str, test: str, measures: Mapping[str, Mapping[str, Any]
         values = entry["seed_values"]
         low, high = mean_interval(values) if len(values) > 1 else (None, None)
         yield {
-            **{"test": test, "method": method, "measure": measure},
+            "test": test,
+            "method": method,
+            "measure": measure,
             "name": names.get(measure, measure.replace("_", " ")),
-            **{"mean": entry["mean"], "std": entry["std"] if len(values) > 1 else None, "low": low, "high": high},
-            **{"seeds": len(values), "chance": entry.get("chance")},
+            "mean": entry["mean"],
+            "std": entry["std"] if len(values) > 1 else None,
+            "low": low,
+            "high": high,
+            "seeds": len(values),
+            "chance": entry.get("chance"),
             "better": "lower" if measure.endswith(_LOWER) else "higher",
         }

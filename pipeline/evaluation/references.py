@@ -136,20 +136,22 @@ def _with_dominance(points: NDArray[np.float64], data: TrainingData, pairs: Cach
     It is fitted on the utterances whose dominance is known; where the training or the development split has none, the
     points are as they were.
     """
-    if not all(part.labels[:, 2].isfinite().any() for part in (data.pairs, data.dev)):
+    parts = [(part, part.labels[:, 2:], part.labels[:, 2].isfinite()) for part in (data.pairs, data.dev)]
+    if not all(known.any() for _, _, known in parts):
         return points
-    fitted = fit_plane(*(_dominance(data, part) for part in (data.pairs, data.dev)))
+    fitted = fit_plane(*(_speech_chunks(data, *part) for part in parts))
     return np.hstack([points, CENTRE + _predicted(fitted, data, pairs.speech)])
 
 
-def _dominance(data: TrainingData, pairs: CachedPairs) -> Iterator[tuple[Tensor, Tensor]]:
-    """Standardised speech of `pairs` whose dominance is known, and it (n, 1)."""
+def _speech_chunks(
+    data: TrainingData, pairs: CachedPairs, targets: Tensor, known: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Standardised speech of `pairs` and its `targets` (n, k), of the utterances of which they are `known` (n,)."""
     first = 0
     for vectors, _ in data.speech_chunks(pairs):
-        dominance = pairs.labels[first : first + len(vectors), 2:]
-        first += len(vectors)
-        known = dominance[:, 0].isfinite()
-        yield vectors[known], dominance[known]
+        of_chunk = slice(first, first + len(vectors))
+        first = of_chunk.stop
+        yield vectors[known[of_chunk]], targets[of_chunk][known[of_chunk]]
 
 
 class _Spoken(NamedTuple):
@@ -274,7 +276,8 @@ def _recognition(
     vectors, done = stores.audio.read(manifest.rows(split))
     rows = manifest.rows(split)[done].tolist()
     speech = torch.tensor(vectors[done], dtype=torch.float32, device=data.device)
-    plane = fit_plane(*(_categories(data, pairs, len(names)) for pairs in (data.pairs, data.dev)))
+    categories = [(part, one_hot(part.emotion.clamp_min(0), len(names)).double()) for part in (data.pairs, data.dev)]
+    plane = fit_plane(*(_speech_chunks(data, part, of_part, part.emotion >= 0) for part, of_part in categories))
     found = recognition(
         torch.from_numpy(_predicted(plane, data, speech)),
         [manifest.emotion[row] for row in rows],
@@ -285,15 +288,6 @@ def _recognition(
     speakers = [manifest.speaker[row] for row in rows]
     by_ridge = {"0": replace(found, rule=_RULE)}
     return recognition_over_seeds(by_ridge, speakers, bootstrap=config.bootstrap, draw_seed=config.seed)
-
-
-def _categories(data: TrainingData, pairs: CachedPairs, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Standardised speech of `pairs`, where the category is known, and its one-hot category (n, count)."""
-    first = 0
-    for vectors, _ in data.speech_chunks(pairs):
-        codes = pairs.emotion[first : first + len(vectors)]
-        first += len(vectors)
-        yield vectors[codes >= 0], one_hot(codes[codes >= 0], count).double()
 
 
 def _guessed(ceiling: Result) -> Result:
