@@ -44,7 +44,12 @@ def method_over_folds(measured: Mapping[str, Result], seeds: Sequence[int], *, r
             if test in found.get("evaluation", {})
         }
         if by_fold:
-            result[test] = _measures(by_fold, ratio)
+            first = next(iter(by_fold.values()))[0]  # its conventions stand for all
+            result[test] = {
+                key: _over_folds(by_fold, key, entry["convention"], ratio=ratio)
+                for key, entry in first.items()
+                if isinstance(entry, Mapping)
+            }
             for fold, by_seed in by_fold.items():
                 folds[fold][test] = {key: _over_seeds([seed[key] for seed in by_seed]) for key in result[test]}
     if {"ordinality", "word_norms"} <= result.keys():
@@ -54,10 +59,10 @@ def method_over_folds(measured: Mapping[str, Result], seeds: Sequence[int], *, r
         result["recognition"], of_folds = _recognition(recognised, names, ratio)
         for fold, of_fold in of_folds.items():
             folds[fold]["recognition"] = of_fold
-    first = next(iter(measured.values()))
+    corpora = len(next(iter(measured.values())).get("zero_shot", ()))
     result["zero_shot"] = [
         _elsewhere({fold: found["zero_shot"][number] for fold, found in measured.items()}, names)
-        for number in range(len(first.get("zero_shot", ())))
+        for number in range(corpora)
     ]
     return result | {"folds": folds}
 
@@ -118,17 +123,10 @@ def _seeds(found: Result, names: Sequence[str]) -> list[Result]:
     return [found["seeds"][name] for name in names]
 
 
-def _measures(by_fold: Mapping[str, Sequence[Result]], ratio: float) -> dict[str, Any]:
-    """Every measure of a test over folds and seeds; conventions are those of the first fold and seed."""
-    first = next(iter(by_fold.values()))[0]
-    return {
-        key: {
-            **over_folds([[_value(seed[key]) for seed in by_seed] for by_seed in by_fold.values()], ratio=ratio),
-            "convention": entry["convention"],
-        }
-        for key, entry in first.items()
-        if isinstance(entry, Mapping)
-    }
+def _over_folds(by_fold: Mapping[str, Sequence[Result]], key: str, convention: str, *, ratio: float) -> dict[str, Any]:
+    """One measure of a test over folds and seeds."""
+    values = [[_value(seed[key]) for seed in by_seed] for by_seed in by_fold.values()]
+    return {**over_folds(values, ratio=ratio), "convention": convention}
 
 
 def _over_seeds(entries: Sequence[Any]) -> dict[str, Any]:
@@ -157,13 +155,8 @@ def _recognition(
     seeds = {fold: _seeds(found, names) for fold, found in by_fold.items()}
     pooled = [pooled_recognition(of_seed) for of_seed in zip(*seeds.values(), strict=True)]
     first = next(iter(seeds.values()))[0]
-    result: dict[str, Any] = {
-        key: {
-            **over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=ratio),
-            "convention": f"{first['convention']}; each fold's own, averaged",
-        }
-        for key in RECOGNITION
-    }
+    convention = f"{first['convention']}; each fold's own, averaged"
+    result: dict[str, Any] = {key: _over_folds(seeds, key, convention, ratio=ratio) for key in RECOGNITION}
     result["pooled"] = {}
     for key in RECOGNITION:
         values = [seed[key] for seed in pooled]
@@ -197,7 +190,6 @@ def _elsewhere(by_fold: Mapping[str, Result], names: Sequence[str]) -> dict[str,
     first = next(iter(by_fold.values()))
     result: dict[str, Any] = {key: first[key] for key in ("stores", "split", *FACTS)}
     for key in RECOGNITION:
-        found = over_folds([[seed[key] for seed in by_seed] for by_seed in seeds.values()], ratio=0.0)
-        del found["low"], found["high"]  # of the same speech in every fold
-        result[key] = {**found, "convention": first["convention"]}
+        result[key] = _over_folds(seeds, key, first["convention"], ratio=0.0)
+        del result[key]["low"], result[key]["high"]  # of the same speech in every fold
     return {**result, "confusion": _summed([seed for by_seed in seeds.values() for seed in by_seed])}
