@@ -311,23 +311,31 @@ def bound_meanings(test: str, rows: Mapping[str, Mapping[str, Cell]], figure: st
 
 def with_chance(results: Results) -> Results:
     """`results` with a row for chance in every test: lists in random order, and a blind guess of a class."""
+
+    def first(test: str) -> Any:
+        """What the first that ran `test` has of it."""
+        return next((result[test] for result in results.values() if result.get(test)), None)
+
     order = {"mean": 0.0, "convention": "lists in random order"}
     chance: dict[str, Any] = {}
     for name in ("ordinality", "word_norms", "dominance"):
         keys = [key for key in ("aoc", "voc", "doc") if any(key in of.get(name, {}) for of in results.values())]
-        chance |= {name: dict.fromkeys(keys, order)} if keys else {}
-    for recognised in [result["recognition"] for result in results.values() if "recognition" in result][:1]:
+        if keys:
+            chance[name] = dict.fromkeys(keys, order)
+    if recognised := first("recognition"):
         chance["recognition"] = blind_guess(recognised)
     for name in FIELD_TESTS:
-        measured: Mapping[str, Any] = next((result[name] for result in results.values() if result.get(name)), {})
-        entries = {key: entry for key, entry in measured.items() if isinstance(entry, Mapping) and "chance" in entry}
         known = {
-            key: {"mean": entry["chance"], "convention": MEANINGS[name]["chance"]} for key, entry in entries.items()
+            key: {"mean": entry["chance"], "convention": MEANINGS[name]["chance"]}
+            for key, entry in (first(name) or {}).items()
+            if isinstance(entry, Mapping) and "chance" in entry
         }
-        chance |= {name: known} if known else {}
-    for others in [result["zero_shot"] for result in results.values() if result.get("zero_shot")][:1]:
-        where = [{name: corpus[name] for name in ("stores", "split")} for corpus in others]
-        chance["zero_shot"] = [blind_guess(of) | named for of, named in zip(others, where, strict=True)]
+        if known:
+            chance[name] = known
+    if corpora := first("zero_shot"):
+        chance["zero_shot"] = [
+            {**blind_guess(corpus), "stores": corpus["stores"], "split": corpus["split"]} for corpus in corpora
+        ]
     chance |= results.get("chance", {})
     return {**results, "chance": chance} if chance else results
 

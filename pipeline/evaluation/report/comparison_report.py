@@ -44,16 +44,20 @@ def comparison_report(out: str | Path, summary: Mapping[str, Any], stores: Store
 
     `stores` are those that were compared on. Raises StoreLocked while another process writes to `out`.
     """
-    path, results = Path(out) / "report.html", summary["methods"]
-    opened = stores if isinstance(stores, Stores) else open_stores(stores)
+    results, opened = summary["methods"], stores if isinstance(stores, Stores) else open_stores(stores)
     first = next(iter(results.values()))
     subtitle = f"{len(results)} methods, {first['utterances']} utterances of split {first['split']}; {first['stores']}"
-    # a comparison of fewer corpora leaves no figure of an earlier one behind
-    names = [
-        file.stem for pattern in ("measures_*", "confusion_*") for file in path.with_suffix("").glob(f"{pattern}.csv")
-    ]
-    with translate_os_errors(path.parent), writer_lock(path.parent):
-        write_page("Comparison of methods", subtitle, list(_sections(summary, opened)), path, names)
+    return _write(Path(out), "Comparison of methods", subtitle, _sections(summary, opened))
+
+
+def _write(out: Path, title: str, subtitle: str, sections: Iterator[Section]) -> Path:
+    """Write the page; figures of an earlier one, of more corpora or with recognition, are not left behind."""
+    path = out / "report.html"
+    with translate_os_errors(out), writer_lock(out):
+        names = [
+            file.stem for kind in ("measures_*", "confusion*") for file in path.with_suffix("").glob(f"{kind}.csv")
+        ]
+        write_page(title, subtitle, list(sections), path, names)
     log.info(f"report: {path}")
     return path
 
@@ -97,26 +101,25 @@ def folds_report(out: str | Path, summary: Mapping[str, Any], stores: Stores | s
 
     `stores` are those that were cut into folds. Raises StoreLocked while another process writes to `out`.
     """
-    path, results = Path(out) / "report.html", summary["methods"]
     opened = stores if isinstance(stores, Stores) else open_stores(stores)
-    sections = [
-        Section(table.title.partition(":")[0], table_html(table.texts()), [measures_figure(table)])
-        for table in fold_tables(summary)
-    ]
-    recognised = {method: result["recognition"] for method, result in results.items() if "recognition" in result}
+    subtitle = (
+        f"{len(summary['methods'])} methods, {summary['utterances']} utterances, {len(summary['folds'])} folds; "
+        f"{summary['stores']}"
+    )
+    return _write(Path(out), "Methods in folds", subtitle, _sections_of_folds(Path(out), summary, opened))
+
+
+def _sections_of_folds(out: Path, summary: Mapping[str, Any], stores: Stores) -> Iterator[Section]:
+    """A table and its figure; the confusions of all folds together; and the foot."""
+    for table in fold_tables(summary):
+        yield Section(table.title.partition(":")[0], table_html(table.texts()), [measures_figure(table)])
+    recognised = {of: result["recognition"] for of, result in summary["methods"].items() if "recognition" in result}
     if recognised:
         pooled = {method: {**result, "uar": result["pooled"]["uar"]} for method, result in recognised.items()}
         matrices = confusion_figure("confusion", "Recognition of every utterance by its fold", pooled)
-        sections.append(Section("Confusions", figures=[matrices]))
-    foot = notes_list(summary["notes"]) + settings_html(_facts_of_folds(path.parent, summary, opened))
-    sections.append(Section("Conventions and fingerprints", foot))
-    subtitle = f"{len(results)} methods, {summary['utterances']} utterances, {len(summary['folds'])} folds"
-    with translate_os_errors(path.parent), writer_lock(path.parent):
-        # folds without recognition, or of fewer corpora, leave no figure of earlier ones behind
-        names = [file.stem for name in ("measures_*", "confusion") for file in path.with_suffix("").glob(f"{name}.csv")]
-        write_page("Methods in folds", f"{subtitle}; {summary['stores']}", sections, path, names)
-    log.info(f"report: {path}")
-    return path
+        yield Section("Confusions", figures=[matrices])
+    foot = notes_list(summary["notes"]) + settings_html(_facts_of_folds(out, summary, stores))
+    yield Section("Conventions and fingerprints", foot)
 
 
 def _facts_of_folds(out: Path, summary: Mapping[str, Any], stores: Stores) -> Facts:
