@@ -1,4 +1,4 @@
-"""What a table of methods is made of: columns of measures, rows of methods, and cells that know how they stand."""
+"""What a table of methods is made of: rows of methods, and cells that know how they stand."""
 
 from __future__ import annotations
 
@@ -7,40 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.core.files import csv_text
+from pipeline.evaluation.measures import Column
 from pipeline.evaluation.significance import Better, MethodDifference, mean_interval
 from pipeline.evaluation.table_formats import Bold, TextTable, table_latex, table_markdown
 
-OF_TRANSCRIPTS = ("words", "voice")  # the bounds that only stores with transcripts have
-# rows that no training made: last, never bold, marked or tested
-BOUNDS = ("ceiling", *OF_TRANSCRIPTS, "labels", "chance")
 MARK, SPEECH_MARK = "†", "‡"
 _ARROWS: dict[Better | None, str] = {"higher": " ↑", "lower": " ↓", None: ""}
-
-
-@dataclass(frozen=True)
-class Column:
-    """One measure: its key in a result, its header, which direction is better, its decimals, its name and unit in full.
-
-    Without a better direction nothing of it is bold or tested.
-    """
-
-    key: str
-    header: str
-    better: Better | None
-    digits: int
-    full_name: str
-    unit: str
-
-    @property
-    def name_in_full(self) -> str:
-        """`AOC (arousal ordinal consistency)`."""
-        return f"{self.header} ({self.full_name})"
-
-    @property
-    def legend(self) -> str:
-        """`AOC: arousal ordinal consistency, Kendall's tau from -1 to 1; higher is better`."""
-        direction = f"; {self.better} is better" if self.better else ""
-        return f"{self.header}: {self.full_name}, {self.unit}{direction}"
 
 
 @dataclass(frozen=True)

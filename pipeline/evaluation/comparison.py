@@ -13,9 +13,10 @@ from itertools import combinations
 import numpy as np
 
 from pipeline.core.errors import UsageError
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, ColumnTests, Comparison, Table
+from pipeline.evaluation.cells import MARK, SPEECH_MARK, Cell, ColumnTests, Comparison, Table
+from pipeline.evaluation.measures import BOUNDS, TABLES, Column
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, SpeakerDraws, between, seed_tests, speaker_tests
-from pipeline.evaluation.tables import TABLES, Results, measured_tables
+from pipeline.evaluation.tables import Results, measured_tables
 
 Cells = Mapping[str, Cell]  # of one column, by method
 

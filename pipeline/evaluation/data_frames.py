@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import required_library
-from pipeline.evaluation.field_table import FIELD_TESTS, measure_names
+from pipeline.evaluation.measures import FIELD_TESTS, measure_names
 from pipeline.evaluation.significance import mean_interval
 from pipeline.evaluation.tables import evaluation_tables
 

@@ -26,7 +26,7 @@ from pipeline.core.progress import Meter
 from pipeline.core.resources import pick_device, threads_restored, use_threads
 from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.data_frames import EvaluationResult
-from pipeline.evaluation.field_table import FIELD_TESTS
+from pipeline.evaluation.measures import FIELD_TESTS
 from pipeline.evaluation.order_tests import Draws, OrderTests, Result
 from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds
 from pipeline.evaluation.readout import ReadOut

@@ -11,18 +11,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.evaluation.cells import Cell, Column, ColumnTests, FoldSpread, Table
+from pipeline.evaluation.cells import Cell, ColumnTests, FoldSpread, Table
 from pipeline.evaluation.comparison import Cells, mark_notes, mark_table
 from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
+from pipeline.evaluation.measures import TABLES, Column
 from pipeline.evaluation.significance import ALPHA, MIN_UNITS, seed_tests
-from pipeline.evaluation.tables import (
-    TABLES,
-    MethodEntries,
-    Results,
-    bound_meanings,
-    entries_of_corpora,
-    measure_notes,
-)
+from pipeline.evaluation.tables import MethodEntries, Results, bound_meanings, entries_of_corpora, measure_notes
 
 
 def _columns(test: str, key: str, header: str) -> tuple[Column, ...]:

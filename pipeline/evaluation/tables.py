@@ -11,137 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.cells import BOUNDS, Cell, Column, SpeakerSpread, Table
-from pipeline.evaluation.field_table import FIELD_TESTS, field_table
+from pipeline.evaluation.cells import Cell, SpeakerSpread, Table
+from pipeline.evaluation.measures import BOUNDS, FIELD_TESTS, MEANINGS, ORDER_BOUNDS, TABLES, Column, field_rows
 from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.significance import mean_and_std
-from pipeline.evaluation.table_formats import table_text
+from pipeline.evaluation.table_formats import Bold, TextTable, table_text
 
 Results = Mapping[str, Mapping[str, Any]]  # by name of a method or seed: what `evaluate` returns
-
-_TAU = "Kendall's tau from -1 to 1"
-_ORDER = (
-    Column("aoc", "AOC", "higher", 3, "arousal ordinal consistency", _TAU),
-    Column("voc", "VOC", "higher", 3, "valence ordinal consistency", _TAU),
-)
-_LOST = "by the caption grammar's prompts less that by rated words"
-_LOSSES = (
-    Column("aoc_loss", "AOC lost", None, 3, f"AOC {_LOST}", "Kendall's tau"),
-    Column("voc_loss", "VOC lost", None, 3, f"VOC {_LOST}", "Kendall's tau"),
-)
-_SQUARED = "in squared median distances"
-_OF_THE_SPACE = "in units of the space"
-_SHARE = "from 0 to 1"
-TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
-    "ordinality": ("Ordinality (Table 2 of the paper): Kendall's tau, higher is better", _ORDER),
-    "word_norms": (
-        "Ordinality by prompts of other hands (words that people rated): Kendall's tau, higher is better",
-        (*_ORDER, *_LOSSES),
-    ),
-    "dominance": (
-        "Order of dominance by rated words of one valence and arousal: Kendall's tau, higher is better",
-        (Column("doc", "DOC", "higher", 3, "dominance ordinal consistency", _TAU),),
-    ),
-    "alignment": (
-        "Alignment (Table 1 of the paper): distance of speech and text, lower is better",
-        (
-            Column(
-                "mmd_median",
-                "MMD median",
-                "lower",
-                3,
-                "maximum mean discrepancy, kernel as wide as the median distance",
-                "from 0 to √2",
-            ),
-            Column(
-                "wasserstein_relative", "W / median", "lower", 3, "exact Wasserstein distance", "in median distances"
-            ),
-            Column("gap_centroid", "gap centroid", "lower", 3, "squared distance of the centroids", _SQUARED),
-            Column(
-                "gap_covariance", "gap covariance", "lower", 3, "squared Bures distance of the covariances", _SQUARED
-            ),
-            Column("gap_rest", "gap rest", "lower", 3, "what both leave of the squared 2-Wasserstein", _SQUARED),
-            Column("mmd", "MMD", "lower", 4, "maximum mean discrepancy, kernel of fixed width", "from 0 to √2"),
-            Column("wasserstein", "Wasserstein", "lower", 4, "exact Wasserstein distance", _OF_THE_SPACE),
-            Column(
-                "sliced_wasserstein",
-                "sliced Wasserstein",
-                "lower",
-                4,
-                "mean Wasserstein distance of random projections",
-                _OF_THE_SPACE,
-            ),
-        ),
-    ),
-    "recognition": (
-        "Zero-shot recognition, higher is better",
-        (
-            Column("war", "WAR", "higher", 3, "weighted average recall", "a share of the utterances, from 0 to 1"),
-            Column(
-                "uar",
-                "UAR",
-                "higher",
-                3,
-                "unweighted average recall",
-                "the mean of the categories' recalls, from 0 to 1",
-            ),
-        ),
-    ),
-    "retrieval": (
-        "Retrieval between speech and text, higher is better",
-        (
-            Column("speech_to_text_r10", "R@10 of texts", "higher", 3, "recall at 10, asked by speech", _SHARE),
-            Column("text_to_speech_r10", "R@10 of speech", "higher", 3, "recall at 10, asked by texts", _SHARE),
-            Column(
-                "speech_to_text_map", "mAP of texts", "higher", 3, "mean average precision, asked by speech", _SHARE
-            ),
-            Column(
-                "text_to_speech_map", "mAP of speech", "higher", 3, "mean average precision, asked by texts", _SHARE
-            ),
-        ),
-    ),
-    "readout": (
-        "Linear read-outs of speech, higher is better",
-        (
-            Column("valence_ccc", "CCC valence", "higher", 3, "concordance correlation of valence", "from -1 to 1"),
-            Column("arousal_ccc", "CCC arousal", "higher", 3, "concordance correlation of arousal", "from -1 to 1"),
-            Column(
-                "dominance_ccc", "CCC dominance", "higher", 3, "concordance correlation of dominance", "from -1 to 1"
-            ),
-            Column("category_uar", "UAR, probe", "higher", 3, "unweighted average recall of a linear probe", _SHARE),
-        ),
-    ),
-    "speech_ordinality": (
-        "Order of speech alone: Kendall's tau, higher is better",
-        (
-            Column("valence_tau", "valence", "higher", 3, "order by valence", _TAU),
-            Column("arousal_tau", "arousal", "higher", 3, "order by arousal", _TAU),
-            Column("dominance_tau", "dominance", "higher", 3, "order by dominance", _TAU),
-            Column("plane_tau", "plane", "higher", 3, "order by distance in the valence-arousal plane", _TAU),
-        ),
-    ),
-}
-
-
-_ORDER_BOUNDS = {
-    "ceiling": "what the speech vectors hold, ridge regressions from speech asked with each prompt's true point",
-    "words": "what was said, ridge regressions from transcripts' vectors asked likewise",
-    "voice": "how it was said, the ceiling of speech vectors less what a ridge regression from the words gives; "
-    "of an utterance without a transcript both know the mean point",
-    "labels": "what the utterances hold, their own labels asked likewise",
-    "chance": "no order",
-}
-MEANINGS: dict[str, dict[str, str]] = {  # what each of `BOUNDS` is, by test
-    "ordinality": _ORDER_BOUNDS,
-    "word_norms": _ORDER_BOUNDS,
-    "dominance": _ORDER_BOUNDS,
-    "recognition": {"ceiling": "ridge regressions from speech to a category each", "chance": "a blind guess"},
-    "retrieval": {"chance": "candidates in random order"},
-    "readout": {"ceiling": "the same of the frozen vectors", "chance": "no concordance; a blind guess of a category"},
-    "speech_ordinality": {"ceiling": "the same of the frozen vectors, standardised", "chance": "no order"},
-}
-
-
 CHANCE_STDS = 1.96  # of the normal distribution: 95 %
 _SCALE_FREE = ("mmd_median", "wasserstein_relative", "gap_centroid", "gap_covariance", "gap_rest")
 
@@ -304,7 +180,7 @@ def bound_meanings(test: str, rows: Mapping[str, Mapping[str, Cell]], figure: st
     meanings = MEANINGS.get(test, MEANINGS["recognition"])
     notes = [f"{name}: {meanings[name]}" for name in BOUNDS if name in rows]
     if any(cell.chance_range for cell in rows.get("chance", {}).values()):
-        how = "the labels shuffled among the utterances" if meanings is _ORDER_BOUNDS else "every label guessed"
+        how = "the labels shuffled among the utterances" if meanings is ORDER_BOUNDS else "every label guessed"
         notes[-1] += f"; 95 % of what {figure} would be with {how}"
     return notes
 
@@ -343,6 +219,50 @@ def with_chance(results: Results) -> Results:
 def evaluation_tables(results: Results) -> list[Table]:
     """`measured_tables` with a row for chance, but those of `field_table`; nothing is compared."""
     return [table for table in measured_tables(with_chance(results)) if table.name not in FIELD_TESTS]
+
+
+def field_table(results: Results) -> TextTable | None:
+    """Of evaluations by name, as `evaluate` returns them, and the reference rows; None where none has such figures.
+
+    A cell is the mean over seeds, with the std of several; the conventions are those of the first evaluation.
+    """
+    methods = {name: of for name, of in results.items() if name not in BOUNDS and of.get("retrieval")}
+    if not methods:
+        return None
+    ceiling = results.get("ceiling", {})
+    frozen = {**ceiling.get("readout", {}), **ceiling.get("speech_ordinality", {})}
+    rows: list[list[str]] = []
+    conventions: dict[str, int] = {}  # each once, with its number
+    for row in field_rows():
+        entries = [of.get(row.test, {}).get(row.key, {}) for of in methods.values()]
+        first = next(filter(None, entries), None)
+        if first is None:
+            continue
+        number = conventions.setdefault(first["convention"], len(conventions) + 1)
+        own = [Bold(row.measured(entry)) for entry in entries]
+        of_frozen = [row.measured(frozen.get(row.key, {}))] if frozen else []
+        chance = next((entry["chance"] for entry in entries if "chance" in entry), None)
+        rows.append([f"{row.text} {row.arrow} [{number}]", *own, *of_frozen, row.number(chance)])
+    notes = [
+        "a hit: a caption of this utterance; of a text, any utterance that it describes; of equally similar ones hits "
+        "come last",
+        "↑: higher is better; ↓: lower is better",
+        "figures are means over seeds, ± their std where there are several",
+        "chance: the mean of candidates in random order, or of a blind guess of the category",
+    ]
+    if any(of.get("readout") for of in methods.values()):
+        notes.append(
+            "read-out: ridge regression fitted on the training split, its penalty chosen on the development split; "
+            "frozen vectors: the same from the speech encoder's vectors"
+        )
+    if any(of.get("speech_ordinality") for of in methods.values()):
+        notes.append(
+            "speech by itself: Kendall's tau-b of the distances of labels and of speech from an utterance, mean over "
+            "utterances, 1 where the nearer label is the nearer vector throughout; frozen vectors standardised"
+        )
+    title = "Retrieval, linear read-out and order of speech alone, as other work reports them"
+    headers = ["measure", *methods, *(["frozen vectors"] if frozen else []), "chance"]
+    return TextTable("field", title, headers, rows, notes, tuple(conventions))
 
 
 def evaluation_table(result: Mapping[str, Any], *, conventions: bool = False) -> str:

@@ -21,10 +21,10 @@ from cache.stores import Stores, open_stores, refuse_other_utterances, stores_na
 from pipeline.core.config import EvaluateConfig, TrainConfig
 from pipeline.core.config_files import load_config, preset_names
 from pipeline.core.errors import UsageError
-from pipeline.evaluation.cells import BOUNDS
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.data_frames import ComparisonResult
 from pipeline.evaluation.evaluate import evaluate, evaluated, split_of
+from pipeline.evaluation.measures import BOUNDS
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import reference_results
 from pipeline.evaluation.tables import with_chance

@@ -33,11 +33,11 @@ from pipeline.evaluation.fold_results import bounds_over_folds, method_over_fold
 from pipeline.evaluation.fold_statistics import resampling_ratio
 from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds, speaker_folds
+from pipeline.evaluation.measures import TABLES
 from pipeline.evaluation.ordinality import STEPS
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import reference_results
 from pipeline.evaluation.table_formats import Bold, TextTable, table_markdown
-from pipeline.evaluation.tables import TABLES
 from pipeline.experiments.compare import served
 from pipeline.inference.filters import write_trained_on
 from pipeline.training.run_folder import Run

@@ -19,10 +19,10 @@ from cache.stores import Stores, open_stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
 from pipeline.data.captions.word_norms import word_lists
-from pipeline.evaluation.cells import BOUNDS as ALL_BOUNDS
-from pipeline.evaluation.cells import OF_TRANSCRIPTS
 from pipeline.evaluation.comparison import comparison_tables
 from pipeline.evaluation.fold_results import bounds_over_folds
+from pipeline.evaluation.measures import BOUNDS as ALL_BOUNDS
+from pipeline.evaluation.measures import OF_TRANSCRIPTS
 from pipeline.evaluation.ordinality import NULL_STD, VALUES
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.references import reference_results

@@ -13,7 +13,7 @@ from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
-from pipeline.evaluation.cells import BOUNDS, OF_TRANSCRIPTS
+from pipeline.evaluation.measures import BOUNDS, OF_TRANSCRIPTS
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.experiments.compare import compare
 from pipeline.objectives.base import objective_of

@@ -22,7 +22,7 @@ from cache.fingerprint import leaves
 from cache.pairs import CachedPairs, cached_pairs
 from cache.stores import Stores
 from pipeline.core.resources import pick_device
-from pipeline.evaluation.field_table import field_table
+from pipeline.evaluation.measures import TABLES
 from pipeline.evaluation.order_tests import ordinality_prompts
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.evaluation.references import references_beside
@@ -45,7 +45,7 @@ from pipeline.evaluation.report.projections import (
     umap_figure,
 )
 from pipeline.evaluation.table_formats import Bold, TextTable
-from pipeline.evaluation.tables import TABLES, evaluation_tables
+from pipeline.evaluation.tables import evaluation_tables, field_table
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 

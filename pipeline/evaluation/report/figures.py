@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from cache.captions import Prompt
-from pipeline.evaluation.cells import BOUNDS, MARK, SPEECH_MARK, Cell, Column, Table, range_text
+from pipeline.evaluation.cells import MARK, SPEECH_MARK, Cell, Table, range_text
+from pipeline.evaluation.measures import BOUNDS, Column
 from pipeline.evaluation.ordinality import NULL_STD
 from pipeline.evaluation.recognition import blind_guess
 from pipeline.evaluation.report.drawing import BLUE, ORANGE, SKY, Figure, drawable

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cache.stores import Stores
-from pipeline.evaluation.cells import BOUNDS, OF_TRANSCRIPTS, Cell, Column, SpeakerSpread, Table
+from pipeline.evaluation.cells import Cell, SpeakerSpread, Table
 from pipeline.evaluation.comparison import comparison_tables
+from pipeline.evaluation.measures import BOUNDS, OF_TRANSCRIPTS, Column
 from pipeline.evaluation.report.comparison_report import comparison_report, folds_report
 from pipeline.evaluation.report.figures import confusion_figure, measures_figure
 from pipeline.evaluation.report.page import Section, write_page
@@ -91,7 +92,7 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
 def test_numbers_of_any_size_are_drawn_or_left_out(tmp_path: Path, number: float) -> None:
     spread = SpeakerSpread(5, number, number, number, [number])
     cells = {"edited": {"mmd": Cell(number, number, speakers=spread, best=True)}, "other": {"mmd": Cell(0.5, 0.1)}}
-    table = Table("alignment", "x", (Column("mmd", "MMD", "lower", 4, "discrepancy", "no unit"),), cells, ())
+    table = Table("alignment", "x", (Column("mmd", "MMD", "discrepancy", "no unit", "lower", 4),), cells, ())
     write_page("x", "x", [Section("x", figures=[measures_figure(table)])], tmp_path / "report.html", [])
     assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 1
     assert [float(row["mean"]) for row in rows_of(tmp_path, "measures_alignment")] == [number, 0.5]
