@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -43,25 +43,27 @@ VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "dominance": "taus", 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
+
+
+class _Entry(_Strict):
     mean: FiniteFloat
     std: FiniteFloat
     convention: str
 
 
-class _SeedMeasure(_Strict):
+class _SeedMeasure(_Entry):
     """One measure of one seed in evaluation.json."""
 
     values: list[FiniteFloat] = Field(min_length=1, validation_alias=AliasChoices(*set(VALUES_KEYS.values())))
 
 
-class _Speakers(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Speakers(_Strict):
     n: int = Field(ge=MIN_SPEAKERS)
     left_out: int = Field(ge=0)
     draws: list[FiniteFloat] = Field(min_length=1)
 
 
-class _Measure(_Strict):
+class _Measure(_Entry):
     """One measure of all seeds."""
 
     seed_values: list[FiniteFloat] = Field(min_length=1)
@@ -69,41 +71,36 @@ class _Measure(_Strict):
     speakers: _Speakers | None = None
 
 
-class _Figure(_Strict):
+class _Figure(_Entry):
     """One measure that each seed has one number of."""
 
     seed_values: list[FiniteFloat] = Field(min_length=1)
 
 
 _Axes = Literal["aoc", "voc"]
+_M = TypeVar("_M")  # a measure with its list
+_F = TypeVar("_F")  # a figure
 
 
-class _SeedTests(BaseModel):
-    model_config = ConfigDict(strict=True)
-    ordinality: dict[_Axes, _SeedMeasure] = Field(min_length=2)
-    word_norms: dict[_Axes, _SeedMeasure] | None = Field(None, min_length=2)
-    dominance: dict[Literal["doc"], _SeedMeasure] | None = Field(None, min_length=1)
-    alignment: dict[str, _SeedMeasure | int]  # int: trials, pairs
-    retrieval: dict[str, FiniteFloat] = Field(min_length=1)
-    readout: dict[str, FiniteFloat]
-    speech_ordinality: dict[str, FiniteFloat]
+class _Measured(_Strict, Generic[_M, _F]):
+    """Every test, of one seed or of all."""
+
+    ordinality: dict[_Axes, _M] = Field(min_length=2)
+    word_norms: dict[_Axes, _M] | None = Field(None, min_length=2)
+    dominance: dict[Literal["doc"], _M] | None = Field(None, min_length=1)
+    alignment: dict[str, _M | int]  # int: trials, pairs
+    retrieval: dict[str, _F] = Field(min_length=1)
+    readout: dict[str, _F]
+    speech_ordinality: dict[str, _F]
 
 
-class _Evaluation(BaseModel):
+class _Evaluation(_Measured[_Measure, _Figure]):
     """As much of evaluation.json as tables are made from."""
 
-    model_config = ConfigDict(strict=True)
     method: str
     split: str
     utterances: int
-    ordinality: dict[_Axes, _Measure] = Field(min_length=2)
-    word_norms: dict[_Axes, _Measure] | None = Field(None, min_length=2)
-    dominance: dict[Literal["doc"], _Measure] | None = Field(None, min_length=1)
-    alignment: dict[str, _Measure | int]
-    retrieval: dict[str, _Figure] = Field(min_length=1)
-    readout: dict[str, _Figure]
-    speech_ordinality: dict[str, _Figure]
-    seeds: dict[str, _SeedTests] = Field(min_length=1)
+    seeds: dict[str, _Measured[_SeedMeasure, FiniteFloat]] = Field(min_length=1)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -42,7 +43,12 @@ class Queries:
     hits: Whole  # (M,) candidates; those of query q, one or more, are hits[offsets[q]:offsets[q + 1]]
     points: Floats  # (Q, 2) valence and arousal, NaN where unknown
     candidate_points: Floats  # (N, 2)
-    near: Whole  # (Q,) how many candidates are near
+
+    @cached_property
+    def near(self) -> Whole:
+        """(Q,) how many candidates are near."""
+        of_blocks = [_is_near(self.points[part, None], self.candidate_points).sum(axis=1) for part in self.blocks()]
+        return np.concatenate(of_blocks)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -193,10 +199,7 @@ def _text_points(labels: Floats, owner: Whole, text: Whole, texts: int) -> Float
 def _queries(query: Whole, hits: Whole, points: Floats, candidate_points: Floats) -> Queries:
     """From the query and the candidate of each hit, by query."""
     offsets = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=len(points)))])
-    queries = Queries(offsets, hits, points, candidate_points, np.zeros(len(points), dtype=np.int64))
-    for part in queries.blocks():
-        queries.near[part] = _is_near(points[part, None], candidate_points).sum(axis=1)
-    return queries
+    return Queries(offsets, hits, points, candidate_points)
 
 
 def summarise_ranks(ranks: Ranks, queries: Queries) -> dict[str, float]:

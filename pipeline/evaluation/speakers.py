@@ -14,7 +14,8 @@ those of every bootstrap of few clusters are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,7 +118,7 @@ def kendall_taus(asked: NDArray[np.float64], retrieved: NDArray[Any]) -> NDArray
     shape = retrieved.shape[1:]
     concordance, untied = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     untied_asked = np.zeros((len(asked), 1), dtype=np.int32)
-    for later, earlier in _pairs(len(retrieved)):
+    for earlier, later in combinations(range(len(retrieved)), 2):
         order_asked = np.sign(asked[:, later] - asked[:, earlier]).astype(np.int8)[:, None]
         order = (retrieved[later] > retrieved[earlier]).astype(np.int8)
         order -= retrieved[later] < retrieved[earlier]
@@ -126,10 +127,6 @@ def kendall_taus(asked: NDArray[np.float64], retrieved: NDArray[Any]) -> NDArray
         untied_asked += order_asked != 0
     pairs = np.sqrt(untied_asked.astype(np.float64) * untied)
     return np.divide(concordance, pairs, out=np.zeros(shape), where=pairs > 0)
-
-
-def _pairs(count: int) -> Iterator[tuple[int, int]]:
-    return ((later, earlier) for later in range(count) for earlier in range(later))
 
 
 def recognition_draws(
