@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from pipeline.evaluation.alignment import alignment
 from pipeline.evaluation.data_frames import EvaluationResult
 from pipeline.evaluation.measures import FIELD_TESTS
 from pipeline.evaluation.order_tests import Draws, OrderTests, Result
-from pipeline.evaluation.pooling import MIN_SPEAKERS, figures_over_seeds, over_seeds
+from pipeline.evaluation.pooling import MIN_SPEAKERS, VALUES_KEYS, figures_over_seeds, pooled
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.retrieval import RetrievalTest
 from pipeline.evaluation.speech_ordinality import SpeechOrdinalityTest
@@ -36,9 +36,6 @@ from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
 log = logging.getLogger(__name__)
-
-# of each measure's list, one value a list or trial
-VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "dominance": "taus", "alignment": "values"}
 
 
 class _Strict(BaseModel):
@@ -188,29 +185,6 @@ def _measure(
     alone = tests.speech_ordinality
     found["speech_ordinality"] = alone.measure(speech[torch.from_numpy(alone.utterances)])
     return found, draws
-
-
-def pooled(
-    seeds: Mapping[str, Mapping[str, Any]], speakers: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> dict[str, Result]:
-    """Every test of all seeds together; `speakers` holds intervals by test and measure."""
-    tests: dict[str, Result] = {}
-    for test in VALUES_KEYS:
-        of_seeds = [seed[test] for seed in seeds.values() if test in seed]
-        if not of_seeds:
-            continue
-        tests[test] = {}
-        for name, first in of_seeds[0].items():
-            if not isinstance(first, Mapping):
-                tests[test][name] = first
-                continue
-            tests[test][name] = over_seeds(
-                [measures[name]["mean"] for measures in of_seeds],
-                first["convention"],
-                list_std=float(np.mean([measures[name]["std"] for measures in of_seeds])),
-                speakers=speakers.get((test, name)),
-            )
-    return tests
 
 
 def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> EvaluationResult | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.fold_statistics import over_folds
 from pipeline.evaluation.measures import BOUNDS
+from pipeline.evaluation.pooling import over_folds
 from pipeline.evaluation.recognition import FACTS, blind_guess, pooled_recognition
 from pipeline.evaluation.significance import mean_and_std
 

@@ -13,9 +13,8 @@ from typing import Any
 
 from pipeline.evaluation.cells import Cell, ColumnTests, FoldSpread, Table
 from pipeline.evaluation.comparison import Cells, mark_notes, mark_table
-from pipeline.evaluation.fold_statistics import CONVENTION, fold_tests
 from pipeline.evaluation.measures import TABLES, Column
-from pipeline.evaluation.significance import ALPHA, MIN_UNITS, seed_tests
+from pipeline.evaluation.significance import ALPHA, FOLD_CONVENTION, MIN_UNITS, fold_tests, seed_tests
 from pipeline.evaluation.tables import MethodEntries, Results, bound_meanings, entries_of_corpora, measure_notes
 
 
@@ -77,7 +76,7 @@ def _table(test: MethodEntries, summary: Mapping[str, Any], alpha: float) -> Tab
         *legends,
         *_spread_notes(test.name, summary),
         *(f"{', '.join(headers)}: {reason}" for reason, headers in untested.items()),
-        *mark_notes(marked, "on these folds", f"paired by fold, {CONVENTION}", alpha=alpha),
+        *mark_notes(marked, "on these folds", f"paired by fold, {FOLD_CONVENTION}", alpha=alpha),
         *bound_meanings(test.name, rows, "one seed's mean over folds"),
     ]
     tests = {column.key: marked.tests.get(column.key, {"seeds": (), "folds": ()}) for column in present}

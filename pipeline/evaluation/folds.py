@@ -91,6 +91,11 @@ def leave_one_speaker_out(manifest: Manifest) -> list[Fold]:
     return _folds(_numbered(len(names)), part)
 
 
+def resampling_ratio(folds: Sequence[Fold]) -> float:
+    """n_test / n_train over all folds; the development rows count on neither side."""
+    return sum(len(fold.test) for fold in folds) / sum(len(fold.train) for fold in folds)
+
+
 def _numbered(folds: int) -> list[str]:
     digits = len(str(folds))
     return [f"fold{k:0{digits}}" for k in range(1, folds + 1)]

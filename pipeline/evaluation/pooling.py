@@ -1,4 +1,4 @@
-"""One measure of several seeds as one result, with each of its spreads under a name that says of what it is.
+"""One measure of several seeds (and folds) as one result, each of its spreads under a name that says of what it is.
 
 Units of replication are seeds ("this training is better on this test set") and test speakers ("on other speech too").
 Lists and trials of one evaluation share utterances: their std is given and never tested.
@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from pipeline.evaluation.significance import mean_and_std
+from pipeline.evaluation.significance import corrected_interval, mean_and_std, refuse_few_folds
 
 MIN_SPEAKERS = 5  # known ones of a split, below which resamples of them say nothing
 INTERVAL = (2.5, 97.5)  # per cent of the draws
+# of each measure's list, one value a list or trial
+VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "dominance": "taus", "alignment": "values"}
 
 
 def over_seeds(
@@ -44,6 +46,29 @@ def over_seeds(
         "convention": convention,
         **({} if speakers is None else {"speakers": dict(speakers)}),
     }
+
+
+def pooled(
+    seeds: Mapping[str, Mapping[str, Any]], speakers: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Every test of all seeds together; `speakers` holds intervals by test and measure."""
+    tests: dict[str, dict[str, Any]] = {}
+    for test in VALUES_KEYS:
+        of_seeds = [seed[test] for seed in seeds.values() if test in seed]
+        if not of_seeds:
+            continue
+        tests[test] = {}
+        for name, first in of_seeds[0].items():
+            if not isinstance(first, Mapping):
+                tests[test][name] = first
+                continue
+            tests[test][name] = over_seeds(
+                [measures[name]["mean"] for measures in of_seeds],
+                first["convention"],
+                list_std=float(np.mean([measures[name]["std"] for measures in of_seeds])),
+                speakers=speakers.get((test, name)),
+            )
+    return tests
 
 
 class Figures(Protocol):
@@ -79,4 +104,28 @@ def over_speakers(draws: NDArray[np.float64] | Sequence[float], *, count: int, l
         "low": float(low),
         "high": float(high),
         "draws": np.asarray(draws, dtype=np.float64).tolist(),
+    }
+
+
+def over_folds(values: ArrayLike, *, ratio: float) -> dict[str, Any]:
+    """One measure of one method over (k, s) values of k folds and s seeds, `ratio` their `resampling_ratio`.
+
+    Returns `{"mean", "fold_std", "seed_std", "seed_values", "fold_values", "low", "high"}`: the mean of all; the
+    sample std over folds of the means over seeds (`fold_values`, k of them), and over seeds of the means over folds
+    (`seed_values`, s of them; std 0 for one seed); the 95 % interval of the mean on other speech.
+
+    Raises UsageError for fewer than two folds, or a value that is not finite.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    refuse_few_folds(table)
+    of_fold, of_seed = table.mean(axis=1), table.mean(axis=0)
+    low, high = corrected_interval(of_fold, ratio=ratio)
+    return {
+        "mean": float(table.mean()),
+        "fold_std": mean_and_std(of_fold)["std"],
+        "seed_std": mean_and_std(of_seed)["std"],
+        "seed_values": of_seed.tolist(),
+        "fold_values": of_fold.tolist(),
+        "low": low,
+        "high": high,
     }

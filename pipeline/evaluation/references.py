@@ -27,11 +27,11 @@ from cache.stores import Stores
 from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import UsageError
 from pipeline.core.resources import pick_device
-from pipeline.evaluation.evaluate import pooled, split_of
+from pipeline.evaluation.evaluate import split_of
 from pipeline.evaluation.measures import BOUNDS
 from pipeline.evaluation.order_tests import OrderTests, Result
 from pipeline.evaluation.ordinality import NearestUtterances, OrdinalityTest
-from pipeline.evaluation.pooling import figures_over_seeds
+from pipeline.evaluation.pooling import figures_over_seeds, pooled
 from pipeline.evaluation.readout import ReadOut
 from pipeline.evaluation.recognition import FACTS, blind_guess, recognition, recognition_over_seeds
 from pipeline.evaluation.significance import mean_and_std

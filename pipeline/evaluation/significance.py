@@ -9,6 +9,12 @@ utterances, so that two seeds of one method differ "significantly" over them in 
   Colas, Sigaud and Oudeyer, *A Hitchhiker's Guide to Statistical Comparisons of Reinforcement Learning Algorithms*,
   2019, compare it with its rivals for a handful of seeds.
 - `speaker_tests` says that it would be better on other speech too: the methods are paired by resample of speakers.
+- `fold_tests` says the same of methods in folds, paired by fold. A fold's value is the mean over its seeds: seeds are
+  no other speech, and make no more folds of the same speakers. Any two folds share most of their training rows, so that
+  s^2 / k is too small a variance of their mean. Nadeau and Bengio (*Inference for the generalization error*, Machine
+  Learning 52, 2003) suppose the correlation of two folds to be n_test / (n_test + n_train), which gives the variance
+  s^2 (1/k + n_test / n_train), with k - 1 degrees of freedom. Their proof is for random splits; for k folds it is a
+  common and rather careful choice.
 
 Each test is two-tailed, of every pair of methods, corrected over all pairs by Holm: against the best alone would be
 tested what was chosen on the same figures. Confidence intervals are each pair's own, without correction.
@@ -30,6 +36,10 @@ from pipeline.core.errors import UsageError
 Better = Literal["higher", "lower"]
 ALPHA = 0.05
 MIN_UNITS = 5  # seeds or speakers below which nothing is tested
+FOLD_CONVENTION = (
+    "corrected resampled t over folds (Nadeau and Bengio, Machine Learning 52, 2003), variance "
+    "s^2 (1/k + test/train), k - 1 degrees of freedom, since the folds' training sets overlap"
+)
 
 
 def mean_and_std(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
@@ -142,6 +152,45 @@ def speaker_tests(methods: Mapping[str, SpeakerDraws], *, alpha: float = ALPHA) 
     return _tests(found, alpha)
 
 
+def fold_tests(values: Mapping[str, ArrayLike], *, ratio: float) -> list[MethodDifference]:
+    """Every pair of methods by the paired corrected t, each with its (k,) values of the same k folds in one order.
+
+    `ratio` is n_test / n_train. A fold's training is drawn anew, so the variance over folds holds that of trainings
+    already. Returns the pairs in the order of the methods, without those that differ by the same in every fold. Raises
+    UsageError for numbers of folds that differ, fewer than two, or a value that is not finite.
+    """
+    columns = {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}
+    if len({len(column) for column in columns.values()}) > 1:
+        found = ", ".join(f"{len(column)} folds of {name}" for name, column in columns.items())
+        raise UsageError("statistics over folds", found, "the same folds of every method", "Run them in one command.")
+    pairs = {}
+    for method, other in combinations(columns, 2):
+        gaps = columns[method] - columns[other]
+        refuse_few_folds(gaps[:, None])
+        if np.ptp(gaps) > 1e-12 * max(np.abs(columns[method]).max(), np.abs(columns[other]).max()):  # float noise
+            pairs[method, other] = gaps.mean(), [_corrected_variance(gaps, ratio)]
+    return _tests(pairs, ALPHA)
+
+
+def corrected_interval(values: ArrayLike, *, ratio: float) -> tuple[float, float]:
+    """The 95 % interval (low, high) of the mean of (k,) values of folds, by the variance of `fold_tests`."""
+    of_fold = np.asarray(values, dtype=np.float64)
+    variance = _corrected_variance(of_fold, ratio)
+    reach = stats.t.isf(ALPHA / 2, variance.freedom) * np.sqrt(variance.value)
+    return float(of_fold.mean() - reach), float(of_fold.mean() + reach)
+
+
+def _corrected_variance(of_fold: NDArray[np.float64], ratio: float) -> Variance:
+    return Variance(float(of_fold.var(ddof=1) * (1 / len(of_fold) + ratio)), len(of_fold) - 1)
+
+
+def refuse_few_folds(table: NDArray[np.float64]) -> None:
+    """Raises UsageError unless (k, s) values are of two folds or more, and finite."""
+    if len(table) < 2 or not np.isfinite(table).all():
+        found = f"{len(table)} folds" if len(table) < 2 else "values that are not finite"
+        raise UsageError("statistics over folds", found, "two folds or more, of finite values", "Evaluate them again.")
+
+
 def between(tests: Sequence[MethodDifference], method: str, other: str) -> MethodDifference | None:
     """The test of `method` less `other`, whichever way round it stands in `tests`; None where there is none."""
     for test in tests:
@@ -172,8 +221,9 @@ def _tests(pairs: Mapping[tuple[str, str], tuple[float, Sequence[Variance]]], al
         squared = sum(part.value for part in parts)
         if squared == 0:
             continue
-        shares = [(part.value / squared) ** 2 / part.freedom for part in parts]
-        freedom = 1 / sum(shares)  # Satterthwaite, Biometrics 2, 1946
+        freedom = parts[0].freedom
+        if len(parts) > 1:  # Satterthwaite, Biometrics 2, 1946
+            freedom = 1 / sum((part.value / squared) ** 2 / part.freedom for part in parts)
         error = float(np.sqrt(squared))
         p = float(2 * stats.t.sf(abs(difference) / error, freedom))
         half = float(stats.t.isf(alpha / 2, freedom)) * error

@@ -13,8 +13,8 @@ import numpy as np
 
 from pipeline.evaluation.cells import Cell, SpeakerSpread, Table
 from pipeline.evaluation.measures import BOUNDS, FIELD_TESTS, MEANINGS, ORDER_BOUNDS, TABLES, Column, field_rows
+from pipeline.evaluation.pooling import over_seeds, over_speakers
 from pipeline.evaluation.recognition import blind_guess
-from pipeline.evaluation.significance import mean_and_std
 from pipeline.evaluation.table_formats import Bold, TextTable, table_text
 
 Results = Mapping[str, Mapping[str, Any]]  # by name of a method or seed: what `evaluate` returns
@@ -112,18 +112,16 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
         if key not in grammar or key not in others:
             continue
         ours, theirs = (test[key].get("seed_values", [test[key]["mean"]]) for test in (grammar, others))
-        values = np.subtract(ours, theirs)  # (seeds,)
-        loss: dict[str, Any] = {**mean_and_std(values), "seed_values": values.tolist()}
+        lost = np.subtract(ours, theirs).tolist()  # (seeds,)
         ours, theirs = grammar[key].get("speakers"), others[key].get("speakers")
+        resampled = None
         if ours and theirs:
             draws = np.subtract(ours["draws"], theirs["draws"])
-            low, high = np.percentile(draws, (2.5, 97.5)).tolist()
-            resampled = {"n": ours["n"], "std": float(draws.std(ddof=1)), "low": low, "high": high}
-            loss["speakers"] = {**resampled, "draws": draws.tolist()}
+            resampled = over_speakers(draws, count=ours["n"], left_out=ours.get("left_out", 0))
         convention = (
             f"{key.upper()} by the grammar's prompts less by these; the grammar words the training captions too"
         )
-        losses[f"{key}_loss"] = {**loss, "convention": convention}
+        losses[f"{key}_loss"] = over_seeds(lost, convention, speakers=resampled)
     return losses
 
 

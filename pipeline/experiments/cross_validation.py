@@ -30,9 +30,8 @@ from pipeline.evaluation.cells import Table
 from pipeline.evaluation.data_frames import ComparisonResult
 from pipeline.evaluation.evaluate import evaluate, evaluated
 from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
-from pipeline.evaluation.fold_statistics import resampling_ratio
 from pipeline.evaluation.fold_tables import fold_tables
-from pipeline.evaluation.folds import Fold, leave_one_speaker_out, session_folds, speaker_folds
+from pipeline.evaluation.folds import Fold, leave_one_speaker_out, resampling_ratio, session_folds, speaker_folds
 from pipeline.evaluation.measures import TABLES
 from pipeline.evaluation.ordinality import STEPS
 from pipeline.evaluation.recognition import zero_shot

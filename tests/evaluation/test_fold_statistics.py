@@ -10,8 +10,9 @@ import pytest
 from scipy import special, stats
 
 from pipeline.core.errors import UsageError
-from pipeline.evaluation.fold_statistics import corrected_interval, fold_tests, over_folds, resampling_ratio
-from pipeline.evaluation.folds import speaker_folds
+from pipeline.evaluation.folds import resampling_ratio, speaker_folds
+from pipeline.evaluation.pooling import over_folds
+from pipeline.evaluation.significance import corrected_interval, fold_tests
 from tests.evaluation.test_folds import some_corpus
 
 VALUES = np.random.default_rng(0).normal(0.5, 0.1, (5, 3))  # five folds, three seeds

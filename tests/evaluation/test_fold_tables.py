@@ -11,10 +11,9 @@ from scipy import stats
 
 from pipeline.evaluation.cells import Table
 from pipeline.evaluation.fold_results import bounds_over_folds, method_over_folds
-from pipeline.evaluation.fold_statistics import fold_tests
 from pipeline.evaluation.fold_tables import fold_tables
 from pipeline.evaluation.report.figures import measures_figure
-from pipeline.evaluation.significance import holm
+from pipeline.evaluation.significance import fold_tests, holm
 from pipeline.evaluation.table_formats import Bold, table_latex, table_markdown
 
 FOLDS = ["fold1", "fold2", "fold3", "fold4"]
