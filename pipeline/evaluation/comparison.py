@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
-import numpy as np
-
 from pipeline.core.errors import UsageError
 from pipeline.evaluation.cells import MARK, SPEECH_MARK, Cell, ColumnTests, Comparison, Table
 from pipeline.evaluation.measures import BOUNDS, TABLES, Column
@@ -143,7 +141,7 @@ def _tests_of(cells: Cells, *, alpha: float) -> tuple[ColumnTests, list[str]]:
         for of, cell in able.items()
         if cell.speakers is not None
     }
-    if len({(of.speakers, np.size(of.draws)) for of in draws.values()}) > 1:
+    if len({(cell.speakers.n, len(cell.speakers.draws)) for cell in able.values() if cell.speakers}) > 1:
         reasons.append("not tested on other speech, the resamples of speakers differ")
         return {"seeds": by_seed, "speakers": ()}, reasons
     if len(draws) < len(able):

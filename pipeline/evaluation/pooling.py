@@ -16,7 +16,7 @@ from pipeline.evaluation.significance import corrected_interval, mean_and_std, r
 
 MIN_SPEAKERS = 5  # known ones of a split, below which resamples of them say nothing
 INTERVAL = (2.5, 97.5)  # per cent of the draws
-# of each measure's list, one value a list or trial
+# the tests whose measures hold a list of values, one a list or trial, and the list's key
 VALUES_KEYS = {"ordinality": "taus", "word_norms": "taus", "dominance": "taus", "alignment": "values"}
 
 

@@ -111,17 +111,17 @@ def _losses(grammar: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, 
     for key in ("aoc", "voc"):
         if key not in grammar or key not in others:
             continue
-        ours, theirs = (test[key].get("seed_values", [test[key]["mean"]]) for test in (grammar, others))
-        lost = np.subtract(ours, theirs).tolist()  # (seeds,)
-        ours, theirs = grammar[key].get("speakers"), others[key].get("speakers")
+        ours, theirs = grammar[key], others[key]
+        lost = np.subtract(*(of.get("seed_values", [of["mean"]]) for of in (ours, theirs)))  # (seeds,)
+        speakers, same_speakers = ours.get("speakers"), theirs.get("speakers")
         resampled = None
-        if ours and theirs:
-            draws = np.subtract(ours["draws"], theirs["draws"])
-            resampled = over_speakers(draws, count=ours["n"], left_out=ours.get("left_out", 0))
+        if speakers and same_speakers:
+            draws = np.subtract(speakers["draws"], same_speakers["draws"])
+            resampled = over_speakers(draws, count=speakers["n"], left_out=speakers.get("left_out", 0))
         convention = (
             f"{key.upper()} by the grammar's prompts less by these; the grammar words the training captions too"
         )
-        losses[f"{key}_loss"] = over_seeds(lost, convention, speakers=resampled)
+        losses[f"{key}_loss"] = over_seeds(lost.tolist(), convention, speakers=resampled)
     return losses
 
 
