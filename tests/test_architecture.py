@@ -130,7 +130,7 @@ def test_files_are_changed_in_one_place() -> None:
     elsewhere = {
         "pipeline.data.captions.llm.responses",
         "pipeline.extraction.text_cache",
-        "pipeline.experiments.sweeps.journal",
+        "pipeline.experiments.sweeps.storage",
         "pipeline.extraction.audio.decoding",
     }  # the last only reads
     found = {

@@ -1,3 +1,1 @@
 """A sweep: many configurations trained side by side, those that do badly stopped early (docs/sweeps.md)."""
-
-from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, cat
@@ -21,7 +21,6 @@ from pipeline.core.config import TrainConfig
 from pipeline.core.errors import StoreCorrupt, StoreLocked
 from pipeline.core.files import check_digest, json_with_digest
 from pipeline.experiments.sweeps.config import Halving
-from pipeline.experiments.sweeps.study import TrialRequest
 from pipeline.training.enough_data import FEW_STEPS
 from pipeline.training.heads import load_tensors, save_tensors
 from pipeline.training.run_folder import first_wrong, text_of
@@ -102,6 +101,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
+class TrialRequest(_Strict):
+    """A trial that the study asks for: its number in the study, its id in the storage, and its point."""
+
+    number: _Count
+    id: int
+    params: dict[str, bool | int | float | str | None]
+
+
 class BracketTrial(TrialRequest):
     """A trial of a bracket, and its training."""
 
@@ -173,6 +180,9 @@ class _Ended(_Strict):
     """What bracket.json holds beside that at its end: a line an epoch of every trial and seed."""
 
     history: dict[_TrialAndSeed, list[dict[str, int | float]]] = {}
+
+
+_Model = TypeVar("_Model", _Plan, _Ended)
 
 
 class Bracket:
@@ -258,21 +268,22 @@ def _trial_and_seed(name: str) -> tuple[int, int]:
     return int(number), int(seed)
 
 
-def _decode(text: str) -> Any:
-    """What bracket.json holds. Raises ValueError where the text is not as it was written."""
-    plan = json.loads(text)
-    is_earlier = not isinstance(plan, dict) or plan.keys() <= _KEYS  # a release of before wrote no digest
-    return plan if is_earlier else check_digest(text)
+def _read(folder: Path, model: type[_Model], found: str, expected: str, action: str) -> _Model:
+    """The part of bracket.json that `model` describes. Raises StoreCorrupt where it is not as it was written."""
+    path = folder / PLAN
+    try:
+        text = text_of(path)
+        plan = json.loads(text)
+        if isinstance(plan, dict) and plan.keys() - _KEYS:  # a release of before wrote no digest
+            plan = check_digest(text)
+        return model.model_validate(plan)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreCorrupt(path, f"{found} ({first_wrong(error)})", expected, action) from None
 
 
 def read_bracket(folder: Path) -> Bracket:
     """A bracket as bracket.json describes it. Raises StoreCorrupt."""
-    path = folder / PLAN
-    try:
-        plan = _Plan.model_validate(_decode(text_of(path)))
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"cannot be read ({first_wrong(error)})"
-        raise StoreCorrupt(path, found, "a bracket of sweep-heads", "Restore it, or use --fresh.") from None
+    plan = _read(folder, _Plan, "cannot be read", "a bracket of sweep-heads", "Restore it, or use --fresh.")
     bracket = Bracket(folder, plan.trials, plan.threads, plan.slots)
     bracket.done = plan.done
     return bracket
@@ -280,12 +291,8 @@ def read_bracket(folder: Path) -> Bracket:
 
 def read_history(folder: Path) -> dict[tuple[int, int], list[dict[str, int | float]]]:
     """The epochs of each (trial, seed) of a bracket; none before it is done. Raises StoreCorrupt."""
-    path = folder / PLAN
-    try:
-        ended = _Ended.model_validate(_decode(text_of(path)))
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"a history that cannot be read ({first_wrong(error)})"
-        raise StoreCorrupt(path, found, "a line an epoch", "The best settings do not need it.") from None
+    found, action = "a history that cannot be read", "The best settings do not need it."
+    ended = _read(folder, _Ended, found, "a line an epoch", action)
     return {_trial_and_seed(name): lines for name, lines in ended.history.items()}
 
 

@@ -182,6 +182,11 @@ class SweepConfig(Model):
         """Whether a higher score is a better one."""
         return self.score == "ordinality"
 
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The same, as Optuna says it."""
+        return "maximize" if self.maximise else "minimize"
+
 
 def load_sweep(name: str | Path | None, overrides: Sequence[str] = (), trials: int | None = None) -> SweepConfig:
     """A preset of configs/sweeps, a YAML path, or the default preset; `trials` on top. Raises UsageError."""

@@ -16,15 +16,14 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, TypeVar
 
 from cache.fingerprint import describe_differences, differences
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
-from pipeline.experiments.sweeps.config import Halving, SweepConfig
-from pipeline.experiments.sweeps.journal import open_journal
+from pipeline.experiments.sweeps.bracket import TrialRequest
+from pipeline.experiments.sweeps.config import Halving
 from pipeline.experiments.sweeps.space import Space
+from pipeline.experiments.sweeps.tables import RESULT, result_of
 from pipeline.training.heads import one_line_reason
 
 try:
@@ -32,10 +31,12 @@ try:
     from optuna.distributions import BaseDistribution
     from optuna.exceptions import OptunaError, StorageInternalError
     from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
-    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+    from optuna.storages import JournalStorage
     from optuna.storages._heartbeat import is_heartbeat_enabled
     from optuna.trial import FrozenTrial, Trial, TrialState
     from sqlalchemy.exc import SQLAlchemyError
+
+    from pipeline.experiments.sweeps.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, open_storage
 except ImportError:
     raise UsageError("optuna", "not installed", "the sweep extra", "pip install 'emotionrankclap[sweep]'") from None
 
@@ -47,19 +48,9 @@ STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
 _READING_ERRORS = (
     OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, RuntimeError, OverflowError
 )  # fmt: skip
-_SWEEP, _RESULT, _HOME, _SURPLUS = "sweep", "result", "home", "surplus"  # attributes of the study and its trials
-HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 300  # between signs of life of a trial; without one it has no worker
+_SWEEP, _HOME, _SURPLUS = "sweep", "home", "surplus"  # attributes of the study and its trials
 RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15, 30)  # before a storage that failed is asked again: a server that restarts
 _MAY_CHANGE = {"trials", "slots"}  # settings, between two starts
-
-
-class TrialRequest(BaseModel):
-    """A trial that the study asks for: its number in the study, its id in the storage, and its point."""
-
-    model_config = ConfigDict(strict=True)
-    number: Annotated[int, Field(ge=0, lt=2**31)]
-    id: int
-    params: dict[str, bool | int | float | str | None]
 
 
 class Study:
@@ -81,14 +72,12 @@ class Study:
         """
         stale = self._stale_trials()
         lost = [trial for trial in self._all_trials() if self._is_lost(trial, known, stale)][:count]
-        requests = [self._request(self._adopted(trial)) for trial in lost if not self._ended_as_surplus(trial)]
+        requests = [self._adopt(trial) for trial in lost if not self._ended_as_surplus(trial)]
         while len(requests) < count and len(self.trials()) < self.space.trials:
             trial = self._retry(self._ask)
             if self._ended_as_surplus(trial):
                 break
-            self._retry(self._beat, trial._trial_id)
-            self._retry(trial.set_user_attr, _HOME, self._home)
-            requests.append(self._request(trial))
+            requests.append(self._claim(trial))
         return requests
 
     @property
@@ -112,7 +101,7 @@ class Study:
 
     def _tell(self, request: TrialRequest, state: str, result: Mapping[str, Any], score: float | None) -> None:
         if not self._study._storage.get_trial(request.id).state.is_finished():
-            Trial(self._study, request.id).set_user_attr(_RESULT, dict(result))
+            Trial(self._study, request.id).set_user_attr(RESULT, dict(result))
             self._study.tell(request.number, score, state=TrialState[state.upper()])
 
     @property
@@ -192,15 +181,20 @@ class Study:
             return True  # the workers of a journal have one folder
         return not home and begun is not None and (datetime.now() - begun).total_seconds() > GRACE_SECONDS
 
-    def _adopted(self, lost: FrozenTrial) -> Trial:
+    def _adopt(self, lost: FrozenTrial) -> TrialRequest:
         """A trial that was lost, as one of this folder's."""
         trial, home = Trial(self._study, lost._trial_id), lost.user_attrs.get(_HOME)
-        if not self._journal:
-            if home != self._home:
-                log.warning(f"trial {lost.number} is trained here: its worker in {home or 'an unknown folder'} is gone")
-            self._retry(self._beat, lost._trial_id)
-            self._retry(trial.set_user_attr, _HOME, self._home)
-        return trial
+        if self._journal:
+            return self._request(trial)
+        if home != self._home:
+            log.warning(f"trial {lost.number} is trained here: its worker in {home or 'an unknown folder'} is gone")
+        return self._claim(trial)
+
+    def _claim(self, trial: Trial) -> TrialRequest:
+        """A trial, which is said to have a worker, and where."""
+        self._retry(self._beat, trial._trial_id)
+        self._retry(trial.set_user_attr, _HOME, self._home)
+        return self._request(trial)
 
     def _request(self, trial: Trial) -> TrialRequest:
         return TrialRequest(number=trial.number, id=trial._trial_id, params=self.space.suggest(trial))
@@ -217,11 +211,6 @@ def _is_over(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.RUNNING
 
 
-def result_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What was reported of a trial beside its score."""
-    return dict(trial.user_attrs.get(_RESULT, {}))
-
-
 def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str, Any], *, fresh: bool) -> Study:
     """The study of `space` in `storage` (a URL, or a journal in `out`), made where there is none.
 
@@ -231,13 +220,13 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = space.config
     try:
-        opened = optuna.storages.get_storage(_database(storage) if storage else open_journal(out / JOURNAL))
+        opened = open_storage(storage, out / JOURNAL)
         if fresh and config.name in optuna.get_all_study_names(opened):
             optuna.delete_study(study_name=config.name, storage=opened)
         study = optuna.create_study(
             study_name=config.name,
             storage=opened,
-            direction=_direction(config),
+            direction=config.direction,
             load_if_exists=True,
             sampler=_SeededSampler(space),
         )
@@ -270,26 +259,11 @@ def load_study(space: Space, out: Path, storage: str | None) -> Study:
     if not storage and not (out / JOURNAL).is_file():
         raise UsageError(out, f"no {JOURNAL}", "the sweep's storage", "Name it: storage=URL.")
     try:
-        opened = _database(storage) if storage else open_journal(out / JOURNAL)
-        return Study(optuna.load_study(study_name=space.config.name, storage=opened), space, out)
+        study = optuna.load_study(study_name=space.config.name, storage=open_storage(storage, out / JOURNAL))
+        return Study(study, space, out)
     except (KeyError, ImportError, SQLAlchemyError, OptunaError) as error:
         found = f"no study of this name ({one_line_reason(error)})"
         raise UsageError(storage or out, found, "the sweep's storage", "Name it: storage=URL.") from None
-
-
-def _database(url: str) -> BaseStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # signs of life are called experimental
-        return RDBStorage(
-            url,
-            engine_kwargs={"pool_pre_ping": True},  # a connection from before a restart is replaced
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
-        )
-
-
-def _direction(config: SweepConfig) -> Literal["maximize", "minimize"]:
-    return "maximize" if config.maximise else "minimize"
 
 
 def _check_trial(trial: FrozenTrial, space: Space) -> None:
@@ -306,13 +280,11 @@ def _check_trial(trial: FrozenTrial, space: Space) -> None:
         raise ValueError(f"trial {trial.number} with scores {scores} and {result}")
 
 
-class _Grid(GridSampler):
-    def after_trial(self, *_: Any) -> None:
-        """Nothing: Optuna's would stop `Study.optimize`, which is not running."""
-
-
 class _SeededSampler(BaseSampler):
-    """Optuna's sampler, seeded by the sweep's seed and the trial's number: the same draws in whichever process."""
+    """Optuna's sampler, seeded by the sweep's seed and the trial's number: the same draws in whichever process.
+
+    It passes no `after_trial` on: a grid's would stop `Study.optimize`, which is not running.
+    """
 
     def __init__(self, space: Space) -> None:
         self._space = space
@@ -321,7 +293,7 @@ class _SeededSampler(BaseSampler):
     def _seeded(self, seed: int) -> BaseSampler:
         config = self._space.config
         if config.sampler == "grid":
-            return _Grid(self._space.grid, seed=config.seed)
+            return GridSampler(self._space.grid, seed=config.seed)
         return RandomSampler(seed=seed) if config.sampler == "random" else TPESampler(seed=seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,8 @@ def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> t
 
     The caller holds `out` for writing. Raises EmotionRankError where every trial failed.
     """
-    space, rows, names = study.space, rows_of(study), list(study.space.dimensions)
+    space, names = study.space, list(study.space.dimensions)
+    rows = rows_of(study.trials(), maximise=space.config.maximise)
     about = {"sweep": space.config.name, "stores": str(stores.folder), "score": space.config.score}
     write_text(out / "trials.csv", as_csv(rows, names))
     write_text(out / "sweep.json", as_json(rows, about))
@@ -278,15 +279,13 @@ def _remove_sweep(out: Path) -> None:
         remove(out / name)
 
 
-@contextmanager
-def _locked(out: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Wait for the folder: workers ask for trials and write tables one after the other."""
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(writer_lock(out))
-                break
-            except StoreLocked:
-                check()
-                time.sleep(_LOCK_POLL_SECONDS)
-        yield
+def _locked(out: Path, check: Callable[[], None]) -> ExitStack:
+    """Wait for the folder, held until the stack is left: workers ask for trials and write tables one at a time."""
+    held = ExitStack()
+    while True:
+        try:
+            held.enter_context(writer_lock(out))
+            return held
+        except StoreLocked:
+            check()
+            time.sleep(_LOCK_POLL_SECONDS)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from optuna.trial import FrozenTrial, TrialState
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import one_line
 from pipeline.core.files import csv_text
 from pipeline.evaluation.table_formats import Bold, TextTable
-from pipeline.experiments.sweeps.bracket import last_rung, ranked
+from pipeline.experiments.sweeps.bracket import TrialRequest, last_rung, ranked
 from pipeline.experiments.sweeps.space import Space
-from pipeline.experiments.sweeps.study import Study, TrialRequest, result_of
 
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+RESULT = "result"  # the attribute of a trial that holds what was reported of it
 Row = Mapping[str, Any]  # a trial: number, state, rung, MEASURES, rungs (scores on the way), params
 MEASURES = ("score", "aoc", "voc", "dev_loss", "epoch", "steps", "seconds")
 LOGGED, PRINTED, SHOWN = 5, 10, 20  # trials of a rung in the log, in the Markdown table, in the report
@@ -29,8 +30,13 @@ STATES = {
 }  # in the order of the ranking
 
 
-def rows_of(study: Study) -> list[Row]:
-    """Every trial of every worker, the best first.
+def result_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What was reported of a trial beside its score."""
+    return dict(trial.user_attrs.get(RESULT, {}))
+
+
+def rows_of(trials: Iterable[FrozenTrial], *, maximise: bool) -> list[Row]:
+    """`trials` as rows, the best first.
 
     Those that reached the end by their score, then those that were stopped, the later the better: scores of different
     rungs are not compared.
@@ -39,24 +45,22 @@ def rows_of(study: Study) -> list[Row]:
 
     def rank(row: Row) -> tuple[float, ...]:
         score = row["score"] if row["score"] is not None else 0.0
-        ascending = -score if study.space.config.maximise else score
-        return order.index(row["state"]), -(row["rung"] or 0), ascending, row["number"]
+        return order.index(row["state"]), -(row["rung"] or 0), -score if maximise else score, row["number"]
 
-    return sorted((_row(trial) for trial in study.trials()), key=rank)
+    return sorted(map(_row, trials), key=rank)
 
 
 def _row(trial: FrozenTrial) -> Row:
-    result = result_of(trial)
+    result, state = result_of(trial), trial.state.name.lower()
     rungs = dict(sorted(trial.intermediate_values.items()))
-    last = max(rungs, default=None)
-    score = trial.value if trial.state == TrialState.COMPLETE else None if last is None else rungs[last]
+    last, score = list(rungs.items())[-1] if rungs else (None, None)
     return {
         "number": trial.number,
-        "state": trial.state.name.lower(),
+        "state": state,
         "rung": result.get("rung", last),
-        "score": score,
+        "score": trial.value if state == "complete" else score,
         **{name: result.get(name) for name in MEASURES[1:]},
-        "rungs": {str(rung): score for rung, score in rungs.items()},
+        "rungs": {str(rung): at_rung for rung, at_rung in rungs.items()},
         "params": dict(trial.params),
     }
 

@@ -30,8 +30,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 TRIALS, KILLS, RESTARTS = 40, 20, 5
 GRACE_SECONDS = 8  # as minutes are too long here
 WORKER = (
-    "from pipeline.experiments.sweeps import study; "
-    f"study.HEARTBEAT_SECONDS, study.GRACE_SECONDS = 1, {GRACE_SECONDS}; "
+    "from pipeline.experiments.sweeps import storage, study; "
+    f"storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = study.HEARTBEAT_SECONDS, study.GRACE_SECONDS = "
+    f"1, {GRACE_SECONDS}; "
     "from pipeline.commands.sweep_heads import main; main()"
 )
 

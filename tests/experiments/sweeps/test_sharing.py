@@ -27,8 +27,9 @@ from pipeline.core.errors import EmotionRankError, StoreCorrupt, StoreLocked, St
 from pipeline.experiments.sweeps.bracket import HeadsProgress
 from pipeline.experiments.sweeps.config import load_sweep
 from pipeline.experiments.sweeps.space import Space
-from pipeline.experiments.sweeps.study import Study, open_study, result_of
+from pipeline.experiments.sweeps.study import Study, open_study
 from pipeline.experiments.sweeps.sweep import sweep
+from pipeline.experiments.sweeps.tables import result_of
 from pipeline.training.heads import load_tensors
 from pipeline.training.training_data import TrainingData
 from tests.experiments.sweeps.conftest import FIXED, a_sweep

@@ -1,4 +1,6 @@
-"""The journal of a sweep in a folder: Optuna's, a JSON object a line, each with a checksum that it continues.
+"""Where a study is kept: in a database, or in a journal in the sweep's folder.
+
+The journal is Optuna's, a JSON object a line, each with a checksum that it continues:
 
     {"op_code":4,"worker_id":"...",...,"chain":"5D1F03AA"}
 
@@ -12,29 +14,40 @@ from __future__ import annotations
 import json
 import operator
 import os
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.core.errors import StoreCorrupt, UsageError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-try:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-except ImportError:
-    raise UsageError("optuna", "not installed", "the sweep extra", "pip install 'emotionrankclap[sweep]'") from None
+from pipeline.core.errors import StoreCorrupt
 
+HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 300  # between signs of life of a trial; without one it has no worker
 _BLOCK_BYTES = 2**16
 _MARK = b',"chain":"'
 _END = b'"}\n'
 
 
-def open_journal(path: Path) -> JournalStorage:
-    """A file that processes on machines with a shared disk may all append to. Raises ValueError where it is none."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """The database at `url`; without one the file `journal`, which processes on machines with a shared disk append to.
+
+    Raises ValueError where that is no file.
+    """
+    if url:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # signs of life are called experimental
+            return RDBStorage(
+                url,
+                engine_kwargs={"pool_pre_ping": True},  # a connection from before a restart is replaced
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+            )
+    if journal.exists() and not journal.is_file():  # a pipe would be waited for
         raise ValueError("no file")
-    return JournalStorage(_ChainedJournal(str(path), lock_obj=JournalFileSymlinkLock(str(path))))
+    return JournalStorage(_ChainedJournal(str(journal), lock_obj=JournalFileSymlinkLock(str(journal))))
 
 
 class _ChainedJournal(JournalFileBackend):
