@@ -41,14 +41,15 @@ from pipeline.evaluation.report.figures import (
 )
 from pipeline.evaluation.report.projections import PANELS, pca_scatters
 from pipeline.evaluation.tables import evaluation_tables
+from pipeline.experiments.sweeps import figures
+from pipeline.experiments.sweeps.config import SweepConfig
+from pipeline.experiments.sweeps.space import Space
+from pipeline.experiments.sweeps.tables import Row
 from pipeline.training.heads import Heads
 from pipeline.training.run_folder import Run, open_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from pipeline.experiments.sweeps.space import Space
-    from pipeline.experiments.sweeps.tables import Row
 
 SIZES = {"column": 3.35, "page": 7.0, "slide": 20 / 3}  # inches; a slide is 13.33 wide, where 9 points are read as 18
 SLIDE_HEIGHT = 3.75
@@ -154,8 +155,6 @@ def halving(sweep: Mapping[str, Any] | str | Path, *, ax: Axes | None = None) ->
 
     Raises UsageError for a sweep without halving.
     """
-    from pipeline.experiments.sweeps import figures
-
     space, rows, out = _swept(sweep)
     if space.config.halving is None:
         raise UsageError(out, "a sweep without halving", "one with rungs", "Draw its parallel_coordinates.")
@@ -166,8 +165,6 @@ def halving(sweep: Mapping[str, Any] | str | Path, *, ax: Axes | None = None) ->
 
 def parallel_coordinates(sweep: Mapping[str, Any] | str | Path, *, ax: Axes | None = None) -> Axes:
     """A line a trial of a sweep through its settings to its score."""
-    from pipeline.experiments.sweeps import figures
-
     space, rows, _ = _swept(sweep)
     with _axes(ax, (8.0, 3.8)) as axes:
         colours = figures.draw_parallel(axes, space, figures.scored(rows), list(space.dimensions))
@@ -177,8 +174,6 @@ def parallel_coordinates(sweep: Mapping[str, Any] | str | Path, *, ax: Axes | No
 
 def dimension(sweep: Mapping[str, Any] | str | Path, name: str, *, ax: Axes | None = None) -> Axes:
     """The score of every trial of a sweep against the setting `name`. Raises UsageError where there is no such one."""
-    from pipeline.experiments.sweeps import figures
-
     space, rows, out = _swept(sweep)
     if name not in space.dimensions:
         known = ", ".join(space.dimensions)
@@ -195,18 +190,16 @@ def importance(sweep: Mapping[str, Any] | str | Path, *, storage: str | None = N
 
     `storage` is the URL that the sweep was given, if any. Raises UsageError for too few trials, or no storage.
     """
-    from pipeline.experiments.sweeps import figures
-    from pipeline.experiments.sweeps.report import importances
+    from pipeline.experiments.sweeps.report import MIN_TRIALS, importances  # which need Optuna
     from pipeline.experiments.sweeps.study import load_study
 
     space, rows, out = _swept(sweep)
-    scores = {row["number"]: score for row, score in figures.scored(rows)}
-    weights = importances(load_study(space, out, storage), scores) if len(scores) >= figures.MIN_TRIALS else {}
-    if not weights:
-        found = f"{len(scores)} trials with a score"
-        raise UsageError(out, found, f"{figures.MIN_TRIALS} or more", "Train more of them.")
-    with _axes(ax, (5.0, 0.9 + 0.32 * len(weights))) as axes:
-        figures.draw_importance(axes, sorted(weights.items(), key=lambda each: (-each[1], each[0])))
+    shares = importances(load_study(space, out, storage), rows)
+    if not shares:
+        found = f"{len(figures.scored(rows))} trials with a score"
+        raise UsageError(out, found, f"{MIN_TRIALS} or more", "Train more of them.")
+    with _axes(ax, (5.0, 0.9 + 0.32 * len(shares))) as axes:
+        figures.draw_importance(axes, shares)
     return axes
 
 
@@ -279,9 +272,6 @@ def _embedded(
 
 def _swept(sweep: Mapping[str, Any] | str | Path) -> tuple[Space, list[Row], Path]:
     """A sweep's space, trials and folder."""
-    from pipeline.experiments.sweeps.config import SweepConfig
-    from pipeline.experiments.sweeps.space import Space
-
     out = Path(sweep["out"] if isinstance(sweep, Mapping) else sweep)
     try:
         rows = sweep["trials"] if isinstance(sweep, Mapping) else json.loads((out / "sweep.json").read_text())["trials"]

@@ -21,7 +21,6 @@ from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.tables import STATES, Row
 
 HALVING, PARALLEL, DIMENSIONS, IMPORTANCE = "halving", "parallel_coordinates", "dimensions", "importance"
-MIN_TRIALS = 4  # with a score, for a figure of importance
 JITTER = 0.12  # of the room of a listed value, so that lines and dots at it do not hide each other
 LABEL_LENGTH = 16
 LEVEL_LETTERS = 30  # of the ticks of a panel; where there are more, they are slanted
@@ -324,25 +323,24 @@ def draw_dimension(axes: Any, dimension: Dimension, points: Sequence[Any], best:
     axes.set(xlim=(-0.06, 1.06))
 
 
-def importance_figure(space: Space, weights: Mapping[str, float], trials: int) -> Figure:
-    """A bar for each dimension of `weights`, which are `importances` of so many trials."""
-    shares = sorted(weights.items(), key=lambda each: (-each[1], each[0]))
+def importance_figure(space: Space, shares: Mapping[str, float], trials: int) -> Figure:
+    """A bar for each dimension of `shares`, which are the `importances` of so many trials."""
     return Figure(
         IMPORTANCE,
         "Importance",
         f"Each dimension's share in what sets the best quarter of {trials} trials apart, by {score_name(space)} "
         "(PED-ANOVA; the shares sum to 1). Of few trials it is a hint, and no more.",
         ("dimension", "importance"),
-        shares,
+        list(shares.items()),
         lambda figure: draw_importance(figure.add_subplot(), shares),
         (8.0, 0.9 + 0.32 * len(shares)),
     )
 
 
-def draw_importance(axes: Any, shares: Sequence[tuple[str, float]]) -> None:
+def draw_importance(axes: Any, shares: Mapping[str, float]) -> None:
     """A bar for each."""
-    bars = axes.barh([label(name) for name, _ in shares], [share for _, share in shares], color=BLUE, height=0.6)
+    bars = axes.barh([label(name) for name in shares], list(shares.values()), color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.set(xlabel="share of the importance", xlim=(0, max(share for _, share in shares) * 1.15 or 1))
+    axes.set(xlabel="share of the importance", xlim=(0, max(shares.values()) * 1.15 or 1))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

@@ -35,6 +35,7 @@ from pipeline.experiments.sweeps.tables import Row, format_cell, leaderboard, ta
 log = logging.getLogger(__name__)
 
 NAMES = (figures.PARALLEL, figures.DIMENSIONS, figures.IMPORTANCE, figures.HALVING, curves.CURVES)
+MIN_TRIALS = 4  # with a score, for a figure of importance
 CURVES = 7  # trials: as many as there are colours
 BEST_OF_MANY = (
     "It is the best of many, by one score on the development split: part of its lead is luck. Train it with other "
@@ -43,7 +44,7 @@ BEST_OF_MANY = (
 
 
 def sweep_report(out: Path, study: Study, rows: Sequence[Row], stores: Stores, best: TrainConfig | None) -> Path:
-    """Write the page of `rows` (`rows_of(study)`), of which the first was trained as `best`; returns its path.
+    """Write the page of `rows` (`rows_of(study.trials())`), of which the first was trained as `best`; returns its path.
 
     The caller holds `out` for writing. Brackets of other folders on one database are not looked for.
     """
@@ -84,25 +85,27 @@ def _figures(out: Path, study: Study, rows: Sequence[Row]) -> Iterator[Section]:
         first = {number: min(numbers) for numbers in brackets for number in numbers}
         yield Section("How halving went", "", [figures.halving_figure(space, rows, first)])
     drawn, note = [figures.parallel_coordinates_figure(space, rows), figures.dimensions_figure(space, rows)], ""
-    scores = {row["number"]: score for row, score in figures.scored(rows)}
-    if weights := importances(study, scores) if len(scores) >= figures.MIN_TRIALS else {}:
-        drawn.append(figures.importance_figure(space, weights, len(scores)))
+    if shares := importances(study, rows):
+        drawn.append(figures.importance_figure(space, shares, len(figures.scored(rows))))
     else:
-        few = f"fewer than {figures.MIN_TRIALS} trials with a score; no figure"
+        few = f"fewer than {MIN_TRIALS} trials with a score; no figure"
         log.info(f"importance: {few}")
         note = notes_list([f"Importance: {few}."])
     yield Section(f"Settings and {figures.score_name(space)}", note, drawn)
     yield unless_damaged("Training of the best trials", lambda: _curves(out, rows))
 
 
-def importances(study: Study, scores: Mapping[int, float]) -> dict[str, float]:
-    """Each dimension's share in what sets the best quarter of the trials apart (PED-ANOVA, 2304.10255).
+def importances(study: Study, rows: Sequence[Row]) -> dict[str, float]:
+    """Each dimension's share in what sets the best quarter of the trials apart, the largest first; {} of few trials.
 
-    `scores` are by trial number.
+    PED-ANOVA (2304.10255), by the score that all of them have.
     """
     import optuna  # where it is missing, `study` says so in a line
 
-    compared = optuna.create_study(direction="maximize" if study.space.config.maximise else "minimize")
+    scores = {row["number"]: score for row, score in figures.scored(rows)}
+    if len(scores) < MIN_TRIALS:
+        return {}
+    compared = optuna.create_study(direction=study.space.config.direction)
     for trial in study.trials():
         if trial.number in scores:
             value = scores[trial.number]
@@ -110,7 +113,8 @@ def importances(study: Study, scores: Mapping[int, float]) -> dict[str, float]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where few trials have a setting, a share of it is a guess: docs/sweeps.md
-        return dict(optuna.importance.get_param_importances(compared, evaluator=evaluator))
+        shares = optuna.importance.get_param_importances(compared, evaluator=evaluator)
+    return dict(sorted(shares.items(), key=lambda each: (-each[1], each[0])))
 
 
 def _curves(out: Path, rows: Sequence[Row]) -> Figure | None:
