@@ -9,7 +9,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ from pipeline.experiments.sweeps.bracket import (
 from pipeline.experiments.sweeps.config import SweepConfig
 from pipeline.experiments.sweeps.data_pool import DataKey, TrainingDataPool, data_key
 from pipeline.experiments.sweeps.study import Study
+from pipeline.experiments.sweeps.tables import best_lines
 from pipeline.training.heads import one_line_reason
 from pipeline.training.training_data import TrainingBatches, TrainingData
 
@@ -48,7 +49,6 @@ RUNG_LISTS = STEPS  # ordinality lists a test at a rung: one for each fixed valu
 SHUFFLE_SEED = 0  # of every trial's batches
 STYLE = EvaluateConfig().style
 Result = dict[str, Any]  # of a trial at a rung: score, aoc, voc, dev_loss, epoch, rung, steps, seconds
-ReportRung = Callable[[int, Mapping[int, Result]], None]  # of a rung, by trial
 
 
 def batch_key(config: TrainConfig) -> tuple[object, ...]:
@@ -105,28 +105,33 @@ def _in_memory(pairs: CachedPairs, dev: CachedPairs) -> Tensor:
 
 @dataclass
 class SuccessiveHalving:
-    """One bracket of a sweep, from its state on disk to its end. `check` raises when it is time to stop."""
+    """One bracket of a sweep, from its state on disk to its end."""
 
     config: SweepConfig
     study: Study
     pool: TrainingDataPool
     ordinality: DevOrdinality | None  # where it is the score
     bracket: Bracket
-    check: Callable[[], None]
 
     def __post_init__(self) -> None:
+        self._start = time.perf_counter()
         self.state = self.bracket.load_state()
 
-    def run(self, report_rung: ReportRung) -> None:
-        """Train the bracket to its end; `report_rung` is called with the results of every rung."""
+    def run(self) -> None:
+        """Train the bracket to its end; the best of every rung are logged."""
         while self.state.running:
             results: dict[int, Result] = {}
             for numbers in self._rung_groups():
                 self._train(numbers)
                 results |= self._results([number for number in numbers if number in self.state.running])
-            self._end_rung(dict(sorted(results.items())), report_rung)
+            self._end_rung(dict(sorted(results.items())))
             self.bracket.save(self.state)
         self.bracket.finish(self.state)
+
+    def check(self) -> None:
+        """Say that the trials have a worker. Raises when it is time to stop."""
+        self.study.check()
+        self.study.give_signs_of_life(self.bracket.trials.values())
 
     def _rung_groups(self) -> list[list[int]]:
         """The trials that train side by side. A trial that fails leaves its group, and no other group changes."""
@@ -171,13 +176,8 @@ class SuccessiveHalving:
         if self.ordinality:
             self.ordinality.read(data, config)
             cores = torch.get_num_threads() if data.device.type == "cpu" else 1
-
-        def alone(number: int) -> Result:
-            use_threads(1)  # of this thread
-            return self._result(number, data)
-
-        with threads_restored(), ThreadPoolExecutor(cores) as pool:
-            return dict(zip(numbers, pool.map(alone, numbers), strict=True))
+        with threads_restored(), ThreadPoolExecutor(cores, initializer=use_threads, initargs=(1,)) as pool:
+            return dict(zip(numbers, pool.map(lambda number: self._result(number, data), numbers), strict=True))
 
     def _result(self, number: int, data: TrainingData) -> Result:
         """The score of a trial and its parts: of its present heads at a rung, of the kept epoch's at the end."""
@@ -203,14 +203,14 @@ class SuccessiveHalving:
         steps = self.state.heads[number, self.bracket.trials[number].config.seeds[0]].steps
         return {"rung": self.state.rung, "steps": steps, "seconds": self.state.seconds.get(number, 0.0)}
 
-    def _end_rung(self, results: dict[int, Result], report_rung: ReportRung) -> None:
+    def _end_rung(self, results: dict[int, Result]) -> None:
         """Report the rung's results to the study, and promote the best."""
         state, halving, trials = self.state, self.config.halving, self.bracket.trials
         for number in [number for number, result in results.items() if not math.isfinite(result["score"])]:
             del results[number]
             self._fail(number)
         scores = {number: result["score"] for number, result in results.items()}
-        report_rung(state.rung, results)
+        self._log_rung(scores)
         if halving is None or state.rung == last_rung(halving):
             for number, score in scores.items():
                 self.study.tell(trials[number], "complete", results[number], score)
@@ -227,6 +227,14 @@ class SuccessiveHalving:
             if number not in state.entered:
                 heads.drop_tensors()
         state.rung += 1
+
+    def _log_rung(self, scores: Mapping[int, float]) -> None:
+        rung, last = self.state.rung, last_rung(self.config.halving)
+        reached = "the end" if rung == last else f"rung {rung} of {last - 1}"
+        seconds = time.perf_counter() - self._start
+        log.info(f"{self.bracket}, {reached}, {seconds:.1f} s: {len(scores)} trials, {self.config.score}")
+        for line in best_lines(scores, self.bracket.trials, maximise=self.config.maximise):
+            log.info(line)
 
     def _fail(self, number: int) -> None:
         self.state.failed.append(number)

@@ -32,7 +32,6 @@ from pipeline.experiments.sweeps.bracket import (
     BracketTrial,
     bracket_folders,
     bracket_size,
-    last_rung,
     read_bracket,
     take_unfinished,
 )
@@ -41,8 +40,8 @@ from pipeline.experiments.sweeps.data_pool import TrainingDataPool
 from pipeline.experiments.sweeps.report import sweep_report, train_best_command
 from pipeline.experiments.sweeps.space import Space
 from pipeline.experiments.sweeps.study import JOURNAL, STORAGE_ERRORS, Study, open_study, true_cause
-from pipeline.experiments.sweeps.successive_halving import DevOrdinality, Result, SuccessiveHalving
-from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, best_lines, markdown, rows_of, tied_with
+from pipeline.experiments.sweeps.successive_halving import DevOrdinality, SuccessiveHalving
+from pipeline.experiments.sweeps.tables import Row, as_csv, as_json, markdown, rows_of, tied_with
 from pipeline.training.fused_step import FusedStack
 from pipeline.training.train import missing_inputs
 from pipeline.training.training_data import data_digest, epoch_batches, epoch_rng
@@ -209,26 +208,10 @@ class _Worker:
         return self._threads
 
     def train(self, bracket: Bracket, study: Study) -> None:
-        """Train `bracket` to its end; the best of every rung are logged."""
+        """Train `bracket` to its end."""
         if self.cpu and bracket.threads:
             use_threads(bracket.threads)
-        start = time.perf_counter()
-
-        def log_rung(rung: int, results: Mapping[int, Result]) -> None:
-            last = last_rung(self.config.halving)
-            reached = "the end" if rung == last else f"rung {rung} of {last - 1}"
-            seconds = time.perf_counter() - start
-            log.info(f"{bracket}, {reached}, {seconds:.1f} s: {len(results)} trials, {self.config.score}")
-            scores = {number: result["score"] for number, result in results.items()}
-            for line in best_lines(scores, bracket.trials, maximise=self.config.maximise):
-                log.info(line)
-
-        def check() -> None:
-            self.check()
-            study.give_signs_of_life(bracket.trials.values())
-
-        halving = SuccessiveHalving(self.config, study, self.pool, self.ordinality, bracket, check)
-        halving.run(log_rung)
+        SuccessiveHalving(self.config, study, self.pool, self.ordinality, bracket).run()
 
 
 def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> tuple[SweepResult, str]:
