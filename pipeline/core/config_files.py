@@ -187,14 +187,18 @@ def parse_override(text: str) -> Tree:
         raise UsageError(subject, str(error.problem), "one setting's value", "Correct it.") from None
     except yaml.YAMLError:
         tree = value
-    if isinstance(tree, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            tree = float(tree)
-        except ValueError:
-            pass
+    tree = number_or_text(tree)
     for part in reversed(parts):
         tree = {part: tree}
     return dict(tree)
+
+
+def number_or_text(value: Any) -> Any:
+    """A value of YAML, a number where it is text that says one: YAML 1.1 reads 1e-3 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 _MAX_YAML_BYTES = 1 << 20

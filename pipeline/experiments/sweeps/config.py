@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from cache.layers import WEIGHTED
 from cache.stores import Stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import Model, Seed, Tree, Whole, load_config, validate
+from pipeline.core.config_files import Model, Seed, Tree, Whole, load_config, number_or_text, validate
 from pipeline.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def parse_dimension(subject: str, given: object, sampler: str) -> Dimension:
         return _listed(subject, between) if sampler == "grid" and between.of_integers else between
     if not isinstance(given, list) or not given:
         raise UsageError(subject, repr(given), "a list of values or {low, high}", "Correct the sweep.")
-    choices = Choices(tuple(_number(value) for value in given))
+    choices = Choices(tuple(map(number_or_text, given)))
     if len(set(choices.encoded)) < len(given):
         raise UsageError(subject, f"a value twice in {given}", "each once", "Correct the sweep.")
     return choices
@@ -119,14 +119,6 @@ def _listed(subject: str, between: Range) -> Choices:
     if (high - low) / step >= MAX_GRID_VALUES:
         raise UsageError(subject, f"{low} to {high}", f"at most {MAX_GRID_VALUES} values", "Give a step.")
     return Choices(tuple(range(low, high + 1, step)))
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 class Halving(Model):
