@@ -60,13 +60,12 @@ def compare(
     configs = {each: served(of, methods, seeds, training, overrides) for each, of in by_encoder.items()}
     with translate_os_errors(out), writer_lock(out):
         results: dict[str, Any] = {}
-        for encoder, name in ((each, name) for each, of in configs.items() for name in of):
-            config, of = configs[encoder][name], by_encoder[encoder]
-            row = f"{name}@{encoder}" if encoder else name
-            log.info(f"== {row}")
-            folder = out / encoder / name
-            run = train(of, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)
-            results[row] = _measured(run, of, others, evaluation, device)
+        for encoder, of in by_encoder.items():
+            for name, config in configs[encoder].items():
+                row, folder = f"{name}@{encoder}" if encoder else name, out / encoder / name
+                log.info(f"== {row}")
+                run = train(of, method=config, out=folder, device=device, fresh=fresh, tensorboard=tensorboard)
+                results[row] = _measured(run, of, others, evaluation, device)
         bounds = reference_results(stores, split=split, config=asked, device=device)
         if encoders:
             for name in ("ceiling", "voice"):  # of the first encoder alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -98,11 +98,10 @@ def _render(folder: Path, recipes: list[Utterance], progress: Callable[[int, int
             progress(done, len(recipes))
 
 
-def _row(recipe: Utterance) -> Iterator[str]:
-    valence, arousal = recipe.rating
-    speaker = recipe.speaker
-    yield from (recipe.id, recipe.audio, speaker.split, f"{valence:.1f}", f"{arousal:.1f}")
-    yield from (_emotion(valence, arousal), speaker.name, speaker.gender)
+def _row(recipe: Utterance) -> list[str]:
+    speaker, (valence, arousal) = recipe.speaker, recipe.rating
+    labels = [f"{valence:.1f}", f"{arousal:.1f}", _emotion(valence, arousal)]
+    return [recipe.id, recipe.audio, speaker.split, *labels, speaker.name, speaker.gender]
 
 
 def _emotion(valence: float, arousal: float) -> str:

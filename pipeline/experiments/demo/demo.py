@@ -14,6 +14,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.progress import Meter
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.references import references_beside
+from pipeline.evaluation.report.projections import first_captions
 from pipeline.evaluation.tables import evaluation_table
 from pipeline.experiments.demo.corpus import render_corpus
 from pipeline.extraction.extract import extract
@@ -83,8 +84,8 @@ def _places(out: Path) -> str:
     )
 
 
-def draw_plane(run: Run, path: Path, *, split: str = "test") -> None:
-    """Write a PNG: the first two principal components of the embeddings of `split`, coloured by valence and arousal."""
+def draw_plane(run: Run, path: Path) -> None:
+    """Write a PNG: the first two principal components of the test split, coloured by valence and by arousal."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -92,11 +93,11 @@ def draw_plane(run: Run, path: Path, *, split: str = "test") -> None:
         raise UsageError(
             "matplotlib", "not installed", "the demo extra", "pip install 'emotionrankclap[demo]'"
         ) from None
-    pairs = cached_pairs(run.stores(), split, style=run.config.style)
+    pairs = cached_pairs(run.stores(), "test", style=run.config.style)
     heads = run.heads()
     with torch.no_grad():
         speech = heads.embed_speech(pairs.speech)
-        text = heads.embed_text(pairs.text[pairs.caption[pairs.offsets[:-1]]])
+        text = heads.embed_text(pairs.text[first_captions(pairs)])
     speech, text = project_to_plane(speech, text)
     figure = Figure(figsize=(11, 5), layout="constrained")
     for place, (name, colours) in enumerate((("valence", "viridis"), ("arousal", "plasma"))):

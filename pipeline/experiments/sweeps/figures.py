@@ -265,7 +265,7 @@ def _draw_lines(
 
 def dimensions_figure(space: Space, rows: Sequence[Row]) -> Figure:
     """A panel for each dimension, a dot for each trial that has it and a score."""
-    points = [(name, *point) for name in space.dimensions for point in points_of(name, rows)]
+    points = {name: points_of(name, rows) for name in space.dimensions}
     across = min(PANELS_IN_A_ROW, len(space.dimensions))
     values = across * max(len(each.values) if isinstance(each, Choices) else 0 for each in space.dimensions.values())
     down = ceil(len(space.dimensions) / across)
@@ -276,7 +276,7 @@ def dimensions_figure(space: Space, rows: Sequence[Row]) -> Figure:
         f"{score_name(space)[0].upper()}{score_name(space)[1:]}{filled}. At listed values dots are spread a little and "
         "the bar is their mean; settings vary together, so a difference may be another setting's.",
         ("dimension", "trial", "value", score_name(space), "went on"),
-        points,
+        [(name, *point) for name, its_points in points.items() for point in its_points],
         lambda figure: _draw_dimensions(figure.subplots(down, across, sharey=True, squeeze=False), space, points, rows),
         (max(min(10.0, 0.4 * values), 5.0, 2.6 * across), 2.7 * down + 0.3),
     )
@@ -291,12 +291,12 @@ def points_of(name: str, rows: Sequence[Row]) -> list[tuple[int, Any, float, boo
     ]
 
 
-def _draw_dimensions(panels: Any, space: Space, points: Sequence[Any], rows: Sequence[Row]) -> None:
+def _draw_dimensions(panels: Any, space: Space, points: Mapping[str, Sequence[Any]], rows: Sequence[Row]) -> None:
     panels[0, 0].figure.supylabel(score_label(space), fontsize=9)
     for spare in panels.flat[len(space.dimensions) :]:
         spare.set_visible(False)
-    for axes, name in zip(panels.flat, space.dimensions, strict=False):
-        draw_dimension(axes, space.dimensions[name], [p[1:] for p in points if p[0] == name], best_trial(rows))
+    for axes, (name, its_points) in zip(panels.flat, points.items(), strict=False):
+        draw_dimension(axes, space.dimensions[name], its_points, best_trial(rows))
         axes.set_title(axis_name(space, name), fontsize=9)
 
 
