@@ -117,7 +117,7 @@ class _Plan:
     settings: EvaluateConfig
     template: str
     classes: Sequence[str]  # none where there is no recognition
-    reason: str = ""  # why there is recognition alone
+    reason: str  # why there is recognition alone; empty where there is more
 
     @property
     def ratio(self) -> float:
@@ -137,16 +137,15 @@ def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: s
         raise UsageError(f"split {asked.split}", "given with folds", "none: a fold has its own", "Leave it out.")
     overrides = ["bootstrap=0", *evaluation, "split=test"]  # folds are the other speech; no speaker is resampled
     settings = load_config(EvaluateConfig, None, overrides, kind="evaluations")
-    classes = _classes(stores, template)
+    classes, reason = _classes(stores, template), ""
     try:
         views = {fold.name: _view(stores, fold) for fold in folds}
         _refuse_unmeasurable(stores, folds, settings.style)
     except UsageError as error:
         if not classes:
             raise
-        views = {fold.name: stores.with_splits(fold.splits()) for fold in folds}
-        return _Plan(scheme, folds, views, overrides, settings, template, classes, str(error))
-    return _Plan(scheme, folds, views, overrides, settings, template, classes)
+        views, reason = {fold.name: stores.with_splits(fold.splits()) for fold in folds}, str(error)
+    return _Plan(scheme, folds, views, overrides, settings, template, classes, reason)
 
 
 def _view(stores: Stores, fold: Fold) -> Stores:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 
@@ -31,11 +30,23 @@ def data_key(config: TrainConfig) -> DataKey:
     return config.style, config.required_labels, config.standardise, extra, config.speech, config.text
 
 
-@dataclass
 class _PooledData:
-    data: TrainingData
-    planes: Planes | None = None  # of a start by ridge
-    objectives: dict[str, Objective] = field(default_factory=dict)  # fitted on the data, by their config
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
+        self._planes: Planes | None = None  # of a start by ridge
+        self._objectives: dict[str, Objective] = {}  # fitted on the data, by their config
+
+    def planes(self, config: TrainConfig) -> Planes:
+        if self._planes is None:
+            self._planes = fit_planes(self.data, config)
+        return self._planes
+
+    def objective(self, config: TrainConfig) -> Objective:
+        """One object for equal objectives, so that their batches are prepared once."""
+        key = config.objective.model_dump_json() + config.grid.model_dump_json()
+        if key not in self._objectives:
+            self._objectives[key] = objective_of(config, self.data.pairs)
+        return self._objectives[key]
 
 
 class TrainingDataPool:
@@ -58,26 +69,14 @@ class TrainingDataPool:
         """Heads of each (config, seed) as train-heads initialises them, or as in `states` where there are any."""
         heads_configs = []
         for config, seed in trainings:
-            start = self._planes(config).start if config.start == "ridge" else None
-            heads_configs.append(data.heads_config(config, self._objective(config), seed, start))
+            pooled = self._pool(config)
+            start = pooled.planes(config).start if config.start == "ridge" else None
+            heads_configs.append(data.heads_config(config, pooled.objective(config), seed, start))
         fused = all(config.step == "fused" for config, _ in trainings)
         batched = fused_heads(heads_configs) if fused else BatchedHeads(heads_configs)
         if states:
             batched.restore(join_checkpoints(states))
         return batched
-
-    def _planes(self, config: TrainConfig) -> Planes:
-        pooled = self._pool(config)
-        if pooled.planes is None:
-            pooled.planes = fit_planes(pooled.data, config)
-        return pooled.planes
-
-    def _objective(self, config: TrainConfig) -> Objective:
-        """One object for equal objectives, so that their batches are prepared once."""
-        pooled, key = self._pool(config), config.objective.model_dump_json() + config.grid.model_dump_json()
-        if key not in pooled.objectives:
-            pooled.objectives[key] = objective_of(config, pooled.data.pairs)
-        return pooled.objectives[key]
 
     def _pool(self, config: TrainConfig) -> _PooledData:
         key = data_key(config)

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,6 @@ class _Worker:
         self.slots = SLOTS.get(device.type, 1) if self.config.slots == "auto" else self.config.slots
         self.ordinality = DevOrdinality(stores, device) if self.config.score == "ordinality" else None
         self.reference = next(space.checked_trainings())
-        self._threads: int | None = None
 
     @property
     def config(self) -> SweepConfig:
@@ -145,7 +145,7 @@ class _Worker:
             return bracket
         if study.full:
             return None
-        threads = self._choose_threads()
+        threads = self._threads
         with _locked(self.out, self.check):
             trials = self._new_trials(study, threads)
             if not trials:
@@ -191,21 +191,20 @@ class _Worker:
                 found = f"other settings for trial {trial.number} than its point means"
                 raise StoreMismatch(bracket.folder, found, "this sweep's", "Restore bracket.json, or use --fresh.")
 
-    def _choose_threads(self) -> int:
+    @cached_property
+    def _threads(self) -> int:
         """The config's thread count, else every core for fused steps, else the fastest, measured once; 0 on a GPU."""
         if not self.cpu:
             return 0
         if self.reference.threads != "auto":
             return self.reference.threads
-        if self._threads is None:
-            data = self.pool.get(self.reference)
-            count = min(self.slots, bracket_size(self.config.halving, self.slots), self.space.trials)
-            batched = self.pool.batched_heads(data, [(self.reference, seed) for seed in range(count)])
-            batches = next(epoch_batches(data.pairs, data.batch_size, epoch_rng(-1, 0), batched.objectives))
-            # configurations that each have a core wait for no other: a busy neighbour slows one of them, not all
-            fused = isinstance(batched, FusedStack)
-            self._threads = cores() if fused else choose_threads(lambda: data.step(batched, batches, 0))
-        return self._threads
+        data = self.pool.get(self.reference)
+        count = min(self.slots, bracket_size(self.config.halving, self.slots), self.space.trials)
+        batched = self.pool.batched_heads(data, [(self.reference, seed) for seed in range(count)])
+        if isinstance(batched, FusedStack):
+            return cores()  # configurations that each have one wait for no other: a busy neighbour slows but one
+        batches = next(epoch_batches(data.pairs, data.batch_size, epoch_rng(-1, 0), batched.objectives))
+        return choose_threads(lambda: data.step(batched, batches, 0))
 
     def train(self, bracket: Bracket, study: Study) -> None:
         """Train `bracket` to its end."""
