@@ -104,8 +104,8 @@ def _everyday_as_overrides(context: click.Context) -> None:
         mine = option.override.format(value)
         for other in given["overrides"]:
             if _differs(other, mine):
-                found = f"-o {other} beside it"
-                raise UsageError(f"{option.opts[0]} {value}", found, "one of the two", "Leave one of them out.")
+                found = f"conflicts with -o {other}"
+                raise UsageError(f"{option.opts[0]} {value}", found, "one of the two", "Remove one.")
         given["overrides"] = (mine, *given["overrides"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import click
 from cache.errors import EmotionRankError, one_line
 from pipeline.commands.command_line import Command, EverydayOption, SettingsOption
 from pipeline.commands.completion import FOLDER, presets, settings, values
+from pipeline.core.presets import preset_names
 
 log = logging.getLogger(__name__)
 _NO_MEMORY = ("llocate memory", "failed to map segment", "can't start new thread")  # of a library, torch, Python
@@ -39,11 +41,17 @@ no_report_option = click.option("--no-report", is_flag=True, help="Write no repo
 _plugin_help = "Run this Python file first: it registers a custom encoder or loss. Repeatable."
 plugin_option = click.option("--plugin", "plugins", multiple=True, metavar="FILE", help=_plugin_help)
 tensorboard_option = click.option(
-    "--tensorboard", is_flag=True, help="Write curves for TensorBoard while it trains (extra tensorboard)."
+    "--tensorboard",
+    is_flag=True,
+    help="Write curves for TensorBoard while it trains (needs emotionrankclap[tensorboard]).",
 )
-wandb_option = click.option("--wandb", is_flag=True, help="Log to Weights & Biases while it trains (extra wandb).")
-trackio_option = click.option("--trackio", is_flag=True, help="Log to trackio while it trains (extra trackio).")
-_training_help = "A preset of configs/training: paper, small_corpus, fast."
+wandb_option = click.option(
+    "--wandb", is_flag=True, help="Log to Weights & Biases while it trains (needs emotionrankclap[wandb])."
+)
+trackio_option = click.option(
+    "--trackio", is_flag=True, help="Log to trackio while it trains (needs emotionrankclap[trackio])."
+)
+_training_help = f"A preset of configs/training: {', '.join(preset_names('training'))}."
 _trainings = presets("training", or_file=False)
 training_option = click.option("--training", help=_training_help, shell_complete=_trainings)
 
@@ -60,12 +68,13 @@ def everyday_option(name: str, override: str, **extra: Any) -> Callable[[F], F]:
     return click.option(name, cls=EverydayOption, override=override, **extra)
 
 
+_TEMPERATURE = "Initial temperature, by which similarities are divided."
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 _EVERYDAY = [
     everyday_option("--epochs", "epochs={}", type=click.IntRange(min=1), help="Passes over the training pairs."),
     everyday_option("--batch-size", "batch_size={}", type=click.IntRange(min=2), help="Pairs in one batch."),
     everyday_option("--learning-rate", "learning_rate={}", type=_ABOVE_0, help="Adam's learning rate."),
-    everyday_option("--temperature", "temperature={}", type=_ABOVE_0, help="Of the similarities, at the start."),
+    everyday_option("--temperature", "temperature={}", type=_ABOVE_0, help=_TEMPERATURE),
 ]
 
 
@@ -76,11 +85,17 @@ def everyday_training_options(main: F) -> F:
     return main
 
 
-def command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """The command `name` with --json and what each `Command` has, whose errors are one line and an exit code."""
+def command(name: str, presets_of: str = "") -> Callable[[Callable[..., None]], click.Command]:
+    """The command `name` with --json and what each `Command` has, whose errors are one line and an exit code.
+
+    In its help, which is the docstring, `{presets}` stands for the names of the presets in configs/`presets_of`.
+    """
 
     def decorate(main: Callable[..., None]) -> click.Command:
-        made = click.command(name, cls=Command)(handle_errors(main))
+        text = inspect.getdoc(main) or ""
+        if presets_of:
+            text = text.format(presets=", ".join(preset_names(presets_of)))
+        made = click.command(name, cls=Command, help=text)(handle_errors(main))
         as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout.")
         made.params.insert(-3, as_json)  # before -q, -v and --version
         return made

@@ -12,12 +12,14 @@ from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets, values
 
 
-@common.command("compare-methods")
+@common.command("compare-methods", presets_of="methods")
 @click.argument("stores", type=FOLDER, metavar="STORES...")
 @click.argument("methods", nargs=-1, metavar="[METHODS]...", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="Where the runs go.  [default: runs/STORES-comparison, or -folds-FOLDS]")
 @common.training_option
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Seeds per method, 0 to N-1."
+)
 @common.everyday_training_options
 @common.overrides_option("pipeline.core.config:TrainConfig")
 @common.overrides_option(
@@ -44,7 +46,7 @@ def main(
     stores: Path, methods: tuple[str, ...], out: Path | None, evaluation: tuple[str, ...], encoders: tuple[Path, ...],
     others: tuple[Path, ...], folds: str | None, no_report: bool, conventions: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train and evaluate METHODS (all that the stores can serve), and print both tables of the paper.
+    """Train and evaluate METHODS, and print both tables of the paper.
 
     \b
     compare-methods stores/msp --out runs/comparison
@@ -54,6 +56,7 @@ def main(
     compare-methods stores/iemocap sl_gemo_clap emo_clap --folds session
     compare-methods stores/whisper emotionrankclap supcon --encoders stores/wavlm
 
+    METHODS are presets ({presets}) or YAML files; by default all presets whose captions and features are in the stores.
     Several STORES of the same encoders are one corpus. Running it again resumes. Writes comparison.md, .tex, .csv and
     .json; with --folds, cross_validation.md and .json; and the page report.html with its figures in report.
     """
@@ -67,7 +70,8 @@ def main(
     opened = stores_named(named)
     if scheme:
         if encoders:
-            raise UsageError("--folds", "with --encoders", "one of the two", "Cut each encoder's stores into folds.")
+            action = "Run compare-methods --folds on each encoder's stores."
+            raise UsageError("--folds", "given with --encoders", "one of the two", action)
         from pipeline.experiments.cross_validation import cross_validate
 
         result, text = cross_validate(opened, folds=scheme, **options)

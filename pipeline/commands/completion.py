@@ -27,6 +27,7 @@ from click.shell_completion import (
 )
 
 from pipeline.commands.command_line import Command
+from pipeline.core.presets import preset_names
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -56,8 +57,6 @@ def presets(kind: str, *, or_file: bool = True) -> Completer:
     """Complete with the presets of configs/`kind`; with `or_file` also with files."""
 
     def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from pipeline.core.config_files import preset_names
-
         files = [CompletionItem(incomplete, type="file")] if or_file else []  # first: bash forgets what stands before
         return [*files, *values(*preset_names(kind))(context, param, incomplete)]
 
@@ -171,10 +170,15 @@ for _shell in (_Bash, _Zsh, _Fish):
     add_completion_class(_shell)
 
 
-@click.command("completion", cls=Command)
+@click.command("python -m pipeline.commands.completion", cls=Command)
 @click.argument("shell", type=click.Choice([_Bash.name, _Zsh.name, _Fish.name]))
 def main(shell: Literal["bash", "zsh", "fish"]) -> None:
-    """Print what makes SHELL complete every command."""
+    """Print the script by which your SHELL completes every command with TAB.
+
+    \b
+    eval "$(python -m pipeline.commands.completion bash)"    (in ~/.bashrc; in ~/.zshrc with zsh)
+    python -m pipeline.commands.completion fish | source     (in ~/.config/fish/config.fish)
+    """
     scripts = get_completion_class(shell)
     for name in COMMANDS:
         variable = f"_{name.upper().replace('-', '_')}_COMPLETE"

@@ -22,7 +22,8 @@ from pipeline.commands.completion import FOLDER
     "--challenge",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Write what is predicted of MSP-Podcast's Test3 there first, in the form of the Interspeech 2025 challenge.",
+    help="Before evaluating, write predictions for MSP-Podcast Test3 to FOLDER, in the format of the Interspeech 2025 "
+    "challenge.",
 )
 def main(
     stores: Path, run: Path, overrides: tuple[str, ...], device: str, no_report: bool, conventions: bool,

@@ -10,34 +10,41 @@ import click
 
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
+from pipeline.core.presets import preset_names
 
 log = logging.getLogger(__name__)
 
 _ENGINE = "Encode on this machine, or on a Ray cluster."
 _PRECISION = "Numerical precision of the speech encoder.  [default: bfloat16 for a WavLM on CUDA, else float32]"
 _BATCH_SECONDS = "Seconds of audio in one batch.  [default: one clip on a CPU, 160 on CUDA]"
-_NUM_WORKERS = "Threads that read and encode; the vectors are the same.  [default: one a core]"
-_VERIFY = "Check every byte of the stores; --verify=deep hashes all audio again as well."
-_DIGEST = "Print figures and digests by split, to compare with another lab's stores."
+_NUM_WORKERS = "Number of threads; it does not change the vectors.  [default: one per core]"
+_VERIFY = "Check every byte of the stores; --verify=deep also compares all audio files with those that were encoded."
+_DIGEST = "Print statistics and checksums per split, to compare stores between labs."
+_LIMIT = "Encode only about this many utterances now, of all lengths; the rest stay pending."
+_STRICT = (
+    "Exit with an error if a speaker, sentence or recording is in two splits, if a row failed (exit 3), or if "
+    "--dry-run does not find an encoder (exit 2)."
+)
+_ENCODERS_HELP = f"A preset of configs/encoders: {', '.join(preset_names('encoders'))}."
 _ENCODERS = presets("encoders", or_file=False)
 _ENGINES = click.Choice(["threads", "ray"])
 _PRECISIONS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 
 
-@common.command("extract-features")
+@common.command("extract-features", presets_of="corpora")
 @click.argument("config", shell_complete=presets("corpora"))
 @click.option("--out", type=FOLDER, help="The folder of the stores.  [default: stores/NAME]")
 @common.audio_root_option
-@click.option("--encoders", help="A preset of configs/encoders: paper, embedded.", shell_complete=_ENCODERS)
+@click.option("--encoders", help=_ENCODERS_HELP, shell_complete=_ENCODERS)
 @common.overrides_option("pipeline.core.config:ExtractConfig")
 @common.device_option
 @click.option("--engine", type=_ENGINES, default="threads", show_default=True, help=_ENGINE)
 @common.everyday_option("--precision", "audio.precision={}", type=_PRECISIONS, help=_PRECISION)
 @common.everyday_option("--batch-seconds", "audio.batch_seconds={}", metavar="SECONDS|auto", help=_BATCH_SECONDS)
 @click.option("--num-workers", type=click.IntRange(min=1), help=_NUM_WORKERS)
-@click.option("--limit", type=click.IntRange(min=1), help="Encode about this many utterances now, spread over all.")
+@click.option("--limit", type=click.IntRange(min=1), help=_LIMIT)
 @click.option("--retry-failed", is_flag=True, help="Retry failed rows.")
-@click.option("--strict", is_flag=True, help="Refuse leaks, a dry run without encoders, failed rows (exit 3).")
+@click.option("--strict", is_flag=True, help=_STRICT)
 @common.fresh_option
 @click.option("--dry-run", is_flag=True, help="Read and check everything, print the plan, write nothing.")
 @click.option("--status", is_flag=True, help="Count done, failed and pending rows, and name the failed ones.")
@@ -57,7 +64,7 @@ def main(
     extract-features my/manifest.csv --plugin my_encoder.py -o audio.encoder=mine --out stores/mine-own
     extract-features msp_podcast --out stores/msp --status
 
-    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).
+    CONFIG is a preset ({presets}), a YAML file or a manifest (.csv, .jsonl).
     Running it again resumes.
     """
     folder = out or Path("stores") / Path(config).stem

@@ -11,8 +11,8 @@ from pipeline.commands.completion import FOLDER
 
 
 @common.command("run-demo")
-@click.option("--out", type=FOLDER, default=Path("emotionrankclap-demo"), show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Heads to train.")
+@click.option("--out", type=FOLDER, default=Path("emotionrankclap-demo"), show_default=True, help="Output folder.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds.")
 @common.fresh_option
 def main(out: Path, seeds: int, fresh: bool, as_json: bool) -> None:
     """Synthesise a spoken corpus, run both stages with the embedded encoders, evaluate, search, draw.

@@ -17,6 +17,9 @@ _COLUMNS = [
     "similarity", "id", "valence", "arousal", "emotion", "speaker", "split", "trained_on", "style", "audio", "text",
 ]  # fmt: skip
 
+_SERVE = "Search in a browser: a page on this machine (needs emotionrankclap[serve])."
+_PORT = "Port of the page.  [default: 0, any free port]"
+
 
 def _filter_option(name: str, more: str = "") -> Callable[[common.F], common.F]:
     text, complete = f"Only this {name}. Repeatable.{more}", manifest_column(name)
@@ -28,10 +31,10 @@ def _filter_option(name: str, more: str = "") -> Callable[[common.F], common.F]:
 @click.argument("run", type=FOLDER)
 @click.argument("sentences", nargs=-1)
 @click.option("--audio", multiple=True, type=click.Path(path_type=Path), help="Describe this recording. Repeatable.")
-@click.option("--serve", "served", is_flag=True, help="Search in a browser: a page on this machine (extra serve).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Of the page; 0, the default, is any free one.")
-@click.option("--top", type=click.IntRange(min=1), help="How many to find. [default: 5; 10 on the page]")
-@_filter_option("split", " [default: those not trained on; all: every one]")
+@click.option("--serve", "served", is_flag=True, help=_SERVE)
+@click.option("--port", type=click.IntRange(0, 65535), help=_PORT)
+@click.option("--top", type=click.IntRange(min=1), help="How many to find.  [default: 5; 10 on the page]")
+@_filter_option("split", "  [default: all utterances that RUN was not trained on; --split all searches every one]")
 @_filter_option("speaker")
 @_filter_option("emotion")
 @common.device_option
@@ -45,14 +48,16 @@ def main(
     \b
     search-speech stores/msp runs/erc "The person is speaking with joy."
     search-speech stores/msp runs/erc "calm and content" "loud and angry" --split test1 --top 10 --json
-    search-speech stores/msp runs/erc - < sentences.txt        (one a line)
+    search-speech stores/msp runs/erc - < sentences.txt        (one per line)
     search-speech stores/msp runs/erc --audio clip.wav         (the captions that fit it)
     search-speech stores/msp runs/erc --serve                  (search, listen and see it in a browser)
 
     --split, --speaker and --emotion name one value each and may be repeated: an utterance must have one of the values
-    in every field named. Utterances that RUN was trained on are found only where their split is named, or all.
+    in every field named. By default the utterances that RUN was trained on are not searched; name their split, or use
+    --split all.
     """
-    _check_words(sentences, audio, served=served, filtered=any(among.values()))
+    filters = [f"--{name}" for name, values in among.items() if values]
+    _check_words(sentences, audio, filters, served=served)
     options: dict[str, Any] = {"stores": stores, "device": device}
     if served:
         from pipeline.inference.web.server import serve
@@ -63,7 +68,7 @@ def main(
         serve(run, "".join(sentences), **among, **options, top=top or 10, port=port or 0, ready=ready)
         return
     if port is not None:
-        raise UsageError("--port", "no --serve", "both or neither", "Add --serve.")
+        raise UsageError("--port", "given without --serve", "--serve with it", "Add --serve.")
     queries = list(map(str, audio or _sentences(sentences)))
     from pipeline.inference.search import describe, search
 
@@ -74,19 +79,18 @@ def main(
     common.print_result({"stores": str(stores), "run": str(run), "answers": answers}, text, as_json)
 
 
-def _check_words(sentences: tuple[str, ...], audio: tuple[Path, ...], *, served: bool, filtered: bool) -> None:
+def _check_words(sentences: tuple[str, ...], audio: tuple[Path, ...], filters: Sequence[str], *, served: bool) -> None:
     """Refuse sentences and options that exclude each other. Raises UsageError."""
     if served:
         if audio or len(sentences) > 1 or "-" in sentences:
-            stdin = "with - for stdin" if "-" in sentences else f"{len(sentences)} sentences"
-            found = "with --audio" if audio else stdin
+            stdin = "with - for stdin" if "-" in sentences else f"with {len(sentences)} sentences"
+            found = "given with --audio" if audio else f"given {stdin}"
             raise UsageError("--serve", found, "one sentence at most", "Search for the others on the page.")
     elif bool(sentences) == bool(audio):
         found = "both sentences and --audio" if audio else "neither a sentence nor --audio"
         raise UsageError("search-speech", found, "one of them", 'Write "a sentence", - for stdin, or --audio FILE.')
-    elif audio and filtered:
-        found = "--audio with --split, --speaker or --emotion"
-        raise UsageError("search-speech", found, "filters of utterances with sentences only", "Leave them out.")
+    elif audio and filters:
+        raise UsageError(", ".join(filters), "given with --audio", "filters for sentences only", "Remove them.")
 
 
 def _sentences(words: tuple[str, ...]) -> Iterator[str]:

@@ -11,12 +11,14 @@ from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
 
 
-@common.command("sweep-heads")
+@common.command("sweep-heads", presets_of="sweeps")
 @click.argument("stores", type=FOLDER)
 @click.argument("sweep", required=False, shell_complete=presets("sweeps"))
 @click.option("--out", type=FOLDER, help="The sweep's folder.  [default: sweeps/STORES-SWEEP]")
-@click.option("--trials", type=click.IntRange(min=1), help="Trials in all; a larger number than before resumes.")
-@click.option("--storage", metavar="URL", help="A database that Optuna knows, instead of a journal in --out.")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Total number of trials. Raise it to continue a finished sweep."
+)
+@click.option("--storage", metavar="URL", help="Optuna storage URL (database).  [default: a journal file in --out]")
 @common.overrides_option("pipeline.experiments.sweeps.config:SweepConfig")
 @common.device_option
 @common.fresh_option
@@ -31,9 +33,9 @@ def main(stores: Path, sweep: str | None, out: Path | None, no_report: bool, as_
     sweep-heads stores/msp mine.yaml -o repeats=3 -o fixed.epochs=5 --out sweeps/mine
     train-heads stores/msp sweeps/first/best.yaml --out runs/best
 
-    SWEEP is a preset (default, methods, grid) or a YAML file (docs/sweeps.md). Running it again resumes; the same
-    command elsewhere on a shared disk takes part. Writes trials.csv, sweep.json, best.yaml, and the page report.html
-    with its figures in report. Needs pip install 'emotionrankclap[sweep]'.
+    SWEEP is a preset ({presets}) or a YAML file (docs/sweeps.md). Running it again resumes. To add workers, run the
+    same command in other terminals, or on other machines with the same disk. Writes trials.csv, sweep.json, best.yaml,
+    and the page report.html with its figures in report. Needs pip install 'emotionrankclap[sweep]'.
     """
     from pipeline.experiments.sweeps.sweep import sweep as run_sweep
 

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cache.errors import UsageError
 from pipeline.commands import common
 from pipeline.commands.completion import FOLDER, presets
 
 
-@common.command("train-heads")
+@common.command("train-heads", presets_of="methods")
 @click.argument("stores", type=FOLDER, metavar="STORES...")
 @click.argument("config", nargs=-1, metavar="[CONFIG]", shell_complete=presets("methods"))
 @click.option("--out", type=FOLDER, help="The RUN folder.  [default: runs/STORES-CONFIG]")
 @common.training_option
-@click.option("--seeds", type=click.IntRange(min=1), help="Train this many seeds, 0 upwards.")
+@click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Train seeds 0 to N-1.")
 @common.everyday_option("--seed", "seeds=[{}]", type=click.IntRange(min=0), help="Train this one seed.  [default: 0]")
 @common.everyday_training_options
 @common.overrides_option("pipeline.core.config:TrainConfig")
@@ -27,7 +28,9 @@ from pipeline.commands.completion import FOLDER, presets
 @common.wandb_option
 @common.trackio_option
 @common.plugin_option
-@click.option("--then", type=click.Choice(["evaluate"]), help="Then do what evaluate-heads does, without a new start.")
+@click.option(
+    "--then", type=click.Choice(["evaluate"]), help="Evaluate the run in the same process, as evaluate-heads does."
+)
 def main(
     stores: Path, config: tuple[str, ...], out: Path | None, then: str | None, as_json: bool, **options: Any
 ) -> None:
@@ -41,21 +44,22 @@ def main(
     train-heads stores/ravdess stores/emodb -o balance=corpus
     train-heads stores/mine --training small_corpus --then evaluate
 
-    Several STORES of the same encoders are trained on together; with a comma between them, of the same utterances by
-    several encoders, their vectors lie side by side. CONFIG is a method's preset (emotionrankclap,
-    clap_template, clap4emo, clap_sce, supcon, paraclap, emo_clap, ml_gemo_clap, sl_gemo_clap, smoothclap) or a YAML
-    file. Running it again resumes. With `--then evaluate`, --json prints the evaluation.
+    Give several STORES of the same encoders to train on all of them. Write A,B (with a comma) for two encoders' stores
+    of the same utterances: their vectors are concatenated. CONFIG is a method's preset ({presets}) or a YAML file.
+    Running it again resumes. With `--then evaluate`, --json prints the evaluation.
     """
     from pipeline.training.train import train
 
     named, rest = common.more_stores(stores, config)
     if len(rest) > 1:
-        raise UsageError(" ".join(rest), f"{len(rest)} methods", "one", "Name one, or take compare-methods.")
+        raise UsageError(" ".join(rest), f"{len(rest)} methods", "one", "Give one, or use compare-methods.")
     if then and len(named) > 1:
-        raise UsageError(f"--then {then}", f"{len(named)} STORES", "one", "Take evaluate-heads for each, afterwards.")
+        raise UsageError(f"--then {then}", f"{len(named)} STORES", "one", "Run evaluate-heads on each afterwards.")
     others = [each for each in options["overrides"] if each.startswith("seeds=")]
     if options["seeds"] and others:
-        found, action = f"{others[0]} beside it", "--seed N trains the one seed N, --seeds N those from 0 to N-1."
+        given = click.get_current_context().get_parameter_source("seed") is ParameterSource.COMMANDLINE
+        found = f"conflicts with {'--seed' if given else f'-o {others[0]}'}"
+        action = "Remove one: --seed N trains seed N, --seeds N trains seeds 0 to N-1."
         raise UsageError(f"--seeds {options['seeds']}", found, "one of the two", action)
     method = rest[0] if rest else "emotionrankclap"
     folder = out or Path("runs") / f"{common.joint_name(named)}-{Path(method).stem}"

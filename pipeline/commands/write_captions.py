@@ -13,7 +13,7 @@ from pipeline.commands.completion import FOLDER, presets
 MAX_FAILURES_SHOWN = 20
 
 
-@common.command("write-captions")
+@common.command("write-captions", presets_of="corpora")
 @click.argument("config", shell_complete=presets("corpora"))
 @click.option("--out", type=FOLDER, help="The folder of the captions.  [default: captions/NAME]")
 @common.audio_root_option
@@ -21,7 +21,7 @@ MAX_FAILURES_SHOWN = 20
 @click.option("--dry-run", is_flag=True, help="Print how many prompts and about how many tokens; send no request.")
 @common.plugin_option
 def main(config: str, out: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Have an LLM write the captions of a corpus, by any OpenAI-compatible endpoint.
+    """Have an LLM write the captions of a corpus, through any OpenAI-compatible endpoint.
 
     \b
     write-captions msp_podcast --audio-root /data/MSP-PODCAST -o llm.model=o1 --dry-run
@@ -29,9 +29,10 @@ def main(config: str, out: Path | None, dry_run: bool, as_json: bool, **options:
     write-captions my/manifest.csv -o llm.base_url=http://127.0.0.1:8080/v1 -o llm.model=mine
     extract-features msp_podcast --audio-root /data/MSP-PODCAST -o 'captions.files=[captions/msp/captions.jsonl]'
 
-    CONFIG is a preset (msp_podcast, iemocap, ravdess, emodb, cremad, tess), a YAML file or a manifest (.csv, .jsonl).
+    CONFIG is a preset ({presets}), a YAML file or a manifest (.csv, .jsonl).
     The key is read from the environment (OPENAI_API_KEY, or the variable that llm.key_env names) and never written.
-    Running it again resumes; no prompt is paid twice. Exit 1: some prompts have no usable answer.
+    Running it again resumes: answered prompts are not sent (and billed) again. Exit 1: some prompts have no usable
+    answer.
     """
     from pipeline.core.errors import EmotionRankError
     from pipeline.data.captions.llm.write import plan_write_captions, write_captions
@@ -48,7 +49,7 @@ def main(config: str, out: Path | None, dry_run: bool, as_json: bool, **options:
             result["captions"],
             f"{len(result['failures'])} of {result['prompts']} prompts have no caption",
             "a caption for every prompt",
-            "Run it again for those without an answer, or with more -o writing.attempts for those refused.",
+            "Run it again to resend unanswered prompts; raise -o writing.attempts for refused answers.",
         )
 
 

@@ -18,11 +18,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cache.errors import ManyProblems, UsageError
 from pipeline.core.files import open_regular
 from pipeline.core.plugins import BUILT_IN, Kind, find, is_valid_name
+from pipeline.core.presets import configs_folder, preset_names
 from pipeline.core.settings import explain, short_repr
 
 Tree = dict[str, Any]
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json")
-_PIPELINE = Path(__file__).resolve().parents[1]
 _MAX_DEPTH = 8  # levels of an override's key, and of presets that build on each other
 
 REQUIRE_PLUGINS = {"require_plugins": True}  # validation context: the plugins that a config names must be registered
@@ -117,20 +117,10 @@ def dump(config: Model) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def preset_names(kind: str) -> list[str]:
-    """Names of the presets of `kind` (`corpora`, `methods`, `encoders`)."""
-    return sorted(path.stem for path in (_configs() / kind).glob("*.yaml"))
-
-
 @cache
 def word_list(name: str) -> Tree:
     """The data file `configs/{name}.yaml`: words, points or conventions. Not to be changed by the caller."""
-    return read_yaml(_configs() / f"{name}.yaml")
-
-
-def _configs() -> Path:
-    in_wheel = _PIPELINE / "configs"
-    return in_wheel if in_wheel.is_dir() else _PIPELINE.parent / "configs"
+    return read_yaml(configs_folder() / f"{name}.yaml")
 
 
 def _read_named(name: str, kind: str, parents: tuple[str, ...] = ()) -> Tree:
@@ -139,7 +129,7 @@ def _read_named(name: str, kind: str, parents: tuple[str, ...] = ()) -> Tree:
     if path.suffix in MANIFEST_SUFFIXES and kind == "corpora":
         return {"corpus": {"reader": "manifest", "manifest": str(path)}}
     if path.suffix not in (".yaml", ".yml"):
-        preset = _configs() / f"{name}.yaml" if "/" in name else _configs() / kind / f"{name}.yaml"
+        preset = configs_folder() / f"{name}.yaml" if "/" in name else configs_folder() / kind / f"{name}.yaml"
         if not os.path.isfile(preset):
             raise _no_such_preset(name, kind, parents)
         path, kind = preset, preset.parent.name
@@ -159,7 +149,7 @@ def _read_named(name: str, kind: str, parents: tuple[str, ...] = ()) -> Tree:
 
 def _no_such_preset(name: str, kind: str, parents: tuple[str, ...]) -> UsageError:
     folder, _, last = name.rpartition("/")
-    known = preset_names(folder if folder in os.listdir(_configs()) else kind)
+    known = preset_names(folder if folder in os.listdir(configs_folder()) else kind)
     close = difflib.get_close_matches(last[:60], known, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"Presets: {', '.join(known)}."
     expected = "a preset's name or a YAML file"

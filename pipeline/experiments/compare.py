@@ -19,8 +19,9 @@ from typing import Any
 from cache.disk import translate_os_errors, write_text, writer_lock
 from cache.stores import Stores, open_stores, refuse_other_utterances, stores_named
 from pipeline.core.config import EvaluateConfig, TrainConfig
-from pipeline.core.config_files import load_config, preset_names
+from pipeline.core.config_files import load_config
 from pipeline.core.errors import UsageError
+from pipeline.core.presets import preset_names
 from pipeline.evaluation.comparison import comparison_tables, paper_tables
 from pipeline.evaluation.data_frames import ComparisonResult
 from pipeline.evaluation.evaluate import evaluate, evaluated, split_of

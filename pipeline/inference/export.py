@@ -92,10 +92,10 @@ def _description(path: Path) -> tuple[Description, bytes]:
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a run, and files of these names unless one of them is an export of ours."""
     if (folder / "run.json").exists():
-        raise UsageError(folder, "a RUN folder", "one of the model's own", "Choose another folder.")
+        raise UsageError(folder, "holds a run", "a new or empty folder", "Choose another folder.")
     if any((folder / name).exists() for name in (HEADS, SETTINGS, CARD, *ONNX_FILES)):
         for read, name in ((_description, SETTINGS), (load_heads, HEADS)):
             with suppress(StoreCorrupt, UsageError):
                 read(folder / name)
                 return
-        raise UsageError(folder, "files of something else", "an empty folder", "Choose another folder.")
+        raise UsageError(folder, "holds files of something else", "a new or empty folder", "Choose another folder.")

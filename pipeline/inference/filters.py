@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cache.disk import write_text
 from cache.manifest import Manifest, read_manifest
 from cache.stores import MANIFEST, Stores
-from pipeline.core.errors import StoreCorrupt, UsageError
+from pipeline.core.errors import ManyProblems, StoreCorrupt
 from pipeline.data.corpora.label_names import closest
 from pipeline.training.run_folder import TRAIN_AGAIN, Run, text_of
 
@@ -57,12 +57,12 @@ class UtteranceFilter:
             self._codes[name] = np.fromiter(map(code_of.__getitem__, column), np.int64, len(column))
 
     def allowed(self, among: Filter) -> Mask:
-        """(N,) which utterances may be hits. Raises UsageError that names every value that no utterance has."""
+        """(N,) which utterances may be hits. Raises ManyProblems, one for each value that no utterance has."""
         fits = self.fits(among)
         return fits if among.split else fits & ~self.hidden
 
     def fits(self, among: Filter) -> Mask:
-        """(N,) which utterances have the values that `among` names, trained on or not. Raises UsageError likewise."""
+        """(N,) which utterances have the values that `among` names, trained on or not. Raises ManyProblems likewise."""
         if ALL in among.split:
             among = replace(among, split=())
         self._check_values(among)
@@ -73,16 +73,17 @@ class UtteranceFilter:
         return fits
 
     def _check_values(self, among: Filter) -> None:
-        unknown, expected = [], []
+        problems: list[str] = []
         for name, code_of in self._code_of.items():
             known = [value for value in code_of if value]  # "" is an absent label
+            more = f" and {len(known) - MAX_VALUES_SHOWN:,} more" if len(known) > MAX_VALUES_SHOWN else ""
+            expected = f"one of {', '.join(known[:MAX_VALUES_SHOWN])}{more}" if known else f"no {name}, none is known"
             wrong = [value for value in getattr(among, name) if not value or value not in code_of]
-            if wrong:
-                more = f" and {len(known) - MAX_VALUES_SHOWN:,} more" if len(known) > MAX_VALUES_SHOWN else ""
-                unknown.append(", ".join(f"{name} {value!r}{closest(value, known)}" for value in wrong))
-                expected.append(f"{name} one of {', '.join(known[:MAX_VALUES_SHOWN]) or '(none is known)'}{more}")
-        if unknown:
-            raise UsageError("the filter", f"unknown {'; '.join(unknown)}", "; ".join(expected), "Correct it.")
+            problems += [
+                f"{name} {value!r}: not in the stores; expected {expected}{closest(value, known)}" for value in wrong
+            ]
+        if problems:
+            raise ManyProblems("the filter", problems, "Correct these values.")
 
 
 def write_trained_on(run: Run, view: Stores) -> None:
@@ -95,7 +96,7 @@ def trained_on(run: Run, stores: Stores) -> Mask:
     """(N,) which utterances of `stores` the heads of `run` were trained on.
 
     In other stores than those that run.json names, the utterances of the same id and path of audio. Where those are
-    gone, `stores` are taken for them. Raises StoreCorrupt.
+    gone, `stores` stand for them. Raises StoreCorrupt.
     """
     about = run.about
     named = [about["stores"]] if isinstance(about["stores"], str) else about["stores"]

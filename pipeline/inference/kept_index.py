@@ -1,8 +1,8 @@
 """The utterances of a folder of stores as a run's heads embed them, kept in RUN/search for the next search.
 
 A file is safetensors: `rows` (n,) int64 and `vectors` (n, dim) float32. Its metadata says what they were made of, the
-heads and every row of the store, and holds a CRC-32. A file of other heads or stores, or whose bytes changed, is made
-again, with a line in the log. It may be deleted at any time; where none can be written, a search does without.
+heads and every row of the store, and holds a CRC-32. A file of other heads or stores, or whose bytes changed, is
+rebuilt, with a line in the log. It may be deleted at any time; where none can be written, a search does without.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def read_kept(path: Path) -> KeptFile | None:
         if len(rows) and not (rows[0] >= 0 and (np.diff(rows) > 0).all()):
             raise ValueError("rows out of order")
     except (EmotionRankError, OSError) as error:  # of another account, or a failing disk
-        log.info(f"{path}: not read ({_reason(error)}); projected again")
+        log.info(f"{path}: the search index cannot be read ({_reason(error)}); it is rebuilt")
         return None
     except (ValueError, KeyError, TypeError, RecursionError, MemoryError, RuntimeError) as error:
-        log.warning(f"{path}: corrupt ({one_line_reason(error)}); projected again")
+        log.warning(f"{path}: the search index is corrupt ({one_line_reason(error)}); it is rebuilt")
         return None
     return KeptFile(header.identity, rows, vectors)
 
@@ -102,11 +102,12 @@ class KeptIndex:
         if kept is None or len(self.store) < MIN_ROWS:
             return None
         if kept.identity != self.identity:
-            log.info(f"{self.path}: of other heads or rows; projected again")
+            log.info(f"{self.path}: the search index belongs to other heads or rows; it is rebuilt")
             return None
         known = not len(kept.rows) or kept.rows[-1] < len(self.store)
         if not known or kept.vectors.shape[1] != self.heads.audio.out_features:
-            log.warning(f"{self.path}: corrupt (another size than it names); projected again")
+            found = "its rows or dimension do not fit the store and the heads"
+            log.warning(f"{self.path}: the search index is corrupt ({found}); it is rebuilt")
             return None
         return kept.rows, kept.vectors
 
@@ -124,7 +125,7 @@ class KeptIndex:
             with writer_lock(self.path.parent):
                 write_atomic(self.path, [header.encoded, _bytes_of(rows), _bytes_of(vectors)])
         except (EmotionRankError, OSError) as error:
-            log.info(f"{self.path}: not kept ({_reason(error)})")
+            log.info(f"{self.path}: the search index could not be saved ({_reason(error)})")
 
 
 @dataclass(frozen=True)

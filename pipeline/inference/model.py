@@ -72,7 +72,7 @@ class EmotionRankCLAP:
         elif (folder / SETTINGS).is_file():
             heads, config = read_model(folder)
         else:
-            raise UsageError(folder, "not a model", f"run.json or {SETTINGS}", "Name a RUN folder or an exported one.")
+            raise UsageError(folder, "not a model", f"run.json or {SETTINGS}", "Pass a RUN folder or an exported one.")
         return cls(heads, config, device=device, audio_model=audio_model, text_model=text_model)
 
     def save_pretrained(self, folder: str | Path, *, onnx: bool = False) -> None:
@@ -125,8 +125,10 @@ class EmotionRankCLAP:
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         for place, text in enumerate(texts):
             if not isinstance(text, str) or not text or any("\ud800" <= letter <= "\udfff" for letter in text):
-                found = type(text).__name__ if not isinstance(text, str) else "not UTF-8" if text else "empty"
-                raise UsageError(f"sentence {place}", found, "a text", "Pass a list of sentences.")
+                found, action = f"of type {type(text).__name__}", "Pass a str."
+                if isinstance(text, str):
+                    found, action = ("not UTF-8", "Correct it.") if text else ("an empty string", "Remove it.")
+                raise UsageError(f"sentences[{place}]", found, "text", action)
         work = BatchEncoder(read_text, self.text_encoder, self.device)
         rows = _encoded("sentence", texts, list(map(len, texts)), work, batch_size)
         vectors = self.embed_text(chosen_columns(rows, self.text_encoder, self.config.training.text))
@@ -183,7 +185,7 @@ class EmotionRankCLAP:
         recorded = {name: value for name, value in recorded.items() if name != "store_version"}
         if fields := differences(recorded, now):
             found = describe_differences(fields, "the heads have")[:MAX_DIFFERENCE_LENGTH]
-            action = f"Name the folder of that model as {side}_model."
+            action = f"Pass the folder of that model as {side}_model."
             raise StoreMismatch(f"{side} encoder", found, "the one the heads were trained on", action)
 
     def _embedded(self, vectors: Vectors) -> Tensor:
@@ -194,7 +196,7 @@ class EmotionRankCLAP:
         lengths = matrix.norm(dim=-1)
         if dim == speech_dim and not ((lengths - 1).abs() < UNIT_TOLERANCE).logical_or(lengths == 0).all():
             found = f"vectors of dimension {dim} and not of length 1"
-            raise UsageError("similarity", found, "embeddings", "Put a store's vectors through embed_speech first.")
+            raise UsageError("similarity", found, "embeddings", "Pass a store's vectors through embed_speech first.")
         return matrix
 
 
@@ -204,7 +206,7 @@ def _placed(config: Any, model: str | Path | None, side: str) -> Any:
         return config.model_copy(update={"model": str(model), "revision": None})
     if config.model is None and config.encoder in NEED_MODEL:
         found = "was in a folder when the heads were trained"
-        raise UsageError(f"{side} encoder", found, "to know where it is now", f"Name its folder as {side}_model.")
+        raise UsageError(f"{side} encoder", found, "to know where it is now", f"Pass its folder as {side}_model.")
     return config
 
 
@@ -213,7 +215,7 @@ def _encoded(
 ) -> Tensor:
     """(n, dim) vectors of `sources`, encoded as in stage one, longest first: on a CPU one batch a core."""
     if type(batch_size) is not int or batch_size < 1:
-        raise UsageError("batch_size", f"{batch_size!r:.40}", "1 or more", "Correct it.")
+        raise UsageError("batch_size", f"{batch_size!r:.40}", "a whole number, 1 or more", "Correct it.")
     vectors = torch.zeros(len(sources), encoder.encoder.dim)
     problems: dict[int, str] = {}
     job = EncodeTask(what, encoder, lambda rows: [sources[row] for row in rows.tolist()])
@@ -229,7 +231,7 @@ def _encoded(
                 wrong = batch.rows[~np.isfinite(batch.vectors).all(1)]
                 problems = dict.fromkeys(wrong.tolist(), "the encoder returned a non-finite vector") | problems
     if problems:
-        names = {row: str(s) if isinstance(s, Path) else f"{what} {row}" for row, s in enumerate(sources)}
+        names = {row: str(s) if isinstance(s, Path) else f"{what}s[{row}]" for row, s in enumerate(sources)}
         lines = [f"{names[row]}: {problems[row]}" for row in sorted(problems)]
         raise ManyProblems(f"{len(sources)} {what}s", lines, "Leave them out.")
     return vectors

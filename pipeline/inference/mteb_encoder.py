@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, required_library
 from pipeline.inference.model import EmotionRankCLAP
 
 
@@ -46,10 +46,9 @@ class MtebEncoder:
 
         Raises UsageError where mteb is not installed, and as `from_pretrained` does.
         """
-        try:
-            from mteb.models.model_meta import ModelMeta, ScoringFunction
-        except ModuleNotFoundError:
-            raise UsageError("mteb", "not installed", "the mteb extra", "pip install 'emotionrankclap[mteb]'") from None
+        required_library("mteb", "mteb", "MtebEncoder")
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+
         if isinstance(model_name, EmotionRankCLAP):
             self.model, known_as = model_name, "local/emotionrankclap"
         else:

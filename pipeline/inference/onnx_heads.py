@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, required_library
 from pipeline.inference.description import Description
 from pipeline.objectives.space import EPSILON
 from pipeline.training.heads import Heads
@@ -54,10 +54,9 @@ def onnx_head(heads: Heads, side: str, metadata: Mapping[str, str]) -> bytes:
     NAME is speech or text, N is free. Equal heads and metadata give equal bytes. Raises UsageError without the package
     onnx, and for weights of more than 2 GiB.
     """
-    try:
-        from onnx import TensorProto, helper
-    except ImportError:
-        raise UsageError("onnx", "not installed", "the onnx extra", "pip install 'emotionrankclap[onnx]'") from None
+    required_library("onnx", "onnx", "save_pretrained with onnx")
+    from onnx import TensorProto, helper
+
     linear, layer_sum = getattr(heads, side), getattr(heads, f"{side}_sum")
     nbytes = 4 * linear.weight.numel()
     if nbytes > MAX_BYTES:

@@ -68,7 +68,7 @@ class NearestNeighbours:
         zeros has no hits. Raises UsageError for a `top` below 1.
         """
         if top < 1:
-            raise UsageError(f"top {top}", "no hits asked for", "1 or more", "Ask for more.")
+            raise UsageError(f"top {top}", "no hits asked for", "1 or more", "Raise top.")
         places = np.arange(len(self.rows)) if allowed is None else np.flatnonzero(allowed[self.rows])
         if not len(places):
             return [[] for _ in queries]
@@ -125,7 +125,7 @@ class _Embedder:
         self.run = run if isinstance(run, Run) else open_run(run)
         self.stores = stores_named(stores or self.run.about["stores"])
         if len(self.stores.folders) > 1:
-            found, action = "heads of several stores", f"Name one: {', '.join(map(str, self.stores.folders))}."
+            found, action = "heads of several stores", f"Pass one of {', '.join(map(str, self.stores.folders))}."
             raise UsageError(self.run.folder, found, "one folder of stores to search", action)
         self.trained, self.device = self.run.config, pick_device(device)
 
@@ -180,7 +180,7 @@ class _Embedder:
             try:
                 wave = decoding.load(path).wave
             except UnusableAudio as error:
-                raise UsageError(path, error.reason, "an audio file with speech", "Name another file.") from None
+                raise UsageError(path, error.reason, "an audio file with speech", "Pass another file.") from None
             return self.embed_speech(chosen_columns(encoder.encode([wave]), encoder, self.trained.speech))
 
         return embed
@@ -229,10 +229,11 @@ class SpeechIndex:
             embed = embedder.sentence_embedder(encoder.result())
             neighbours = embedder.embed_kept(rows, reading.result())
         if left_out := len(rows) - len(neighbours.rows):
-            log.warning(f"{left_out:,} of {len(rows):,} utterances cannot be hits: failed, pending or all zero")
+            log.warning(f"not searched: {left_out:,} of {len(rows):,} utterances (failed, pending or all-zero vector)")
         if len(neighbours.rows) and columns.hidden[neighbours.rows].all():
-            count = f"{len(neighbours.rows):,} utterances that {'fit the filter' if among != Filter() else 'are done'}"
-            log.warning(f"all {count} were trained on: nothing is found; --split all (split='all') searches them too")
+            count = f"{len(neighbours.rows):,} {'matching' if among != Filter() else 'encoded'} utterances"
+            action = "use --split all (split='all') to search them too"
+            log.warning(f"no result: the heads were trained on all {count}; {action}")
         return cls(manifest, columns, neighbours, embed, embedder.config.corpus.root)
 
     def ask(self, sentences: str | Sequence[str], *, among: Filter | None = None, top: int = 5) -> list[list[Hit]]:
@@ -303,14 +304,14 @@ def search(
 
     Without a `split`, of those that the run was not trained on; `split="all"` is every one. A hit has id, audio (its
     path), similarity, valence and arousal (None where unlabelled), emotion, speaker, split and trained_on.
-    Loads the encoder and the manifest anew: keep a `SpeechIndex` to ask more than once. Raises UsageError,
+    Loads the encoder and the manifest each time: keep a `SpeechIndex` to ask more than once. Raises UsageError,
     StoreCorrupt, and StoreMismatch when the heads, or the text encoder of the stores' config, are not theirs.
     """
     sentences = _checked(sentences)
     among = Filter(*([values] if isinstance(values, str) else values or () for values in (split, speaker, emotion)))
     index = SpeechIndex.open(stores, run, among=among, device=device)
     if not len(index.neighbours.rows):
-        log.warning("no utterance that fits the filter is done: nothing is found")
+        log.warning("no result: no utterance that fits the filter is encoded")
     return index.ask(sentences, top=top)
 
 
@@ -334,6 +335,7 @@ def _checked(sentences: str | Sequence[str]) -> Sequence[str]:
     many = [sentences] if isinstance(sentences, str) else sentences
     for number, sentence in enumerate(many or [""], start=1):
         if not sentence.strip() or any("\ud800" <= letter <= "\udfff" for letter in sentence):
+            subject = f"sentence {number} of {len(many)}" if len(many) > 1 else "the sentence"
             found = "not UTF-8" if sentence.strip() else "empty"
-            raise UsageError(f"sentence {number}", found, "words in UTF-8", "Say what the speech should sound like.")
+            raise UsageError(subject, found, "words in UTF-8", "Describe what the speech should sound like.")
     return many

@@ -20,7 +20,7 @@ import torch
 from cache.pairs import cached_pairs
 from cache.stores import Stores, open_stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import preset_names
+from pipeline.core.presets import preset_names
 from pipeline.experiments.sweeps.successive_halving import DevOrdinality
 from pipeline.objectives.base import objective_of
 from pipeline.training.heads import Heads

@@ -74,7 +74,7 @@ def test_a_dash_is_the_lines_of_stdin(stores: Path, trained: Run) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(b"calm\n\xff\xfe\n", "error: stdin:2: not UTF-8; "), (b"", "error: sentence 1: empty; ")],
+    [(b"calm\n\xff\xfe\n", "error: stdin:2: not UTF-8; "), (b"", "error: the sentence: empty; ")],
 )
 def test_stdin_that_holds_no_sentences_is_one_line(given: bytes, said: str, stores: Path, trained: Run) -> None:
     result = _with_stdin(given, stores, trained.folder, "-")
@@ -98,9 +98,9 @@ def test_nothing_that_fits_is_said_and_no_failure(stores: Path, trained: Run) ->
     [
         ([], "neither a sentence nor --audio"),
         (["calm", "--audio", "a.wav"], "both sentences and --audio"),
-        (["--audio", "a.wav", "--split", "test"], "--audio with --split"),
-        ([" "], "sentence 1: empty"),
-        (["calm", "--emotion", "hapy"], "unknown emotion 'hapy'; did you mean 'happy'?"),
+        (["--audio", "a.wav", "--split", "test"], "--split: given with --audio"),
+        ([" "], "the sentence: empty"),
+        (["calm", "--emotion", "hapy"], "the filter: 1 problem. "),
         (["--audio", "no/such.wav"], "no/such.wav: cannot be read (No such file or directory)"),
         (["--audio", "."], ".: cannot be read (a folder, not a file)"),
     ],

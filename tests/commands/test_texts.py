@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ from cache.writer import StoreWriter
 from pipeline import EmotionRankCLAP
 from pipeline.commands.completion import COMMANDS
 from pipeline.commands.train_heads import main as train_heads
+from pipeline.core.presets import preset_names
 from pipeline.extraction.encoders import load_encoder
 from pipeline.training.run_folder import Run
 from tests.commands.slips import SLIPS, WITHOUT
 from tests.commands.texts import FOLDER, ended, said, same_as_kept
 
+ROOT = Path(__file__).resolve().parents[2]
 FAULTY = """\
 id,audio,split,valence,arousal
 a,audio/u00.wav,train,3,3
@@ -108,6 +111,33 @@ def test_help_is_what_is_kept(command: str) -> None:
     result = ended(f"{command} --help")
     assert (result.exit_code, result.stderr) == (0, "")
     same_as_kept(f"help/{command}", [result.stdout], {})
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("extract-features", "corpora"),
+        ("extract-features", "encoders"),
+        ("write-captions", "corpora"),
+        ("train-heads", "methods"),
+        ("train-heads", "training"),
+        ("compare-methods", "methods"),
+        ("sweep-heads", "sweeps"),
+    ],
+)
+def test_a_help_names_every_preset(command: str, kind: str) -> None:
+    assert set(preset_names(kind)) <= set(re.findall(r"\w+", ended(f"{command} --help").stdout))
+
+
+def test_a_help_loads_no_library_but_click() -> None:
+    program = (
+        "import sys; from importlib import import_module\n"
+        f"for name in {[name.replace('-', '_') for name in COMMANDS]!r}:\n"
+        "    import_module(f'pipeline.commands.{name}').main(['--help'], standalone_mode=False)\n"
+        "print([name for name in ('torch', 'transformers', 'numpy', 'pydantic', 'yaml') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_command_goes_by_its_name_however_it_was_started() -> None:

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from pipeline.core.config import EvaluateConfig, ExtractConfig, TrainConfig
-from pipeline.core.config_files import dump, load_config, preset_names
+from pipeline.core.config_files import dump, load_config
 from pipeline.core.errors import UsageError
+from pipeline.core.presets import preset_names
 from pipeline.training.train import resolve_training
 
 

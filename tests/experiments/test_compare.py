@@ -11,8 +11,8 @@ import torch
 
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
-from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreMismatch, UsageError
+from pipeline.core.presets import preset_names
 from pipeline.evaluation.measures import BOUNDS, OF_TRANSCRIPTS
 from pipeline.evaluation.recognition import zero_shot
 from pipeline.experiments.compare import compare

@@ -82,7 +82,7 @@ def test_the_second_search_projects_nothing_and_finds_the_same(
     assert len(files(run)) == 1
     among = Filter(split=["test"])
     some = opened(run, stores, among=among)
-    monkeypatch.setattr("pipeline.inference.search.embed_rows", lambda *_: pytest.fail("projected again"))
+    monkeypatch.setattr("pipeline.inference.search.embed_rows", lambda *_: pytest.fail("rebuilt"))
     assert same(opened(run, stores), kept(run, stores))
     assert same(opened(run, stores, among=among), some)
     assert some.rows.tolist() == [row for row in range(80) if row >= 64]
@@ -171,7 +171,7 @@ def test_a_corrupt_file_is_told(run: Run, stores: Path, caplog: pytest.LogCaptur
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with caplog.at_level(logging.WARNING):
         opened(run, stores)
-    assert f"{path}: corrupt (its bytes do not match their checksum); projected again" in caplog.text
+    assert f"{path}: the search index is corrupt (its bytes do not match their checksum); it is rebuilt" in caplog.text
 
 
 def test_where_nothing_can_be_written_a_search_does_without(
@@ -184,7 +184,7 @@ def test_where_nothing_can_be_written_a_search_does_without(
     (run.folder / SEARCH_FOLDER).write_text("a file is in the way")
     with caplog.at_level(logging.INFO):
         assert same(opened(run, stores), plain(run, stores))
-    assert "not kept" in caplog.text
+    assert "could not be saved" in caplog.text
 
 
 def test_two_writers_leave_one_whole_file(run: Run, stores: Path, caplog: pytest.LogCaptureFixture) -> None:

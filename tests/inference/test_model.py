@@ -150,11 +150,11 @@ SPEECH: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no rate": ([LONG], {}, "sample_rate: not given"),
     "a rate of none": ([LONG], {"sample_rate": 0}, "sample_rate: 0"),
     "a rate in words": ([LONG], {"sample_rate": "16k"}, "sample_rate: '16k'"),
-    "a number": ([3], {}, "recording 0: int"),
-    "not finite": ([LONG, LONG * np.inf], {"sample_rate": 16_000}, "recording 1: "),
+    "a number": ([3], {}, "recordings[0]: int"),
+    "not finite": ([LONG, LONG * np.inf], {"sample_rate": 16_000}, "recordings[1]: "),
     "beyond float32": ([LONG, LONG.astype(float) * 1e300], {"sample_rate": 16_000}, "samples are not finite"),
-    "silent": ([0 * LONG], {"sample_rate": 16_000}, "recording 0: silent"),
-    "a constant": ([0 * LONG + 0.5], {"sample_rate": 16_000}, "recording 0: silent"),
+    "silent": ([0 * LONG], {"sample_rate": 16_000}, "recordings[0]: silent"),
+    "a constant": ([0 * LONG + 0.5], {"sample_rate": 16_000}, "recordings[0]: silent"),
     "no file": (["nowhere.wav"], {}, "nowhere.wav: cannot be read"),
     "a path of no system": (["\0"], {}, "cannot be read"),
     "no batch": ([LONG], {"sample_rate": 16_000, "batch_size": 0}, "batch_size: 0"),
@@ -196,7 +196,7 @@ def test_every_clip_that_cannot_be_used_is_named(model: EmotionRankCLAP, corpus:
 
 @pytest.mark.parametrize("texts", [[""], [3], ["calm", "\ud800"], [b"calm"], [None]])
 def test_a_sentence_that_is_none_is_refused(model: EmotionRankCLAP, texts: Any) -> None:
-    assert f"sentence {len(texts) - 1}" in one_line(lambda: model.encode_text(texts), 2)
+    assert f"sentences[{len(texts) - 1}]" in one_line(lambda: model.encode_text(texts), 2)
 
 
 @pytest.mark.parametrize("vectors", [np.ones(16), np.ones((2, 17)), [[1.0], [1.0, 2.0]], "calm", None, [["a"]]])

@@ -255,5 +255,5 @@ def test_the_pages_own_task_runs(exported: Path, corpus: Path, tmp_path: Path, m
 def test_without_mteb_one_line_names_the_extra(model: EmotionRankCLAP, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mteb", "mteb.models", "mteb.models.model_meta"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=r"mteb: not installed; expected the mteb extra\. pip install"):
+    with pytest.raises(UsageError, match="mteb is not installed; expected the extra mteb"):
         MtebEncoder(model)

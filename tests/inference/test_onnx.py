@@ -164,7 +164,7 @@ def test_without_the_package_nothing_changes(
     before = contents(both)
     monkeypatch.setitem(sys.modules, "onnx", None)
     line = one_line(lambda: planted_model.save_pretrained(both, onnx=True), 2)
-    assert line == "onnx: not installed; expected the onnx extra. pip install 'emotionrankclap[onnx]'"
+    assert "onnx is not installed; expected the extra onnx. " in line
     assert contents(both) == before
 
 

@@ -16,7 +16,7 @@ from cache.reader import Store
 from cache.stores import open_stores
 from cache.writer import StoreRows, StoreSpec, StoreWriter, open_for_writing
 from pipeline.core.config import TextConfig
-from pipeline.core.errors import EmotionRankError, StoreMismatch, UsageError
+from pipeline.core.errors import EmotionRankError, ManyProblems, StoreMismatch, UsageError
 from pipeline.extraction.encoders import load_encoder
 from pipeline.inference.filters import Filter, UtteranceFilter
 from pipeline.inference.search import CaptionIndex, NearestNeighbours, SpeechIndex, describe, embed_rows, search
@@ -146,15 +146,17 @@ def test_filters_keep_any_value_of_every_field_named(stores: Path) -> None:
 @pytest.mark.parametrize(
     ("among", "said"),
     [
-        (Filter(emotion=["hapy"]), "unknown emotion 'hapy'; did you mean 'happy'?; expected emotion one of angry, "),
-        (Filter(split=["tset"]), "unknown split 'tset'; did you mean 'test'?; expected split one of dev, test, train"),
-        (Filter(speaker=["s1", "nobody"]), "unknown speaker 'nobody'; expected speaker one of s0, s1, s2, s3, s4"),
-        (Filter(emotion=[""]), "unknown emotion ''"),
-        (Filter(split=["x"], emotion=["y"]), "unknown split 'x'; emotion 'y'"),
+        (Filter(emotion=["hapy"]), "emotion 'hapy': not in the stores; expected one of angry, "),
+        (Filter(emotion=["hapy"]), "; did you mean 'happy'?\nthe filter: 1 problem"),
+        (Filter(split=["tset"]), "'tset': not in the stores; expected one of dev, test, train; did you mean 'test'?"),
+        (Filter(speaker=["s1", "nobody"]), "speaker 'nobody': not in the stores; expected one of s0, s1, s2, s3, s4"),
+        (Filter(emotion=[""]), "emotion '': not in the stores"),
+        (Filter(split=["x"], emotion=["y"]), "emotion 'y': not in the stores"),
+        (Filter(split=["x"], emotion=["y"]), "the filter: 2 problems"),
     ],
 )
 def test_a_value_that_no_utterance_has_is_refused(among: Filter, said: str, index: SpeechIndex) -> None:
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(ManyProblems) as error:
         index.ask(SENTENCES, among=among)
     assert said in str(error.value)
 
@@ -206,10 +208,10 @@ def test_a_label_that_is_not_there_is_none(index: SpeechIndex) -> None:
 @pytest.mark.parametrize(
     ("sentences", "said"),
     [
-        ([], "sentence 1: empty"),
-        ("", "sentence 1: empty"),
-        (["a", " \n"], "sentence 2: empty"),
-        (["b\udcff"], "sentence 1: not UTF-8"),
+        ([], "the sentence: empty"),
+        ("", "the sentence: empty"),
+        (["a", " \n"], "sentence 2 of 2: empty"),
+        (["b\udcff"], "the sentence: not UTF-8"),
     ],
 )
 def test_what_is_no_sentence_is_refused(sentences: list[str] | str, said: str, trained: Run) -> None:

@@ -37,7 +37,7 @@ def test_what_was_trained_on_is_found_only_where_its_split_is_named(
         [same] = index.ask("calm", among=among, top=50)
         rounded = [hit | {"similarity": pytest.approx(hit["similarity"])} for hit in hits]  # projected in other blocks
         assert same == rounded
-    assert "were trained on" not in capfd.readouterr().err
+    assert "were trained on all" not in capfd.readouterr().err
 
 
 def test_where_only_the_training_split_fits_that_is_said(
@@ -47,7 +47,7 @@ def test_where_only_the_training_split_fits_that_is_said(
     names = {split: {manifest.speaker[row] for row in manifest.rows(split)} for split in ("train", "dev", "test")}
     heard = min(names["train"] - names["dev"] - names["test"])
     assert search(trained, "calm", speaker=heard) == [[]]
-    assert capfd.readouterr().err.count("3 utterances that fit the filter were trained on: nothing is found") == 1
+    assert capfd.readouterr().err.count("no result: the heads were trained on all 3 matching utterances; ") == 1
     assert len(search(trained, "calm", speaker=heard, split="all")[0]) == 3
 
 

@@ -21,7 +21,8 @@ def test_the_wheel_carries_the_packages_the_presets_and_the_commands(tmp_path: P
     program = (
         "import cache, pipeline, sys\n"
         "from pipeline.core.config import ExtractConfig\n"
-        "from pipeline.core.config_files import load_config, preset_names\n"
+        "from pipeline.core.config_files import load_config\n"
+        "from pipeline.core.presets import preset_names\n"
         "assert pipeline.__file__.startswith(sys.argv[1]), pipeline.__file__\n"
         "print(load_config(ExtractConfig, 'msp_podcast', kind='corpora').audio.encoder, *preset_names('training'))"
     )

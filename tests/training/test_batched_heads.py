@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cache.pairs import CachedPairs, GridTexts
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import preset_names
+from pipeline.core.presets import preset_names
 from pipeline.core.resources import threads_restored
 from pipeline.objectives.base import objective_of
 from pipeline.objectives.space import LogitsObjective, Objective, SharedSpace

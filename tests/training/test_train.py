@@ -15,9 +15,9 @@ import yaml
 from cache.pairs import cached_pairs
 from cache.stores import open_stores
 from pipeline.core.config import TrainConfig
-from pipeline.core.config_files import preset_names
 from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
 from pipeline.core.objective_config import RankingConfig
+from pipeline.core.presets import preset_names
 from pipeline.objectives.label_order import rank_order
 from pipeline.objectives.rank_n_contrast import Ranking, rank_n_contrast
 from pipeline.training.heads import Heads, file_tensors, load_tensors

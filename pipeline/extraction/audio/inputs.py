@@ -84,4 +84,4 @@ def _source(recording: object, place: int) -> Source:
             return recording
         found = f"{recording.dtype} of shape {recording.shape}"
     expected = "a path, or floats from -1 to 1 of shape (samples,)"
-    raise UsageError(f"recording {place}", found, expected, "Pass a list of paths or of mono waveforms.")
+    raise UsageError(f"recordings[{place}]", found, expected, "Pass a list of paths or of mono waveforms.")

@@ -29,7 +29,7 @@ try:
     from pipeline.inference.web.security import MAX_CONNECTIONS, TimedProtocol
 except ImportError:
     raise UsageError(
-        "--serve", "starlette and uvicorn are not installed", "the serve extra", "pip install 'emotionrankclap[serve]'"
+        "--serve", "starlette and uvicorn are not installed", "the extra serve", "pip install 'emotionrankclap[serve]'."
     ) from None
 SHUTDOWN_SECONDS = 1  # for what is being sent when it is stopped
 BACKLOG = 1024  # connections that wait to be accepted
@@ -71,7 +71,7 @@ def listen(port: int) -> socket.socket:
         sock.close()
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         found = f"cannot be listened on ({reason})"
-        raise UsageError(f"port {port}", found, "a free port of this machine", "Name another, or 0 for any.") from None
+        raise UsageError(f"port {port}", found, "a free port of this machine", "Pass another, or 0 for any.") from None
     return sock
 
 

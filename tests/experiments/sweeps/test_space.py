@@ -11,8 +11,8 @@ import yaml
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from cache.stores import open_stores
-from pipeline.core.config_files import preset_names
 from pipeline.core.errors import UsageError
+from pipeline.core.presets import preset_names
 from pipeline.experiments.sweeps.config import list_layers, load_sweep
 from pipeline.experiments.sweeps.space import Space
 from tests.experiments.sweeps.conftest import a_sweep

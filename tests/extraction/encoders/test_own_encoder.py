@@ -235,7 +235,7 @@ def test_a_vector_that_is_not_finite_costs_its_own_row_and_is_refused_elsewhere(
     assert {failed["reason"] for failed in result["failures"]} == {"the encoder returned a non-finite vector"}
     run = train(tmp_path / "s", overrides=["epochs=1", "batch_size=4", "width=4", "threads=1"], out=tmp_path / "r")
     model = EmotionRankCLAP.from_pretrained(run.folder)
-    with pytest.raises(ManyProblems, match=r"recording 1: the encoder returned a non-finite vector"):
+    with pytest.raises(ManyProblems, match=r"recordings\[1\]: the encoder returned a non-finite vector"):
         model.encode_speech([tone(0.5), tone(0.4)], sample_rate=16_000)
 
 

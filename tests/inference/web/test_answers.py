@@ -88,9 +88,9 @@ def test_a_filter_that_nothing_fits_finds_nothing(site: Site) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("q=&top=5", "sentence 1: empty"),
-        ("q=%20%0A&top=5", "sentence 1: empty"),
-        ("top=5", "sentence 1: empty"),
+        ("q=&top=5", "the sentence: empty"),
+        ("q=%20%0A&top=5", "the sentence: empty"),
+        ("top=5", "the sentence: empty"),
         ("q=%ff&top=5", "the query: not UTF-8"),
         ("q=%ed%b3%bf&top=5", "the query: not UTF-8"),  # half a character
         ("q=" + 2001 * "a" + "&top=5", "2,001 characters; expected at most 2,000"),
@@ -104,8 +104,8 @@ def test_a_filter_that_nothing_fits_finds_nothing(site: Site) -> None:
         ("q=a&q=b&top=5", "'q' twice"),
         ("q=a&top=5&path=/etc/passwd", "unknown 'path'"),
         ("q=a&top=5" + 300 * "&split=dev", "more than 200 parts"),
-        ("q=a&top=5&emotion=hapy", "unknown emotion 'hapy'; did you mean 'happy'?"),
-        ("q=a&top=5&emotion=", "unknown emotion ''"),
+        ("q=a&top=5&emotion=hapy", "emotion 'hapy': not in the stores; "),
+        ("q=a&top=5&emotion=", "emotion '': not in the stores; "),
     ],
 )
 def test_a_question_that_is_none_is_one_line(query: str, said: str, site: Site) -> None:

@@ -56,14 +56,17 @@ def test_a_port_that_is_taken_is_one_line(stores: Path, trained: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--serve", "calm", "loud"], "--serve: 2 sentences"),
-        (["--serve", "-"], "--serve: with - for stdin"),
-        (["--serve", "--audio", "a.wav"], "--serve: with --audio"),
+        (["--serve", "calm", "loud"], "--serve: given with 2 sentences"),
+        (["--serve", "-"], "--serve: given with - for stdin"),
+        (["--serve", "--audio", "a.wav"], "--serve: given with --audio"),
         (["--serve", "a" * 2001], "the sentence: 2,001 characters"),
         (["--serve", "a\udcff"], "the sentence: not UTF-8"),
         (["--serve", "--top", "1001"], "top 1001: not a number of hits for the page"),
-        (["--serve", "--split", "tset"], "unknown split 'tset'; did you mean 'test'?"),
-        (["calm", "--port", "8000"], "--port: no --serve"),
+        (
+            ["--serve", "--split", "tset"],
+            "split 'tset': not in the stores; expected one of dev, test, train; did you mean 'test'?",
+        ),
+        (["calm", "--port", "8000"], "--port: given without --serve"),
         (["--serve", "--port", "99999"], "99999"),
     ],
 )
