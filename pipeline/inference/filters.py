@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from numpy.typing import NDArray
 from cache.disk import write_text
 from cache.manifest import Manifest, read_manifest
 from cache.stores import MANIFEST, Stores
-from pipeline.core.errors import ManyProblems, StoreCorrupt
-from pipeline.data.corpora.label_names import closest
+from pipeline.core.errors import ManyProblems, StoreCorrupt, UsageError
 from pipeline.training.run_folder import TRAIN_AGAIN, Run, text_of
 
 Mask = NDArray[np.bool_]
@@ -57,12 +57,12 @@ class UtteranceFilter:
             self._codes[name] = np.fromiter(map(code_of.__getitem__, column), np.int64, len(column))
 
     def allowed(self, among: Filter) -> Mask:
-        """(N,) which utterances may be hits. Raises ManyProblems, one for each value that no utterance has."""
+        """(N,) which utterances may be hits. Raises UsageError that names every value that no utterance has."""
         fits = self.fits(among)
         return fits if among.split else fits & ~self.hidden
 
     def fits(self, among: Filter) -> Mask:
-        """(N,) which utterances have the values that `among` names, trained on or not. Raises ManyProblems likewise."""
+        """(N,) which utterances have the values that `among` names, trained on or not. Raises UsageError likewise."""
         if ALL in among.split:
             among = replace(among, split=())
         self._check_values(among)
@@ -73,17 +73,20 @@ class UtteranceFilter:
         return fits
 
     def _check_values(self, among: Filter) -> None:
-        problems: list[str] = []
+        errors = []
         for name, code_of in self._code_of.items():
             known = [value for value in code_of if value]  # "" is an absent label
             more = f" and {len(known) - MAX_VALUES_SHOWN:,} more" if len(known) > MAX_VALUES_SHOWN else ""
             expected = f"one of {', '.join(known[:MAX_VALUES_SHOWN])}{more}" if known else f"no {name}, none is known"
-            wrong = [value for value in getattr(among, name) if not value or value not in code_of]
-            problems += [
-                f"{name} {value!r}: not in the stores; expected {expected}{closest(value, known)}" for value in wrong
-            ]
-        if problems:
-            raise ManyProblems("the filter", problems, "Correct these values.")
+            for value in getattr(among, name):
+                if not value or value not in code_of:
+                    close = get_close_matches(value[:60], known, n=1)
+                    action = f"Did you mean {close[0]!r}?" if close else "Correct it."
+                    errors.append(UsageError(f"{name} {value!r}", "not in the stores", expected, action))
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ManyProblems("the filter", list(map(str, errors)), "Correct these values.")
 
 
 def write_trained_on(run: Run, view: Stores) -> None:

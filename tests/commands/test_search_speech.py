@@ -100,7 +100,7 @@ def test_nothing_that_fits_is_said_and_no_failure(stores: Path, trained: Run) ->
         (["calm", "--audio", "a.wav"], "both sentences and --audio"),
         (["--audio", "a.wav", "--split", "test"], "--split: given with --audio"),
         ([" "], "the sentence: empty"),
-        (["calm", "--emotion", "hapy"], "the filter: 1 problem. "),
+        (["calm", "--emotion", "hapy"], "emotion 'hapy': not in the stores; "),
         (["--audio", "no/such.wav"], "no/such.wav: cannot be read (No such file or directory)"),
         (["--audio", "."], ".: cannot be read (a folder, not a file)"),
     ],

@@ -41,5 +41,5 @@ def test_the_heads_are_evaluated_when_they_are_trained(
 def test_several_stores_are_evaluated_one_by_one(small: Path, tmp_path: Path) -> None:
     refused = run_command(train_heads, small, small, "--then", "evaluate", "--out", tmp_path / "run", *TRAINING)
     assert refused.exit_code == 2
-    assert "evaluate-heads for each" in refused.stderr
+    assert "evaluate-heads on each" in refused.stderr
     assert not (tmp_path / "run").exists()

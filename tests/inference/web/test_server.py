@@ -64,7 +64,7 @@ def test_a_port_that_is_taken_is_one_line(stores: Path, trained: Run) -> None:
         (["--serve", "--top", "1001"], "top 1001: not a number of hits for the page"),
         (
             ["--serve", "--split", "tset"],
-            "split 'tset': not in the stores; expected one of dev, test, train; did you mean 'test'?",
+            "split 'tset': not in the stores; expected one of dev, test, train. Did you mean 'test'?",
         ),
         (["calm", "--port", "8000"], "--port: given without --serve"),
         (["--serve", "--port", "99999"], "99999"),
