@@ -262,7 +262,7 @@ def test_filters_ask_again(tab: Tab, site: Site, index: SpeechIndex) -> None:
     tab.page.fill("#speaker", "s9")
     tab.page.press("#speaker", "Enter")
     tab.page.wait_for_selector("#error:not([hidden])")
-    assert "unknown speaker 's9'" in tab.page.text_content("#error")
+    assert "speaker 's9': not in the stores" in tab.page.text_content("#error")
     assert tab.ids() == []
     assert all("400" in said for said in tab.complaints)
     tab.complaints.clear()
