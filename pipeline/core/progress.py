@@ -119,9 +119,10 @@ class Meter:
         return f"{speed}, {clock(left)} to go{self.shares()}"
 
     def shares(self) -> str:
-        """What part of the workers' time each stage took."""
+        """What part of the workers' time each stage took, in brackets; empty without stages."""
         seconds = max(self.seconds, 1e-9) * self.workers
-        return "".join(f", {name} {spent / seconds:.0%}" for name, spent in self.stages.items())
+        shares = ", ".join(f"{name} {spent / seconds:.0%}" for name, spent in self.stages.items())
+        return f" (worker time: {shares})" if shares else ""
 
 
 def clock(seconds: float) -> str:

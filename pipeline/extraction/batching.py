@@ -212,7 +212,7 @@ class BatchEncoder(Generic[S]):
             if len(inputs) == 1:
                 found, action = "not enough memory for one clip", "Lower audio.max_seconds."
                 raise EmotionRankError("encoder", found, "room for it", action)
-            log.warning(f"not enough memory for {len(inputs)} at once: batches of this size are halved from here on")
+            log.warning(f"not enough memory for a batch of {len(inputs)}; batches of this size are halved from now on")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         middle = (len(inputs) + 1) // 2

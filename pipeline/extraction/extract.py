@@ -131,7 +131,7 @@ def extract(
     which is written as OUT/table.csv. `audio_root` is the corpus folder, `encoders` a preset of configs/encoders, each
     of `overrides` an `a.b=value`, `device` auto, cpu, cuda or cuda:1. `limit` bounds the utterances encoded in this
     call (spread over the corpus; the rest stay pending), `fresh` starts over, `retry_failed` tries failed rows again,
-    `engine` is threads or ray (docs/clusters.md), `num_workers` how many threads, one a core where it is None, and
+    `engine` is threads or ray (docs/clusters.md), `num_workers` how many threads, one per core where it is None, and
     `strict` refuses leaks between the splits. Raises StoreLocked, StoreMismatch, UsageError, Interrupted.
     """
     out = Path(out)
@@ -149,7 +149,7 @@ def extract(
                 for name in reversed(LISTED):  # the stores first, the manifest last
                     remove(out / name)
             for name, found in digests.changed(LISTED).items():
-                log.warning(f"{out / name}: {found}" + ("" if name.endswith(".h5") else "; it is written anew"))
+                log.warning(f"{out / name}: {found}" + ("" if name.endswith(".h5") else "; it is rewritten"))
             audio = _open_speech(inputs, inputs.audio, out / "audio.h5", retry_failed)
             praat = inputs.acoustic
             acoustic = _open_speech(inputs, praat, out / "acoustic.h5", retry_failed) if praat else None
@@ -341,8 +341,8 @@ def _report_precision(inputs: Inputs, device: str) -> dict[str, Any]:
         return {}
     found = deviation(inputs.audio, load_encoder("audio", exact, device), waves)
     log.warning(
-        f"audio: {inputs.config.audio.precision} against float32 on {found['clips']} clips: cosine at least "
-        f"{found['least_cosine']:.6f}, largest difference {found['largest_difference']:.1e} of values up to "
-        f"{found['largest_value']:.1e}"
+        f"audio: {inputs.config.audio.precision} compared with float32 on {found['clips']} clips: minimum cosine "
+        f"{found['least_cosine']:.6f}, maximum absolute difference {found['largest_difference']:.1e} (largest value "
+        f"{found['largest_value']:.1e})"
     )
     return {"precision": found}

@@ -111,7 +111,8 @@ def open_alone(folder: str | Path) -> Stores:
     """`open_stores` of one folder. Raises UsageError for several, side by side."""
     stores = open_stores(folder)
     if isinstance(stores.audio, SideBySide):
-        raise UsageError(folder, "stores of several speech encoders side by side", "one folder", "Name each alone.")
+        found = "stores of several speech encoders side by side"
+        raise UsageError(folder, found, "one folder", "Pass one folder at a time.")
     return stores
 
 
@@ -207,12 +208,14 @@ def verify(folder: str | Path) -> int:
     for store in _by_name(open_alone(folder)).values():
         if not store.checksum_matches():
             found, expected = "names, times or metadata were changed", "the bytes that were allocated"
-            raise StoreCorrupt(store.path, found, expected, "Restore it or run with --fresh.")
+            action = "Restore it from a backup, or run extract-features --fresh."
+            raise StoreCorrupt(store.path, found, expected, action)
         corrupt = store.inconsistent_rows()
         if corrupt.size:
             names = _first_few([store.ids[row] for row in corrupt.tolist()])
-            found, expected = f"{corrupt.size} rows half-written or corrupt ({names})", "rows whole or not begun"
-            raise StoreCorrupt(store.path, found, expected, "Run extract-features again: they are encoded anew.")
+            found = f"{corrupt.size:,} corrupt or half-written row{'s' * (corrupt.size > 1)} ({names})"
+            action = "Run extract-features again: it re-encodes such rows."
+            raise StoreCorrupt(store.path, found, "complete or pending rows", action)
         checked += int(np.count_nonzero(store.column("state")))
     return checked
 
@@ -228,7 +231,8 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
     stores = open_alone(folder)
     config = validate_file(ExtractConfig, folder / CONFIG)
     root = Path(audio_root or config.corpus.root or folder)
-    changed, checked = [], 0
+    changed: dict[str, bool] = {}  # source -> whether it is audio, which two stores may share
+    checked = 0
     for name, store in _by_name(stores).items():
         digests = store.column("digest")
         for row in np.flatnonzero(digests.any(axis=1)).tolist():
@@ -238,11 +242,15 @@ def verify_sources(folder: str | Path, audio_root: str | Path | None = None) -> 
             encoded = text.encode("utf-8", "surrogateescape")
             digest = digest_of(encoded) if name in OF_TEXT else digest_of_path(Path(source))
             if digest != digests[row].tobytes():
-                changed.append(source + (" (cannot be read)" if digest is None else ""))
+                what = f"transcript of {source}" if name == "words" else source
+                changed[what + (" (cannot be read)" if digest is None else "")] = name not in OF_TEXT
     if changed:
-        found = f"{len(changed)} sources have changed: {_first_few(changed)}"
-        action = "Restore them, or touch them and run extract-features again: they are encoded anew."
-        raise StoreMismatch(folder, found, "the bytes that were encoded", action)
+        noun, again = "source", "run extract-features"
+        if all(changed.values()):
+            noun, again = "audio file", "run touch FILE and then extract-features"
+        found = f"{len(changed):,} {noun}{'s' * (len(changed) > 1)} changed after encoding: {_first_few(list(changed))}"
+        action = f"Restore what was encoded, or {again} to re-encode what changed."
+        raise StoreMismatch(folder, found, "the same bytes", action)
     return checked
 
 

@@ -54,7 +54,7 @@ class TextVectorCache:
                 for row in pending[is_known].tolist():
                     writer.commit(row, known[texts[row]], read_text(texts[row]).digest)
                 writer.sync()
-            log.info(f"text: {len(known):,} rows from {self.path}")
+            log.info(f"text: {len(known):,} vectors reused from the cache {self.path}")
         unknown: NDArray[np.int64] = pending[~is_known]
         return unknown
 
@@ -92,7 +92,7 @@ class TextVectorCache:
             with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as database, database:
                 use(database)
         except (sqlite3.Error, EmotionRankError, OSError, UnicodeError) as error:
-            log.info(f"{self.path}: texts are encoded anew, the cache cannot be used ({error})")
+            log.info(f"{self.path}: the cache cannot be used ({error}); the texts are encoded")
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 with suppress(EmotionRankError):
                     remove(self.path)

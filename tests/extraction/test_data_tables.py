@@ -118,7 +118,7 @@ def test_relative_paths_are_of_the_audio_root_or_the_current_folder(
     [
         (lambda table: table.drop(columns="audio"), "the DataFrame: columns id, .*; expected a column of paths"),
         (lambda table: table.head(0), "the DataFrame: no rows; expected at least one"),
-        (lambda table: table[["audio", "audio"]], "the DataFrame: column 'audio' twice; expected names that differ"),
+        (lambda table: table[["audio", "audio"]], "the DataFrame: column 'audio' twice; expected unique names"),
         (
             lambda table: Dataset([{"audio": {"path": None, "bytes": None}}]),
             "row 0, column audio: audio that is neither",

@@ -37,7 +37,7 @@ def test_a_dry_run_says_all_that_it_can_without_the_encoders(
         patch.setattr("pipeline.extraction.encoders.embedded.find_spec", lambda _: None)
         for overrides, subjects in (
             (models, [f"{folder}: no such folder", f"{hub}: not found"]),
-            ([], 2 * ["package "]),
+            ([], 2 * ["encoder embedded: "]),
         ):
             plan = plan_extraction(corpus, out=tmp_path / "stores", overrides=overrides)
             assert {name: value for name, value in plan.items() if name not in needs} == common

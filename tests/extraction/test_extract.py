@@ -315,7 +315,7 @@ def test_a_lower_precision_is_reported_and_never_mixed_with_another(
     rough = extract(corpus, out=tmp_path / "stores", overrides=[*options, "audio.precision=bfloat16"])
     assert rough["precision"]["clips"] == 8
     assert 0.99 < rough["precision"]["least_cosine"] < 1
-    assert "audio: bfloat16 against float32 on 8 clips: cosine at least 0.99" in capsys.readouterr().err
+    assert "audio: bfloat16 compared with float32 on 8 clips: minimum cosine 0.99" in capsys.readouterr().err
     again = extract(corpus, out=tmp_path / "stores", overrides=[*options, "audio.precision=bfloat16"])
     assert "precision" not in again  # nothing is left to encode, so nothing is measured
     assert "precision: bfloat16" in (tmp_path / "stores/config.yaml").read_text()

@@ -193,14 +193,14 @@ def test_a_changed_byte_and_a_changed_word_are_found(manifest: Path, tmp_path: P
     whole = bytes(damaged)
     damaged[words.layout.extents["vectors"].offset + 3] ^= 1
     words.path.write_bytes(damaged)
-    with pytest.raises(StoreCorrupt, match=r"words\.h5: 1 rows half-written or corrupt \(u00\)"):
+    with pytest.raises(StoreCorrupt, match=r"words\.h5: 1 corrupt or half-written row \(u00\)"):
         verify(out)
     assert status_of(out)["words"]["pending"] == 1
     words.path.write_bytes(whole)
     (out / "digests.json").unlink()
     table = (out / "manifest.csv").read_text()
     (out / "manifest.csv").write_text(table.replace("ça va", "çà va"))
-    with pytest.raises(StoreMismatch, match="1 sources have changed: u03"):
+    with pytest.raises(StoreMismatch, match="1 source changed after encoding: transcript of u03"):
         verify_sources(out, manifest.parent)
 
 

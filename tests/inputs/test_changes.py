@@ -77,8 +77,8 @@ def test_audio_changed_behind_its_size_and_time_is_found_by_a_deep_verification(
     _run(manifest, "--out", out, "--verify")
     error = _run(manifest, "--out", out, "--verify=deep", code=4).output.splitlines()[-1]
     assert error == (
-        f"error: {out}: 2 sources have changed: {clip}, {gone} (cannot be read); expected the bytes that were encoded. "
-        "Restore them, or touch them and run extract-features again: they are encoded anew."
+        f"error: {out}: 2 audio files changed after encoding: {clip}, {gone} (cannot be read); expected the same bytes."
+        " Restore what was encoded, or run touch FILE and then extract-features to re-encode what changed."
     )
     moved.rename(gone)
     run_small(manifest, out)  # neither size nor time tell
@@ -181,7 +181,7 @@ def test_tables_that_changed_are_refused_until_they_are_written_anew_and_the_rep
         run_small(manifest, out)
         said = capsys.readouterr().err
         assert f"{out / name}: c" in said
-        assert "; it is written anew" in said
+        assert "; it is rewritten" in said
         assert contents(out) == before
 
 

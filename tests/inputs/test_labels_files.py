@@ -178,4 +178,4 @@ def test_a_file_name_with_a_line_break_is_still_one_line(tmp_path: Path) -> None
         (tmp_path / name).touch()
     outcome = contract(lambda: read_corpus(CorpusConfig(reader="tess", root=tmp_path)), tmp_path)
     assert outcome.code == 2
-    assert "OAF_\\nback_angry.wav': not a name of TESS" in outcome.said
+    assert "OAF_\\nback_angry.wav': not a file name of TESS" in outcome.said

@@ -203,8 +203,8 @@ def test_only_a_manifest_may_leave_its_root() -> None:
 def test_two_files_under_one_id_are_refused_with_both_lines(folder: Path) -> None:
     error = refused(folder, f"{HEAD}u1,a.wav,train\nu2,a.wav,dev\nu1,in/b.wav,train\nu2,a.wav,dev\n")
     assert [line.removeprefix(f"{folder}/") for line in error.problems] == [
-        "m.csv:4: id 'u1': already at line 2; expected ids that differ",
-        "m.csv:5: id 'u2': already at line 3; expected ids that differ",
+        "m.csv:4: id 'u1': already at line 2; expected unique ids",
+        "m.csv:5: id 'u2': already at line 3; expected unique ids",
     ]
 
 

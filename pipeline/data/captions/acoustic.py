@@ -47,8 +47,8 @@ def assign_acoustic(source: CaptionSource, config: CaptionsConfig) -> Captions:
         raise UsageError(
             "captions.styles: acoustic",
             "no training utterance with acoustic features",
-            "some, to tell low from high",
-            "Extract the training split too, or leave `acoustic` out.",
+            "training utterances with acoustic features, from which the quantiles are computed",
+            "Extract the training split too, or leave acoustic out.",
         )
     low, high = np.quantile(fitted.astype(np.float64), config.quantiles, axis=0)  # (F,)
     is_low = (values <= low) & (values < high)

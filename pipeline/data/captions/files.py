@@ -156,7 +156,7 @@ def _line_entries(path: Path, file: IO[bytes], problems: list[str]) -> Iterator[
         try:
             entry = parse_json(line)
         except NotJson as error:
-            problems.append(f"{where}: {error}; expected one JSON object a line")
+            problems.append(f"{where}: {error}; expected one JSON object per line")
             continue
         if isinstance(entry, dict):
             yield where, entry
@@ -263,5 +263,6 @@ def _log_unmatched(
         log.info(f"captions.files: {without:,} of {total:,} utterances have no {style} caption")
     if unused:
         examples = ", ".join(" ".join(str(part) for part in target if part is not None) for target in unused[:5])
-        text = f"captions.files: {style} captions of nothing in this corpus: {len(unused):,} ({examples}, ...)"
-        log.info(text[:300])
+        more = ", ..." if len(unused) > 5 else ""
+        found = f"the {style} captions of {len(unused):,} ids, points or emotions describe no utterance of this corpus"
+        log.info(f"captions.files: {found}: {examples[:200]}{more}")

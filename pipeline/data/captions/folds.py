@@ -68,7 +68,7 @@ def captions_for_splits(captions: Captions, manifest: Manifest, split: Sequence[
     if len(grid) < len(captions.grid):
         count = len(captions.grid) - len(grid)
         notes.append(
-            f"captions in folds: {count:,} whole-grammar texts left out: they are prompts or of test utterances"
+            f"captions in folds: {count:,} whole-grammar texts are left out: prompts, or texts of test utterances"
         )
     for note in notes:
         log.info(note)
@@ -185,9 +185,9 @@ def _without_leaks(
         if count:
             without = len(_described(planned, style) - _described(kept, style))
             notes.append(
-                f"captions in folds: {count:,} links of {texts[style]:,} {style} captions to training and development "
-                f"utterances left out, since they are prompts or describe test utterances too; {without:,} utterances "
-                "are left without"
+                f"captions in folds: {texts[style]:,} {style} captions are prompts or describe test utterances too; "
+                f"they are removed from training and development utterances ({count:,} times), of which {without:,} "
+                f"keep no {style} caption"
             )
     return kept, notes
 

@@ -44,7 +44,8 @@ def read_acted(config: CorpusConfig) -> Manifest:
         file = root / clip
         match = re.fullmatch(convention["pattern"], file.stem)
         if match is None:
-            builder.problem(0, file, f"not a name of {convention['name']}; expected one like {convention['example']}")
+            found = f"not a file name of {convention['name']}"
+            builder.problem(0, file, f"{found}; expected a name like {convention['example']}")
         elif is_left_out(convention, match.groupdict()):
             left_out += 1
         else:

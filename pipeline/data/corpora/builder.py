@@ -38,7 +38,6 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 Place = tuple[int, Path]  # a line of a file; line 0 is the whole file
-_CORRECT_ROOT = "Correct corpus.root (--audio-root), or leave such rows out with -o corpus.missing_audio=drop."
 
 
 class ManifestBuilder:
@@ -83,7 +82,7 @@ class ManifestBuilder:
         self._read_as: Counter[str] = Counter()  # paths that are read as another, by what is different
         self._examples: dict[str, str] = {}
         self._commas = 0  # labels written with a decimal comma
-        self._no_file = False  # whether a problem is that
+        self._no_file = self._of_files = 0  # problems: audio that is not there; whole files
         self._genders: Counter[str] = Counter()  # those not understood
 
     def __len__(self) -> int:
@@ -135,6 +134,7 @@ class ManifestBuilder:
         """Note what is wrong with `line` of `file` (0: the whole file); `text` is "found; expected ..."."""
         place = str(file) if str(file).isprintable() else repr(str(file))  # a line break in a name is no second line
         self._problems.append(f"{place}:{line}: {text}" if line else f"{place}: {text}")
+        self._of_files += not line
 
     def counts(self) -> dict[str, int]:
         """Utterances so far, by split, in the order of `SPLITS`."""
@@ -175,8 +175,12 @@ class ManifestBuilder:
     def _refused(self, refusal: tuple[str, str] | None) -> ManyProblems:
         """Every problem; of a scale that does not fit (`refusal`) one line, in place of one for every label."""
         action = "Correct these lines."
-        if self._no_file:
-            action = _CORRECT_ROOT
+        if self._of_files == len(self._problems):
+            action = "Rename or remove the files, or pass the folder of the corpus as --audio-root."
+        elif self._no_file:
+            only = self._no_file == len(self._problems)
+            path = "Correct the paths or pass" if only else "Correct these lines; for missing audio, pass"
+            action = f"{path} another --audio-root, or drop these rows with -o corpus.missing_audio=drop."
         elif self._escapes.count and self._outside_root is not None:
             action = self._escapes.action
         elif self._off_scale:
@@ -242,9 +246,7 @@ class ManifestBuilder:
         lowest, highest = self._scales.ranges[name]
         if number is not None and lowest <= number <= highest:
             known = self._numbers[name]
-            if (
-                isinstance(value, str) and "," not in value and len(known) < _LABELS_KNOWN
-            ):  # 1, 1.0 and true are one key
+            if isinstance(value, str) and "," not in value and len(known) < _LABELS_KNOWN:  # 1, 1.0, true: one key
                 known[value] = number
             return number
         found = "not a number" if number is None else "off the scale" if math.isfinite(number) else "not finite"
@@ -268,13 +270,13 @@ class ManifestBuilder:
     def _id(self, place: Place, value: object) -> str:
         name = self._text(place, "id", value)
         if not name:
-            self.problem(*place, "id: empty; expected a name of its own for every utterance")
+            self.problem(*place, "id: empty; expected a unique id for every utterance")
             return name
         line, file = place
         if name in self._seen:
             first, there = self._seen[name], self._elsewhere.get(name, self._file)
             where = f"line {first}" if there == file else f"{there}:{first}" if first else there
-            self.problem(*place, f"id {_SHORT.repr(name)}: already at {where}; expected ids that differ")
+            self.problem(*place, f"id {_SHORT.repr(name)}: already at {where}; expected unique ids")
             return name
         self._seen[name] = line
         self._file = self._file or file
@@ -329,7 +331,7 @@ class ManifestBuilder:
             self._missing.append(audio)
             return None
         else:
-            self._no_file = True
+            self._no_file += 1
             found = f"no such file under {self._root}; expected an audio file"
         self.problem(*place, f"audio {_SHORT.repr(name)}: {found}")
         return None

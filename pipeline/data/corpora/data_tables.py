@@ -154,7 +154,7 @@ def _table_rows(table: DataTable) -> Iterator[dict[str, Any]]:
     header = list(map(str, table.columns))
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         found = f"column {repeated[0]!r} twice"
-        raise UsageError(table_name(table), found, "names that differ", "Rename a column.")
+        raise UsageError(table_name(table), found, "unique names", "Rename a column.")
     present = table.astype(object).where(table.notna(), None)
     for values in present.itertuples(index=False, name=None):
         yield dict(zip(header, values, strict=True))

@@ -57,8 +57,12 @@ class LabelScales:
     def notes(self, labels: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
         """What the labels are and how they are read, and what about it is worth a look."""
         for name, values in _present(labels).items():
-            how = "1-7, not declared" if name in self.assumed else _text(self.ranges[name])
-            yield f"{_summary(name, values)} of {len(values):,} labels; read on {how}"
+            found = f"{name}: {len(values):,} label{'s' * (len(values) != 1)} from {_statistics(values)}"
+            if name in self.assumed:
+                yield f"{found}; scale 1-7 is assumed (set corpus.scale if it is another)"
+            else:
+                mapped = ", mapped to 1-7" if self.ranges[name] != STANDARD else ""
+                yield f"{found}; scale {_text(self.ranges[name])}{mapped}"
         assumed = {name: values for name, values in _present(labels).items() if name in self.assumed}
         within = [name for name, values in assumed.items() if values.max() <= 5]
         if within:
@@ -81,7 +85,7 @@ class LabelScales:
             scale = scale or next((known for known in KNOWN if _holds(known, values)), None)
         elif not (scale == (1, 5) or (scale and outside >= max(2, _FEW * len(values)))):
             return None
-        summaries = ", ".join(_summary(name, values) for name, values in assumed.items())
+        summaries = ", ".join(f"{name} {_statistics(values)}" for name, values in assumed.items())
         looks = f"look like labels on {_text(scale)}" if scale else "are not on it"
         found = f"{summaries}: they {looks}, and no scale is declared (1-7 would be assumed)"
         action = f"Declare it: {_line(assumed, scale)}."
@@ -95,8 +99,8 @@ def _present(labels: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.
     return {name: values for name, values in present.items() if len(values)}
 
 
-def _summary(name: str, values: NDArray[np.float64]) -> str:
-    return f"{name} {values.min():.3g} to {values.max():.3g} (mean {values.mean():.3g}, std {values.std():.3g})"
+def _statistics(values: NDArray[np.float64]) -> str:
+    return f"{values.min():.3g} to {values.max():.3g} (mean {values.mean():.3g}, std {values.std():.3g})"
 
 
 def _text(scale: Range) -> str:

@@ -73,7 +73,7 @@ def _spreadsheet(path: Path, notes: list[str]) -> tuple[list[str], list[Record]]
     repeated = sorted({name for name in header if name and header.count(name) > 1})
     if not any(header) or repeated:
         found = f"column {repeated[0]!r} twice" if repeated else "no header"
-        raise UsageError(path, found, "a header of names that differ", "Correct the table.")
+        raise UsageError(path, found, "a header of unique names", "Correct the table.")
     return [name for name in header if name], [
         {name: cell for name, cell in zip(header, row, strict=False) if name} for row in rows[1:]
     ]

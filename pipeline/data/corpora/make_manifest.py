@@ -103,7 +103,7 @@ def table_manifest(table: DataTable, folder: Path, audio_root: str | Path | None
     guessed = _guess_columns(header)
     if "audio" not in guessed:
         expected = "a column of paths, such as audio, path or file"
-        raise UsageError(table_name(table), f"columns {', '.join(header)[:200]}", expected, "Name one of them so.")
+        raise UsageError(table_name(table), f"columns {', '.join(header)[:200]}", expected, "Rename that column.")
     paths = [record[guessed["audio"]].strip() for record in records]
     root = Path(audio_root or "")
     if notes:  # that its audio was unpacked
@@ -168,7 +168,7 @@ def _rows_of_table(
     guessed = _guess_columns(header)
     if "audio" not in guessed and "id" not in guessed:
         expected = "a column of file names, such as file or audio"
-        raise UsageError(path, f"columns {', '.join(header)[:200]}", expected, "Name one of them so.")
+        raise UsageError(path, f"columns {', '.join(header)[:200]}", expected, "Rename that column.")
     clips_of: dict[str, set[str]] = defaultdict(set)  # by every name that a table may have for them
     for clip in clips:
         for key in _names_of(clip):

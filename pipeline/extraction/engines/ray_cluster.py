@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from cache.disk import make_folder
 from pipeline.core.config import ExtractConfig
 from pipeline.core.config_files import merge, validate
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, required_library
 from pipeline.core.plugins import BUILT_IN, Kind, find, loaded_files
 from pipeline.core.resources import cores
 from pipeline.extraction.batching import AudioFile, EncodedBatch, EncodeTask
@@ -87,7 +87,7 @@ class RayMessages(io.TextIOBase):
                 make_folder(self._path.parent)
                 self._file = logging.FileHandler(self._path, encoding="utf-8", errors="backslashreplace")
                 self._file.terminator = ""
-                log.warning(f"ray: messages of Ray's own are in {self._path}")
+                log.warning(f"ray: what Ray itself prints is in {self._path}")
         self._file.handle(logging.makeLogRecord({"msg": text}))
         return len(text)
 
@@ -107,12 +107,8 @@ def ray_cluster(config: ExtractConfig, device: str = "auto", *, out: Path) -> It
     """
     _require_reachable_code(config)
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}", "one device", "auto, cpu or cuda, with Ray", "Ray deals out the GPUs.")
-    try:
-        import ray
-    except ImportError:
-        extra = "the extra ray", "pip install 'emotionrankclap[ray]'"
-        raise UsageError("--engine ray", "Ray is not installed", *extra) from None
+        raise UsageError(f"--device {device}", "one device", "auto, cpu or cuda, with Ray", "Ray assigns the GPUs.")
+    ray = required_library("ray", "ray", "--engine ray")
     connect = not ray.is_initialized()
     with closing(RayMessages(out / "ray.log")) as messages, redirect_stdout(messages):
         connection = _connect(ray) if connect else "in use by this process"
@@ -168,7 +164,7 @@ def _probe(address: str) -> None:
 
 def _no_answer(address: str, error: Exception) -> UsageError:
     found = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    action = "Check RAY_ADDRESS, or `ray stop` what is left of a dead one."
+    action = "Check RAY_ADDRESS, or run `ray stop` to end what is left of a dead cluster."
     return UsageError(f"Ray cluster {address}", found, "a cluster that answers", action)
 
 
@@ -182,7 +178,8 @@ def _device(requested: str, connection: str) -> torch.device:
     use_gpus = has_gpus and requested != "cpu"
     found = nodes(gpus=use_gpus)
     places, kind = sum(node.actors for node in found), "GPU" if use_gpus else "CPU core"
-    log.info(f"ray: cluster {connection}; nodes: {len(found)}, places for an actor of one {kind}: {places}")
+    actors = f"{places} actor{'s' * (places != 1)} (one {kind} each)"
+    log.info(f"ray: cluster {connection}; nodes: {len(found)}, room for {actors}")
     return torch.device("cuda" if use_gpus else "cpu")
 
 

@@ -247,7 +247,7 @@ class ActorPool:
         for source, reason in zip(self._sources(encoded.rows), encoded.reasons, strict=True):
             if reason and reason.startswith("cannot be read") and os.access(source.path, os.R_OK):
                 found, expected = f"{source.path} {reason}", "the audio under one path everywhere"
-                raise UsageError(f"node {node.name}", found, expected, "Mount it.")
+                raise UsageError(f"node {node.name}", found, expected, "Mount its folder on the node.")
 
     def _remove(self, actor: ActorState, reason: str) -> None:
         """Put back the batches of a dead actor. Raises EmotionRankError where too many died before it."""
@@ -270,7 +270,7 @@ class ActorPool:
             if batch.deaths == MAX_DEATHS:
                 first = self._sources(batch.rows)[0]
                 found = f"{MAX_DEATHS} actors died on its batch of {len(batch.rows)} ({reason})"
-                action = "Take it out of the corpus, or give the nodes more memory."
+                action = "Remove it from the corpus, or give the nodes more memory."
                 subject = str(getattr(first, "path", first))[:200]
                 raise EmotionRankError(subject, found, "a batch that can be encoded", action)
         self._waiting.extendleft(reversed(batches))

@@ -31,7 +31,7 @@ class Threads:
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
-            raise UsageError(f"num_workers {workers}", "no thread", "1 or more", "Leave it out for one a core.")
+            raise UsageError(f"num_workers {workers}", "no thread", "1 or more", "Leave it out for one per core.")
         self.workers = workers or cores()
 
     def encode_batches(

@@ -103,7 +103,7 @@ def test_utterances_without_a_caption_are_counted(tmp_path: Path, capsys: pytest
     assigned(file(tmp_path, {"id": "a", "text": "One."}, {"id": "z", "text": "Nobody."}))
     said = capsys.readouterr().err
     assert "3 of 4 utterances have no file caption" in said
-    assert "id z" in said
+    assert "ids, points or emotions describe no utterance of this corpus: id z\n" in said
 
 
 def test_a_file_for_another_corpus_is_refused(tmp_path: Path) -> None:

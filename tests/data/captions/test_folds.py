@@ -150,7 +150,10 @@ def test_without_stored_captions_of_the_other_wording_clap4emo_stays_and_what_is
     assert dropped
     assert len(planned.links("clap4emo", 240).text) == 240 * 4 - dropped
     (note,) = planned.notes
-    assert note.startswith(f"captions in folds: {dropped} links of {shared} clap4emo captions to training")
+    assert note.startswith(
+        f"captions in folds: {shared} clap4emo captions are prompts or describe test utterances too; "
+    )
+    assert f" training and development utterances ({dropped} times), " in note
     assert note in capsys.readouterr().err
 
 
@@ -180,7 +183,7 @@ def test_whole_grammar_texts_of_a_file_that_test_utterances_have_are_left_out(tm
     planned = captions_for_splits(captions, manifest, split)
     assert [text.text for text in planned.grid] == [f"Voice {row}." for row in range(7, 50)]
     assert planned.notes == (
-        "captions in folds: 7 whole-grammar texts left out: they are prompts or of test utterances",
+        "captions in folds: 7 whole-grammar texts are left out: prompts, or texts of test utterances",
     )
     assert planned.texts() == captions.texts()
 

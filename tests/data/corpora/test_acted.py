@@ -157,8 +157,11 @@ def test_a_name_that_does_not_fit_is_named(tmp_path: Path, reader: str, name: st
     with pytest.raises(ManyProblems) as caught:
         read(tmp_path, reader, f"{name}.wav", f"sub/x{name}.flac")
     first, second = caught.value.problems
-    assert first.startswith(f"{tmp_path}/{name}.wav: not a name of ")
-    assert second.startswith(f"{tmp_path}/sub/x{name}.flac: not a name of ")
+    assert first.startswith(f"{tmp_path}/{name}.wav: not a file name of ")
+    assert "; expected a name like " in first
+    assert second.startswith(f"{tmp_path}/sub/x{name}.flac: not a file name of ")
+    action = "Rename or remove the files, or pass the folder of the corpus as --audio-root."
+    assert str(caught.value).endswith(f"2 problems. {action}")
 
 
 def test_hidden_files_and_other_kinds_are_no_part_of_the_corpus(tmp_path: Path) -> None:
@@ -188,13 +191,13 @@ def test_each_pair_of_folders_that_share_clips_is_a_line_beside_the_other_proble
     assert sorted(problems(tmp_path, "emodb", *names)) == [
         f"ROOT/b: 1 of its clips lie in ROOT/a too; {ONCE}",
         f"ROOT/c/d: 1 of its clips lie in ROOT/a too; {ONCE}",
-        "ROOT/c/x.wav: not a name of EmoDB; expected one like 03a01Fa.wav",
+        "ROOT/c/x.wav: not a file name of EmoDB; expected a name like 03a01Fa.wav",
     ]
 
 
 def test_one_clip_in_two_formats_is_refused_by_its_id(tmp_path: Path) -> None:
     (line,) = problems(tmp_path, "emodb", "a/03a01Fa.flac", "a/03a01Fa.wav")
-    assert line == "ROOT/a/03a01Fa.wav: id '03a01Fa': already at ROOT/a/03a01Fa.flac; expected ids that differ"
+    assert line == "ROOT/a/03a01Fa.wav: id '03a01Fa': already at ROOT/a/03a01Fa.flac; expected unique ids"
 
 
 def test_rows_are_in_the_order_of_their_paths(tmp_path: Path) -> None:

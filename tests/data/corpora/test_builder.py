@@ -53,7 +53,7 @@ def test_every_problem_of_every_row_is_said_at_once(root: Path) -> None:
 
 def test_a_second_use_of_an_id_names_the_first_line(root: Path) -> None:
     assert problems(root, {"id": "same"}, {}, {"id": " same "}) == [
-        "m.csv:4: id 'same': already at line 2; expected ids that differ"
+        "m.csv:4: id 'same': already at line 2; expected unique ids"
     ]
 
 

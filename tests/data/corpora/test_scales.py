@@ -112,10 +112,12 @@ def test_a_slip_of_the_pen_is_that_and_not_another_scale(folder: Path) -> None:
 def test_every_run_says_what_the_labels_are_and_how_they_are_read(folder: Path) -> None:
     labels = rated(1, 7)
     notes = read(folder, write(folder, labels)).notes
-    summary = f"valence {min(labels):.3g} to {max(labels):.3g} (mean {np.mean(labels):.3g}, std {np.std(labels):.3g})"
-    assert f"{summary} of 200 labels; read on 1-7, not declared" in notes
+    moments = f"mean {np.mean(labels):.3g}, std {np.std(labels):.3g}"
+    summary = f"valence: 200 labels from {min(labels):.3g} to {max(labels):.3g} ({moments})"
+    assert f"{summary}; scale 1-7 is assumed (set corpus.scale if it is another)" in notes
     notes = read(folder, "m.csv", scale=(0, 10)).notes
-    assert f"{summary} of 200 labels; read on 0-10" in notes
+    assert f"{summary}; scale 0-10, mapped to 1-7" in notes
+    assert f"{summary}; scale 1-7" in read(folder, "m.csv", scale=(1, 7)).notes
 
 
 def test_labels_that_stay_below_5_are_pointed_out(folder: Path) -> None:

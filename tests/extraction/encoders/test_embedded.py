@@ -102,5 +102,7 @@ def test_a_bias_of_the_keys_is_refused():
 def test_the_embedded_encoders_take_no_model_and_the_others_need_one(kind, config):
     with pytest.raises(UsageError, match=r"model x.*expected no model"):
         load_encoder(kind, config(model="x"), "cpu")
-    with pytest.raises(UsageError, match="model: not given"):
+    with pytest.raises(
+        UsageError, match=rf"^{kind}\.model: not set for encoder transformers; .* Set -o {kind}\.model=NAME"
+    ):
         load_encoder(kind, config(encoder="transformers"), "cpu")

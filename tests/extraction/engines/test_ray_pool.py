@@ -195,7 +195,7 @@ def test_a_node_that_joins_gets_an_actor_and_one_that_leaves_costs_its_batches_i
     printed = capsys.readouterr()
     assert "Raylet is terminated" in (tmp_path / "stores/ray.log").read_text()
     assert "aylet" not in printed.out + printed.err
-    assert printed.err.count(f"messages of Ray's own are in {tmp_path / 'stores/ray.log'}\n") == 1
+    assert printed.err.count(f"what Ray itself prints is in {tmp_path / 'stores/ray.log'}\n") == 1
 
 
 @pytest.mark.slow
@@ -262,6 +262,6 @@ def test_what_ray_prints_goes_into_a_file_and_one_line_says_so(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "line 7" not in printed.err
-    assert printed.err.count("messages of Ray's own are in") == 1
+    assert printed.err.count("what Ray itself prints is in") == 1
     written = (tmp_path / "new/ray.log").read_text()
     assert [written.count(text) for text in ("1 Raylet is", "2 Raylet is", "line 7\n")] == [1, 1, 2]

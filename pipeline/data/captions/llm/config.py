@@ -25,10 +25,12 @@ class WritingConfig(Model):
     per: Literal["pair", "utterance"] = Field(
         "pair", description="dimensional: captions for each distinct (valence, arousal), or for each utterance"
     )
-    paraphrases: int = Field(1, ge=1, le=64, description="captions of one pair, utterance or emotion")
+    paraphrases: int = Field(1, ge=1, le=64, description="captions for each pair, utterance or emotion")
     prompts_grid: bool = Field(True, description="dimensional: also the 14 x 14 prompts of the ordinality test (F13)")
     variants: int = Field(1, ge=1, le=64, description="paraphrases of each of those prompts")
-    prompt: str | None = Field(None, description="with {valence} and {arousal}, or {emotion}; none is the style's own")
+    prompt: str | None = Field(
+        None, description="text with {valence} and {arousal}, or {emotion}; null: the style's own"
+    )
     words: dict[str, tuple[str, ...]] = Field({}, description="clap4emo: lexicon words by emotion, for {words}")
     attempts: int = Field(3, ge=1, description="times a prompt is sent until a response passes the check")
 
@@ -51,16 +53,18 @@ class WritingConfig(Model):
 class LlmConfig(Model):
     """An OpenAI-compatible endpoint. The key is never here: `key_env` names the variable that holds it."""
 
-    base_url: str | None = Field(None, description="such as http://127.0.0.1:8080/v1; none is the client's own")
+    base_url: str | None = Field(
+        None, description="such as http://127.0.0.1:8080/v1; null: the OpenAI client's default"
+    )
     model: str | None = Field(None, description="the model's name at that endpoint")
     key_env: str = Field("OPENAI_API_KEY", description="the environment variable of the key; local ones need none")
-    temperature: float | None = Field(None, ge=0, description="none is the model's own (o1 takes no other)")
-    seed: int | None = Field(None, description="sent, plus the number of the sample; none is not sent")
-    max_tokens: int | None = Field(None, ge=1, description="of one response; none is the model's own")
+    temperature: float | None = Field(None, ge=0, description="null: the model's default (o1 accepts no other)")
+    seed: int | None = Field(None, description="sent, plus the number of the sample; null: not sent")
+    max_tokens: int | None = Field(None, ge=1, description="of one response; null: the model's default")
     concurrency: int = Field(8, ge=1, le=256, description="requests in flight")
-    requests_per_minute: PositiveFloat | None = Field(None, description="at most; none is as many as are answered")
-    retries: int = Field(5, ge=0, description="of one request, on 429, 5xx, a timeout or a lost connection")
-    timeout_s: float = Field(60.0, gt=0, description="of connecting, and of each wait for the endpoint")
+    requests_per_minute: PositiveFloat | None = Field(None, description="upper limit; null: no limit")
+    retries: int = Field(5, ge=0, description="retries of one request, on 429, 5xx, a timeout or a lost connection")
+    timeout_s: float = Field(60.0, gt=0, description="seconds to connect, and of each wait for the endpoint")
 
 
 class WriteConfig(ExtractConfig):

@@ -104,7 +104,9 @@ def _translate_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
         if code & 0xFF in _CORRUPT:
             found, expected = f"cannot be read ({error})", "the responses that write-captions kept"
-            raise StoreCorrupt(path, found, expected, "Restore it, or move it away and pay for it again.") from None
+            raise StoreCorrupt(
+                path, found, expected, "Restore it, or move it away: its prompts are then sent (and billed) again."
+            ) from None
         found, action = f"cannot be written ({error})", "Free space, check who owns it and run it again."
         raise EmotionRankError(path, found, "a disk with room", action) from None
 
@@ -123,7 +125,7 @@ def _read_log(folder: Path) -> list[dict[str, str]]:
             entries.append({**entry, "key": str(entry["key"]), "text": str(entry["text"])})
         except (ValueError, LookupError, TypeError) as error:
             found, expected = f"cannot be read ({type(error).__name__})", "a response that write-captions kept"
-            action = "Remove that line; its prompt is paid again."
+            action = "Remove that line: its prompt is then sent (and billed) again."
             raise StoreCorrupt(f"{path}:{number}", found, expected, action) from None
     return entries
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cache.disk import write_atomic, write_text, writer_lock
 from pipeline.core.config_files import dump
-from pipeline.core.errors import EmotionRankError, UsageError
+from pipeline.core.errors import EmotionRankError, UsageError, required_library
 from pipeline.core.progress import Meter, interruptible
 from pipeline.data.captions.llm.config import LlmConfig, WriteConfig, key_of, resolve_writing
 from pipeline.data.captions.llm.requests import CaptionRequest, caption_lines, requests_for
@@ -70,12 +70,7 @@ class RequestQueue:
                     await asyncio.gather(*tasks, return_exceptions=True)
 
     def _client(self) -> Any:
-        try:
-            import openai
-        except ImportError:
-            found, action = "no client for the endpoint", "pip install 'emotionrankclap[llm]'"
-            raise UsageError("write-captions", found, "the extra llm", action) from None
-        self._openai = openai
+        self._openai = openai = required_library("openai", "llm", "write-captions")
         return openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.llm.base_url,
@@ -128,7 +123,7 @@ class RequestQueue:
                 )
                 if len(response.http_response.content) > MAX_RESPONSE_BYTES:
                     found = f"a response of more than {MAX_RESPONSE_BYTES:,} bytes"
-                    raise EmotionRankError(self._endpoint, found, "a sentence", "Ask another endpoint or model.")
+                    raise EmotionRankError(self._endpoint, found, "a sentence", "Use another endpoint or model.")
                 text = message_content(response.http_response.text)
                 if text is not None:
                     return self._without_key(text)
@@ -136,7 +131,7 @@ class RequestQueue:
             if to := error.response.headers.get("location"):
                 found = self._without_key(f"{error.status_code}, a redirection to {to}")[:300]
                 raise EmotionRankError(
-                    self._endpoint, found, "an endpoint that answers itself", "Set llm.base_url to its address."
+                    self._endpoint, found, "an endpoint that does not redirect", "Set llm.base_url to its address."
                 ) from None
             found = self._without_key(f"{error.status_code} {error.message}")[:300]  # cut after: half a key is a key
             no_quota = error.status_code == 429 and error.code == "insufficient_quota"
@@ -206,7 +201,7 @@ def write_captions(
     config = resolve_writing(config, audio_root=audio_root, overrides=overrides)
     key, writing, file = key_of(config.llm), config.writing, out / "captions.jsonl"
     if (out / "text.h5").exists():  # its captions.jsonl is the index of text.h5
-        raise UsageError(out, "a folder of stores", "a folder of its own", "Choose another --out.")
+        raise UsageError(out, "holds stores", "a new folder, or one that write-captions wrote", "Choose another --out.")
     requests = _requests(config)
     with writer_lock(out), interruptible(out) as check, closing(ResponseCache(out)) as cache:
         state = RequestState(requests, config, cache.pairs)
