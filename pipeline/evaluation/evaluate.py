@@ -199,7 +199,7 @@ def evaluated(run: Run, stores: Stores, *, overrides: Sequence[str] = ()) -> Eva
             return None
         _Evaluation.model_validate(result)
     except StoreCorrupt as error:
-        log.warning(f"{error.subject}: {error.found}; it is made again")
+        log.warning(f"{error.subject}: {error.found}; it is recomputed")
         return None
     except ValidationError:
         return None
@@ -239,4 +239,4 @@ def split_of(stores: Stores, named: str | None) -> str:
     listed = ", ".join(sorted(splits))
     if named:
         raise UsageError(f"split {named}", "not in the stores", f"one of {listed}", "Name another.")
-    raise UsageError(stores.folder, f"splits {listed}", "test1 or test", "Name one with -o split=...")
+    raise UsageError(stores.folder, f"splits {listed}", "test1 or test", "Name one with split=NAME.")

@@ -17,7 +17,8 @@ from cache.manifest import Manifest
 from pipeline.core.errors import UsageError
 
 _Rows = NDArray[np.int64]
-MIN_FOLDS = 3  # one to test, one for development, one to train on
+MIN_FOLDS = 3
+_PARTS = "one to test, one for development, one to train on"
 _SESSION = re.compile(r"Ses\d\d")  # of the speaker Ses01F, or the turn Ses01F_impro01_F000 (F31)
 
 
@@ -46,13 +47,13 @@ def session_folds(manifest: Manifest) -> list[Fold]:
     without = [manifest.id[row] for row, match in enumerate(matches) if match is None]
     if without:
         raise UsageError(
-            "session folds",
-            f"{len(without)} utterances without a session, the first {without[0]}",
+            "--folds session",
+            f"{len(without)} utterances have no session, the first {without[0]}",
             "speakers or ids such as Ses01F, as in IEMOCAP",
-            "Use folds by speaker for another corpus.",
+            "Use --folds speaker for another corpus.",
         )
     names, part = np.unique([match[0] for match in matches if match], return_inverse=True)
-    _refuse_few(len(names), "sessions")
+    _refuse_few("--folds session", len(names), "sessions")
     return _folds(names.tolist(), part)
 
 
@@ -63,13 +64,17 @@ def speaker_folds(manifest: Manifest, *, folds: int, seed: int = 0) -> list[Fold
     without a speaker (they might be anyone's, a test speaker's too), fewer speakers than folds, or fewer than three
     folds.
     """
-    _refuse_few(folds, "folds")
+    if folds < MIN_FOLDS:
+        action = f"Use --folds {MIN_FOLDS} or more, or leave --folds out."
+        raise UsageError(f"--folds {folds}", "too few folds", f"at least {MIN_FOLDS}: {_PARTS}", action)
     _refuse_unknown(manifest)
     speakers, speaker_of, sizes = np.unique(
         np.array(manifest.speaker, dtype=object), return_inverse=True, return_counts=True
     )
+    _refuse_few(f"--folds {folds}", len(speakers), "speakers")
     if len(speakers) < folds:
-        raise UsageError("speaker folds", f"{len(speakers)} speakers", f"{folds} or more, one a fold", "Ask for fewer.")
+        found, expected = f"the corpus has {len(speakers)} speakers", f"at most {len(speakers)} folds"
+        raise UsageError(f"--folds {folds}", found, expected, "Lower --folds.")
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
     filled = np.zeros(folds, dtype=np.int64)
     fold_of = np.empty(len(sizes), dtype=np.int64)
@@ -87,7 +92,7 @@ def leave_one_speaker_out(manifest: Manifest) -> list[Fold]:
     """
     _refuse_unknown(manifest)
     names, part = np.unique(np.array(manifest.speaker, dtype=object), return_inverse=True)
-    _refuse_few(len(names), "speakers")
+    _refuse_few("--folds speaker", len(names), "speakers")
     return _folds(_numbered(len(names)), part)
 
 
@@ -105,8 +110,8 @@ def _refuse_unknown(manifest: Manifest) -> None:
     unknown = manifest.speaker.count("")
     if unknown:
         raise UsageError(
-            "speaker folds",
-            f"{unknown} of {len(manifest)} utterances without a speaker",
+            "folds by speaker",
+            f"{unknown} of {len(manifest)} utterances have no speaker",
             "one for each, since an unknown speaker may be one that is tested",
             "Give each a speaker in the manifest, or leave those utterances out of it.",
         )
@@ -122,11 +127,7 @@ def _folds(names: Sequence[str], part: _Rows) -> list[Fold]:
     return folds
 
 
-def _refuse_few(count: int, what: str) -> None:
+def _refuse_few(subject: str, count: int, what: str) -> None:
     if count < MIN_FOLDS:
-        raise UsageError(
-            "cross-validation",
-            f"{count} {what}",
-            f"at least {MIN_FOLDS}: one to test, one for development, one to train on",
-            "Use the manifest's own split.",
-        )
+        found, expected = f"the corpus has {count} {what}", f"at least {MIN_FOLDS}: {_PARTS}"
+        raise UsageError(subject, found, expected, "Leave --folds out, which uses the manifest's own splits.")

@@ -42,7 +42,7 @@ class OrderTests:
             words, vectors = ordinality_prompts(stores, WORD_NORMS, device)
             self.tests["word_norms"] = OrdinalityTest(labels[:, :2], words, config.lists)
             if reason := _without_dominance(labels, words):
-                self.notes.append(f"no order of dominance (DOC): {reason}")
+                self.notes.append(f"order of dominance (DOC) is not measured: {reason}")
             else:
                 self.tests["dominance"] = OrdinalityTest(labels, words, config.lists, axes=dominance_axis)
             self.vectors |= {name: vectors for name in self.tests if name != "ordinality"}
@@ -78,8 +78,10 @@ def _without_dominance(labels: NDArray[np.float64], words: Sequence[Prompt]) -> 
     rated = sum(word.dominance is not None for word in words if word.variant == 0)
     labelled = int(np.isfinite(labels).all(axis=1).sum())
     if rated < STEPS:
-        return f"the stores have the dominance of {rated} rated words, {STEPS} are needed"
-    return f"{labelled} utterances of the split have one, {STEPS} are needed" if labelled < STEPS else ""
+        return f"{rated} rated words of the stores have a dominance; {STEPS} are needed"
+    if labelled < STEPS:
+        return f"{labelled} utterances of the split have valence, arousal and dominance; {STEPS} are needed"
+    return ""
 
 
 def ordinality_prompts(stores: Stores, style: str, device: torch.device) -> tuple[list[Prompt], torch.Tensor]:

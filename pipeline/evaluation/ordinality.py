@@ -156,9 +156,9 @@ class OrdinalityTest:
         if len(self.labelled) < STEPS:
             raise UsageError(
                 "ordinality",
-                f"{len(self.labelled)} utterances with {' and '.join(LABEL_COLUMNS[: points.shape[1]])}",
-                f"at least {STEPS} in the split (a list retrieves {STEPS}, none twice)",
-                "Evaluate another split.",
+                f"the split has {len(self.labelled)} utterances with {' and '.join(LABEL_COLUMNS[: points.shape[1]])}",
+                f"at least {STEPS} (each of the {STEPS} prompts of a list retrieves a different utterance)",
+                "Evaluate a larger split, with split=NAME.",
             )
         self.points = points[self.labelled]  # (m, 2) or (m, 3)
         whole = axes(prompts, lists)

@@ -87,7 +87,7 @@ def reference_results(
     ridge = resolve_training("ridge_own_captions", overrides=[f"style={config.style}"])  # its text side is not fitted
     data = load_training_data(stores, ridge, chosen, resident=False)  # as quick, and no vectors in memory
     plane = fit_plane(data.speech_chunks(data.pairs), data.speech_chunks(data.dev))
-    log.info(f"ceiling: penalty {plane.penalty:g}, dev {plane.error:.4f}")
+    log.info(f"ceiling: ridge regression from speech, {_fit(plane)}")
     points = {"ceiling": CENTRE + _predicted(plane, data, pairs.speech), "labels": pairs.labels.cpu().numpy()}
     if "dominance" in order.tests:
         points["ceiling"] = _with_dominance(points["ceiling"], data, pairs)
@@ -210,7 +210,8 @@ def _words_and_voice(stores: Stores, data: TrainingData, pairs: CachedPairs) -> 
     # the least penalty: a larger one leaves a share of the words, however small, which the next regression finds
     to_speech = fitted(lambda block: block.with_words(block.speech), PENALTIES[:1])
     voice = fitted(lambda block: (residual(block)[block.there], block.points[block.there]))
-    log.info(f"words: penalty {to_plane.penalty:g}, dev {to_plane.error:.4f}; voice: dev {voice.error:.4f}")
+    log.info(f"words: ridge regression from transcripts, {_fit(to_plane)}")
+    log.info(f"voice: ridge regression from speech less what transcripts predict of it, {_fit(voice)}")
     standardised = (data.standard.standardise_side("audio", block) for block in torch.split(pairs.speech, _BLOCK_ROWS))
     speech = zip(standardised, torch.split(pairs.labels[:, :2], _BLOCK_ROWS), strict=True)
     blocks = list(transcripts.beside(speech, pairs.rows))
@@ -219,6 +220,10 @@ def _words_and_voice(stores: Stores, data: TrainingData, pairs: CachedPairs) -> 
         "voice": [voice(residual(block)) for block in blocks],
     }
     return {name: CENTRE + torch.cat(parts).cpu().numpy() for name, parts in points.items()}
+
+
+def _fit(plane: Plane) -> str:
+    return f"penalty {plane.penalty:g}, development MSE {plane.error:.4f} points squared"
 
 
 def _predicted(plane: Plane, data: TrainingData, speech: Tensor) -> NDArray[np.float64]:

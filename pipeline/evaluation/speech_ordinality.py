@@ -54,7 +54,8 @@ class SpeechOrdinalityTest:
         needed = [rows for drawn in self._drawn.values() for rows in drawn[:2]]
         self.utterances = np.unique(np.concatenate([np.empty(0, np.int64), *needed]))
         missing = ", ".join(name for name in _COLUMNS if name not in self._drawn)
-        self.notes = [f"no order of speech by {missing}: not labelled in the split"] if missing else []
+        condition = "three utterances of the split with such labels, not all the same"
+        self.notes = [f"order of speech by {missing} is not measured: it needs {condition}"] if missing else []
 
     def measure(self, vectors: Tensor) -> dict[str, float]:
         """Each measure by (m, d) vectors of `utterances`, of any length."""

@@ -89,12 +89,14 @@ def _by_encoder(stores: Sequence[Stores], zero_shot_on: Sequence[object]) -> dic
     if len(stores) == 1:
         return {"": first}
     if zero_shot_on:
-        raise UsageError("encoders", "with stores of other corpora", "one of the two", "Compare each encoder alone.")
+        action = "Run compare-methods --zero-shot on each encoder's stores."
+        raise UsageError("--encoders", "given with --zero-shot", "one of the two", action)
     for other in stores[1:]:
         refuse_other_utterances(first, other)
     named = {each.folder.resolve().name: each for each in stores}
     if len(named) < len(stores):
-        raise UsageError("encoders", "two folders of one name", "a name each, for its rows", "Rename a folder.")
+        expected = "another name for each, since it stands in the tables"
+        raise UsageError("--encoders", "two folders have the same name", expected, "Rename a folder.")
     return named
 
 
@@ -111,18 +113,28 @@ def served(
         Path(name).stem: resolve_training(name, training=training, seeds=seeds, overrides=overrides) for name in asked
     }
     if len(configs) < len(asked):
-        raise UsageError(", ".join(asked), "two methods of one name", "a name each", "Rename a file.")
+        raise UsageError(", ".join(asked), "two methods have the same name", "another name for each", "Rename a file.")
     for name in configs.keys() & set(BOUNDS):
-        raise UsageError(name, "the name of a reference row", "another", "Rename the method's file.")
+        raise UsageError(name, "the name of a reference row", "another name", "Rename the method's file.")
     lacking = {name: lack for name, config in configs.items() if (lack := missing_inputs(stores, config))}
     if lacking and methods:
         name, lack = next(iter(lacking.items()))
-        raise UsageError(name, f"stores without {lack}", "what the method trains on", "Extract them, or leave it out.")
+        raise without_inputs(stores, name, configs[name], lack)
     for name, lack in lacking.items():
         log.warning(f"{name} is left out: the stores have no {lack}")
     if len(lacking) == len(configs):
-        raise UsageError(stores.folder, "nothing that a method trains on", "captions", "See extract-features --help.")
+        found, expected = "no captions or features that a method trains on", "those of at least one method"
+        action = "Run extract-features on a corpus with valence and arousal, or with other captions.styles."
+        raise UsageError(stores.folder, found, expected, action)
     return {name: config for name, config in configs.items() if name not in lacking}
+
+
+def without_inputs(stores: Stores, name: str, config: TrainConfig, missing: str) -> UsageError:
+    """The error that `stores` lack what method `name` trains on, which `missing_inputs` found."""
+    has_style = config.style in stores.captions.styles()
+    option = "them" if has_style else f"-o captions.styles=[{config.style},...]"
+    action = f"Run extract-features with {option}, or leave {name} out."
+    return UsageError(name, f"the stores have no {missing}", "what this method trains on", action)
 
 
 def _measured(

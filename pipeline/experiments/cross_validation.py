@@ -134,7 +134,8 @@ def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: s
         folds = speaker_folds(stores.manifest, folds=scheme)
     asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
     if asked.split not in (None, "test"):
-        raise UsageError(f"split {asked.split}", "given with folds", "none: a fold has its own", "Leave it out.")
+        expected = "no split, since each fold has its own test set"
+        raise UsageError(f"-e split={asked.split}", "given with --folds", expected, "Remove it.")
     overrides = ["bootstrap=0", *evaluation, "split=test"]  # folds are the other speech; no speaker is resampled
     settings = load_config(EvaluateConfig, None, overrides, kind="evaluations")
     classes, reason = _classes(stores, template), ""
@@ -171,12 +172,12 @@ def _refuse_unmeasurable(stores: Stores, folds: Sequence[Fold], style: str) -> N
     captions, manifest = stores.captions, stores.manifest
     if style not in captions.styles() or style not in captions.prompts.columns["style"]:
         action = f"Run extract-features with captions.styles that hold {style}, on a corpus with valence and arousal."
-        raise UsageError(stores.folder, f"no captions and prompts of style {style}", "both", action)
+        raise UsageError(stores.folder, f"captions or prompts of style {style} are missing", "both", action)
     labelled = np.isfinite(manifest.valence) & np.isfinite(manifest.arousal)
     few = [fold for fold in folds if labelled[fold.test].sum() < STEPS]
     if few:
-        found = f"{labelled[few[0].test].sum()} utterances with valence and arousal in {few[0].name}"
-        raise UsageError("ordinality in folds", found, f"at least {STEPS} in each fold", "Ask for fewer folds.")
+        found = f"{few[0].name} has {labelled[few[0].test].sum()} utterances with valence and arousal"
+        raise UsageError("ordinality in folds", found, f"at least {STEPS} in each fold", "Use fewer folds.")
 
 
 def _measured(run: Run, view: Stores, others: Sequence[Stores], plan: _Plan, device: str) -> dict[str, Any]:

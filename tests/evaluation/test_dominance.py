@@ -154,10 +154,13 @@ def test_where_nothing_is_rated_or_labelled_there_is_none_and_a_line_says_so(
     few = rated_file(tmp_path, 60, unrated=1)
     blank = plant(tmp_path / "blank", {"train": 20, "test": 20}, audio_width=4, text_width=4, word_norms=few)
     assert asked(blank).notes == [
-        "no order of dominance (DOC): the stores have the dominance of 0 rated words, 14 are needed"
+        "order of dominance (DOC) is not measured: 0 rated words of the stores have a dominance; 14 are needed"
     ]
     rated = plant(
         tmp_path / "rated", {"train": 20, "test": 20}, audio_width=4, text_width=4, word_norms=rated_file(tmp_path, 60)
     )
-    assert asked(rated).notes == ["no order of dominance (DOC): 0 utterances of the split have one, 14 are needed"]
+    assert asked(rated).notes == [
+        "order of dominance (DOC) is not measured: 0 utterances of the split have valence, arousal and dominance; "
+        "14 are needed"
+    ]
     assert asked(rated).tests.keys() == {"ordinality", "word_norms"}

@@ -88,7 +88,7 @@ def test_the_session_is_read_from_the_id_where_there_is_no_speaker() -> None:
 
 
 def test_another_corpus_has_no_sessions() -> None:
-    with pytest.raises(UsageError, match=r"1 utterances without a session, the first u0; .*by speaker"):
+    with pytest.raises(UsageError, match=r"1 utterances have no session, the first u0; .*--folds speaker"):
         session_folds(manifest_of(["Ses01F_a", "u0"], ["", "s"]))
     with pytest.raises(UsageError, match="2 sessions; expected at least 3"):
         session_folds(manifest_of(["Ses01F_a", "Ses02F_a"], ["", ""]))
@@ -137,16 +137,16 @@ def test_each_speaker_is_left_out_once_in_the_order_of_names_whatever_the_names_
 
 
 def test_unknown_speakers_and_too_few_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"1 of 4 utterances without a speaker"):
+    with pytest.raises(UsageError, match=r"1 of 4 utterances have no speaker"):
         leave_one_speaker_out(manifest_of(list("abcd"), ["s", "", "t", "u"]))
     with pytest.raises(UsageError, match=r"2 speakers; expected at least 3"):
         leave_one_speaker_out(some_corpus([2, 2]))
-    with pytest.raises(UsageError, match=r"1 of 4 utterances without a speaker"):
+    with pytest.raises(UsageError, match=r"1 of 4 utterances have no speaker"):
         speaker_folds(manifest_of(list("abcd"), ["s", "", "t", "u"]), folds=3)
-    with pytest.raises(UsageError, match=r"2 speakers; expected 3 or more"):
+    with pytest.raises(UsageError, match=r"--folds 3: the corpus has 2 speakers; expected at least 3"):
         speaker_folds(some_corpus([1, 1]), folds=3)
     for few in (2, 0, -1):
-        with pytest.raises(UsageError, match=f"{few} folds; expected at least 3"):
+        with pytest.raises(UsageError, match=f"--folds {few}: too few folds; expected at least 3"):
             speaker_folds(some_corpus([1, 1, 1]), folds=few)
 
 

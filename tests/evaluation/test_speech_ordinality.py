@@ -65,7 +65,10 @@ def test_a_space_in_the_order_of_the_labels_is_1_one_without_order_near_0_and_on
     noise = np.random.default_rng(1).standard_normal((len(angle), 8))
     assert abs(test.measure(torch.from_numpy(noise))["valence_tau"]) < 0.02
     assert test.measure(torch.full((len(angle), 8), 0.3)) == {"valence_tau": 0.0}
-    assert test.notes == ["no order of speech by arousal, dominance, plane: not labelled in the split"]
+    assert test.notes == [
+        "order of speech by arousal, dominance, plane is not measured: it needs three utterances of the split with "
+        "such labels, not all the same"
+    ]
     assert "mean over 200 anchors, each with 1000 utterances" in test.conventions()["valence_tau"]
 
 

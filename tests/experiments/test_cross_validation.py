@@ -334,15 +334,15 @@ def test_what_cannot_be_folded_is_refused_in_one_line_before_any_training(
     iemocap: Path, all_styles: Path, tmp_path: Path
 ) -> None:
     out = ("--out", tmp_path / "out")
-    assert "split dev: given with folds; expected none: a fold has its own" in refused(
+    assert "-e split=dev: given with --folds; expected no split" in refused(
         iemocap, "--folds", "session", "-e", "split=dev", *out
     )
     for wrong in ("sessions", "speakers", "-1", "0", "2.5", ""):
         assert "expected session, speaker, or a number of folds" in refused(iemocap, f"--folds={wrong}", *out)
-    assert "2 folds; expected at least 3" in refused(iemocap, "--folds", "2", *out)
-    assert "utterances without a session" in refused(all_styles, "--folds", "session", *out)
-    assert "8 speakers; expected 9 or more" in refused(all_styles, "--folds", "9", *out)
-    assert "without captions of style acoustic" in refused(iemocap, "paraclap", "--folds", "5", *out)
+    assert "--folds 2: too few folds; expected at least 3" in refused(iemocap, "--folds", "2", *out)
+    assert "utterances have no session" in refused(all_styles, "--folds", "session", *out)
+    assert "--folds 9: the corpus has 8 speakers; expected at most 8 folds" in refused(all_styles, "--folds", "9", *out)
+    assert "the stores have no captions of style acoustic" in refused(iemocap, "paraclap", "--folds", "5", *out)
     with pytest.raises(UsageError, match=r"no class prompt 'a \{emotion\} voice' for angry, happy, neutral, sad"):
         cross_validate(iemocap, out=tmp_path / "out", folds="session", template="a {emotion} voice")
     assert not (tmp_path / "out").exists()

@@ -63,7 +63,7 @@ def test_a_config_spoilt_anywhere_is_a_config_or_refused_by_line(
 
     def holds(content: bytes) -> None:
         path.write_bytes(content)
-        contract(lambda: loaded(path, kind), path, "a:", "space.", "no such preset", "trials of a grid")
+        contract(lambda: loaded(path, kind), path, "a:", "sweep a:", "no such preset", "trials of a grid")
 
     hold(holds, spoilt(good, WORDS), count)
 

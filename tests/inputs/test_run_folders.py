@@ -201,7 +201,7 @@ def test_an_evaluation_that_cannot_be_true_is_done_again(small: Path, finished: 
     edited(run / "evaluation.json", EVALUATED[case])
     result = compared(small, run.parent)
     assert result.exit_code == 0, result.stderr
-    assert re.search(r"evaluation\.json: corrupt \(.*\); it is made again", result.stderr)
+    assert re.search(r"evaluation\.json: corrupt \(.*\); it is recomputed", result.stderr)
     found = json.loads((run / "evaluation.json").read_text())
     assert found | NAMES == expected | NAMES
 

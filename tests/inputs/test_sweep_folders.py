@@ -97,7 +97,7 @@ def cut(stopped: Path, tmp_path: Path) -> Path:
 
 def test_a_sweep_that_was_stopped_at_a_rung_ends_as_one_that_was_not(small: Path, cut: Path, whole: Any) -> None:
     result = swept(small, cut)
-    assert "begins again" not in result.stderr
+    assert "restarts" not in result.stderr
     assert ended(cut) == whole
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_said_and_the_bracket_begins_again(
     CHECKPOINTS[case](cut / CHECKPOINT)
     result = swept(small, cut)
     assert result.exit_code == 0, result.stderr
-    assert "the bracket of trial 0 begins again" in result.stderr
+    assert "bracket 0 restarts" in result.stderr
     assert ended(cut) == whole
 
 

@@ -63,7 +63,8 @@ def render_corpus(
     each speaker.
     """
     if utterances < len(SPEAKERS):
-        raise UsageError("utterances", str(utterances), f"at least {len(SPEAKERS)}", "Every speaker says something.")
+        expected = f"at least {len(SPEAKERS)}, one per speaker"
+        raise UsageError("utterances", str(utterances), expected, "Raise their number.")
     recipes = [_recipe(seed, number) for number in range(utterances)]
     path, text = folder / "manifest.csv", csv_text(_COLUMNS, map(_row, recipes))
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cache.pairs import cached_pairs
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import required_library
 from pipeline.core.progress import Meter
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.references import references_beside
@@ -52,20 +52,21 @@ def run_demo(
     run = train(out / "stores", training="small_corpus", seeds=seeds, out=out / "run", fresh=fresh)
     log.info("4/5 evaluating")
     result = evaluate(run)
+    tables = evaluation_table({result["method"]: result, **references_beside(result, run.stores())})
     log.info("5/5 searching and drawing")
     found = search(run, SENTENCES, split="test", top=3)
     draw_plane(run, out / "embeddings.png")
     result["search"] = dict(zip(SENTENCES, found, strict=True))
-    tables = evaluation_table({result["method"]: result, **references_beside(result, run.stores())})
     return result, "\n\n".join([tables, _answers(result["search"]), _places(out)])
 
 
 def _answers(search: dict[str, list[dict[str, Any]]]) -> str:
-    lines = ["Search (test voices)"]
+    lines = ["Search (test voices; cosine similarity, valence and arousal on 1-7)"]
     for sentence, hits in search.items():
         lines.append(f"  {sentence}")
         lines += [
-            f"    {hit['similarity']:.3f}  valence {hit['valence']:.1f}  arousal {hit['arousal']:.1f}  {hit['audio']}"
+            f"    cosine {hit['similarity']:.3f}  valence {hit['valence']:.1f}  arousal {hit['arousal']:.1f}  "
+            f"{hit['audio']}"
             for hit in hits
         ]
     return "\n".join(lines)
@@ -74,7 +75,7 @@ def _answers(search: dict[str, list[dict[str, Any]]]) -> str:
 def _places(out: Path) -> str:
     return "\n".join(
         [
-            "Rendered speech shows that the plumbing works; it is no evidence about human emotion.",
+            "Rendered speech shows that the plumbing works; it is not evidence about human emotion.",
             f"corpus  {out / 'corpus'}",
             f"stores  {out / 'stores'}",
             f"heads   {out / 'run' / 'heads.safetensors'}",
@@ -86,13 +87,10 @@ def _places(out: Path) -> str:
 
 def draw_plane(run: Run, path: Path) -> None:
     """Write a PNG: the first two principal components of the test split, coloured by valence and by arousal."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(
-            "matplotlib", "not installed", "the demo extra", "pip install 'emotionrankclap[demo]'"
-        ) from None
+    required_library("matplotlib", "demo", "run-demo")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     pairs = cached_pairs(run.stores(), "test", style=run.config.style)
     heads = run.heads()
     with torch.no_grad():

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter, resample
 
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UsageError, required_library
 
 if sys.platform == "win32":
     from _ctypes import FreeLibrary
@@ -70,9 +70,8 @@ class Voice:
         with self._engine() as (engine, _):
             engine.espeak_SetSynthCallback(callback)
             if engine.espeak_SetVoiceByName(prosody.voice.encode()) != 0:
-                raise UsageError(
-                    f"voice {prosody.voice}", "unknown", "one of espeak-ng's", "List its lang/ and voices/."
-                )
+                action = "See the folders lang and voices of its data."
+                raise UsageError(f"voice {prosody.voice}", "unknown", "a voice of espeak-ng", action)
             for name, number in _PARAMETERS.items():
                 engine.espeak_SetParameter(number, getattr(prosody, name), 0)
             data = text.encode()
@@ -87,21 +86,16 @@ class Voice:
             try:
                 rate = int(engine.espeak_Initialize(_SYNCHRONOUS, 0, self._data.encode(), _NO_EXIT))
                 if rate <= 0:
-                    raise UsageError(self._data, "espeak-ng does not start from it", "its data", _INSTALL)
+                    action = "Run pip install --force-reinstall 'emotionrankclap[demo]'."
+                    raise UsageError(self._data, "espeak-ng does not start with this folder", "its data", action)
                 yield engine, rate
             finally:
                 engine.espeak_Terminate()
                 _unload(engine._handle)
 
 
-_INSTALL = "pip install 'emotionrankclap[demo]'"
-
-
 def _installed() -> tuple[str, str]:
-    try:
-        import espeakng_loader
-    except ImportError:
-        raise UsageError("run-demo", "espeakng-loader is not installed", "the extra `demo`", _INSTALL) from None
+    espeakng_loader = required_library("espeakng_loader", "demo", "run-demo")
     library: Callable[[], str] = espeakng_loader.get_library_path
     return library(), str(espeakng_loader.get_data_path())
 

@@ -194,7 +194,7 @@ class Bracket:
         self._saved_at, self._save_seconds = 0.0, 0.0
 
     def __str__(self) -> str:
-        return f"the bracket of trial {min(self.trials)}"
+        return f"bracket {min(self.trials)}"
 
     def write(self, **more: Any) -> None:
         """Write bracket.json."""
@@ -234,7 +234,7 @@ class Bracket:
             try:
                 return self._load(path)
             except StoreCorrupt as error:
-                log.warning(f"{self} begins again: {error.subject}: {error.found}")
+                log.warning(f"{self} restarts: {error.subject}: {error.found}")
         return BracketState(rung=1, entered=list(self.trials), failed=[], seconds={})
 
     def _load(self, path: Path) -> BracketState:
@@ -250,7 +250,8 @@ class Bracket:
                 heads = state.heads[int(number), int(seed)]
                 {"now": heads.now, "best": heads.best}[kind][parameter] = tensor
         except (KeyError, ValueError) as error:
-            raise StoreCorrupt(path, f"no checkpoint of it ({first_wrong(error)})", "one", "Remove the file.") from None
+            found = f"not a checkpoint of this bracket ({first_wrong(error)})"
+            raise StoreCorrupt(path, found, "one", "Delete the file: the bracket restarts.") from None
         return state
 
     @cached_property
@@ -291,8 +292,8 @@ def read_bracket(folder: Path) -> Bracket:
 
 def read_history(folder: Path) -> dict[tuple[int, int], list[dict[str, int | float]]]:
     """The epochs of each (trial, seed) of a bracket; none before it is done. Raises StoreCorrupt."""
-    found, action = "a history that cannot be read", "The best settings do not need it."
-    ended = _read(folder, _Ended, found, "a line an epoch", action)
+    found, action = "a history that cannot be read", "Ignore it: best.yaml is complete without it."
+    ended = _read(folder, _Ended, found, "one line per epoch", action)
     return {_trial_and_seed(name): lines for name, lines in ended.history.items()}
 
 

@@ -15,6 +15,7 @@ from cache.stores import Stores
 from pipeline.core.config import TrainConfig
 from pipeline.core.config_files import Model, Seed, Tree, Whole, load_config, number_or_text, validate
 from pipeline.core.errors import UsageError
+from pipeline.core.settings import short_repr
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -107,7 +108,7 @@ def parse_dimension(subject: str, given: object, sampler: str) -> Dimension:
         between = validate(Range, given, subject=subject)
         return _listed(subject, between) if sampler == "grid" and between.of_integers else between
     if not isinstance(given, list) or not given:
-        raise UsageError(subject, repr(given), "a list of values or {low, high}", "Correct the sweep.")
+        raise UsageError(subject, short_repr(given), "a list of values or {low, high}", "Correct the sweep.")
     choices = Choices(tuple(map(number_or_text, given)))
     if len(set(choices.encoded)) < len(given):
         raise UsageError(subject, f"a value twice in {given}", "each once", "Correct the sweep.")
@@ -140,16 +141,16 @@ class Halving(Model):
 class SweepConfig(Model):
     """Which trials a sweep makes, how they are stopped and what they are ranked by."""
 
-    name: str = Field("", description="of the study; none is the preset's or the file's")
+    name: str = Field("", description="name of the study; empty: that of the preset or file")
     method: str = Field("emotionrankclap", description="a method's preset or file")
     training: str | None = Field(None, description="a preset of configs/training, laid on the method's")
     fixed: dict[str, Any] = Field({}, description="other settings of the training, laid on the method's")
     sampler: Literal["grid", "random", "tpe"] = Field("tpe", description="how Optuna draws trials from the space")
-    seed: Seed = Field(0, description="of the sampler's draws")
-    trials: PositiveInt | None = Field(None, description=f"none is the whole grid, {DEFAULT_TRIALS} elsewhere")
-    repeats: PositiveInt = Field(1, description="seeds a trial; its score is their mean")
+    seed: Seed = Field(0, description="seed of the sampler's draws")
+    trials: PositiveInt | None = Field(None, description=f"null: the whole grid; {DEFAULT_TRIALS} with another sampler")
+    repeats: PositiveInt = Field(1, description="seeds per trial; its score is their mean")
     halving: Halving | None = Field(Halving(), description="halving=null trains every trial to its end")
-    slots: PositiveInt | Literal["auto"] = Field("auto", description="heads side by side at most")
+    slots: PositiveInt | Literal["auto"] = Field("auto", description="at most so many heads train side by side")
     score: Literal["ordinality", "dev_loss"] = Field(
         "ordinality", description="on the development split: the mean of AOC and VOC, or the loss"
     )
@@ -161,7 +162,11 @@ class SweepConfig(Model):
         theirs = [each for each in given if each not in cls.model_fields] if isinstance(given, Mapping) else []
         for name in theirs:
             if name in TrainConfig.model_fields:
-                raise ValueError(f"{name} is a setting of each training: write fixed.{name}=, or list values in space")
+                value = given[name] if isinstance(given[name], int | float) else "..."
+                raise ValueError(
+                    f"{name} is a setting of each training: write -o fixed.{name}={value}, or list its values: "
+                    f"-o 'space.{name}=[{value}, ...]'"
+                )
         return given
 
     @field_validator("space", mode="before")
@@ -197,8 +202,9 @@ def list_layers(config: SweepConfig, stores: Stores) -> SweepConfig:
     for name, store in (("speech.layers", stores.audio), ("text.layers", stores.text)):
         if space.get(name) == ALL:
             if store.axes is None:
-                action = f"Extract with -o {'audio' if name[0] == 's' else 'text'}.layers=all."
-                raise UsageError(f"space.{name}", f"{store.path} with one vector a row", "rows of several", action)
+                action = f"Run extract-features with -o {'audio' if name[0] == 's' else 'text'}.layers=all."
+                found = f"{store.path} holds one vector per row"
+                raise UsageError(f"space.{name}", found, "the vectors of several layers", action)
             space[name] = [*(["default"] if store.axes.own else []), *store.axes.layers, WEIGHTED]
     return config.model_copy(update={"space": space})
 

@@ -161,7 +161,8 @@ def _histories(out: Path) -> dict[int, dict[int, list[curves.Line]]]:
                     histories.setdefault(number, {})[seed] = curves.checked(lines)
         except (KeyError, TypeError, ValueError, OverflowError):
             found = f"an epoch without {', '.join(curves.MEASURES)}"
-            raise StoreCorrupt(folder / PLAN, found, "all of them", "Nothing else needs it.") from None
+            action = "Ignore it: best.yaml is complete without it."
+            raise StoreCorrupt(folder / PLAN, found, "all of them in each", action) from None
     return histories
 
 

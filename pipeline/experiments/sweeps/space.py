@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.config import TrainConfig, kept_as_asked
@@ -30,17 +31,21 @@ MAY_BE_FIXED = ("threads", "step")  # but these
 
 
 class Space:
-    """The dimensions of `config`, by name.
+    """The dimensions of `config`, by name. `source` is the file that `config` was read from, if any: errors name it.
 
-    Raises UsageError, a line a problem: unknown settings, values that do not fit, dimensions that a grid cannot list.
+    Raises UsageError, one line per problem: unknown settings, values that do not fit, dimensions that a grid cannot
+    list.
     """
 
-    def __init__(self, config: SweepConfig) -> None:
+    def __init__(self, config: SweepConfig, source: str = "") -> None:
         self.config = config
-        self.dimensions = parse_dimensions(config)
-        problems = list(dict.fromkeys(self._problems()))
+        is_file = Path(source).suffix in (".yaml", ".yml")
+        self._subject = source if is_file else f"sweep {config.name}"
+        self.dimensions, problems = parse_dimensions(config)
+        problems = problems or list(dict.fromkeys(self._problems()))
         if problems:
-            raise ManyProblems(config.name, problems, "Correct the sweep or the -o overrides.")
+            lines = [f"{self._subject}: {problem}" for problem in problems]
+            raise ManyProblems(self._subject, lines, f"Correct {'the file or ' if is_file else ''}the -o options.")
         if config.sampler == "grid" and config.halving and self._size < config.halving.factor**2:
             self.config = config.model_copy(update={"halving": None})  # so few that stopping some saves little
         self.auto_rungs = self.config.halving is not None and self.config.halving.rungs == "auto"
@@ -71,7 +76,7 @@ class Space:
         size = self._size
         if config.trials and config.trials > size:
             found = f"{config.trials} trials of a grid of {size}"
-            raise UsageError(config.name, found, f"at most {size}", "Leave trials out for the whole grid.")
+            raise UsageError(self._subject, found, f"at most {size}", "Leave trials out for the whole grid.")
         return config.trials or size
 
     def suggest(self, trial: Trial) -> dict[str, Scalar]:
@@ -134,16 +139,20 @@ class Space:
     def _problems(self) -> Iterator[str]:
         """Each on one line. Where a method cannot be resolved, nothing can be said of the dimensions."""
         for name in RESERVED:
-            if name in self.dimensions or (name in self.config.fixed and name not in MAY_BE_FIXED):
-                yield f"{name}: the sweep sets it itself (repeats is how many seeds)"
+            sections = [("space", self.dimensions), ("fixed", () if name in MAY_BE_FIXED else self.config.fixed)]
+            for section, settings in sections:
+                if name in settings:
+                    yield f"{section}.{name}: the sweep sets it itself (repeats is the number of seeds)"
         if self.config.fixed.get("step") == "reference":
-            yield "fixed.step: reference, which trains no two side by side; expected auto or fused"
+            yield "fixed.step: reference, which trains one head at a time; expected auto or fused"
         if isinstance(self.dimensions.get("method"), Range):
             yield "space.method: a range; expected a list of presets"
             return
         for method in self._methods:
             if problems := self._refused({"method": method}):
-                yield from problems
+                for problem in problems:
+                    is_fixed = any(problem.startswith((f"{key}:", f"{key}.", f"{key} =")) for key in self.config.fixed)
+                    yield _in_section("fixed", problem) if is_fixed else problem
                 return
         for name, dimension in self.dimensions.items():
             yield from self._problems_of(name, dimension)
@@ -161,7 +170,7 @@ class Space:
         for method in with_it or self._methods[:1]:
             for value in dimension.checked_values:
                 for problem in self._refused({"method": method, name: value}):
-                    yield f"space.{problem}"
+                    yield _in_section("space", problem)
 
     def _refused(self, values: Mapping[str, Any]) -> list[str]:
         """Why `values` make no training; empty where they do."""
@@ -174,8 +183,14 @@ class Space:
         return []
 
 
-def parse_dimensions(config: SweepConfig) -> dict[str, Dimension]:
-    """Each dimension of `config.space`, by name. Raises UsageError that lists every one that cannot be read."""
+def _in_section(section: str, problem: str) -> str:
+    """A line about a setting of a training, under the name that it has in a sweep."""
+    suggestion = "no such setting; did you mean "
+    return f"{section}.{problem.replace(suggestion, f'{suggestion}{section}.')}"
+
+
+def parse_dimensions(config: SweepConfig) -> tuple[dict[str, Dimension], list[str]]:
+    """Each dimension of `config.space`, by name, and a line for each that cannot be read."""
     dimensions: dict[str, Dimension] = {}
     problems: list[str] = []
     for name, given in config.space.items():
@@ -185,6 +200,4 @@ def parse_dimensions(config: SweepConfig) -> dict[str, Dimension]:
             problems += error.problems
         except UsageError as error:
             problems.append(f"{error.subject}: {error.found}; expected {error.expected}")
-    if problems:
-        raise ManyProblems(config.name, problems, "Correct the sweep or the -o overrides.")
-    return dimensions
+    return dimensions, problems

@@ -46,7 +46,7 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
                 grace_period=GRACE_SECONDS,
             )
     if journal.exists() and not journal.is_file():  # a pipe would be waited for
-        raise ValueError("no file")
+        raise ValueError("not a file")
     return JournalStorage(_ChainedJournal(str(journal), lock_obj=JournalFileSymlinkLock(str(journal))))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.fingerprint import describe_differences, differences
-from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError
+from pipeline.core.errors import StoreCorrupt, StoreMismatch, UsageError, required_library
 from pipeline.experiments.sweeps.bracket import TrialRequest
 from pipeline.experiments.sweeps.config import Halving
 from pipeline.experiments.sweeps.space import Space
@@ -38,7 +38,8 @@ try:
 
     from pipeline.experiments.sweeps.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, open_storage
 except ImportError:
-    raise UsageError("optuna", "not installed", "the sweep extra", "pip install 'emotionrankclap[sweep]'") from None
+    required_library("optuna", "sweep", "sweep-heads")
+    raise
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Study:
             try:
                 return call(*arguments)
             except STORAGE_ERRORS as error:
-                log.warning(f"the storage failed ({true_cause(error)}); it is asked again in {seconds:g} s")
+                log.warning(f"the storage failed ({true_cause(error)}); retrying in {seconds:g} s")
                 until = time.monotonic() + seconds
                 while time.monotonic() < until:
                     self.check()
@@ -242,7 +243,8 @@ def open_study(space: Space, out: Path, storage: str | None, origin: Mapping[str
     except (ImportError, SQLAlchemyError, OptunaError, *_READING_ERRORS) as error:
         reason = one_line_reason(error)
         if storage:
-            raise UsageError("--storage", reason, "a storage of Optuna", "Check the URL and its driver.") from None
+            expected, action = "a database that Optuna can open", "Check the URL, and that its driver is installed."
+            raise UsageError("--storage", reason, expected, action) from None
         found = f"cannot be read ({reason or type(error).__name__})"
         raise StoreCorrupt(out / JOURNAL, found, "what sweep-heads wrote", "Restore it, or use --fresh.") from None
     if fields:
@@ -257,13 +259,13 @@ def load_study(space: Space, out: Path, storage: str | None) -> Study:
     """The study of a sweep as it is, to be read. Raises UsageError where there is none."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if not storage and not (out / JOURNAL).is_file():
-        raise UsageError(out, f"no {JOURNAL}", "the sweep's storage", "Name it: storage=URL.")
+        raise UsageError(out, f"no {JOURNAL}", "the sweep's storage", "Pass it: storage=URL.")
     try:
         study = optuna.load_study(study_name=space.config.name, storage=open_storage(storage, out / JOURNAL))
         return Study(study, space, out)
     except (KeyError, ImportError, SQLAlchemyError, OptunaError) as error:
         found = f"no study of this name ({one_line_reason(error)})"
-        raise UsageError(storage or out, found, "the sweep's storage", "Name it: storage=URL.") from None
+        raise UsageError(storage or out, found, "the sweep's storage", "Pass it: storage=URL.") from None
 
 
 def _check_trial(trial: FrozenTrial, space: Space) -> None:

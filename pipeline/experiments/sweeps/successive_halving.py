@@ -220,7 +220,8 @@ class SuccessiveHalving:
             self.study.report(trials[number], state.rung, score)
         state.entered = promoted(scores, halving, maximise=self.config.maximise)
         if equal := tied(scores, state.entered):
-            log.warning(f"rung {state.rung}: tie: trials {', '.join(map(str, equal))} score as one promoted, and stop")
+            numbers = ", ".join(map(str, equal))
+            log.warning(f"rung {state.rung}: tie with a promoted trial: trials {numbers} are not promoted")
         for number in scores.keys() - set(state.entered):
             self.study.tell(trials[number], "pruned", results[number])
         for (number, _), heads in state.heads.items():
@@ -230,9 +231,12 @@ class SuccessiveHalving:
 
     def _log_rung(self, scores: Mapping[int, float]) -> None:
         rung, last = self.state.rung, last_rung(self.config.halving)
-        reached = "the end" if rung == last else f"rung {rung} of {last - 1}"
+        reached = "end" if rung == last else f"rung {rung} of {last - 1}"
         seconds = time.perf_counter() - self._start
-        log.info(f"{self.bracket}, {reached}, {seconds:.1f} s: {len(scores)} trials, {self.config.score}")
+        log.info(
+            f"{self.bracket}: {reached} reached after {seconds:.1f} s by {len(scores)} trials; "
+            f"the best by {self.config.score}:"
+        )
         for line in best_lines(scores, self.bracket.trials, maximise=self.config.maximise):
             log.info(line)
 
@@ -261,7 +265,8 @@ class _RungGroup:
             self._batched = self._halving.pool.batched_heads(self._data, trainings, states)
         except (KeyError, ValueError, RuntimeError, OverflowError) as error:  # only a checkpoint's tensors can be wrong
             found = f"tensors that do not fit ({one_line_reason(error)})"
-            raise StoreCorrupt(bracket.folder / CHECKPOINT, found, "this bracket's", "Remove the file.") from None
+            action = "Delete the file: the bracket restarts."
+            raise StoreCorrupt(bracket.folder / CHECKPOINT, found, "this bracket's", action) from None
         self._dev: list[TrainingBatches] = []
 
     @property

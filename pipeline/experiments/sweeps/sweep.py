@@ -27,6 +27,7 @@ from pipeline.core.errors import EmotionRankError, StoreLocked, StoreMismatch, U
 from pipeline.core.progress import interruptible
 from pipeline.core.resources import choose_threads, cores, pick_device, threads_restored, use_threads
 from pipeline.evaluation.data_frames import SweepResult
+from pipeline.experiments.compare import without_inputs
 from pipeline.experiments.sweeps.bracket import (
     FOLDER,
     Bracket,
@@ -75,15 +76,15 @@ def sweep(
     sweep of this name), StoreLocked, Interrupted. `report` writes the page OUT/report.html as well.
     """
     stores, out = stores if isinstance(stores, Stores) else open_stores(stores), Path(out)
+    source = "" if isinstance(config, SweepConfig) else str(config or "")
     config = config if isinstance(config, SweepConfig) else load_sweep(config, overrides, trials)
-    space = Space(list_layers(config, stores))
+    space = Space(list_layers(config, stores), source)
     if config.halving and not space.config.halving:
-        log.info("a small grid: every trial trains to its end")
+        log.info("small grid, no halving: every trial trains to its end")
     log.info(f"sweep {config.name}: {space.trials} trials of {', '.join(space.dimensions)} by {config.sampler}")
     for training in space.checked_trainings():
         if missing := missing_inputs(stores, training):
-            found, action = f"stores without {missing}", "Extract them, or leave it out."
-            raise UsageError(stores.folder, found, "what every method trains on", action)
+            raise without_inputs(stores, training.method, training, missing)
     with translate_os_errors(out), interruptible(out) as check, threads_restored():
         try:
             worker = _Worker(space, stores, out, pick_device(device), check)
@@ -95,13 +96,13 @@ def sweep(
                         break
                     worker.train(bracket, study)
             for number, home in study.elsewhere().items():
-                log.info(f"trial {number} is still trained in {home or 'a folder that it has not said'}")
+                log.info(f"trial {number} is still being trained by a worker in {home or 'an unknown folder'}")
             with _locked(out, check):
                 return write_results(study, stores, out, report=report)
         except STORAGE_ERRORS as error:
             found = f"the storage failed ({true_cause(error)})"
             raise EmotionRankError(
-                out, found, "one that answers", "Start again when it does: the sweep resumes."
+                out, found, "a storage that answers", "Run it again when it does: the sweep resumes."
             ) from None
 
 
@@ -184,8 +185,8 @@ class _Worker:
     def _check_bracket(self, bracket: Bracket, study: Study) -> None:
         """Raises StoreMismatch where it is not of this study, or its configs are not those of its points."""
         if not all(study.knows(trial) for trial in bracket.trials.values()):
-            found = "trials that the study does not have"
-            raise StoreMismatch(bracket.folder, found, "those of this --storage", "Name their storage, or use --fresh.")
+            found, action = "trials that the study does not have", "Pass the --storage that has them, or use --fresh."
+            raise StoreMismatch(bracket.folder, found, "those of this --storage", action)
         for trial in bracket.trials.values():
             if trial.config != self._training(trial.params, bracket.threads):
                 found = f"other settings for trial {trial.number} than its point means"
@@ -224,7 +225,8 @@ def write_results(study: Study, stores: Stores, out: Path, *, report: bool) -> t
     write_text(out / "trials.csv", as_csv(rows, names))
     write_text(out / "sweep.json", as_json(rows, about))
     if not any(row["state"] in ("complete", "running") for row in rows):
-        raise EmotionRankError(out, "every trial failed", "one that ends", "Look at learning_rate and temperature.")
+        action = "Check the values of learning_rate and temperature."
+        raise EmotionRankError(out, "every trial failed", "at least one that completes", action)
     best = next((row for row in rows if row["state"] == "complete"), None)
     config = _config_of(best, out, space) if best else None
     if config:

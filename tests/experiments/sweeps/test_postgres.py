@@ -212,7 +212,7 @@ def test_twenty_kills_five_restarts_and_orphans_lose_no_trial(
     differences = np.abs(scores[:, 0] / scores[:, 1] - 1)
     print(
         f"\n{time.monotonic() - begun:.0f} s, {late} trials left after the last kill; storage asked again "
-        f"{logs.count('it is asked again')} times; trials of dead workers {logs.count('is trained here')}; brackets "
+        f"{logs.count('retrying in')} times; trials of dead workers {logs.count('is trained here')}; brackets "
         f"resumed {logs.count('resuming')}; scores differ by {differences.max():.1e}, equal: {(differences == 0).sum()}"
     )
     assert differences.max() < 1e-4

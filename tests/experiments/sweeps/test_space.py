@@ -98,8 +98,8 @@ def test_a_grid_of_whole_numbers_lists_them_and_knows_its_size() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"space": {"learningrate": [1]}}, "space.learningrate: no such setting; did you mean learning_rate?"),
-        ({"space": {"objective.denominatr": ["beyond"]}}, "did you mean objective.denominator?"),
+        ({"space": {"learningrate": [1]}}, "sweep tiny: space.learningrate: no such setting; did you mean space.learn"),
+        ({"space": {"objective.denominatr": ["beyond"]}}, "did you mean space.objective.denominator?"),
         ({"space": {"objective.denominator": ["at_least", "atleast"]}}, "space.objective.denominator = 'atleast'"),
         ({"space": {"epochs": [1, 0]}}, "space.epochs = 0"),
         ({"space": {"learning_rate": {"low": 1e-5, "high": 1e-2}}}, "learning_rate: a range; a grid needs a list"),
@@ -112,11 +112,11 @@ def test_a_grid_of_whole_numbers_lists_them_and_knows_its_size() -> None:
         ({"space": {"temperature": [1.0, 1.0]}}, "a value twice"),
         ({"space": {"method": ["emotionrankclip"]}}, "Did you mean emotionrankclap?"),
         ({"space": {"method": ["supcon", "emotionrankclap"], "objective.symmetric": [True]}}, "supcon has no such"),
-        ({"space": {"seeds": [[0], [1]]}}, "seeds: the sweep sets it itself"),
-        ({"fixed": {"shuffle_seed": 3}}, "shuffle_seed: the sweep sets it itself"),
-        ({"space": {"step": ["auto", "fused"]}}, "step: the sweep sets it itself"),
-        ({"fixed": {"step": "reference"}}, "fixed.step: reference, which trains no two side by side"),
-        ({"fixed": {"epoch": 3}}, "epoch: no such setting; did you mean epochs?"),
+        ({"space": {"seeds": [[0], [1]]}}, "space.seeds: the sweep sets it itself"),
+        ({"fixed": {"shuffle_seed": 3}}, "fixed.shuffle_seed: the sweep sets it itself"),
+        ({"space": {"step": ["auto", "fused"]}}, "space.step: the sweep sets it itself"),
+        ({"fixed": {"step": "reference"}}, "fixed.step: reference, which trains one head at a time"),
+        ({"fixed": {"epoch": 3}}, "fixed.epoch: no such setting; did you mean fixed.epochs?"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_before_anything_trains(settings: dict[str, Any], said: str) -> None:

@@ -157,7 +157,7 @@ def test_ties_are_said(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     """A setting that changes nothing: the earlier of two equals goes on, and nobody is told that it is better."""
     space = {"temperature_end": [0.1, 0.2, 0.3, 0.4]}  # of another schedule
     result, text = sweep(planted, a_sweep(space=space), out=tmp_path / "halved")
-    assert "rung 1: tie: trials 2, 3 score as one promoted, and stop" in capsys.readouterr().err
+    assert "rung 1: tie with a promoted trial: trials 2, 3 are not promoted" in capsys.readouterr().err
     assert result["best"]["number"] == 0
     _, text = sweep(planted, a_sweep(space=space, halving=None), out=tmp_path / "whole")
     assert "Tie: trials 1, 2, 3 have the score of trial 0, the earliest." in text
@@ -186,7 +186,7 @@ def test_no_row_of_the_test_split_is_read(planted: Path, tmp_path: Path) -> None
 
 def test_stores_that_lack_what_a_trial_needs_are_refused_before_anything_trains(planted: Path, tmp_path: Path) -> None:
     config = a_sweep(sampler="random", space={"method": ["emotionrankclap", "paraclap"]})
-    with pytest.raises(UsageError, match="stores without captions of style acoustic"):
+    with pytest.raises(UsageError, match="paraclap: the stores have no captions of style acoustic"):
         sweep(planted, config, out=tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
@@ -235,7 +235,7 @@ def test_exit_codes_and_json_of_the_command(planted: Path, tmp_path: Path) -> No
             "sys.modules['optuna'] = None\n"
             "try:\n    import pipeline.experiments.sweeps.study\n"
             "except Exception as error: print(error)",
-            "optuna: not installed; expected the sweep extra. pip install 'emotionrankclap[sweep]'",
+            "sweep-heads: optuna is not installed; expected the extra sweep. pip install 'emotionrankclap[sweep]'.",
         ),
     ],
 )  # fmt: skip
