@@ -195,7 +195,9 @@ def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{name}: no such setting{_suggestion(path[:60], setting_names(model))}"
     if detail["type"] == "missing":
-        return f"{name}: not given"
+        settings = (setting for group in groups_of(model) for setting in group.settings)
+        about = next((setting.description for setting in settings if setting.name == path), "")
+        return f"{name}: required, but not set{about and f' ({about})'}"
     message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])
     reason = message[:200].lower().removeprefix("value error, ")
     return f"{name} = {short_repr(detail['input'])}: {reason}" if name else reason  # no name: the whole config is wrong

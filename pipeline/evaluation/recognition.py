@@ -225,9 +225,9 @@ def zero_shot(
     prompts = opened.captions.classes
     vectors, encoded = opened.read_texts([prompt.text for prompt in prompts])
     if not prompts or not encoded.all():
-        found = "class prompts are not encoded" if prompts else "no class prompts"
+        problem = "class prompts are not encoded" if prompts else "no class prompts"
         action = "Run extract-features with -o captions.styles=[template,...]."
-        raise UsageError(opened.folder, found, "those of the style template", action)
+        raise UsageError(opened.folder, problem, "those of the style template", action)
     manifest = opened.manifest
     rows = manifest.rows(split) if split else np.arange(len(manifest))
     stored, done = opened.audio.read(rows)

@@ -116,7 +116,7 @@ def test_settings_are_checked_against_the_function_all_at_once_and_written_out()
     for part in (
         "settings.whole = 'a': ",
         "settings.yes = 'perhaps': ",
-        "settings.must: not given",
+        "settings.must: required, but not set",
         "did you mean epochs?",
     ):
         assert part in said
