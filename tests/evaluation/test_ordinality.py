@@ -154,7 +154,9 @@ def test_the_order_of_the_prompts_does_not_matter():
 def test_fewer_than_fourteen_labelled_utterances_are_refused():
     labels = np.full((20, 2), np.nan)
     labels[:13] = 4
-    with pytest.raises(UsageError, match="ordinality: 13 utterances with valence and arousal; expected at least 14"):
+    with pytest.raises(
+        UsageError, match="ordinality: the split has 13 utterances with valence and arousal; expected at least 14"
+    ):
         ordinality(
             on_sphere(np.zeros((20, 2))), labels, prompts=grid(), vectors=on_sphere(prompt_points(grid())), lists=1
         )

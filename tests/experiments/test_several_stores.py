@@ -64,13 +64,13 @@ def test_three_encoders_and_two_methods_are_six_rows_of_one_table(encoded: dict[
 
 
 def test_other_utterances_are_no_other_encoder(encoded: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="encoders: with stores of other corpora"):
+    with pytest.raises(UsageError, match="--encoders: given with --zero-shot"):
         compare(encoded["layer-2"], encoders=[encoded["layer-1"]], zero_shot_on=[encoded["other"]], out=tmp_path / "a")
     stores = open_stores(encoded["layer-2"])
     other = stores.with_splits([*stores.manifest.split[1:], stores.manifest.split[0]])
     with pytest.raises(UsageError, match="other utterances, splits or labels"):
         compare(other, encoders=[encoded["layer-1"]], out=tmp_path / "b")
-    with pytest.raises(UsageError, match="two folders of one name"):
+    with pytest.raises(UsageError, match="two folders have the same name"):
         compare(
             encoded["layer-2"], encoders=[shutil.copytree(encoded["layer-1"], tmp_path / "x/layer-2")], out=tmp_path
         )

@@ -26,5 +26,5 @@ def test_the_demo_goes_the_whole_way_and_says_where_everything_lies(
     assert json.loads((tmp_path / "run/evaluation.json").read_text())["ordinality"] == result["ordinality"]
     assert len(result["search"]) == 3
     assert all(Path(hit["audio"]).is_file() for hits in result["search"].values() for hit in hits)
-    assert "no evidence about human emotion" in text
+    assert "not evidence about human emotion" in text
     run_demo(tmp_path, seeds=1, utterances=120)  # again: everything is there already

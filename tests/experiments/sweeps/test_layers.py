@@ -55,7 +55,7 @@ def test_layers_share_a_sweep_with_other_settings(layered: Stores, tmp_path: Pat
 
 
 def test_stores_of_one_vector_have_no_layers_to_rank(planted: Path, layered: Stores, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"space.speech.layers: .*one vector a row.*audio.layers=all"):
+    with pytest.raises(UsageError, match=r"space.speech.layers: .*one vector per row.*audio.layers=all"):
         sweep(planted, "layers", out=tmp_path / "sweep")
     config = load_sweep("layers")
     assert list_layers(config, layered).space == {"speech.layers": [0, 1, 2, "weighted"]}
