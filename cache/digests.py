@@ -132,15 +132,15 @@ class FileDigests:
 
     def _reason(self, name: str) -> tuple[str, str]:
         """What was found and expected. An edit leaves a later time than the list's; a failing disk does not."""
-        path, expected = self.folder / name, f"the bytes that {self.writer} wrote"
+        path, expected = self.folder / name, f"the file that {self.writer} wrote"
         if path.suffix == ".h5":
-            return f"another store than {DIGESTS} lists", "the one it was written with"
+            return f"not the store that {DIGESTS} lists", "the store that it was written with"
         try:
             if path.stat().st_mtime_ns > (self.folder / DIGESTS).stat().st_mtime_ns:
-                return f"changed after {self.writer} wrote it, edited or copied by its time", expected
+                return f"modified after {self.writer} wrote it (its modification time is later)", expected
         except OSError as error:
             return f"cannot be read ({error.strerror})", expected
-        return "corrupt: its bytes changed and its time did not", expected
+        return "corrupt: its bytes changed, but its modification time did not", expected
 
 
 def digest_file(path: Path) -> str:

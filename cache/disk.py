@@ -180,7 +180,7 @@ def make_folder(folder: Path) -> None:
             os.mkdir(folder)
         except FileExistsError:
             if not folder.is_dir():  # else another process made it first
-                raise UsageError(folder, "not a folder", "one", "Choose another.") from None
+                raise UsageError(folder, "a file", "a folder, new or existing", "Choose another path.") from None
         except OSError as error:
             raise one_line_failure(folder, error, "made") from None
         _sync_folder(folder.parent)
@@ -260,4 +260,4 @@ def one_line_failure(subject: object, error: OSError, doing: str, room: str = "r
         return EmotionRankError(subject, found, "permission", "Check who owns it, or choose another folder.")
     if error.errno in _DISK:
         return EmotionRankError(subject, found, "a disk that works", "Check the disk and run it again.")
-    return EmotionRankError(subject, found, "what the system allows", "Correct that and run it again.")
+    return EmotionRankError(subject, found, "no error of the operating system", "Remove its cause and run again.")

@@ -35,16 +35,33 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Differe
     return [Difference(name, old.get(name), new.get(name)) for name in fields if old.get(name) != new.get(name)]
 
 
+_SETTINGS = {  # by which a field is set
+    "decoding.max_seconds": "audio.max_seconds",
+    "decoding.crop": "audio.crop",
+    "decoding.channel": "corpus.channel",
+}
+
+
 def describe_differences(found: Iterable[Difference], then: str = "the store has", now: str = "now") -> str:
-    """`found` as a sentence for people: "audio.layer: the store has 2, now 3; ..."."""
-    return "; ".join(f"{each.field}: {then} {each.then or 'nothing'}, {now} {each.now or 'nothing'}" for each in found)
+    """`found` as a sentence for people: "audio.layer: the store has 2, now 3; ..."; settings by their names."""
+    return "; ".join(
+        f"{_SETTINGS.get(each.field.removeprefix('audio.'), each.field)}: "
+        f"{then} {each.then or 'nothing'}, {now} {each.now or 'nothing'}"
+        for each in found
+    )
 
 
 def describe_encoders(found: Sequence[Difference], then: str, now: str) -> str:
-    """The same of two encoders' fingerprints, which may be of another kind: fields that one side lacks are counted."""
-    shared = [each for each in found if each.then is not None and each.now is not None] or found
-    rest = len(found) - len(shared)
-    return describe_differences(shared, then, now) + (f"; and {rest} fields that one of them has not" if rest else "")
+    """The same of two encoders' fingerprints, which may be of another kind: the encoders' names come first.
+
+    Fields that one side lacks are counted. The version of the store follows from the rest, and stands only alone.
+    """
+    causes = [each for each in found if not each.field.endswith("store_version")] or found
+    shared = [each for each in causes if each.then is not None and each.now is not None] or causes
+    shared = sorted(shared, key=lambda each: not each.field.endswith("encoder.encoder"))
+    rest = len(causes) - len(shared)
+    more = f"; {rest} more field{'s exist' if rest > 1 else ' exists'} on one side only" if rest else ""
+    return describe_differences(shared, then, now) + more
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -44,7 +44,7 @@ _FIRST_LINE = re.compile(rb"%s ([0-9A-F]{8}) ([0-9]{1,8}) ([0-9]{1,8})\n" % FORM
 _AFTER_CRC = len(FORMAT) + 9  # where the bytes begin that the header's CRC covers
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK_BYTES = 16 << 20
-_RESTORE = "Restore it or run with --fresh."
+RESTORE = "Restore it from a backup, or run extract-features --fresh."
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def read_layout(path: Path) -> Layout:
     """Read a store's header. Raises StoreCorrupt, telling apart missing, empty, foreign, other-version and changed."""
     if not path.is_file():
         found = "not a file" if path.exists() else "no such file"
-        raise StoreCorrupt(path, found, "a store", "Run extract-features.")
+        raise StoreCorrupt(path, found, "a store", "Run extract-features first.")
     with File(path, os.O_RDONLY) as file:
         size = file.size()
         header = _read_header(file)
@@ -127,10 +127,10 @@ def read_layout(path: Path) -> Layout:
         _check_extents(layout)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         found = f"its header is not that of any store ({type(error).__name__}: {error})"[:200]
-        raise StoreCorrupt(path, found, "a store", _RESTORE) from None
+        raise StoreCorrupt(path, found, "a store", RESTORE) from None
     if size != layout.size:
-        how = "truncated" if size < layout.size else "something was added"
-        raise StoreCorrupt(path, f"{size} bytes ({how})", str(layout.size), _RESTORE)
+        how = "truncated" if size < layout.size else "bytes were added to it"
+        raise StoreCorrupt(path, f"{how}, {size:,} bytes", f"{layout.size:,} bytes", RESTORE)
     return layout
 
 
@@ -138,7 +138,7 @@ def _read_header(file: File) -> bytes:
     """The bytes of the header, which match their checksum."""
     first = np.zeros(FIRST_LINE_BYTES, np.uint8)
     if not file.read(first, 0):
-        raise StoreCorrupt(file.path, "an empty file", "a store", "Delete it and run extract-features.")
+        raise StoreCorrupt(file.path, "an empty file", "a store", "Delete it and run extract-features again.")
     line = _FIRST_LINE.match(first.tobytes())
     if line is None:
         found = "another kind of file"
@@ -150,9 +150,9 @@ def _read_header(file: File) -> bytes:
     crc, size, version = int(line[1], 16), int(line[2]), int(line[3])
     header = np.empty(size, np.uint8)
     if file.read(header, 0) < size:
-        raise StoreCorrupt(file.path, "ends within its header (truncated)", "a store", _RESTORE)
+        raise StoreCorrupt(file.path, "truncated: it ends within its header", "a store", RESTORE)
     if zlib.crc32(header[_AFTER_CRC:].data) != crc:
-        raise StoreCorrupt(file.path, "its header was changed", "the bytes first written", _RESTORE)
+        raise StoreCorrupt(file.path, "its header was changed", "the bytes first written", RESTORE)
     if version not in (VERSION, LAYERED_VERSION):
         expected, action = f"version {VERSION} or {LAYERED_VERSION}", "Use the release that wrote it."
         raise StoreCorrupt(file.path, f"store version {version}", expected, action)

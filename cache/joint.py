@@ -76,7 +76,7 @@ class SideBySide(Store):
     def selected(self, layers: LayersChoice = DEFAULT, pooling: str = DEFAULT) -> SideBySide:
         """The same layers and pooling of each. Raises UsageError, also for weighted layers."""
         if layers == WEIGHTED:
-            raise UsageError("speech.layers", "weighted, of several encoders", "numbers", "Name layers.")
+            raise UsageError("speech.layers", "weighted, with several encoders", "numbers of layers", "List layers.")
         return SideBySide([each.selected(layers, pooling) for each in self.parts])
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:

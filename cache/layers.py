@@ -20,7 +20,7 @@ from cache.errors import UsageError
 DEFAULT, LAST, WEIGHTED, MEAN_STD = "default", "last", "weighted", "mean_std"
 LayersChoice = str | int | Sequence[str | int]  # default, last, weighted, a layer, or several, which are concatenated
 MAX_COLUMNS = 4096
-_ACTION = "Choose among them, or extract again with other audio.layers or text.layers."
+_ACTION = "Choose among them, or run extract-features with other audio.layers or text.layers."
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ def select(axes: Axes | None, layers: LayersChoice, pooling: str, *, subject: ob
     chosen = (layers,) if isinstance(layers, str | int) else tuple(layers)
     if axes is None:
         if chosen != (DEFAULT,) or pooling != DEFAULT:
-            found = f"one vector a row, where layers={layers} and pooling={pooling} are asked for"
-            raise UsageError(subject, found, "rows of several", "Extract with -o audio.layers=all (or text.layers).")
+            found = f"one vector per row, but layers={layers} and pooling={pooling} are asked for"
+            action = "Run extract-features with -o audio.layers=all (or text.layers)."
+            raise UsageError(subject, found, "rows of several layers", action)
         return Selection((0,), dim)
     if chosen == (DEFAULT,) and pooling == DEFAULT and axes.layer is None:
         return Selection((0,), axes.own)

@@ -31,8 +31,8 @@ class OnDisk:
         order = np.argsort(rows)
         values, done = self.store.read(rows[order])
         if not done.all():
-            found = f"{int((~done).sum())} rows that were done have changed"
-            raise StoreCorrupt(self.store.path, found, "what was there at the start", "Run extract-features again.")
+            found = f"{int((~done).sum())} rows changed while they were in use"
+            raise StoreCorrupt(self.store.path, found, "the rows that it began with", "Run extract-features again.")
         vectors = torch.empty(values.shape, dtype=torch.float32)
         vectors[torch.from_numpy(order)] = torch.from_numpy(values.astype(np.float32, copy=False))
         return vectors.to(self.device)
@@ -121,10 +121,10 @@ def cached_pairs(
     left_out = {
         f"without {' and '.join(require)}": len(of_splits) - len(rows),
         "failed or pending (see extract-features --status)": int((~done).sum()),
-        f"without a caption of style {style} that is done": int((done & ~keep).sum()),
+        f"without an encoded caption of style {style}": int((done & ~keep).sum()),
     }
     if not keep.any():
-        raise UsageError(name, "no labelled pair that is done", "at least one", "See extract-features --status.")
+        raise UsageError(name, "no labelled pair is encoded", "at least one", "See extract-features --status.")
     return CachedPairs(
         rows=rows[keep],
         speech=speech,
@@ -185,7 +185,7 @@ def class_texts(stores: Stores, *, device: str | torch.device = "cpu") -> ClassT
     values, done = stores.read_texts([each.text for each in chosen])
     if not chosen or not done.all():
         found = f"{int((~done).sum()):,} of {len(chosen):,} not encoded" if chosen else "no class texts of its emotions"
-        action = "Run extract-features with captions.styles that hold template, on a corpus with emotions."
+        action = "Run extract-features with -o captions.styles=[template, ...] on a corpus with emotions."
         raise UsageError(stores.folder, found, "encoded class texts", action)
     codes = [code_of[each.emotion] for each in chosen]
     return ClassTexts(_tensor(values, device), torch.tensor(codes, dtype=torch.int64, device=device))
@@ -196,7 +196,7 @@ def _require_style(stores: Stores, style: str) -> None:
     styles = stores.captions.styles()
     if style not in styles:
         expected = f"one of: {', '.join(styles) or 'none'}"
-        action = f"Name another style, or run extract-features with -o captions.styles=[{style}, ...]."
+        action = f"Choose another style, or run extract-features with -o captions.styles=[{style}, ...]."
         raise UsageError(stores.folder, f"no captions of style {style}", expected, action)
 
 

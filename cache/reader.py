@@ -27,6 +27,7 @@ from cache.header import (
     FAILED,
     FIRST_LINE_BYTES,
     PENDING,
+    RESTORE,
     Layout,
     read_layout,
     static_checksum,
@@ -83,7 +84,7 @@ class Store:
             names = RowNames(self.column("id_bytes").tobytes(), self.column("id_offsets"))
         except ValueError:
             found = "row names out of order"
-            raise StoreCorrupt(self.path, found, "a store", "Restore it or run with --fresh.") from None
+            raise StoreCorrupt(self.path, found, "a store", RESTORE) from None
         if self.check is not None:
             self.check(names)
         return names
@@ -229,7 +230,7 @@ class Store:
         with File(self.path, os.O_RDONLY) as file:
             first = np.empty(FIRST_LINE_BYTES, np.uint8)
             if file.read(first, 0) < len(first) or first.tobytes() != self.layout.header[: len(first)]:
-                raise StoreCorrupt(self.path, "another file than was opened", "the same", "Open the stores again.")
+                raise StoreCorrupt(self.path, "replaced since it was opened", "the same file", "Open the stores again.")
             yield file
 
     def _read_runs(self, name: str, runs: list[tuple[int, int]]) -> NDArray[Any]:
@@ -283,7 +284,7 @@ class Store:
                 filled += len(span)
 
     def _ends_early(self, name: str) -> StoreCorrupt:
-        return StoreCorrupt(self.path, f"{name} ends early", "a whole file", "Restore it or run with --fresh.")
+        return StoreCorrupt(self.path, f"{name} ends early", "a complete file", RESTORE)
 
     def blocks(self, count: int, row_bytes: int | None = None) -> list[slice]:
         """Slices of `count` rows whose vectors, `row_bytes` each or whole rows, are held in memory at once."""

@@ -34,7 +34,7 @@ LISTED = (MANIFEST, CAPTIONS, CONFIG, "audio.h5", "acoustic.h5", "text.h5", "wor
 
 def stores_digests(folder: Path) -> FileDigests:
     """The digests of a folder of stores."""
-    action = "Run extract-features again: it writes it anew, and encodes no row twice."
+    action = "Restore it, or run extract-features again: it rewrites the file, and re-encodes no complete row."
     return FileDigests(folder, "extract-features", action)
 
 
@@ -119,7 +119,7 @@ class Stores:
         own stay. The folder is not changed. Raises UsageError for another number of rows, or captions of other texts.
         """
         if len(split) != len(self.manifest):
-            found, expected = f"{len(split)} splits", f"{len(self.manifest)}, one an utterance"
+            found, expected = f"{len(split)} splits", f"{len(self.manifest)}, one per utterance"
             raise UsageError(self.folder, found, expected, "Pass the splits of this manifest.")
         if captions is not None and captions.texts() != self.captions.texts():
             found, expected = "captions of other texts", "the texts of these stores, in the order of text.h5"
@@ -163,7 +163,7 @@ class Stores:
             same = False
         if not same:
             found = "other rows than the folder's manifest and captions"
-            raise StoreCorrupt(path, found, "one row each", "Run extract-features again.")
+            raise StoreCorrupt(path, found, "one row for each of their entries", "Run extract-features again.")
 
 
 def open_stores(folder: str | Path) -> Stores:
@@ -178,9 +178,11 @@ def open_stores(folder: str | Path) -> Stores:
     missing = [name for name in (MANIFEST, CAPTIONS, "audio.h5", "text.h5") if not (folder / name).is_file()]
     if missing:
         found = "not a folder" if folder.exists() else "no such folder"
-        if folder.is_dir():
-            found = f"no {' and no '.join(missing)}"
         action = "Run extract-features first, with --out naming this folder."
+        if folder.is_dir():
+            *others, last = missing
+            found = f"{', '.join(others)} and {last} are missing" if others else f"{last} is missing"
+            action = "Run extract-features with this --out, restore what is missing, or pass another folder."
         raise UsageError(folder, found, "a folder of stores", action)
     digests = stores_digests(folder)
     digests.note_unlisted()
@@ -220,11 +222,11 @@ def open_joint(folders: Sequence[str | Path | Stores]) -> Stores:
     if len(parts) == 1:
         return parts[0]
     if len({part.folder.resolve() for part in parts}) < len(parts):
-        raise UsageError(parts[-1].folder, "named twice", "different folders of stores", "Name each once.")
+        raise UsageError(parts[-1].folder, "given twice", "different folders of stores", "Pass each once.")
     for part in parts[1:]:
         if fields := differences(parts[0].fingerprint(), part.fingerprint()):
             found = describe_encoders(fields, "the first stores have", "these")
-            action = "Extract one with the other's encoders; of the same utterances write A,B, or take --encoders."
+            action = "Extract one with the other's encoders; for the same utterances write A,B, or use --encoders."
             raise StoreMismatch(part.folder, found, "the same encoders", action)
     names = _names([part.folder for part in parts])
     counts = [len(part.manifest) for part in parts]

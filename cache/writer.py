@@ -90,9 +90,9 @@ def open_for_writing(spec: StoreSpec, digest_of: Callable[[int], bytes | None] =
         fields.append(fingerprints.Difference("dtype", dtype, spec.dtype))
     fields = fields or fingerprints.differences(*({"axes": a.as_json() if a else {}} for a in (old.axes, spec.axes)))
     if fields:
-        hint = f"Heads choose of its {old.axes} (-o speech.layers=N). " if old.axes and not spec.axes else ""
-        found, action = fingerprints.describe_differences(fields), "Choose another --out, or --fresh to start over."
-        raise StoreMismatch(spec.path, found, "the same fingerprint", hint + action)
+        hint = f"It holds {old.axes}; choose when training: -o speech.layers=N. " if old.axes and not spec.axes else ""
+        found, action = fingerprints.describe_differences(fields), "Choose another --out, or start over with --fresh."
+        raise StoreMismatch(spec.path, found, "the settings that the store was made with", hint + action)
     times = [("stamp", spec.rows.stamps), ("length", spec.rows.lengths)]
     if all(np.array_equal(old.column(name), now) for name, now in times) and old.names == RowNames.of(spec.rows.ids):
         return old, 0

@@ -32,43 +32,39 @@ class CorpusConfig(Model):
     """Where the labels are and how they are read."""
 
     reader: Literal["msp_podcast", "iemocap", "ravdess", "emodb", "cremad", "tess", "manifest"] = Field(
-        "manifest", description="whose files and labels are read; manifest: a table of your own"
+        "manifest", description="the corpus whose files and labels are read; manifest: your own table"
     )
     root: Path | None = Field(None, description="the corpus folder; audio paths are relative to it")
     manifest: Path | None = Field(None, description="the CSV or JSONL file of reader `manifest`")
     scale: tuple[_Point, _Point] | dict[Literal["valence", "arousal", "dominance"], tuple[_Point, _Point]] | None = (
         Field(
             None,
-            description="lowest and highest label, mapped to 1-7, of all or by name, {arousal: [1, 9]}; none is the "
-            "corpus's, or 1-7 for a manifest whose labels do not look like another scale",
+            description="lowest and highest label, mapped to 1-7, for all labels or by name, {arousal: [1, 9]}; null: "
+            "the corpus's scale, or 1-7 for a manifest whose labels do not look like another one",
         )
     )
     spellings: Literal["one", "as_given"] = Field(
-        "one", description="reader `manifest`: one name for Happy, happiness and joy, or emotions as they are spelt"
+        "one", description="reader `manifest`: one: Happy, happiness and joy are one emotion; as_given: each is its own"
     )
-    audio_dir: str | None = Field(
-        None, description="reader `msp_podcast`: the folder of the audio, below the root; none is Audios or Audio"
-    )
+    audio_dir: str | None = Field(None, description="reader `msp_podcast`: audio folder in root; null: Audios or Audio")
     channel: Literal["mean", "left", "right"] | Annotated[Whole, Field(ge=1, le=1024)] = Field(
-        "mean", description="of audio with several: their mean, or one, by its number from 1"
+        "mean", description="which channel of audio with several: their mean, or one, by its number from 1"
     )
     keep_undecided: bool = Field(
         False,
-        description="readers `msp_podcast` and `iemocap`: turns whose raters agree on no emotion, or on another one, "
-        "stay with their valence and arousal, without an emotion; the papers drop them (F10)",
+        description="readers `msp_podcast` and `iemocap`: keep turns whose raters agree on no emotion, or on one "
+        "that is not used, with their valence and arousal and without an emotion; the papers drop them (F10)",
     )
     transcripts: bool = Field(
         False,
         description="reader `msp_podcast`: read Transcripts/*.txt; a manifest has them in its column `transcript`",
     )
     missing_audio: Literal["error", "drop"] = Field(
-        "error", description="of utterances whose audio is not there: refuse them, or leave them out"
+        "error", description="utterances without their audio file: stop with an error, or drop them"
     )
-    outside_root: bool = Field(False, description="reader `manifest`: audio paths may lead out of the root")
-    merge: dict[str, str] = Field({}, description="an emotion -> the one it counts as, e.g. {excited: happy} (F26)")
-    keep: tuple[str, ...] | None = Field(
-        None, min_length=1, description="only utterances of these emotions, after merging; none keeps all"
-    )
+    outside_root: bool = Field(False, description="reader `manifest`: allow audio paths that lead out of the root")
+    merge: dict[str, str] = Field({}, description="emotions to merge: {excited: happy} counts excited as happy (F26)")
+    keep: tuple[str, ...] | None = Field(None, min_length=1, description="emotions to keep, after merging; null: all")
 
     @model_validator(mode="after")
     def _settings_are_of_the_reader(self) -> CorpusConfig:
@@ -90,25 +86,25 @@ class CaptionsConfig(Model):
 
     styles: tuple[Literal["dimensional", "template", "clap4emo", "acoustic", "file"], ...] = Field(
         ("dimensional", "template"),
-        description="what captions speak of: valence and arousal, the emotion's name, its words in a lexicon, the "
-        "voice's acoustics; file: what captions.files hold",
+        description="what captions describe. dimensional: valence and arousal; template: the emotion's name; clap4emo: "
+        "its words in a lexicon; acoustic: the voice; file: captions of captions.files",
     )
-    files: tuple[Path, ...] = Field((), description="captions of write-captions or your own, in place of the built-in")
-    per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases linked to one utterance")
+    files: tuple[Path, ...] = Field((), description="caption files whose captions replace the built-in ones")
+    per_utterance: Whole = Field(4, ge=1, le=8, description="paraphrases per utterance")
     prompt_variants: Whole = Field(8, ge=1, le=8, description="paraphrases of each prompt of the ordinality test (F13)")
     grid: bool = Field(
-        True, description="whole-grammar texts, for text sides trained on the whole plane and for folds (dimensional)"
+        True, description="dimensional: add texts of the whole valence-arousal plane, for grid.texts, ridge and folds"
     )
-    lexicon: Path | None = Field(None, description="the NRC word-level file, for clap4emo; none is a small one here")
+    lexicon: Path | None = Field(None, description="NRC word-level file, for clap4emo; null: a small built-in one")
     word_norms: Path | None = Field(
-        None, description="a CSV of rated words (word, valence, arousal, perhaps dominance), for prompts by other hands"
+        None, description="CSV of rated words (word, valence, arousal, optionally dominance), for independent prompts"
     )
-    word_norms_scale: tuple[_Point, _Point] = Field((1, 9), description="lowest and highest rating, mapped to 1-7")
-    quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="below is low, above is high, for acoustic (F28)")
+    word_norms_scale: tuple[_Point, _Point] = Field((1, 9), description="range of the ratings, mapped to 1-7")
+    quantiles: tuple[_Share, _Share] = Field((0.3, 0.7), description="acoustic: quantiles bounding low and high (F28)")
     acoustic_labels: tuple[Literal["emotion", "gender"], ...] = Field(
-        ("emotion", "gender"), description="labels in captions of the acoustic style; [] describes the voice alone"
+        ("emotion", "gender"), description="style acoustic: labels that captions name too; []: the voice alone"
     )
-    seed: Seed = Field(0, description="of the draw of paraphrases")
+    seed: Seed = Field(0, description="seed for choosing paraphrases")
 
     @field_validator("word_norms_scale")
     @classmethod
@@ -123,32 +119,32 @@ class AudioConfig(Model):
 
     encoder: Annotated[str, encoder_name("audio encoder")] = Field(
         "embedded",
-        description="built in, or a custom one (docs/encoders.md)",
+        description="the encoder: a built-in one, or a custom one (docs/encoders.md)",
         examples=[*BUILT_IN["audio encoder"]],
     )
-    model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
-    revision: str | None = Field(None, description="of a hub model: branch, tag or commit; none is its main branch")
-    layer: Whole | None = Field(None, description="hidden state to pool; negative counts from the last")
+    model: str | None = Field(None, description="model folder or hub name; null: the embedded encoder's")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model; null: its main branch")
+    layer: Whole | None = Field(None, description="hidden state to pool; negative: from the last; null: the usual one")
     pooling: Literal["mean", "hidden", "mean_std"] = Field(
-        "mean", description="of the frames to one vector; hidden: wavlm_ser's last layer before its labels"
+        "mean", description="how frames become one vector; hidden: wavlm_ser's last layer before its labels"
     )
     layers: Literal["auto", "all"] | tuple[Whole, ...] | None = Field(
         "auto",
         min_length=1,
-        description="hidden states that a row holds side by side, of which training chooses; null: one vector a row; "
-        "auto: all of the embedded encoder and of wavlm_ser, unless layer or pooling ask for one",
+        description="hidden states to store per row, among which training chooses; null: one vector per row; auto: all "
+        "of the embedded encoder and of wavlm_ser, unless layer or pooling is set",
     )
-    poolings: tuple[Literal["mean", "std"], ...] = Field(("mean",), min_length=1, description="of each of layers")
+    poolings: tuple[Literal["mean", "std"], ...] = Field(
+        ("mean",), min_length=1, description="poolings to store for each of layers"
+    )
     padding: Literal["masked", "fixed_masked", "fixed"] = Field(
-        "masked", description="masked: to the batch's longest; fixed: zero-padded to max_seconds, unmasked (F9)"
+        "masked", description="padding. masked: to the batch's longest clip; fixed: zeros to max_seconds, unmasked (F9)"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
+        "auto", description="type of products; norms and residuals are float32. auto: bfloat16 for a WavLM on CUDA"
     )
-    max_seconds: Number = Field(
-        10.0, gt=0, le=30.0, description="of a clip, which are encoded; a longer one is cropped"
-    )
-    crop: Literal["start", "center"] = Field("start", description="which part of a longer clip")
+    max_seconds: Number = Field(10.0, gt=0, le=30.0, description="seconds encoded of a clip; the rest is cropped")
+    crop: Literal["start", "center"] = Field("start", description="which part of a longer clip is kept")
     batch_seconds: Annotated[Number, Field(ge=0, le=1e6)] | Literal["auto"] = Field(
         "auto", description="padded seconds of audio in one batch; auto: one clip on a CPU, 160 s on CUDA"
     )
@@ -159,24 +155,24 @@ class TextConfig(Model):
 
     encoder: Annotated[str, encoder_name("text encoder")] = Field(
         "embedded",
-        description="built in, or a custom one (docs/encoders.md)",
+        description="the encoder: a built-in one, or a custom one (docs/encoders.md)",
         examples=[*BUILT_IN["text encoder"]],
     )
-    model: str | None = Field(None, description="folder or hub name (the embedded encoder has none)")
-    revision: str | None = Field(None, description="of a hub model: branch, tag or commit; none is its main branch")
+    model: str | None = Field(None, description="model folder or hub name; null: the embedded encoder's")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model; null: its main branch")
     pooling: Literal["auto", "cls", "mean"] = Field(
-        "auto", description="auto: as a sentence-transformers folder was published, else the mean"
+        "auto", description="tokens to one vector. auto: as the sentence-transformers folder says, else the mean"
     )
     layers: Literal["all"] | tuple[Whole, ...] | None = Field(
-        None, min_length=1, description="hidden states that a row holds side by side; none: the last one alone"
+        None, min_length=1, description="hidden states to store per row; null: only the last"
     )
-    poolings: tuple[Literal["cls", "mean"], ...] = Field((), description="of each of layers, beside pooling")
+    poolings: tuple[Literal["cls", "mean"], ...] = Field((), description="further poolings stored of each layer")
     prefix: str | None = Field(
         None,
         max_length=1000,
-        description="before every text, as `query: ` of e5; none is the folder's own prompt",
+        description="text put before every text, such as e5's `query: `; null: the model folder's own prompt",
     )
-    max_tokens: Whole = Field(512, ge=8, description="of a text, which are encoded; the rest is cut off")
+    max_tokens: Whole = Field(512, ge=8, description="tokens of a text that are encoded; the rest is cut off")
     batch_size: Whole = Field(64, ge=1, description="texts in one batch")
 
 
@@ -187,7 +183,7 @@ class ExtractConfig(Model):
     captions: CaptionsConfig = CaptionsConfig()
     audio: AudioConfig = AudioConfig()
     text: TextConfig = TextConfig()
-    store_dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors on disk")
+    store_dtype: Literal["float32", "float16"] = Field("float32", description="type of the vectors on disk")
 
 
 class VectorsConfig(Model):
@@ -196,9 +192,11 @@ class VectorsConfig(Model):
     layers: Literal["default", "last", "weighted"] | Whole | tuple[Literal["default", "last"] | Whole, ...] = Field(
         "default",
         description="hidden states: default (the encoder's own vector, or its usual layer), last, a number, several "
-        "(concatenated), or weighted: the sum of all, its weights learned",
+        "(concatenated), or weighted (a weighted sum of all; the weights are learned)",
     )
-    pooling: Literal["default", "mean", "std", "mean_std", "cls"] = Field("default", description="default: the first")
+    pooling: Literal["default", "mean", "std", "mean_std", "cls"] = Field(
+        "default", description="pooling of the layers; default: the first that is stored"
+    )
 
     @field_validator("layers")
     @classmethod
@@ -216,54 +214,54 @@ class VectorsConfig(Model):
 class TrainConfig(Model):
     """Stage two: the heads of F1 trained as in F9."""
 
-    method: str = Field("emotionrankclap", description="name of the run in tables; a preset gives its own")
-    style: str = Field("dimensional", description="of the captions that are trained on")
+    method: str = Field("emotionrankclap", description="name of the run in tables; a preset sets its own")
+    style: str = Field("dimensional", description="style of the captions to train on")
     speech: VectorsConfig = VectorsConfig()
     text: VectorsConfig = VectorsConfig()
     objective: ObjectiveConfig = RankingConfig()
     grid: GridConfig = GridConfig()
     gap: GapConfig = GapConfig()
-    width: Whole = Field(512, ge=1, le=2**16, description="of the shared space")
-    activation: Literal["relu", "identity"] = Field("relu", description="of each head, after its one linear layer")
+    width: Whole = Field(512, ge=1, le=2**16, description="dimension of the shared space (embedding_dim)")
+    activation: Literal["relu", "identity"] = Field("relu", description="activation after the linear layer of a head")
     standardise: Literal["auto", "always", "never"] = Field(
-        "auto", description="auto: the embedded encoders' features only (F36); the paper has none"
+        "auto", description="features to standardise; auto: only the embedded encoders' (F36); the paper has none"
     )
-    learning_rate: Number = Field(1e-4, gt=0, description="of Adam")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the learning rate")
+    learning_rate: Number = Field(1e-4, gt=0, description="learning rate of Adam")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="schedule of the learning rate")
     warmup: Number = Field(0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    weight_decay: Number = Field(0.0, ge=0, description="L2 penalty, added to the gradient as Adam does")
+    weight_decay: Number = Field(0.0, ge=0, description="L2 penalty, added to the gradient as in Adam")
     batch_size: Whole = Field(64, ge=2, description="pairs in one batch")
     epochs: Whole = Field(15, ge=1, description="passes over the training pairs")
     min_steps: Whole = Field(
-        0, ge=0, description="where there are fewer steps, batches of an eighth of the pairs at most, then more epochs"
+        0, ge=0, description="least number of steps: batches shrink to an eighth of the pairs, then epochs are added"
     )
     balance: Literal["none", "corpus"] = Field(
-        "none", description="corpus: as many utterances of each of several stores in a batch; an epoch stays as long"
+        "none", description="corpus: equally many utterances of each of several stores per batch; epochs keep length"
     )
     start: Literal["random", "ridge"] = Field(
-        "random", description="of the heads; ridge: units of the plane that ridge regressions find on both sides"
+        "random", description="initial heads; ridge: their units for valence and arousal are set by ridge regressions"
     )
     norm: Literal["none", "centre", "batch"] = Field(
-        "none", description="of each unit over the batch, before its bias and activation; folded into the saved heads"
+        "none", description="normalise each unit over the batch, before bias and activation; saved heads include it"
     )
-    temperature: Number = Field(1.0, gt=0, description="at the start (F8)")
+    temperature: Number = Field(1.0, gt=0, description="initial temperature (F8)")
     temperature_schedule: Literal["learned", "fixed", "cosine"] = Field(
-        "learned", description="cosine: from temperature to temperature_end over the training"
+        "learned", description="learned, fixed, or on a cosine from temperature to temperature_end over the training"
     )
-    temperature_end: Number = Field(0.1, gt=0, description="of the cosine schedule")
+    temperature_end: Number = Field(0.1, gt=0, description="last temperature of the cosine schedule")
     threads: Annotated[Whole, Field(gt=0)] | Literal["auto"] = Field(
-        "auto", description="CPU threads; auto measures long trainings. Equal bits need equal threads"
+        "auto", description="CPU threads; auto: measured in long trainings. Equal bits need an equal number"
     )
     step: Literal["auto", "reference", "fused"] = Field(
         "auto",
-        description="auto: float32 by PyTorch; fused: products in bfloat16, compiled on first use, on a CPU, faster; "
-        "reference: plain autograd, slower, to check",
+        description="implementation of a training step. auto: float32 in PyTorch; fused: bfloat16 products on a CPU, "
+        "compiled on first use, faster; reference: plain autograd, slower, for checks",
     )
     memory: Literal["auto", "resident", "disk"] = Field(
-        "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by what is free"
+        "auto", description="speech vectors in memory, or read from disk in shuffled blocks; auto: by free memory"
     )
-    shuffle_seed: Seed | None = Field(None, description="of the batches; none is each training's (a sweep shares one)")
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="a training each")
+    shuffle_seed: Seed | None = Field(None, description="seed of the order of pairs; null: each training's own")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds; one training is run for each")
 
     @model_validator(mode="after")
     def _weights_of_layers_are_trained(self) -> TrainConfig:
@@ -323,14 +321,14 @@ def kept_as_asked(overrides: Sequence[str]) -> list[str]:
 class EvaluateConfig(Model):
     """Both tests of the paper (F12, F13)."""
 
-    split: str | None = Field(None, description="test1 where there is one, else test")
-    style: str = Field("dimensional", description="of the captions for alignment and of the prompts for ordinality")
-    trials: Whole = Field(30, ge=1, description="draws of pairs for each distance of alignment")
-    pairs: Whole = Field(5000, ge=2, description="in one draw, at most")
-    mmd_gamma: Number | Literal["median"] = Field(1.0, description="k(x, y) = exp(-gamma |x - y|^2)")
-    projections: Whole = Field(256, ge=1, description="directions of the sliced Wasserstein distance")
-    lists: Whole = Field(100, ge=1, description="of prompts, in each of the tests AOC and VOC")
+    split: str | None = Field(None, description="split to evaluate; null: test1 if the corpus has it, else test")
+    style: str = Field("dimensional", description="style of the captions (alignment) and of the prompts (ordinality)")
+    trials: Whole = Field(30, ge=1, description="number of draws of pairs for each distance of alignment")
+    pairs: Whole = Field(5000, ge=2, description="most pairs in one draw")
+    mmd_gamma: Number | Literal["median"] = Field(1.0, description="gamma of the MMD kernel exp(-gamma |x - y|^2)")
+    projections: Whole = Field(256, ge=1, description="number of directions of the sliced Wasserstein distance")
+    lists: Whole = Field(100, ge=1, description="lists of prompts in each of the tests AOC and VOC")
     bootstrap: Whole = Field(
-        500, ge=0, description="resamples of the test speakers, for intervals that speak of other speech; 0 makes none"
+        500, ge=0, description="resamples of the test speakers, for intervals that cover other speakers; 0: none"
     )
-    seed: Seed = Field(0, description="of all draws")
+    seed: Seed = Field(0, description="seed of all draws")

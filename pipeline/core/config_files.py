@@ -32,7 +32,7 @@ _INT_LIMIT = 2**31  # of any whole number: beyond it C code overflows, and nothi
 def _not_bool(value: object) -> object:
     """`epochs: yes` is a mistake, not one epoch."""
     if isinstance(value, bool):
-        raise ValueError("yes or no where a number is expected")
+        raise ValueError("expected a number, not yes or no")
     return value
 
 
@@ -72,35 +72,61 @@ def encoder_name(kind: Kind) -> AfterValidator:
 M = TypeVar("M", bound=Model)
 
 
+_YAML = (".yaml", ".yml")
+_ONE_OF = {"corpora": "corpus", "methods": "method", "sweeps": "sweep"}  # what a preset of each folder is called
+
+
 def load_config(
-    model: type[M], name: str | Path | Sequence[str] | None, overrides: Sequence[str] = (), *, kind: str
+    model: type[M],
+    name: str | Path | Sequence[str] | None,
+    overrides: Sequence[str] = (),
+    *,
+    kind: str,
+    option: str = "-o",
 ) -> M:
     """Resolve `name` (presets, YAML or manifest paths, later ones on top) and `overrides` (`a.b=value`) into a `model`.
 
-    `kind` is the folder of `configs/` that presets are looked up in. Raises UsageError with all problems at once.
+    `kind` is the folder of `configs/` that presets are looked up in, `option` the commands' option for `overrides`.
+    Raises UsageError with all problems at once.
     """
     names = [] if name is None else [str(name)] if isinstance(name, str | Path) else list(name)
     tree: Tree = {}
-    for layer in [*(_read_named(each, kind) for each in names), *map(parse_override, overrides)]:
+    for layer in [*(_read_named(each, kind) for each in names), *(parse_override(each, option) for each in overrides)]:
         tree = merge(tree, layer)
-    return validate(model, tree, subject=" + ".join(names) or "the settings", context=REQUIRE_PLUGINS)
+    of_presets = [each if Path(each).suffix or "/" in each else f"{_ONE_OF[kind]} {each}" for each in names]
+    subject = " + ".join(of_presets) or ("evaluation settings" if kind == "evaluations" else "the settings")
+    wrong = ["the file"] * any(each.endswith(_YAML) for each in names) + [f"the {option} options"] * bool(overrides)
+    return validate(
+        model,
+        tree,
+        subject=subject,
+        action=f"Correct {' or '.join(wrong) or 'the settings'}.",
+        context=REQUIRE_PLUGINS,
+    )
 
 
-def validate(model: type[M], tree: Mapping[str, Any], *, subject: str, context: dict[str, bool] | None = None) -> M:
-    """Check `tree` against `model`. Raises UsageError that lists every wrong key and value.
+def validate(
+    model: type[M],
+    tree: Mapping[str, Any],
+    *,
+    subject: str,
+    action: str = "Correct the settings.",
+    context: dict[str, bool] | None = None,
+) -> M:
+    """Check `tree` against `model`. Raises UsageError that lists every wrong key and value, and advises `action`.
 
     In the `context` REQUIRE_PLUGINS, custom encoders and losses must be registered.
     """
     try:
         return model.model_validate(tree, context=context)
     except ValidationError as error:
-        lines = dict.fromkeys(f"{subject}: {explain(model, detail)}" for detail in error.errors(include_url=False))
-        raise ManyProblems(subject, list(lines), "Correct the config or the -o overrides.") from None
+        lines = [f"{subject}: {problem}" for problem in explain(model, error)]
+        raise ManyProblems(subject, lines, action) from None
 
 
 def validate_file(model: type[M], path: Path) -> M:
     """The `model` that a YAML file holds. Raises UsageError with all problems at once."""
-    return validate(model, read_yaml(path), subject=str(path))
+    return validate(model, read_yaml(path), subject=str(path), action="Correct the file.")
 
 
 def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
@@ -128,13 +154,14 @@ def _read_named(name: str, kind: str, parents: tuple[str, ...] = ()) -> Tree:
     path = Path(name)
     if path.suffix in MANIFEST_SUFFIXES and kind == "corpora":
         return {"corpus": {"reader": "manifest", "manifest": str(path)}}
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in _YAML:
         preset = configs_folder() / f"{name}.yaml" if "/" in name else configs_folder() / kind / f"{name}.yaml"
         if not os.path.isfile(preset):
             raise _no_such_preset(name, kind, parents)
         path, kind = preset, preset.parent.name
     if len(parents) >= _MAX_DEPTH:
-        raise UsageError(parents[0], "base: it builds on itself", f"at most {_MAX_DEPTH} files", "Correct the file.")
+        found = f"more than {_MAX_DEPTH} files build on each other through base, perhaps in a circle"
+        raise UsageError(parents[0], found, f"at most {_MAX_DEPTH}", "Correct base.")
     tree = read_yaml(path)
     base = tree.pop("base", [])
     bases = [base] if isinstance(base, str) else base
@@ -161,14 +188,15 @@ def _no_such_preset(name: str, kind: str, parents: tuple[str, ...]) -> UsageErro
     return UsageError(subject, "no such preset or file", expected, hint)
 
 
-def parse_override(text: str) -> Tree:
-    """`a.b=value` as a tree. Raises UsageError."""
+def parse_override(text: str, option: str = "-o") -> Tree:
+    """`a.b=value` as a tree. Raises UsageError that names it as `option` gives it."""
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
-    subject = f"-o {text if text.isprintable() and len(text) < 200 else short_repr(text)}"
+    subject = f"{option} {text if text.isprintable() and len(text) < 200 else short_repr(text)}"
     if not equals or not all(parts):
         found = "an empty name" if equals else "no `=`"
-        raise UsageError(subject, found, "a.b=value", "Write for example -o audio.max_seconds=8.")
+        example = "audio.max_seconds=8" if option == "-o" else "trials=5"
+        raise UsageError(subject, found, "NAME=VALUE", f"Write for example {option} {example}.")
     if len(parts) > _MAX_DEPTH:
         raise UsageError(subject, f"{len(parts)} levels of names", f"at most {_MAX_DEPTH}", "Correct it.")
     try:
@@ -224,7 +252,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep=deep)
         except _BAD_VALUE:
             kind = node.tag.removeprefix(_TAG_PREFIX)
-            raise yaml.constructor.ConstructorError(None, None, f"no value of kind {kind}", node.start_mark) from None
+            raise yaml.constructor.ConstructorError(None, None, f"not a valid {kind}", node.start_mark) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

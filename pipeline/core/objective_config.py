@@ -16,17 +16,19 @@ class RankingConfig(Model):
 
     name: Literal["rank_n_contrast"] = Field("rank_n_contrast", description="chooses this loss")
     labels: tuple[Literal["valence", "arousal", "dominance"], ...] = Field(
-        ("valence", "arousal"), min_length=1, description="in which the distance of two utterances is measured"
+        ("valence", "arousal"), min_length=1, description="labels whose distance orders the texts"
     )
     weights: tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
-        None, description="of the labels, in their order; none is equal"
+        None, description="weights of the labels, in their order; null: equal weights"
     )
-    distance: Literal["l2", "l1"] = Field("l2", description="between labels: Euclidean, or sum of differences")
+    distance: Literal["l2", "l1"] = Field(
+        "l2", description="distance of labels: l2 (Euclidean) or l1 (sum of absolute differences)"
+    )
     denominator: Literal["at_least", "beyond", "beyond_and_self"] = Field(
         "at_least",
-        description="texts in it for a positive at distance d: at >= d, at > d, or at > d and the positive (F5)",
+        description="texts in the denominator of a positive at distance d: at >= d, > d, or > d and the positive (F5)",
     )
-    symmetric: bool = Field(False, description="text -> audio as well")
+    symmetric: bool = Field(False, description="add the loss from text to audio")
 
     @model_validator(mode="after")
     def _one_weight_per_label(self) -> RankingConfig:
@@ -41,22 +43,26 @@ class SoftTargetsConfig(Model):
     name: Literal["soft_targets"] = Field(description="chooses this loss")
     targets: Literal["identity", "same_emotion", "gemo", "smooth", "kernel"] = Field(
         "identity",
-        description="identity: CLAP's, own pairs alone; same_emotion: SupCon's; gemo: emotion and gender; smooth: "
-        "self-similarities; kernel: nearness of the labels",
+        description="targets. identity: each pair alone (CLAP); same_emotion: pairs of one emotion (SupCon); gemo: "
+        "emotion and gender; smooth: self-similarities; kernel: by the distance of the labels",
     )
     divergence: Literal["cross_entropy", "kl"] = Field(
-        "cross_entropy", description="of the similarities' softmax from the targets"
+        "cross_entropy", description="divergence of the similarities' softmax from the targets"
     )
-    alpha: Number = Field(1.0, ge=0, le=1, description="gemo: emotion's share against gender's (F26)")
-    mix: Literal["losses", "targets"] = Field("losses", description="gemo: ML mixes two losses, SL one target (F26)")
-    beta: Number = Field(0.5, ge=0, le=1, description="smooth: the share of the self-similarities (F27)")
-    gamma: Number = Field(0.1, ge=0, le=1, description="smooth: the text's share of the self-similarities (F27)")
-    temperature: Number = Field(0.07, gt=0, description="smooth: of the self-similarities (F27)")
-    kernel_width: Number = Field(0.7, gt=0, description="kernel: h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
-    class_share: Number = Field(0.0, ge=0, le=1, description="kernel: the share of SupCon's targets in the sum")
+    alpha: Number = Field(1.0, ge=0, le=1, description="gemo: share of emotion; gender has the rest (F26)")
+    mix: Literal["losses", "targets"] = Field(
+        "losses", description="gemo: mix the two losses (ML) or the two target matrices (SL) (F26)"
+    )
+    beta: Number = Field(0.5, ge=0, le=1, description="smooth: share of the self-similarities in the targets (F27)")
+    gamma: Number = Field(0.1, ge=0, le=1, description="smooth: share of text in the self-similarities (F27)")
+    temperature: Number = Field(0.07, gt=0, description="smooth: temperature of the self-similarities (F27)")
+    kernel_width: Number = Field(
+        0.7, gt=0, description="kernel: bandwidth h of exp(-d^2 / 2 h^2), with the distance d on the 1-7 plane"
+    )
+    class_share: Number = Field(0.0, ge=0, le=1, description="kernel: share of the targets of same_emotion in the sum")
     votes: bool = Field(
         False,
-        description="an utterance's category is the shares of its raters' votes, where they are known; for "
+        description="use the shares of the raters' votes as an utterance's category, where they are known; for "
         "same_emotion, gemo and kernel with class_share",
     )
 
@@ -72,9 +78,15 @@ class SoftTargetsConfig(Model):
 class GridConfig(Model):
     """Texts of the whole valence-arousal plane in every batch (captions.grid)."""
 
-    texts: Whole = Field(0, ge=0, le=2**16, description="sentences of the training grammar drawn anew each step")
-    share: Number = Field(1.0, ge=0, description="weight of their loss; a custom loss gets the texts alone")
-    width: Number = Field(0.7, gt=0, description="h of exp(-d^2 / 2 h^2), d on the 1-7 plane")
+    texts: Whole = Field(
+        0, ge=0, le=2**16, description="sentences of the training grammar to draw in each step; 0: none"
+    )
+    share: Number = Field(
+        1.0, ge=0, description="weight of the loss of these texts; a custom loss gets the texts without it"
+    )
+    width: Number = Field(
+        0.7, gt=0, description="bandwidth h of exp(-d^2 / 2 h^2), with the distance d on the 1-7 plane"
+    )
     classes: Number = Field(
         0.0, ge=0, description="weight of the loss of texts that name a category, in other templates than the test's"
     )
@@ -87,10 +99,12 @@ class GridConfig(Model):
 
 
 class GapConfig(Model):
-    """The price of the gap between the modalities, beside any objective; 0 is none."""
+    """A penalty on the gap between the modalities, added to any objective; 0: no penalty."""
 
-    centroid: Number = Field(0.0, ge=0, description="of the squared distance of the batch's two centroids")
-    covariance: Number = Field(0.0, ge=0, description="of the squared distance of its two covariances")
+    centroid: Number = Field(
+        0.0, ge=0, description="weight of the squared distance of the batch's speech and text centroids"
+    )
+    covariance: Number = Field(0.0, ge=0, description="weight of the squared distance of their covariances")
 
 
 class RidgeConfig(Model):
@@ -98,7 +112,7 @@ class RidgeConfig(Model):
 
     name: Literal["ridge"] = Field(description="chooses this method")
     texts: Literal["grid", "captions"] = Field(
-        "grid", description="what the text side is fitted on: the whole training grammar, or the corpus's own captions"
+        "grid", description="texts for the text regression: the whole training grammar, or the corpus's own captions"
     )
 
 
@@ -114,8 +128,10 @@ CLOSED_FORMS = RidgeConfig, NoHeadsConfig  # which take no steps
 class CustomObjectiveConfig(Model):
     """A custom loss, by its registered name (docs/objectives.md)."""
 
-    name: str = Field(description="by which the plugin registered it")
-    version: Whole | None = Field(None, validate_default=True, description="of the code; none is what is registered")
+    name: str = Field(description="name under which the plugin registered it")
+    version: Whole | None = Field(
+        None, validate_default=True, description="version of the code; null: the registered one"
+    )
     settings: dict[str, SettingValue] = Field({}, validate_default=True, description="named arguments of the loss")
 
     @model_validator(mode="before")

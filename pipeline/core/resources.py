@@ -63,7 +63,7 @@ def choose_memory(stores: Stores, device: torch.device) -> str:
     if not resident:
         log.info(
             f"memory=disk: {rows:,} speech vectors need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
-            f"{device}; shuffled by blocks (-o memory=resident keeps them in memory)"
+            f"{device}; batches are read from disk in shuffled blocks (-o memory=resident keeps them in memory)"
         )
     return "resident" if resident else "disk"
 

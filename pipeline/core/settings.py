@@ -14,13 +14,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import takewhile
 from pathlib import Path
 from reprlib import Repr
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_jsonable_python
 
@@ -183,14 +184,54 @@ def _bounded(words: str, metadata: Sequence[Any]) -> str:
 
 
 _TAGS = (*BUILT_IN["objective"], CUSTOM_OBJECTIVE)  # pydantic puts them into the path of an error
-_UNION_BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable)\[.*")  # and these names, of a union
+_UNION_BRANCH = re.compile(r"(literal|function-\w+|constrained-\w+|nullable|tuple|dict)\[.*")  # and these, of a union
+_EXPECTED = {  # by pydantic's type of an error, or the part before its underscore
+    "float": "a number",
+    "int": "an integer",
+    "bool": "true or false",
+    "string_type": "text",
+    "path": "a path",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a mapping, {{name: value}}",
+    "literal_error": "{expected}",
+    "model": "a mapping, {{name: value}}",
+    "too_short": "{min_length} or more items",
+    "too_long": "{max_length} items at most",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt:,.10g}",
+    "greater_than_equal": "{ge:,.10g} or more",
+    "less_than": "less than {lt:,.10g}",
+    "less_than_equal": "{le:,.10g} or less",
+}
 _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 120
 
 
-def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
-    """`subject.setting = value: reason`, on one line, with a suggestion for a name that there is not."""
-    path = ".".join(str(part) for part in detail["loc"] if part not in _TAGS and not _UNION_BRANCH.match(str(part)))
+def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """Each problem once, `setting = value: reason` on one line, with a suggestion for a name that there is not.
+
+    Of a setting of several types, such as a number or `auto`, pydantic tells what each type misses: one problem here.
+    """
+    details: dict[tuple[str, str], ErrorDetails] = {}
+    for detail in error.errors(include_url=False):
+        place = detail["loc"]
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # pydantic counts the valid items; an invalid one is a problem of its own
+        before = tuple(takewhile(lambda part: not _UNION_BRANCH.match(str(part)), place))
+        union = _dotted(before) if len(before) < len(place) and _dotted(before) in _kinds(model) else ""
+        key = (union, "") if union else (_dotted(place), detail["msg"])
+        if key not in details or len(place) < len(details[key]["loc"]):  # the whole value, not an item of it
+            details[key] = detail
+    return [
+        f"{name} = {short_repr(detail['input'])}: expected {_kinds(model)[name].replace(' | ', ' or ')}"
+        if not message
+        else _problem(model, name, detail)
+        for (name, message), detail in details.items()
+    ]
+
+
+def _problem(model: type[BaseModel], path: str, detail: ErrorDetails) -> str:
     name = path if path.isprintable() and len(path) < 120 else short_repr(path)
     if detail["type"] == "extra_forbidden":
         return f"{name}: no such setting{_suggestion(path[:60], setting_names(model))}"
@@ -200,7 +241,20 @@ def explain(model: type[BaseModel], detail: ErrorDetails) -> str:
         return f"{name}: required, but not set{about and f' ({about})'}"
     message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])
     reason = message[:200].lower().removeprefix("value error, ")
+    if expected := _EXPECTED.get(detail["type"]) or _EXPECTED.get(detail["type"].partition("_")[0]):
+        reason = f"expected {expected.format_map(detail.get('ctx', {}))}"
     return f"{name} = {short_repr(detail['input'])}: {reason}" if name else reason  # no name: the whole config is wrong
+
+
+def _dotted(place: Sequence[int | str]) -> str:
+    """The name of a setting, of pydantic's path to it."""
+    return ".".join(str(part) for part in place if part not in _TAGS and not _UNION_BRANCH.match(str(part)))
+
+
+@cache
+def _kinds(model: type[BaseModel]) -> dict[str, str]:
+    """The kind of each setting, by its dotted name."""
+    return {setting.name: setting.kind for group in groups_of(model) for setting in group.settings}
 
 
 def short_repr(value: object) -> str:

@@ -56,7 +56,7 @@ def compare(
     stores, out = stores_named(stores), Path(out)
     by_encoder = _by_encoder([stores, *map(open_stores, encoders)], zero_shot_on)
     others = [open_stores(folder) for folder in zero_shot_on]
-    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
+    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations", option="-e")
     split = split_of(stores, asked.split)  # refused before anything trains
     configs = {each: served(of, methods, seeds, training, overrides) for each, of in by_encoder.items()}
     with translate_os_errors(out), writer_lock(out):

@@ -132,7 +132,7 @@ def _plan(stores: Stores, scheme: Scheme, evaluation: Sequence[str], template: s
         folds = leave_one_speaker_out(stores.manifest)
     else:
         folds = speaker_folds(stores.manifest, folds=scheme)
-    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations")
+    asked = load_config(EvaluateConfig, None, evaluation, kind="evaluations", option="-e")
     if asked.split not in (None, "test"):
         expected = "no split, since each fold has its own test set"
         raise UsageError(f"-e split={asked.split}", "given with --folds", expected, "Remove it.")

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 _CONFIG, _ABOUT, _METRICS, _HEADS = "config.yaml", "run.json", "metrics.jsonl", "heads.safetensors"
 _EVALUATION = "evaluation.json"
 SEARCH_FOLDER = "search"  # what search-speech keeps in a RUN
-TRAIN_AGAIN = "Train again; with --fresh where that does not help."
+TRAIN_AGAIN = "Restore it, or train again (with --fresh where that does not help)."
 _MAX_DEPTH = 32  # of run.json; a fingerprint has 3
 # a seed names a folder, so it is a number as Python writes it and nothing else
 _SeedName = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,18})$")]
@@ -185,7 +185,7 @@ class Run:
         if fields := differences(self.about["fingerprint"], stores.fingerprint()):
             found = describe_encoders(fields, "the heads have", "the stores")
             expected = "the encoders the heads were trained on"
-            raise StoreMismatch(stores.folder, found, expected, "Name matching stores.")
+            raise StoreMismatch(stores.folder, found, expected, "Pass those stores, or train heads on these.")
         return stores.selected(*choice)
 
     def finish(self, seed: int, result: dict[str, Any]) -> None:

@@ -127,7 +127,7 @@ def test_joint_rows_read_as_their_own_from_disk_too(two: list[Stores], tmp_path:
 
 def test_what_cannot_be_joined_is_refused(two: list[Stores], tmp_path: Path) -> None:
     other = plant(tmp_path / "other", {"train": 20, "dev": 5, "test1": 5}, audio_width=4, text_width=8)
-    with pytest.raises(UsageError, match="named twice"):
+    with pytest.raises(UsageError, match="given twice"):
         open_joint([two[0].folder, two[0].folder])
     with pytest.raises(UsageError, match="balance: corpus, with one folder"):
         train(two[0], overrides=[*QUICK, "balance=corpus"], out=tmp_path / "run")

@@ -68,8 +68,8 @@ def test_weighted_says_how_many_layers_lie_in_a_vector() -> None:
         (AXES, -9, "mean", "layer -3;"),
         (AXES, 0, "cls", "pooling cls; expected"),
         (Axes((1,), ("mean",), 2, layer=1), 1, "mean_std", "pooling std; expected layers 1"),
-        (None, 2, "default", "one vector a row, where layers=2 and pooling=default are asked for"),
-        (None, "weighted", "default", "one vector a row"),
+        (None, 2, "default", "one vector per row, but layers=2 and pooling=default are asked for"),
+        (None, "weighted", "default", "one vector per row"),
     ],
 )
 def test_what_a_row_does_not_hold_is_refused(axes: Axes | None, layers, pooling: str, found: str) -> None:

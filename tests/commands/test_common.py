@@ -89,8 +89,8 @@ def _ended(error: BaseException) -> Result:
         (
             OSError(errno.ENAMETOOLONG, "too long", "name"),
             1,
-            "error: name: cannot be used (File name too long); expected what the system allows. Correct that and run "
-            "it again.\n",
+            "error: name: cannot be used (File name too long); expected no error of the operating system. Remove "
+            "its cause and run again.\n",
         ),
         (
             OSError(errno.EIO, "bad", "name"),
@@ -102,8 +102,8 @@ def _ended(error: BaseException) -> Result:
         (
             OSError("no number"),
             1,
-            "error: a file: cannot be used (no number); expected what the system allows. Correct that and run it "
-            "again.\n",
+            "error: a file: cannot be used (no number); expected no error of the operating system. Remove its "
+            "cause and run again.\n",
         ),
         (BrokenPipeError(), 1, ""),
         (KeyboardInterrupt(), 130, "stopped\n"),

@@ -41,7 +41,7 @@ def test_a_training_preset_changes_how_any_method_is_trained_and_nothing_else() 
 
 
 def test_a_wrong_setting_of_any_objective_is_named_as_it_is_given() -> None:
-    with pytest.raises(UsageError, match=r"objective\.texts = 'x': input should be 'grid' or 'captions'"):
+    with pytest.raises(UsageError, match=r"objective\.texts = 'x': expected 'grid' or 'captions'"):
         load_config(TrainConfig, None, ["objective.name=ridge", "objective.texts=x"], kind="methods")
 
 

@@ -133,7 +133,7 @@ def test_a_vector_that_changes_on_disk_while_training_stops_it(tmp_path: Path) -
     assert disk is not None
     with h5py.File(tmp_path / "audio.h5", "r+") as file:
         file["vectors"][7] = np.float32(0.5)
-    with pytest.raises(StoreCorrupt, match="1 rows that were done have changed"):
+    with pytest.raises(StoreCorrupt, match="1 rows changed while they were in use"):
         disk.read(torch.arange(20))
 
 

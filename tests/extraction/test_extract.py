@@ -207,7 +207,7 @@ def test_failed_rows_get_another_chance_when_asked(corpus: Path, tmp_path: Path)
 
 def test_another_pooling_is_refused_and_fresh_starts_over(corpus: Path, stores: Path, tmp_path: Path) -> None:
     out = shutil.copytree(stores, tmp_path / "stores")
-    with pytest.raises(StoreMismatch, match=r"encoder\.layer: .* Heads choose of its layers 0, 1, 2, 3, 4 \(mean\)"):
+    with pytest.raises(StoreMismatch, match=r"encoder\.layer: .* It holds layers 0, 1, 2, 3, 4 \(mean\)"):
         extract(corpus, out=out, overrides=[*QUICK, "audio.layer=1"])
     extract(corpus, out=out, overrides=[*QUICK, "audio.layer=1"], fresh=True)
     assert open_stores(out).audio.fingerprint["encoder"]["layer"] == 1

@@ -97,7 +97,7 @@ def test_a_reader_of_a_file_that_was_replaced_is_told(tmp_path: Path) -> None:
         old.inconsistent_rows,
         old.checksum_matches,
     ):
-        with pytest.raises(StoreCorrupt, match="another file than was opened"):
+        with pytest.raises(StoreCorrupt, match="replaced since it was opened"):
             read()
     assert new.scan()[3] == DONE
     assert FAILED not in new.scan()

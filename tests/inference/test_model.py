@@ -293,7 +293,7 @@ def test_a_crop_that_was_edited_is_refused(tiny_run: tuple[Path, Path, Path, Run
     one_line(lambda: EmotionRankCLAP.from_pretrained(folder, audio_model=audio), 5)
     as_of_before(folder)
     edited = EmotionRankCLAP.from_pretrained(folder, audio_model=audio)
-    assert "decoding.max_seconds: the heads have 10.0, now 4.0" in one_line(lambda: edited.encode_speech(clip), 4)
+    assert "audio.max_seconds: the heads have 10.0, now 4.0" in one_line(lambda: edited.encode_speech(clip), 4)
 
 
 def test_an_unusable_array_costs_no_neighbour(model: EmotionRankCLAP) -> None:

@@ -117,7 +117,7 @@ def test_other_weights_are_refused_field_by_field(
         run_small(manifest, out)
     assert str(caught.value) == (
         f'{out / "audio.h5"}: encoder.weights: the store has "sha256:0", now "sha256:1"; '
-        "expected the same fingerprint. Choose another --out, or --fresh to start over."
+        "expected the settings that the store was made with. Choose another --out, or start over with --fresh."
     )
     assert caught.value.exit_code == 4
     assert contents(out) == before
@@ -176,11 +176,12 @@ def test_tables_that_changed_are_refused_until_they_are_written_anew_and_the_rep
         content[-9] ^= 1
         (out / name).write_bytes(content)
         for words in (("--status",), ("--verify",), ("--verify=deep",)):
-            assert f"{name}: c" in _run(manifest, "--out", out, *words, code=5).output.splitlines()[-1]
+            line = _run(manifest, "--out", out, *words, code=5).output.splitlines()[-1]
+            assert f"{name}: modified" in line or f"{name}: corrupt" in line
         capsys.readouterr()
         run_small(manifest, out)
         said = capsys.readouterr().err
-        assert f"{out / name}: c" in said
+        assert f"{out / name}: " in said
         assert "; it is rewritten" in said
         assert contents(out) == before
 
@@ -206,10 +207,10 @@ def test_a_store_put_in_place_of_another_is_said(
     _rewrite(manifest.parent / "audio/u02.wav", keep_time=False)
     run_small(manifest, out)
     (out / "audio.h5").write_bytes(old)
-    assert "audio.h5: another store than digests.json lists" in _run(manifest, "--out", out, "--verify", code=5).output
+    assert "audio.h5: not the store that digests.json lists" in _run(manifest, "--out", out, "--verify", code=5).output
     capsys.readouterr()
     run_small(manifest, out)
-    assert "audio.h5: another store than digests.json lists" in capsys.readouterr().err
+    assert "audio.h5: not the store that digests.json lists" in capsys.readouterr().err
     _run(manifest, "--out", out, "--verify")
 
 

@@ -76,7 +76,7 @@ def test_a_run_json_that_cannot_be_true_is_refused_and_nothing_is_touched(small:
 
 def test_a_run_json_that_names_other_heads_is_noticed(small: Path, run: Path) -> None:
     edited(run / "run.json", lambda about: about["seeds"]["1"].update(epoch=3 - about["seeds"]["1"]["epoch"]))
-    assert "run.json: changed after train-heads wrote it" in evaluated(small, run).stderr
+    assert "run.json: modified after train-heads wrote it" in evaluated(small, run).stderr
     unlisted(run)
     result = evaluated(small, run)
     assert result.exit_code == 5
@@ -173,7 +173,7 @@ def test_a_config_edited_into_another_training_is_not_called_a_change_of_setting
     path.write_text(re.sub("learning_rate: .*", "learning_rate: 0.5", path.read_text()))
     for result in (evaluated(small, run), trained(small, run, "-o", "learning_rate=0.5")):
         assert result.exit_code == 5, result.stderr
-        assert "config.yaml: changed after train-heads wrote it" in result.stderr
+        assert "config.yaml: modified after train-heads wrote it" in result.stderr
 
 
 def test_metrics_that_are_damaged_are_made_again_from_the_seeds(small: Path, run: Path) -> None:

@@ -98,14 +98,14 @@ def test_a_file_that_is_gone_or_a_folder_is_named(small: Path, tmp_path: Path, n
     for _ in ("gone", "a folder"):
         result = run_command(extract_features, "x", "--out", folder, "--status")
         assert result.exit_code == 2
-        assert f"no {name}" in result.stderr
+        assert f"{name} is missing" in result.stderr
         (folder / name).mkdir(exist_ok=True)
 
 
 def test_stores_of_two_extractions_in_one_folder_are_told(small: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(small, tmp_path / "stores"))
     shutil.copy(folder / "text.h5", folder / "audio.h5")
-    for words in ("another store than digests.json lists", "other rows than the folder's manifest and captions"):
+    for words in ("not the store that digests.json lists", "other rows than the folder's manifest and captions"):
         for command in (
             (train_heads, folder, "--out", tmp_path / "o"),
             (extract_features, "x", "--out", folder, "--verify"),

@@ -123,7 +123,7 @@ def test_a_run_reads_the_layers_it_was_trained_on_wherever_it_is_used(
 
 def test_a_store_without_those_layers_is_refused(stores: Stores, tmp_path: Path) -> None:
     single = single_of(stores, tmp_path / "single", 0, "mean")
-    with pytest.raises(UsageError, match=r"one vector a row, where layers=weighted .*audio.layers=all"):
+    with pytest.raises(UsageError, match=r"one vector per row, but layers=weighted .*audio.layers=all"):
         train(single, out=tmp_path / "a", overrides=[*SETTINGS, "speech.layers=weighted"])
     with pytest.raises(UsageError, match=r"layer 7; expected layers 0, 1, 2 \(mean, std\)"):
         train(stores, out=tmp_path / "a", overrides=[*SETTINGS, "text.layers=7"])

@@ -263,7 +263,7 @@ def test_another_config_or_other_data_is_refused(stores: Path, tmp_path: Path) -
     fields = table[1].split(",")
     fields[8] = "6.9"  # one valence
     (tmp_path / "stores/manifest.csv").write_text("\n".join([table[0], ",".join(fields), *table[2:]]) + "\n")
-    with pytest.raises(StoreCorrupt, match=r"manifest.csv: changed after extract-features wrote it"):
+    with pytest.raises(StoreCorrupt, match=r"manifest.csv: modified after extract-features wrote it"):
         train(tmp_path / "stores", method=SMALL, seeds=1, out=tmp_path / "run")
     unlisted(tmp_path / "stores")
     with pytest.raises(StoreMismatch, match="the training data changed"):
