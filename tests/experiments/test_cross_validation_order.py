@@ -323,7 +323,7 @@ def test_folds_with_too_few_labels_for_a_list_give_recognition_alone(
     stores.manifest.valence[labelled[13:]] = np.nan  # 13 are left
     found, _ = cross_validate(stores, out=tmp_path, folds="speaker", methods=["clap4emo"], seeds=1, **OPTIONS)
     assert list(found["tables"]) == ["recognition"]
-    assert "13 utterances with valence and arousal in fold4; expected at least 14" in capsys.readouterr().err
+    assert "fold4 has 13 utterances with valence and arousal; expected at least 14" in capsys.readouterr().err
     stores.manifest.emotion[:] = [""] * len(stores.manifest)
     with pytest.raises(UsageError, match="fold4 has 13 utterances with valence and arousal"):
         cross_validate(stores, out=tmp_path / "none", folds="speaker", methods=["ridge"], seeds=1, **OPTIONS)

@@ -263,7 +263,7 @@ def test_a_text_of_two_styles_is_one_hit(stores: Path, trained: Run, tmp_path: P
     ("setting", "other", "asked", "said"),
     [
         ("max_tokens: 512", "max_tokens: 8", "sentence", "another text encoder .*max_tokens"),
-        ("crop: start", "crop: center", "recording", "another audio encoder .decoding.crop"),
+        ("crop: start", "crop: center", "recording", "another audio encoder .audio.crop"),
         ("layers: all", "layers: [0, 1]", "recording", "another audio encoder .encoder.layers"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_run_of_other_vectors_as_wide_as_these_is_refused(stores: Path, traine
     (tmp_path / "run/run.json").write_text(json.dumps(about))
     unlisted(tmp_path / "run")
     for ask in (search, describe):
-        with pytest.raises(StoreMismatch, match=r"decoding\.crop") as error:
+        with pytest.raises(StoreMismatch, match=r"audio\.crop") as error:
             ask(tmp_path / "run", "calm", stores=stores)
         assert error.value.exit_code == 4
 

@@ -153,7 +153,7 @@ def test_a_damaged_run_json_is_called_so_and_nothing_is_touched(small: Path, run
     before = tree(run)
     for result in (evaluated(small, run), trained(small, run)):
         assert result.exit_code == 5
-        assert f"{name}: c" in result.stderr
+        assert re.search(rf"{name}: (corrupt|modified|cannot)", result.stderr)
     assert tree(run) == before
     assert trained(small, run, "--fresh").exit_code == 0
 

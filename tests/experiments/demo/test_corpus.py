@@ -98,7 +98,7 @@ def test_too_few_utterances_and_a_folder_that_is_a_file_are_usage_errors(tmp_pat
     with pytest.raises(UsageError, match="at least 12"):
         render_corpus(tmp_path, utterances=11)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="not a folder"):
+    with pytest.raises(UsageError, match="a file; expected a folder"):
         render_corpus(tmp_path / "file", utterances=12)
 
 
