@@ -97,5 +97,5 @@ def required_library(name: str, extra: str, subject: object, otherwise: str = ""
         if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
             raise  # it is there, and something that it needs is not
         found = f"{name.partition('.')[0]} is not installed"
-        action = f"pip install 'emotionrankclap[{extra}]'{otherwise and f', {otherwise}'}"
+        action = f"Run pip install 'emotionrankclap[{extra}]'{otherwise and f', {otherwise}'}"
         raise UsageError(subject, found, f"the extra {extra}", f"{action}.") from None

@@ -211,7 +211,7 @@ def test_where_it_is_not_installed_one_line_says_so_before_anything_trains(
     result = run_command(command, small, "--out", tmp_path / "run", "--tensorboard", *TRAINING)
     assert result.exit_code == 2
     line = "error: --tensorboard: tensorboard is not installed; expected the extra tensorboard. "
-    assert result.stderr.splitlines()[-1] == f"{line}pip install 'emotionrankclap[tensorboard]'."
+    assert result.stderr.splitlines()[-1] == f"{line}Run pip install 'emotionrankclap[tensorboard]'."
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -41,7 +41,7 @@ def load_praat() -> PraatFeatures:
     try:
         return PraatFeatures(import_module("parselmouth"))
     except ImportError:
-        found, action = "praat-parselmouth is not installed", "pip install 'emotionrankclap[acoustic]'."
+        found, action = "praat-parselmouth is not installed", "Run pip install 'emotionrankclap[acoustic]'."
         raise MissingEncoder("captions.styles: acoustic", found, "the extra acoustic", action) from None
 
 

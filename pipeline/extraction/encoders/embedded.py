@@ -69,7 +69,7 @@ def package_folder(package: str) -> Path:
     spec = find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:
         return Path(place)
-    action = "pip install 'emotionrankclap[embedded]'."
+    action = "Run pip install 'emotionrankclap[embedded]'."
     raise MissingEncoder("encoder embedded", f"{package} is not installed", "the extra embedded", action)
 
 

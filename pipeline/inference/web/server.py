@@ -29,7 +29,10 @@ try:
     from pipeline.inference.web.security import MAX_CONNECTIONS, TimedProtocol
 except ImportError:
     raise UsageError(
-        "--serve", "starlette and uvicorn are not installed", "the extra serve", "pip install 'emotionrankclap[serve]'."
+        "--serve",
+        "starlette and uvicorn are not installed",
+        "the extra serve",
+        "Run pip install 'emotionrankclap[serve]'.",
     ) from None
 SHUTDOWN_SECONDS = 1  # for what is being sent when it is stopped
 BACKLOG = 1024  # connections that wait to be accepted

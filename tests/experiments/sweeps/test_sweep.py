@@ -235,7 +235,7 @@ def test_exit_codes_and_json_of_the_command(planted: Path, tmp_path: Path) -> No
             "sys.modules['optuna'] = None\n"
             "try:\n    import pipeline.experiments.sweeps.study\n"
             "except Exception as error: print(error)",
-            "sweep-heads: optuna is not installed; expected the extra sweep. pip install 'emotionrankclap[sweep]'.",
+            "sweep-heads: optuna is not installed; expected the extra sweep. Run pip install 'emotionrankclap[sweep]'.",
         ),
     ],
 )  # fmt: skip

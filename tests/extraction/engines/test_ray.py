@@ -87,7 +87,7 @@ def test_without_ray_or_a_gpu_the_command_says_so_in_one_line(
     assert (no_gpu.exit_code, no_ray.exit_code) == (2, 2)
     assert "a Ray cluster without GPUs; expected a GPU" in no_gpu.stderr
     last = no_ray.stderr.splitlines()[-1]
-    assert "ray is not installed; expected the extra ray. pip install 'emotionrankclap[ray]'" in last
+    assert "ray is not installed; expected the extra ray. Run pip install 'emotionrankclap[ray]'" in last
 
 
 def test_an_address_where_no_cluster_answers_is_one_line(
