@@ -248,7 +248,9 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_anything_trains(
     monkeypatch.setitem(sys.modules, package, None)
     result = run_command(train_heads, small, "--out", tmp_path / "run", f"--{package}", *TRAINING)
     assert result.exit_code == 2
-    assert f"{package} is not installed; expected the extra {package}. Run pip install" in result.stderr.splitlines()[-1]
+    assert (
+        f"{package} is not installed; expected the extra {package}. Run pip install" in result.stderr.splitlines()[-1]
+    )
     assert not list(tmp_path.iterdir())
 
 
