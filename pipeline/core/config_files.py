@@ -15,11 +15,11 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
-from cache.errors import ManyProblems, UsageError
+from cache.errors import UsageError
 from pipeline.core.files import open_regular
 from pipeline.core.plugins import BUILT_IN, Kind, find, is_valid_name
 from pipeline.core.presets import configs_folder, preset_names
-from pipeline.core.settings import explain, short_repr
+from pipeline.core.settings import WrongSettings, explain, short_repr
 
 Tree = dict[str, Any]
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json")
@@ -120,8 +120,7 @@ def validate(
     try:
         return model.model_validate(tree, context=context)
     except ValidationError as error:
-        lines = [f"{subject}: {problem}" for problem in explain(model, error)]
-        raise ManyProblems(subject, lines, action) from None
+        raise WrongSettings(subject, explain(model, error), action) from None
 
 
 def validate_file(model: type[M], path: Path) -> M:

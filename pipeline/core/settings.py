@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_jsonable_python
 
+from cache.errors import ManyProblems
 from pipeline.core.plugins import BUILT_IN, CUSTOM_OBJECTIVE
 
 REQUIRED = "required"  # in place of a default
@@ -208,8 +209,34 @@ _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 120
 
 
-def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
-    """Each problem once, `setting = value: reason` on one line, with a suggestion for a name that there is not.
+@dataclass(frozen=True)
+class WrongSetting:
+    """What is wrong with a setting."""
+
+    name: str  # dotted; empty: the whole config is wrong
+    reason: str
+    value: str = ""  # as it was given, where that says more
+    meant: str = ""  # the setting that was probably meant
+
+    def line(self, section: str = "") -> str:
+        """`setting = value: reason`, of a setting that stands in `section`."""
+        if not self.name:
+            return self.reason
+        prefix = section and f"{section}."
+        value, meant = self.value and f" = {self.value}", self.meant and f"; did you mean {prefix}{self.meant}?"
+        return f"{prefix}{self.name}{value}: {self.reason}{meant}"
+
+
+class WrongSettings(ManyProblems):
+    """A config with wrong settings, which are `settings`."""
+
+    def __init__(self, subject: object, settings: Sequence[WrongSetting], action: str) -> None:
+        super().__init__(subject, [f"{subject}: {each.line()}" for each in settings], action)
+        self.settings = settings
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> list[WrongSetting]:
+    """Each problem once, with a suggestion for a name that there is not.
 
     Of a setting of several types, such as a number or `auto`, pydantic tells what each type misses: one problem here.
     """
@@ -224,26 +251,26 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
         if key not in details or len(place) < len(details[key]["loc"]):  # the whole value, not an item of it
             details[key] = detail
     return [
-        f"{name} = {short_repr(detail['input'])}: expected {_kinds(model)[name].replace(' | ', ' or ')}"
-        if not message
-        else _problem(model, name, detail)
+        _wrong(model, name, detail)
+        if message
+        else WrongSetting(name, f"expected {_kinds(model)[name].replace(' | ', ' or ')}", short_repr(detail["input"]))
         for (name, message), detail in details.items()
     ]
 
 
-def _problem(model: type[BaseModel], path: str, detail: ErrorDetails) -> str:
+def _wrong(model: type[BaseModel], path: str, detail: ErrorDetails) -> WrongSetting:
     name = path if path.isprintable() and len(path) < 120 else short_repr(path)
     if detail["type"] == "extra_forbidden":
-        return f"{name}: no such setting{_suggestion(path[:60], setting_names(model))}"
+        return WrongSetting(name, *_unknown(path[:60], setting_names(model)))
     if detail["type"] == "missing":
         settings = (setting for group in groups_of(model) for setting in group.settings)
         about = next((setting.description for setting in settings if setting.name == path), "")
-        return f"{name}: required, but not set{about and f' ({about})'}"
+        return WrongSetting(name, f"required, but not set{about and f' ({about})'}")
     message = detail["msg"] if detail["msg"].isprintable() else short_repr(detail["msg"])
     reason = message[:200].lower().removeprefix("value error, ")
     if expected := _EXPECTED.get(detail["type"]) or _EXPECTED.get(detail["type"].partition("_")[0]):
         reason = f"expected {expected.format_map(detail.get('ctx', {}))}"
-    return f"{name} = {short_repr(detail['input'])}: {reason}" if name else reason  # no name: the whole config is wrong
+    return WrongSetting(name, reason, short_repr(detail["input"]))
 
 
 def _dotted(place: Sequence[int | str]) -> str:
@@ -266,12 +293,14 @@ def short_repr(value: object) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _suggestion(path: str, known: tuple[str, ...]) -> str:
+def _unknown(path: str, known: tuple[str, ...]) -> tuple[str, str, str]:
+    """The reason, no value, and the setting that was probably meant, of a name that is not among the `known`."""
+    reason = "no such setting"
     if path in known:  # of one part of a union, and another was chosen
-        return f" of this {path.split('.')[0]}"
+        return f"{reason} of this {path.split('.')[0]}", "", ""
     if meant := synonym(path, known):
-        return f"; did you mean {meant}?" if meant in known else f"; {meant}"
+        return (reason, "", meant) if meant in known else (f"{reason}; {meant}", "", "")
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.5) or [
         name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]
     ]
-    return f"; did you mean {close[0]}?" if close else ""
+    return reason, "", close[0] if close else ""

@@ -150,7 +150,7 @@ class SweepConfig(Model):
     trials: PositiveInt | None = Field(None, description=f"null: the whole grid; {DEFAULT_TRIALS} with another sampler")
     repeats: PositiveInt = Field(1, description="seeds per trial; its score is their mean")
     halving: Halving | None = Field(Halving(), description="halving=null trains every trial to its end")
-    slots: PositiveInt | Literal["auto"] = Field("auto", description="at most so many heads train side by side")
+    slots: PositiveInt | Literal["auto"] = Field("auto", description="heads that train side by side, at most")
     score: Literal["ordinality", "dev_loss"] = Field(
         "ordinality", description="on the development split: the mean of AOC and VOC, or the loss"
     )

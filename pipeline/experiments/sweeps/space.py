@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from pipeline.core.config import TrainConfig, kept_as_asked
 from pipeline.core.config_files import load_config
 from pipeline.core.errors import ManyProblems, UsageError
 from pipeline.core.objective_config import CustomObjectiveConfig
+from pipeline.core.settings import WrongSettings
 from pipeline.experiments.sweeps.config import (
     DEFAULT_TRIALS,
     Choices,
@@ -149,10 +150,8 @@ class Space:
             yield "space.method: a range; expected a list of presets"
             return
         for method in self._methods:
-            if problems := self._refused({"method": method}):
-                for problem in problems:
-                    is_fixed = any(problem.startswith((f"{key}:", f"{key}.", f"{key} =")) for key in self.config.fixed)
-                    yield _in_section("fixed", problem) if is_fixed else problem
+            if problems := self._refused({"method": method}, "fixed"):
+                yield from problems
                 return
         for name, dimension in self.dimensions.items():
             yield from self._problems_of(name, dimension)
@@ -169,24 +168,23 @@ class Space:
             yield f"space.{name}: method {without[0]} has no such setting; a grid needs one that all have"
         for method in with_it or self._methods[:1]:
             for value in dimension.checked_values:
-                for problem in self._refused({"method": method, name: value}):
-                    yield _in_section("space", problem)
+                yield from self._refused({"method": method, name: value}, "space")
 
-    def _refused(self, values: Mapping[str, Any]) -> list[str]:
-        """Why `values` make no training; empty where they do."""
+    def _refused(self, values: Mapping[str, Any], section: str) -> list[str]:
+        """Why `values` make no training, settings named as in the `section` of a sweep; empty where they do."""
         try:
             self._resolve(values)
-        except ManyProblems as error:
-            return [line.removeprefix(f"{error.subject}: ") for line in error.problems]
+        except WrongSettings as error:
+            given = self.config.fixed if section == "fixed" else self.dimensions
+            return [each.line(section if _is_of(each.name, given) else "") for each in error.settings]
         except UsageError as error:
             return [str(error)]
         return []
 
 
-def _in_section(section: str, problem: str) -> str:
-    """A line about a setting of a training, under the name that it has in a sweep."""
-    suggestion = "no such setting; did you mean "
-    return f"{section}.{problem.replace(suggestion, f'{suggestion}{section}.')}"
+def _is_of(name: str, given: Iterable[str]) -> bool:
+    """Whether the setting `name` is one of `given`, a part of one, or holds one."""
+    return any(f"{name}.".startswith(f"{each}.") or f"{each}.".startswith(f"{name}.") for each in given)
 
 
 def parse_dimensions(config: SweepConfig) -> tuple[dict[str, Dimension], list[str]]:
