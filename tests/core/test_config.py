@@ -104,6 +104,39 @@ def test_a_file_may_build_on_a_preset(tmp_path: Path) -> None:
     assert (config.audio.encoder, config.audio.pooling) == ("wavlm_ser", "hidden")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("audio.batch_seconds=-1", "audio.batch_seconds = -1: expected number >= 0 or auto"),
+        ("corpus.scale=[1, x]", "corpus.scale = [1, 'x']: expected [number, number] or {"),
+        ("audio.layers=[1, x]", "audio.layers = [1, 'x']: expected auto or all or [integer, ...] or null"),
+    ],
+)
+def test_a_setting_of_several_types_is_one_problem_with_all_that_was_given(wrong: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(ExtractConfig, "ravdess", [wrong], kind="corpora")
+    assert f"corpus ravdess: {said}" in str(caught.value)
+    assert "1 problem." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "labels"),
+    [
+        ("emotionrankclap", [], ("valence", "arousal")),
+        ("emotionrankclap", ["objective.labels=[dominance]"], ("dominance",)),
+        ("supcon", [], ()),
+        ("supcon", ["grid.texts=8"], ("valence", "arousal")),
+        ("supcon", ["objective.targets=kernel"], ("valence", "arousal")),
+        ("supcon", ["start=ridge"], ("valence", "arousal")),
+        ("ridge", [], ("valence", "arousal")),
+    ],
+)
+def test_the_labels_that_a_training_cannot_do_without(
+    method: str, overrides: list[str], labels: tuple[str, ...]
+) -> None:
+    assert resolve_training(method, overrides=overrides).required_labels == labels
+
+
 def test_every_problem_is_listed_at_once_with_suggestions() -> None:
     wrong = ["objective.denominator=atleast", "learningrate=1", "epochs=0", "batch_size=many"]
     with pytest.raises(UsageError) as caught:

@@ -161,6 +161,16 @@ def test_a_dataset_gives_its_paths_or_its_bytes_as_files_and_its_classes_by_name
     assert (root == tmp_path / "audio") is with_bytes
 
 
+def test_a_class_number_without_a_name_stays_a_number(frame: Any, tmp_path: Path) -> None:
+    frame = frame.assign(emotion=frame["emotion"].fillna("neutral"))
+    rows = dataset_rows(frame, with_bytes=False)
+    path, _ = table_manifest({"train": Dataset(rows, emotion=sorted(set(frame["emotion"]))[:1])}, tmp_path)
+    found = [row["emotion"] for row in records(path)]
+    named = [sorted(set(frame["emotion"]))[0] if not row["emotion"] else str(row["emotion"]) for row in rows]
+    assert found == named
+    assert any(name.isdigit() for name in found)
+
+
 def test_stores_give_a_data_frame_whose_rows_are_those_of_their_vectors(stores: Path, frame: Any) -> None:
     opened = open_stores(stores)
     table = opened.table("test")

@@ -125,6 +125,15 @@ def test_a_mistake_is_said_before_anything_trains(settings: dict[str, Any], said
     assert said in str(caught.value)
 
 
+def test_a_mistake_of_the_methods_file_is_not_of_the_sweeps_fixed_settings(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: supcon\nwidht: 8\n")
+    with pytest.raises(UsageError) as caught:
+        Space(a_sweep(method=str(tmp_path / "mine.yaml"), fixed={"epoch": 3}))
+    said = str(caught.value)
+    assert "sweep tiny: widht: no such setting; did you mean width?" in said
+    assert "sweep tiny: fixed.epoch: no such setting; did you mean fixed.epochs?" in said
+
+
 def test_every_mistake_is_listed_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         Space(a_sweep(space={"learningrate": [1], "epochs": [0], "temperature": [1.0]}))
